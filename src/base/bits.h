@@ -1,0 +1,36 @@
+/* Bit fields, sign extension, and loads and stores of little-endian values at any alignment. */
+#pragma once
+
+#include <string.h>
+
+#include "base/types.h"
+
+/* Bits hi..lo of v, both included, shifted down. */
+static inline u64 bits_get(u64 v, unsigned hi, unsigned lo)
+{
+	return (v >> lo) & (~0ull >> (63 - (hi - lo)));
+}
+
+static inline u64 bits_sext(u64 v, unsigned width)
+{
+	unsigned n = 64 - width;
+	return (u64)((s64)(v << n) >> n);
+}
+
+static inline bool bits_is_pow2(u64 v)
+{
+	return v && !(v & (v - 1));
+}
+
+/* Value of `size` (1, 2, 4, 8) bytes, zero-extended. */
+static inline u64 bits_mask(unsigned size)
+{
+	return ~0ull >> (64 - 8 * size);
+}
+
+static inline u16 ld16(const void *p) { u16 v; __builtin_memcpy(&v, p, 2); return v; }
+static inline u32 ld32(const void *p) { u32 v; __builtin_memcpy(&v, p, 4); return v; }
+static inline u64 ld64(const void *p) { u64 v; __builtin_memcpy(&v, p, 8); return v; }
+static inline void st16(void *p, u16 v) { __builtin_memcpy(p, &v, 2); }
+static inline void st32(void *p, u32 v) { __builtin_memcpy(p, &v, 4); }
+static inline void st64(void *p, u64 v) { __builtin_memcpy(p, &v, 8); }

@@ -1,0 +1,23 @@
+/* Thin wrappers over the host: time, memory, files. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "base/types.h"
+
+u64 os_now_ns(void);      /* CLOCK_MONOTONIC */
+u64 os_realtime_ns(void); /* CLOCK_REALTIME */
+u64 os_page_size(void);
+u64 os_memory_total(void); /* bytes of RAM in the host */
+
+/* The rate of RDTSC in kHz: from CPUID 15H/16H or the hypervisor's leaf where they
+ * say, else measured once against CLOCK_MONOTONIC (about 20 ms). Any thread. */
+u64 os_tsc_khz(void);
+
+/* Reads a whole regular file into fresh memory (free()). Refuses what is not a
+ * regular file, is empty or is larger than max; the sentence names path and reason. */
+int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err);
+
+/* Writes all of buf, retrying short writes and EINTR. Returns 0 or -errno. */
+int os_write_all(int fd, const void *buf, size_t len);

@@ -1,0 +1,62 @@
+/* A device: one struct, one table of functions, one line in dev/devices.def. */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/err.h"
+#include "base/types.h"
+#include "vm/state.h"
+
+struct vm;
+struct device;
+struct chr;
+
+/* Where the board puts it and what it is connected to. Each device reads what concerns it. */
+struct device_conf {
+	const char *id;   /* unique in the VM, e.g. "com1"; NULL: the device's name */
+	u64 base;         /* first port or MMIO address */
+	unsigned gsi;     /* interrupt line */
+	unsigned index;   /* vCPU number, unit number, ... */
+	struct chr *chr;  /* character back end, NULL: none */
+};
+
+enum reset_kind {
+	RESET_COLD, /* power on */
+	RESET_WARM, /* the reset line: everything but what the datasheet says survives */
+};
+
+struct device_ops {
+	const char *name; /* in devices.def, on the command line */
+	const char *help; /* one line; NULL: not for --device */
+	size_t size;      /* of the device's struct, whose first member is struct device */
+	/* Main thread, vCPUs not running. Adds regions and timers. On failure fini() follows. */
+	int (*init)(struct device *dev, const struct device_conf *conf, struct err *err);
+	/* vCPUs not running. Called once after init too. Idempotent. */
+	void (*reset)(struct device *dev, enum reset_kind kind);
+	/* Stops background work before the state is read; NULL: none. */
+	void (*quiesce)(struct device *dev);
+	const struct state_field *state; /* NULL: stateless */
+	/* Checks and completes what was loaded (arms timers, drives lines); NULL: nothing to check. */
+	int (*post_load)(struct device *dev, struct err *err);
+	/* Undoes init; accepts a half-built object (zeroed where init did not get to). */
+	void (*fini)(struct device *dev);
+};
+
+struct device {
+	const struct device_ops *ops;
+	struct vm *vm;
+	struct device *next; /* in vm->devices, in order of creation */
+	char id[32];
+	pthread_mutex_t own_lock;
+	pthread_mutex_t *lock; /* own_lock, or vm->intc_lock for interrupt controllers (set in init) */
+};
+
+/* Creates, initializes, resets and links; the VM frees it. -ENOENT for an unknown name with the known ones listed. */
+int device_new(struct vm *vm, const char *name, const struct device_conf *conf, struct device **ret_dev,
+	       struct err *err);
+void device_free_all(struct vm *vm); /* in reverse order of creation */
+void device_reset_all(struct vm *vm, enum reset_kind kind);
+struct device *device_find(struct vm *vm, const char *id);
+
+/* All device types, NULL-terminated; the array is made from dev/devices.def. */
+extern const struct device_ops *const device_types[];

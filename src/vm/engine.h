@@ -1,0 +1,48 @@
+/* An engine executes guest instructions: `soft` everywhere, `kvm` where the host has it.
+ * An engine never sees a device; it asks exit_dispatch(), irq_*() and vm->ram. */
+#pragma once
+
+#include "base/err.h"
+#include "base/types.h"
+#include "x86/regs.h"
+
+struct vm;
+struct vcpu;
+
+/* Why run() came back. */
+enum run_end {
+	RUN_REQUEST,  /* a mailbox bit the common loop handles (STOP, INIT, SIPI) is set */
+	RUN_HLT,      /* waits; the state is after HLT */
+	RUN_SHUTDOWN, /* triple fault; the engine has described it through vm_crash() */
+};
+
+struct engine_ops {
+	const char *name;
+	/* Can this host run it? 0, or -errno with one sentence why not. Any thread. */
+	int (*probe)(struct err *err);
+	/* The features (bitmap of enum x86_feature, 4 words) this engine can execute on this host. */
+	void (*features)(u64 ret_features[4]);
+	/* vm->ram, vm->cpuid exist; vCPUs do not. Sets vm->engine_vm. Main thread. */
+	int (*vm_init)(struct vm *vm, struct err *err);
+	void (*vm_fini)(struct vm *vm); /* accepts a half-built one */
+	/* Main thread. Sets vcpu->engine. */
+	int (*vcpu_init)(struct vcpu *vcpu, struct err *err);
+	void (*vcpu_fini)(struct vcpu *vcpu);
+	/* On the vCPU's thread: executes until something in enum run_end. Takes INTR, NMI,
+	 * FLUSH and TIMER requests itself. */
+	enum run_end (*run)(struct vcpu *vcpu);
+	/* The only call from other threads: makes run() look at the mailbox soon. NULL: it polls. */
+	void (*kick)(struct vcpu *vcpu);
+	/* The whole architectural state. On the vCPU's thread, or while it is stopped.
+	 * set checks the combination (-EINVAL with a sentence) and drops every cached translation. */
+	void (*get_state)(struct vcpu *vcpu, struct x86_state *ret_state);
+	int (*set_state)(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
+	/* One human line or more about the engine's work (blocks, hit rates) for --exits; may be NULL. */
+	void (*print_stats)(struct vm *vm, void *file);
+};
+
+extern const struct engine_ops soft_engine;
+
+/* `name`: auto, soft or kvm. The engine, and in ret_why one line on why this one (empty when asked for by
+ * name). An unknown name, or kvm where it cannot be had, is an error naming the valid ones. */
+const struct engine_ops *engine_select(const char *name, char *ret_why, size_t why_len, struct err *err);

@@ -1,0 +1,72 @@
+/* A virtual CPU: its thread, its mailbox, its local timer.
+ *
+ * The thread runs: take requests from the mailbox; engine->run(); on HLT wait. Everything
+ * that another thread wants from a vCPU is a bit in `requests`, set by vcpu_post().
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/err.h"
+#include "base/types.h"
+#include "vm/exit.h"
+#include "x86/regs.h"
+
+struct vm;
+
+enum vcpu_request {
+	VCPU_REQ_INTR = 1 << 0,  /* the interrupt controller may have a vector: look (irq_pending) */
+	VCPU_REQ_NMI = 1 << 1,
+	VCPU_REQ_INIT = 1 << 2,
+	VCPU_REQ_SIPI = 1 << 3,  /* vector in vcpu->sipi_vector */
+	VCPU_REQ_FLUSH = 1 << 4, /* the engine drops cached code and translations as its own queue says */
+	VCPU_REQ_STOP = 1 << 5,  /* leave run() and wait (pause, state access, end) */
+	VCPU_REQ_TIMER = 1 << 6, /* the local timer's deadline changed */
+};
+
+struct vcpu {
+	/* First, because every engine polls it between blocks; one cache line. */
+	_Atomic u32 requests;
+	u64 timer_tsc; /* host TSC at which timer_fn is due, ~0 = never; written by the vCPU's own thread
+			* or while it does not run */
+	s64 tsc_offset; /* guest TSC = host TSC + tsc_offset */
+
+	struct vm *vm;
+	u32 id; /* also its initial APIC id */
+	void *engine; /* the engine's own state */
+	void *lapic;  /* the local APIC's, for its file only */
+	_Atomic u8 sipi_vector;
+
+	/* The local timer (the local APIC's): called on this thread when due, without locks held. */
+	void (*timer_fn)(void *opaque);
+	void *timer_opaque;
+
+	pthread_t thread;
+	bool thread_started;
+	_Atomic u32 sleeping; /* futex word: 1 while waiting in HLT or stopped */
+	struct exit_stats stats;
+};
+
+/* The vCPU whose thread this is, NULL on other threads. Devices that are per CPU
+ * (local APIC) ask this in their region callbacks. */
+struct vcpu *vcpu_self(void);
+
+/* Any thread. Sets bits and wakes or kicks the vCPU. */
+void vcpu_post(struct vcpu *vcpu, u32 bits);
+
+/* vCPU's own thread: takes and clears the given bits, returns those that were set. */
+u32 vcpu_take(struct vcpu *vcpu, u32 bits);
+
+/* Calls timer_fn if due. vCPU's own thread. */
+void vcpu_timer_check(struct vcpu *vcpu);
+
+/* Starts the thread in state (copied; loaded on the thread itself before it runs). */
+int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
+/* Posts STOP for good and joins. */
+void vcpu_join(struct vcpu *vcpu);
+
+static inline u64 vcpu_rdtsc(void)
+{
+	return __builtin_ia32_rdtsc();
+}

@@ -1,0 +1,62 @@
+/* A virtual machine: what its parts share. Built and torn down by machine/. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "base/types.h"
+#include "vm/bus.h"
+#include "vm/engine.h"
+#include "vm/irq.h"
+#include "vm/ram.h"
+#include "vm/vcpu.h"
+#include "x86/cpuid.h"
+
+#define VM_MAX_VCPUS 64
+
+/* How a VM ends, or goes on. */
+enum vm_request {
+	VM_REQ_NONE,
+	VM_REQ_POWEROFF, /* ACPI S5 */
+	VM_REQ_RESET,    /* 8042, port CF9H, ACPI reset register, triple fault where the board resets */
+	VM_REQ_CRASH,    /* triple fault; vm->crash says what the guest was doing */
+	VM_REQ_EXIT,     /* a test device ended the VM; status in vm->exit_status */
+	VM_REQ_QUIT,     /* the user or a signal ended it */
+};
+
+struct device;
+
+struct vm {
+	char name[64];
+	struct loop *loop;
+	struct ram ram;
+	struct bus bus;
+	struct cpuid_table cpuid;
+	const struct engine_ops *engine;
+	void *engine_vm;
+	u32 nr_vcpus;
+	struct vcpu *vcpu[VM_MAX_VCPUS];
+	struct device *devices;
+
+	pthread_mutex_t intc_lock; /* see irq.h */
+	const struct intc_ops *intc;
+	void *intc_opaque;
+
+	u64 tsc_khz;
+	u64 clock_base_ns; /* os_now_ns() - guest time, while running */
+	u64 clock_paused_ns;
+	bool clock_paused;
+
+	_Atomic int request; /* enum vm_request, the first one wins */
+	_Atomic int exit_status;
+	char crash[8192]; /* a description of the crash: registers, last instructions */
+};
+
+/* Any thread: asks the main loop to act. The first request stands. The vCPU that asks goes on until
+ * it is stopped, so a device that powers off should not count on not being called again. */
+void vm_request(struct vm *vm, enum vm_request req);
+
+/* Engines: a guest crash, described by text (copied), then VM_REQ_CRASH. */
+void vm_crash(struct vm *vm, const char *text);
