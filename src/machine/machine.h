@@ -1,0 +1,60 @@
+/* A whole virtual machine: builds it from a plain description, runs it, takes it apart.
+ *
+ * All functions are for the main thread. Signals are the caller's: it turns them into
+ * vm_request(machine_vm(m), VM_REQ_QUIT), for instance with a signalfd on machine_vm(m)->loop.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "base/types.h"
+
+struct machine;
+struct vm;
+
+#define MACHINE_MAX_INITRDS 32
+#define MACHINE_MAX_DEVICES 16
+
+/* What to build. All strings are the caller's and must live as long as the machine; NULL means the
+ * default, which is named with each member. */
+struct machine_config {
+	const char *name;      /* "bothy" */
+	const char *engine;    /* "auto" */
+	u32 cpus;              /* 0: 1; at most VM_MAX_VCPUS */
+	u64 memory;            /* bytes; 0: MACHINE_DEFAULT_MEMORY */
+	const char *cpu_model; /* "host" */
+	const char *kernel;    /* required: bzImage, ELF with a PVH entry, or Multiboot 1 image */
+	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
+	unsigned nr_initrds;
+	const char *append;    /* "" */
+	const char *serial;    /* "stdio"; as chr_open(): stdio, file:PATH, pty, none */
+	const char *device[MACHINE_MAX_DEVICES]; /* names for --device */
+	unsigned nr_devices;
+	bool no_reboot;        /* a guest that resets the machine ends it, with status 0 */
+};
+
+#define MACHINE_DEFAULT_MEMORY (512 * MiB)
+#define MACHINE_MIN_MEMORY     (4 * MiB)
+#define MACHINE_MAX_MEMORY     (64 * GiB)
+
+/* How machine_run() ends, as an exit status of the process. A debug-exit device gives its own. */
+enum machine_status {
+	MACHINE_POWEROFF = 0, /* the guest powered off, or reset with no_reboot */
+	MACHINE_FAILED = 1,   /* an option or the host: for the caller's use, never from machine_run() */
+	MACHINE_CRASHED = 2,  /* triple fault; the description went to standard error */
+	MACHINE_QUIT = 3,     /* VM_REQ_QUIT: Ctrl-a x, or a signal that the caller turned into it */
+};
+
+/* Checks the description, reads the images, builds everything; nothing executes yet. */
+int machine_new(const struct machine_config *config, struct machine **ret_machine, struct err *err);
+
+/* Starts the vCPUs and runs the main loop until the VM ends; a reset starts it over (devices reset,
+ * RAM cleared, images loaded again) unless no_reboot. The vCPUs have stopped when it returns. Once per machine. */
+int machine_run(struct machine *machine, int *ret_status, struct err *err);
+
+struct vm *machine_vm(struct machine *machine);
+
+/* One line on why this engine was taken; empty when it was asked for by name. */
+const char *machine_engine_why(const struct machine *machine);
+
+/* Stops what runs, restores the terminal, frees everything; NULL is allowed. */
+void machine_free(struct machine *machine);
