@@ -1,0 +1,45 @@
+/* The table of commands. A new command is its file and one row here; help, man page and completion
+ * follow from its struct command.
+ */
+#include "cli/command.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/help.h"
+#include "cli/run.h"
+
+const struct command *const command_table[] = {
+	&run_command,
+	&help_command,
+	&help_version_command,
+	NULL,
+};
+
+static const char *command_name(const void *opaque, unsigned i)
+{
+	return command_table[i] ? command_table[i]->name : NULL;
+}
+
+const struct command *command_find(const char *name, struct err *err)
+{
+	char list[256];
+	size_t n = 0;
+	const char *near;
+
+	for (unsigned i = 0; command_table[i]; i++) {
+		if (!strcmp(command_table[i]->name, name))
+			return command_table[i];
+		if (n < sizeof(list))
+			n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? ", " : "",
+					      command_table[i]->name);
+	}
+	near = opts_nearest(name, command_name, NULL);
+	if (near)
+		err_set(err, -EINVAL, "unknown command '%.64s'; did you mean %s? The commands are %s", name,
+			near, list);
+	else
+		err_set(err, -EINVAL, "unknown command '%.64s'; the commands are %s", name, list);
+	return NULL;
+}

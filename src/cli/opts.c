@@ -1,0 +1,255 @@
+/* The option parser: walks argv once and writes the fields that the table names.
+ *
+ * --name VALUE and --name=VALUE mean the same. Only long options exist, and they are never
+ * abbreviated, so that a script keeps its meaning when an option is added. Values point into argv. On
+ * failure the target may be partly written; the caller drops it.
+ */
+#include "cli/opts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define OPTS_MAX_NAME 32 /* longest name that spelling help looks at */
+
+int opts_parse_size(const char *text, u64 *ret_size)
+{
+	u64 v = 0, unit = 1;
+	const char *p = text;
+
+	if (*p < '0' || *p > '9')
+		return -EINVAL;
+	for (; *p >= '0' && *p <= '9'; p++) {
+		if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, (u64)(*p - '0'), &v))
+			return -ERANGE;
+	}
+	if (*p) {
+		switch (*p++) {
+		case 'k':
+		case 'K': unit = KiB; break;
+		case 'm':
+		case 'M': unit = MiB; break;
+		case 'g':
+		case 'G': unit = GiB; break;
+		case 't':
+		case 'T': unit = 1024 * GiB; break;
+		default: return -EINVAL;
+		}
+		if (*p && strcmp(p, "B") && strcmp(p, "iB"))
+			return -EINVAL;
+	}
+	if (__builtin_mul_overflow(v, unit, &v))
+		return -ERANGE;
+	*ret_size = v;
+	return 0;
+}
+
+/* Edit distance with the last two rows kept; names are short. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[OPTS_MAX_NAME + 1];
+	size_t la = strlen(a), lb = strlen(b);
+
+	if (la > OPTS_MAX_NAME || lb > OPTS_MAX_NAME)
+		return ~0u;
+	for (size_t j = 0; j <= lb; j++)
+		row[j] = (unsigned)j;
+	for (size_t i = 1; i <= la; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = (unsigned)i;
+		for (size_t j = 1; j <= lb; j++) {
+			unsigned change = diagonal + (a[i - 1] != b[j - 1]);
+			unsigned best = MIN(change, MIN(row[j], row[j - 1]) + 1);
+
+			diagonal = row[j];
+			row[j] = best;
+		}
+	}
+	return row[lb];
+}
+
+const char *opts_nearest(const char *text, const char *(*next)(const void *opaque, unsigned i),
+			 const void *opaque)
+{
+	const char *best = NULL;
+	unsigned best_distance = ~0u;
+
+	for (unsigned i = 0;; i++) {
+		const char *name = next(opaque, i);
+		unsigned d;
+
+		if (!name)
+			break;
+		/* What was typed is the beginning of the name: nearer than any misspelling. */
+		d = strlen(text) >= 3 && !strncmp(name, text, strlen(text)) ? 0 : distance(text, name);
+		if (d < best_distance) {
+			best_distance = d;
+			best = name;
+		}
+	}
+	return best_distance <= 2 ? best : NULL;
+}
+
+static const char *opt_name(const void *opaque, unsigned i)
+{
+	const struct opt *opts = opaque;
+
+	return opts[i].name;
+}
+
+static int check_choice(const struct opt *o, const char *value, struct err *err)
+{
+	char list[512];
+	size_t n = 0;
+
+	if (!o->choice || o->free_form)
+		return 0;
+	for (unsigned i = 0;; i++) {
+		const char *help = NULL;
+		const char *c = o->choice(i, &help);
+
+		if (!c)
+			break;
+		if (!strcmp(c, value))
+			return 0;
+		if (n < sizeof(list))
+			n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", i ? ", " : "", c);
+	}
+	return err_set(err, -EINVAL, "--%s: '%s' is not known; valid are %s", o->name, value,
+		       n ? list : "none");
+}
+
+static int out_of_range(const struct opt *o, const char *value, struct err *err)
+{
+	if (o->kind == OPT_SIZE)
+		return err_set(err, -ERANGE, "--%s: %s is out of range; give %llu MiB to %llu GiB", o->name,
+			       value, (unsigned long long)(o->min / MiB), (unsigned long long)(o->max / GiB));
+	return err_set(err, -ERANGE, "--%s: %s is out of range; give %llu to %llu", o->name, value,
+		       (unsigned long long)o->min, (unsigned long long)o->max);
+}
+
+static int store_u32(const struct opt *o, const char *value, void *field, struct err *err)
+{
+	u64 v = 0;
+	const char *p = value;
+
+	for (; *p >= '0' && *p <= '9'; p++)
+		v = v > o->max ? v : v * 10 + (u64)(*p - '0');
+	if (p == value || *p)
+		return err_set(err, -EINVAL, "--%s: '%s' is not a number; give %llu to %llu", o->name, value,
+			       (unsigned long long)o->min, (unsigned long long)o->max);
+	if (v < o->min || v > o->max)
+		return out_of_range(o, value, err);
+	*(u32 *)field = (u32)v;
+	return 0;
+}
+
+static int store_size(const struct opt *o, const char *value, void *field, struct err *err)
+{
+	u64 v = 0;
+	int rc = opts_parse_size(value, &v);
+
+	if (rc == -EINVAL)
+		return err_set(err, -EINVAL,
+			       "--%s: '%s' is not a size; give bytes, or a number with K, M, G or T", o->name,
+			       value);
+	if (rc || v < o->min || v > o->max)
+		return out_of_range(o, value, err);
+	*(u64 *)field = v;
+	return 0;
+}
+
+static int store(const struct opt *o, const char *value, void *target, struct err *err)
+{
+	void *field = (char *)target + o->offset;
+	unsigned *count;
+	int rc = check_choice(o, value, err);
+
+	if (rc)
+		return rc;
+	switch (o->kind) {
+	case OPT_FLAG: *(bool *)field = true; return 0;
+	case OPT_STRING: *(const char **)field = value; return 0;
+	case OPT_U32: return store_u32(o, value, field, err);
+	case OPT_SIZE: return store_size(o, value, field, err);
+	case OPT_LIST:
+		count = (unsigned *)((char *)target + o->count_offset);
+		if (*count == o->max_count)
+			return err_set(err, -E2BIG, "--%s: given more than %u times, at '%s'", o->name,
+				       o->max_count, value);
+		((const char **)field)[(*count)++] = value;
+		return 0;
+	}
+	return err_set(err, -EINVAL, "--%s: unknown kind", o->name);
+}
+
+static const struct opt *find(const struct opt *opts, const char *name, size_t len)
+{
+	for (const struct opt *o = opts; o->name; o++) {
+		if (strlen(o->name) == len && !strncmp(o->name, name, len))
+			return o;
+	}
+	return NULL;
+}
+
+static int unknown_option(const struct opt *opts, const char *word, struct err *err)
+{
+	char typed[OPTS_MAX_NAME + 1];
+	const char *name = word + strspn(word, "-");
+	const char *near;
+
+	snprintf(typed, sizeof(typed), "%.*s", (int)MIN(strcspn(name, "="), (size_t)OPTS_MAX_NAME), name);
+	near = opts_nearest(typed, opt_name, opts);
+	if (near)
+		return err_set(err, -EINVAL, "unknown option '%.64s'; did you mean --%s?", word, near);
+	return err_set(err, -EINVAL, "unknown option '%.64s'; --help lists the options", word);
+}
+
+static int check_required(const struct opt *opts, const bool *seen, struct err *err)
+{
+	for (unsigned i = 0; opts[i].name; i++) {
+		if (opts[i].required && !seen[i])
+			return err_set(err, -EINVAL, "--%s %s is missing", opts[i].name, opts[i].arg);
+	}
+	return 0;
+}
+
+int opts_parse(const struct opt *opts, int argc, char **argv, void *target, struct err *err)
+{
+	bool seen[64] = { false };
+
+	for (int i = 0; i < argc; i++) {
+		const char *word = argv[i], *value, *equals;
+		const struct opt *o;
+		int rc;
+
+		if (word[0] != '-')
+			return err_set(err, -EINVAL, "unexpected argument '%.64s'; options begin with --",
+				       word);
+		equals = strchr(word, '=');
+		o = strncmp(word, "--", 2)
+			    ? NULL
+			    : find(opts, word + 2, equals ? (size_t)(equals - word - 2) : strlen(word + 2));
+		if (!o)
+			return unknown_option(opts, word, err);
+		if (o->kind == OPT_FLAG) {
+			if (equals)
+				return err_set(err, -EINVAL, "--%s takes no value", o->name);
+			value = "";
+		} else if (equals) {
+			value = equals + 1;
+		} else if (o->optional) {
+			value = o->optional;
+		} else if (i + 1 < argc) {
+			value = argv[++i];
+		} else {
+			return err_set(err, -EINVAL, "--%s needs a value: --%s %s", o->name, o->name, o->arg);
+		}
+		rc = store(o, value, target, err);
+		if (rc)
+			return rc;
+		seen[o - opts] = true;
+	}
+	return check_required(opts, seen, err);
+}

@@ -1,0 +1,45 @@
+/* Command-line options as a table: one row gives parsing, checking, help, man page and
+ * shell completion. Main thread only.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "base/types.h"
+
+enum opt_kind {
+	OPT_FLAG,   /* bool */
+	OPT_STRING, /* const char *, pointing into argv */
+	OPT_LIST,   /* const char *[max_count] and an unsigned counter; may be repeated */
+	OPT_U32,    /* u32, decimal, min..max */
+	OPT_SIZE,   /* u64, bytes with an optional K, M, G or T, min..max */
+};
+
+struct opt {
+	const char *name; /* without the dashes; NULL ends a table */
+	enum opt_kind kind;
+	const char *arg;     /* what the help calls the value; NULL for flags */
+	const char *help;    /* sentences, without the value's default or choices */
+	size_t offset;       /* of the field in the target struct */
+	size_t count_offset; /* OPT_LIST: of its counter */
+	u32 max_count;
+	u64 min, max;             /* OPT_U32, OPT_SIZE */
+	const char *default_text; /* for the help only; NULL: none */
+	/* The i-th value allowed, with a line about it in *ret_help (may stay NULL); NULL past the end.
+	 * NULL: any value. */
+	const char *(*choice)(unsigned i, const char **ret_help);
+	bool free_form;       /* the choices are examples: other values are the program's to check */
+	const char *optional; /* the value where only --name is given; --name=value else */
+	bool required;
+	bool is_file; /* completion offers file names */
+};
+
+/* Parses argv[0..argc) into target. The sentence names the option, the value and what would be valid. */
+int opts_parse(const struct opt *opts, int argc, char **argv, void *target, struct err *err);
+
+/* A count of bytes: a decimal number with an optional K, M, G or T (powers of 1024, upper or lower case, an
+ * optional "iB" or "B" after it). -EINVAL when it is none, -ERANGE past 2^64. */
+int opts_parse_size(const char *text, u64 *ret_size);
+
+/* The nearest of the names, or NULL when none is near. next(opaque, i) is the i-th, NULL past the end. */
+const char *opts_nearest(const char *text, const char *(*next)(const void *opaque, unsigned i),
+			 const void *opaque);

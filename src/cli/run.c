@@ -1,0 +1,357 @@
+/* bothy run: fills a struct machine_config from the options, builds the machine, stays in its main loop
+ * until the guest ends, and says how it ended.
+ *
+ * Standard output is the guest's console (--serial stdio); whatever bothy itself has to say goes to
+ * standard error. SIGINT, SIGTERM and SIGHUP are blocked in every thread and read from a signalfd on the
+ * main loop, so that they end the VM in order: the vCPUs stop, the terminal is restored, files are closed.
+ *
+ * The exit table is composed while the machine still exists, and printed after the terminal is back to normal.
+ */
+#include "cli/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/loop.h"
+#include "machine/machine.h"
+#include "vm/device.h"
+#include "vm/exit.h"
+#include "vm/vm.h"
+
+#define STATUS_QUIT   130 /* Ctrl-a x */
+#define STATUS_SIGNAL 128 /* plus the signal's number */
+
+struct run_options {
+	struct machine_config config;
+	const char *exits; /* NULL, "table" or "json" */
+};
+
+struct signals {
+	struct vm *vm;
+	int fd;
+	int caught; /* the first signal that came, 0: none */
+	struct loop_fd *handle;
+	sigset_t old_mask;
+	bool blocked;
+};
+
+static const char *engine_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ "auto", "kvm where it works, else soft" },
+		{ "soft", "bothy's own software engine" },
+		{ "kvm", "hardware virtualization through /dev/kvm" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
+static const char *cpu_choice(unsigned i, const char **ret_help)
+{
+	return cpuid_model_names[i];
+}
+
+static const char *device_choice(unsigned i, const char **ret_help)
+{
+	for (const struct device_ops *const *type = device_types; *type; type++) {
+		if (!(*type)->help)
+			continue;
+		if (!i--) {
+			*ret_help = (*type)->help;
+			return (*type)->name;
+		}
+	}
+	return NULL;
+}
+
+static const char *serial_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ "stdio", "this terminal" },
+		{ "file:PATH", "output into a file" },
+		{ "pty", "a new pseudo-terminal, whose name is printed" },
+		{ "none", "connected to nothing" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
+static const char *exits_choice(unsigned i, const char **ret_help)
+{
+	static const char *const names[] = { "table", "json" };
+
+	return i < ARRAY_SIZE(names) ? names[i] : NULL;
+}
+
+static const struct opt run_opts[] = {
+	{
+		.name = "engine",
+		.kind = OPT_STRING,
+		.arg = "ENGINE",
+		.help = "What executes the guest.",
+		.choice = engine_choice,
+		.default_text = "auto",
+		.offset = offsetof(struct run_options, config.engine),
+	},
+	{
+		.name = "cpus",
+		.kind = OPT_U32,
+		.arg = "N",
+		.help = "How many processors the guest has.",
+		.default_text = "1",
+		.min = 1,
+		.max = VM_MAX_VCPUS,
+		.offset = offsetof(struct run_options, config.cpus),
+	},
+	{
+		.name = "memory",
+		.kind = OPT_SIZE,
+		.arg = "SIZE",
+		.help = "How much memory the guest has, in bytes or with K, M, G or T.",
+		.default_text = "512M",
+		.min = MACHINE_MIN_MEMORY,
+		.max = MACHINE_MAX_MEMORY,
+		.offset = offsetof(struct run_options, config.memory),
+	},
+	{
+		.name = "cpu",
+		.kind = OPT_STRING,
+		.arg = "MODEL",
+		.help = "The processor that the guest sees.",
+		.choice = cpu_choice,
+		.default_text = "host",
+		.offset = offsetof(struct run_options, config.cpu_model),
+	},
+	{
+		.name = "kernel",
+		.kind = OPT_STRING,
+		.arg = "FILE",
+		.help = "What to boot: a Linux bzImage, an ELF image with a PVH entry, or a Multiboot 1 image. Required.",
+		.required = true,
+		.is_file = true,
+		.offset = offsetof(struct run_options, config.kernel),
+	},
+	{
+		.name = "initrd",
+		.kind = OPT_LIST,
+		.arg = "FILE",
+		.help = "The initial RAM disk; for a Multiboot image each one is a module.",
+		.max_count = MACHINE_MAX_INITRDS,
+		.is_file = true,
+		.offset = offsetof(struct run_options, config.initrd),
+		.count_offset = offsetof(struct run_options, config.nr_initrds),
+	},
+	{
+		.name = "append",
+		.kind = OPT_STRING,
+		.arg = "TEXT",
+		.help = "The kernel's command line.",
+		.offset = offsetof(struct run_options, config.append),
+	},
+	{
+		.name = "serial",
+		.kind = OPT_STRING,
+		.arg = "WHERE",
+		.help = "What the guest's first serial port is connected to.",
+		.choice = serial_choice,
+		.free_form = true,
+		.default_text = "stdio",
+		.offset = offsetof(struct run_options, config.serial),
+	},
+	{
+		.name = "device",
+		.kind = OPT_LIST,
+		.arg = "NAME",
+		.help = "A further device, for test kernels.",
+		.choice = device_choice,
+		.max_count = MACHINE_MAX_DEVICES,
+		.offset = offsetof(struct run_options, config.device),
+		.count_offset = offsetof(struct run_options, config.nr_devices),
+	},
+	{
+		.name = "name",
+		.kind = OPT_STRING,
+		.arg = "NAME",
+		.help = "The machine's name, in messages.",
+		.default_text = "bothy",
+		.offset = offsetof(struct run_options, config.name),
+	},
+	{
+		.name = "no-reboot",
+		.kind = OPT_FLAG,
+		.help = "End where the guest would reboot.",
+		.offset = offsetof(struct run_options, config.no_reboot),
+	},
+	{
+		.name = "exits",
+		.kind = OPT_STRING,
+		.arg = "FORMAT",
+		.help = "At the end, print on standard error how often and how long the guest left its own code, by reason.",
+		.choice = exits_choice,
+		.optional = "table",
+		.default_text = "table",
+		.offset = offsetof(struct run_options, exits),
+	},
+	{ .name = NULL },
+};
+
+static int check_name(const char *name, struct err *err)
+{
+	size_t len = name ? strlen(name) : 1;
+
+	if (!len || len >= sizeof(((struct vm *)0)->name))
+		return err_set(err, -EINVAL, "--name: give 1 to %zu characters",
+			       sizeof(((struct vm *)0)->name) - 1);
+	for (const char *p = name; p && *p; p++) {
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			return err_set(err, -EINVAL, "--name: character %zu is a control character",
+				       (size_t)(p - name) + 1);
+	}
+	return 0;
+}
+
+static void on_signal(void *opaque, u32 events)
+{
+	struct signals *s = opaque;
+	struct signalfd_siginfo info;
+
+	if (read(s->fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (!s->caught)
+		s->caught = (int)info.ssi_signo;
+	vm_request(s->vm, VM_REQ_QUIT);
+}
+
+/* To be called before any thread is made, so that all of them inherit the mask. */
+static int signals_block(struct signals *s, struct err *err)
+{
+	sigset_t mask;
+
+	*s = (struct signals){ .fd = -1 };
+	/* A reader of our output that goes away is an error of write(), not the end of the guest. */
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGINT);
+	sigaddset(&mask, SIGTERM);
+	sigaddset(&mask, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &mask, &s->old_mask);
+	s->blocked = true;
+	s->fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	return s->fd < 0 ? err_sys(err, -errno, "cannot make a signalfd") : 0;
+}
+
+static int signals_watch(struct signals *s, struct vm *vm, struct err *err)
+{
+	s->vm = vm;
+	return loop_fd_add(vm->loop, s->fd, EPOLLIN, on_signal, s, &s->handle, err);
+}
+
+static void signals_fini(struct signals *s)
+{
+	loop_fd_del(s->handle);
+	if (s->fd >= 0)
+		close(s->fd);
+	if (s->blocked)
+		pthread_sigmask(SIG_SETMASK, &s->old_mask, NULL);
+}
+
+/* The exit table as text; free(). NULL where memory is short. */
+static char *compose_exits(struct vm *vm, const char *format)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return NULL;
+	if (!strcmp(format, "json")) {
+		exit_print_json(vm, out);
+	} else {
+		exit_print(vm, out);
+		if (vm->engine->print_stats)
+			vm->engine->print_stats(vm, out);
+	}
+	fclose(out);
+	return text;
+}
+
+static int boot(const struct run_options *options, struct signals *signals, struct err *err)
+{
+	struct machine *machine = NULL;
+	char *exits = NULL;
+	int status = MACHINE_FAILED;
+	int rc = machine_new(&options->config, &machine, err);
+
+	if (rc)
+		return rc;
+	if (machine_engine_why(machine)[0])
+		fprintf(stderr, "bothy: %s\n", machine_engine_why(machine));
+	rc = signals_watch(signals, machine_vm(machine), err);
+	if (!rc)
+		rc = machine_run(machine, &status, err);
+	if (!rc && options->exits)
+		exits = compose_exits(machine_vm(machine), options->exits);
+	loop_fd_del(signals->handle);
+	signals->handle = NULL;
+	machine_free(machine);
+	if (exits)
+		fputs(exits, stderr);
+	free(exits);
+	if (rc)
+		return rc;
+	if (status == MACHINE_QUIT)
+		return signals->caught ? STATUS_SIGNAL + signals->caught : STATUS_QUIT;
+	return status;
+}
+
+static int run(const struct command *command, int argc, char **argv, struct err *err)
+{
+	struct run_options options = { 0 };
+	struct signals signals;
+	int rc = opts_parse(run_opts, argc, argv, &options, err);
+
+	if (!rc)
+		rc = check_name(options.config.name, err);
+	if (rc)
+		return rc;
+	rc = signals_block(&signals, err);
+	if (!rc)
+		rc = boot(&options, &signals, err);
+	signals_fini(&signals);
+	return rc;
+}
+
+const struct command run_command = {
+	.name = "run",
+	.summary = "boot a virtual machine and stay with it until it ends",
+	.synopsis = "[OPTIONS] --kernel FILE",
+	.about =
+		"Builds a PC, loads the kernel and its initial RAM disk, and executes it. The guest's first serial "
+		"port is this terminal unless --serial says otherwise.",
+	.keys = "Ctrl-a x\tend the machine at once\n"
+		"Ctrl-a h\tlist the keys\n"
+		"Ctrl-a Ctrl-a\tsend one Ctrl-a to the guest\n",
+	.status = "0\tthe guest powered off, or rebooted with --no-reboot\n"
+		  "1\tan option or the host is at fault; one sentence on standard error says what\n"
+		  "2\tthe guest crashed (triple fault); its registers are on standard error\n"
+		  "130\tended with Ctrl-a x\n"
+		  "128+N\tended by signal N (SIGINT, SIGTERM or SIGHUP)\n"
+		  "2N+1\tthe guest wrote N to --device debug-exit\n",
+	.example = "  bothy run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0\n"
+		   "  bothy run --memory 1G --exits --kernel vmlinuz --initrd initrd.gz\n"
+		   "  bothy run --kernel test.flat --device debug-exit --serial stdio\n",
+	.opts = run_opts,
+	.run = run,
+};
