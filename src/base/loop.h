@@ -33,5 +33,6 @@ void loop_timer_arm(struct loop_timer *timer, u64 deadline_ns); /* CLOCK_MONOTON
 void loop_timer_cancel(struct loop_timer *timer);
 bool loop_timer_armed(const struct loop_timer *timer);
 
-/* Runs fn(opaque) on the loop's thread. */
+/* Runs fn(opaque) on the loop's thread. A call equal to one that still waits is not queued again, so that
+ * the queue cannot grow by what a guest provokes; a call that has begun does not count. */
 void loop_post(struct loop *loop, void (*fn)(void *opaque), void *opaque);

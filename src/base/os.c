@@ -1,0 +1,206 @@
+/* The host: its clocks, its memory, its files.
+ *
+ * The rate of the time-stamp counter comes from where the processor or the hypervisor below
+ * us states it: CPUID 15H and 16H [SDM2 CPUID], or leaf 40000010H as several hypervisors
+ * define it. Where nobody states it, it is measured over 20 ms; readings of the two clocks are bracketed
+ * and the tightest bracket of several is used, so preemption does not spoil the figure.
+ * Everything here may be called from any thread.
+ */
+#include "base/os.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static u64 os_clock(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (u64)ts.tv_sec * 1000000000ull + (u64)ts.tv_nsec;
+}
+
+u64 os_now_ns(void)
+{
+	return os_clock(CLOCK_MONOTONIC);
+}
+
+u64 os_realtime_ns(void)
+{
+	return os_clock(CLOCK_REALTIME);
+}
+
+u64 os_page_size(void)
+{
+	return (u64)sysconf(_SC_PAGESIZE);
+}
+
+u64 os_memory_total(void)
+{
+	return (u64)sysconf(_SC_PHYS_PAGES) * os_page_size();
+}
+
+static u64 os_tsc_stated(void)
+{
+	u32 a, b, c, d, max, num, den, crystal;
+
+	__cpuid(0, max, b, c, d);
+	if (max >= 0x15) {
+		__cpuid(0x15, den, num, crystal, d);
+		if (den && num && crystal)
+			return (u64)crystal * num / den / 1000;
+		/* Without the crystal's rate, the base frequency stands for the TSC's. */
+		if (den && num && max >= 0x16) {
+			__cpuid(0x16, a, b, c, d);
+			if (a & 0xffff)
+				return (u64)(a & 0xffff) * 1000;
+		}
+	}
+	__cpuid(1, a, b, c, d);
+	if (c >> 31) {
+		__cpuid(0x40000000, max, b, c, d);
+		if (max >= 0x40000010 && max < 0x40010000) {
+			__cpuid(0x40000010, a, b, c, d);
+			if (a)
+				return a;
+		}
+	}
+	return 0;
+}
+
+static void os_tsc_and_ns(u64 *ret_tsc, u64 *ret_ns)
+{
+	u64 best = ~0ull;
+
+	for (int i = 0; i < 16; i++) {
+		u64 t0 = __builtin_ia32_rdtsc();
+		u64 ns = os_now_ns();
+		u64 t1 = __builtin_ia32_rdtsc();
+
+		if (t1 - t0 < best) {
+			best = t1 - t0;
+			*ret_tsc = t0 + best / 2;
+			*ret_ns = ns;
+		}
+	}
+}
+
+static u64 os_tsc_measure(void)
+{
+	u64 t0 = 0, t1 = 0, n0 = 0, n1 = 0;
+	struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+
+	os_tsc_and_ns(&t0, &n0);
+	while (nanosleep(&pause, &pause) < 0 && errno == EINTR)
+		;
+	os_tsc_and_ns(&t1, &n1);
+	return (u64)((unsigned __int128)(t1 - t0) * 1000000 / (n1 - n0));
+}
+
+static u64 os_tsc_rate;
+
+static void os_tsc_find(void)
+{
+	os_tsc_rate = os_tsc_stated();
+	if (!os_tsc_rate)
+		os_tsc_rate = os_tsc_measure();
+}
+
+u64 os_tsc_khz(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, os_tsc_find);
+	return os_tsc_rate;
+}
+
+static const char *os_file_kind(mode_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFDIR:
+		return "a directory";
+	case S_IFIFO:
+		return "a pipe";
+	case S_IFSOCK:
+		return "a socket";
+	case S_IFCHR:
+	case S_IFBLK:
+		return "a device";
+	default:
+		return "not a regular file";
+	}
+}
+
+static int os_read_fd(int fd, const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
+{
+	struct stat st;
+	size_t len, got = 0;
+	u8 *data;
+	int rc;
+
+	if (fstat(fd, &st) < 0)
+		return err_sys(err, -errno, "cannot examine '%s'", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL,
+			       "'%s' is %s; a regular file is needed", path, os_file_kind(st.st_mode));
+	if (st.st_size <= 0)
+		return err_set(err, -ENODATA, "'%s' is empty", path);
+	if ((u64)st.st_size > max)
+		return err_set(err, -EFBIG, "'%s' has %llu bytes; at most %llu are accepted here", path,
+			       (unsigned long long)st.st_size, (unsigned long long)max);
+	len = (size_t)st.st_size;
+	data = malloc(len);
+	if (!data)
+		return err_set(err, -ENOMEM, "no memory for the %zu bytes of '%s'", len, path);
+	while (got < len) {
+		ssize_t n = read(fd, data + got, len - got);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			rc = n < 0 ? err_sys(err, -errno, "cannot read '%s'", path)
+				   : err_set(err, -EIO, "'%s' became shorter while it was read", path);
+			free(data);
+			return rc;
+		}
+		got += (size_t)n;
+	}
+	*ret_data = data;
+	*ret_len = len;
+	return 0;
+}
+
+int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
+{
+	/* O_NONBLOCK: opening a pipe must not wait for a writer; without effect on regular files. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int rc;
+
+	if (fd < 0)
+		return err_sys(err, -errno, "cannot open '%s'", path);
+	rc = os_read_fd(fd, path, max, ret_data, ret_len, err);
+	close(fd);
+	return rc;
+}
+
+int os_write_all(int fd, const void *buf, size_t len)
+{
+	const u8 *p = buf;
+
+	while (len) {
+		ssize_t n = write(fd, p, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
