@@ -1,0 +1,33 @@
+/* The ACPI tables of the board. */
+#pragma once
+
+#include "base/err.h"
+#include "base/types.h"
+
+/* Where the board has what the tables tell about; 0 lengths mean: not there. */
+struct acpi_board {
+	u32 nr_cpus; /* APIC ids 0..nr_cpus-1, below 255 */
+	u64 lapic;
+	u64 ioapic;
+	u8 ioapic_id;
+	u8 timer_pin; /* I/O APIC pin of ISA interrupt 0 */
+	u8 sci_irq;   /* level, active high */
+	u16 pm_event, pm_control, pm_timer, gpe0;
+	u8 gpe0_len;
+	u16 reset_port;
+	u8 reset_value;
+	u64 hpet;
+	u32 hpet_id;
+	u16 hpet_min_tick;
+	u64 ecam;
+	u8 ecam_last_bus;
+	u8 century; /* index of the century in the CMOS, 0: none */
+};
+
+#define ACPI_FACS_SIZE 64
+
+/* Writes all tables into area, which the guest sees at area_gpa (a multiple of 16, between E0000H and FFFFFH, so that
+ * the root pointer can be found by searching), and the FACS, which must be writable for the guest and lie at
+ * a multiple of 64. -ENOSPC when len is too small. Main thread. */
+int acpi_build(const struct acpi_board *board, u8 *area, u32 area_gpa, u32 len, u8 *facs, u32 facs_gpa,
+	       u32 *ret_rsdp, struct err *err);

@@ -1,0 +1,16 @@
+/* Multiboot 1 images: teaching kernels, test kernels. */
+#pragma once
+
+#include "boot/boot.h"
+
+struct multiboot_header {
+	u32 offset; /* in the file */
+	u32 flags;
+	/* Where flags has MULTIBOOT_HAS_ADDRESSES. */
+	u32 header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr;
+};
+
+/* Is there a valid header in the first 8 KiB? */
+bool multiboot_find(const struct boot_file *kernel, struct multiboot_header *ret_header);
+int multiboot_load(const struct boot_source *src, const struct multiboot_header *header,
+		   struct boot_space *space, struct x86_state *ret_state, struct err *err);
