@@ -65,7 +65,7 @@ struct insn {
 	insn_fn fn;
 	u64 imm;     /* sign-extended immediate or branch displacement; far pointer: selector << 32 | offset; moffs */
 	void *thunk; /* native code for it, see thunk.h */
-	s32 disp;    /* RIP-relative: from the block's start */
+	s64 disp;    /* RIP-relative: from the block's start */
 	u16 off;     /* of the first byte from the block's start */
 	u8 len;
 	u8 osz;      /* operand size in bytes: 1, 2, 4, 8 */
@@ -117,6 +117,14 @@ enum tlb_mode {
 	TLB_NR_MODES
 };
 
+/* Large pages with entries in a set of tables (an entry is 4 KiB whatever the page's size), so that INVLPG finds all
+ * of them: base | log2 of the size. nr > TLB_MAX_LARGE: too many to list, INVLPG drops a whole GiB. */
+#define TLB_MAX_LARGE 24
+struct tlb_large {
+	u32 nr;
+	gva_t page[TLB_MAX_LARGE];
+};
+
 /* The translations of one address-space identifier; the lower half of the linear addresses. The upper half
  * has one set for all PCIDs: entries there that are not global are listed and dropped at a CR3 write. */
 #define TLB_NR_ASIDS 8
@@ -124,6 +132,7 @@ struct tlb_asid {
 	u16 pcid;
 	bool valid;
 	u64 last_used;
+	struct tlb_large large;
 	struct tlb_table half[TLB_NR_MODES];
 };
 
@@ -188,6 +197,9 @@ struct soft_cpu {
 	u16 nonglobal[TLB_MAX_NONGLOBAL]; /* mode << TLB_BITS | index of non-global entries in upper */
 	u32 nr_nonglobal;       /* > TLB_MAX_NONGLOBAL: too many, flush all */
 	bool lower_global;      /* some lower-half entry is global */
+	struct tlb_large upper_large;
+	u64 tlb_role;           /* the control bits that the entries were made under; other ones flush all */
+	struct tlb_rev *rev;    /* physical page -> its w tags, see mmu.c */
 	u64 tlb_clock;
 	u64 nr_walks, nr_flushes;
 
@@ -317,7 +329,8 @@ const u8 *mmu_fetch(struct soft_cpu *c, gva_t la);
 /* Like a supervisor read that cannot fault, for diagnostics: false when not mapped or not RAM. */
 bool mmu_peek(struct soft_cpu *c, gva_t la, void *buf, unsigned len);
 
-/* Invalidation. */
+/* Invalidation. A change of a control bit that entries depend on (CR0.PG WP, CR4.PSE PAE PGE PCIDE SMEP SMAP,
+ * EFER.NXE LMA) flushes everything in the next mmu_select(). A write of DR0-3 or DR7 needs mmu_flush_all(). */
 void mmu_flush_all(struct soft_cpu *c);                 /* everything, global too */
 void mmu_flush_nonglobal(struct soft_cpu *c);           /* all PCIDs' non-global entries */
 void mmu_set_cr3(struct soft_cpu *c, u64 cr3);          /* MOV to CR3: bit 63, PCID; no checks */
@@ -329,19 +342,25 @@ bool mmu_load_pdptes(struct soft_cpu *c, u64 cr3);      /* PAE; false: reserved 
 int mmu_init(struct soft_cpu *c, struct err *err);      /* host code: allocates */
 void mmu_fini(struct soft_cpu *c);
 
+/* Guest memory of any alignment and type. */
+typedef u8 any_u8 __attribute__((may_alias));
+typedef u16 any_u16 __attribute__((aligned(1), may_alias));
+typedef u32 any_u32 __attribute__((aligned(1), may_alias));
+typedef u64 any_u64 __attribute__((aligned(1), may_alias));
+
 #define SOFT_LD(n)                                                                                 \
 	static inline u##n ld##n##_la(struct soft_cpu *c, const struct insn *i, gva_t la)          \
 	{                                                                                          \
 		const void *p = tlb_read(c, la, n / 8);                                            \
 		if (likely(p))                                                                     \
-			return *(const volatile u##n __attribute__((aligned(1))) *)p;              \
+			return *(const volatile any_u##n *)p;                                      \
 		return (u##n)mmu_load(c, i, la, n / 8, ACC_R);                                     \
 	}                                                                                          \
 	static inline void st##n##_la(struct soft_cpu *c, const struct insn *i, gva_t la, u##n v)  \
 	{                                                                                          \
 		void *p = tlb_write(c, la, n / 8);                                                 \
 		if (likely(p))                                                                     \
-			*(volatile u##n __attribute__((aligned(1))) *)p = v;                       \
+			*(volatile any_u##n *)p = v;                                               \
 		else                                                                               \
 			mmu_store(c, i, la, n / 8, v);                                             \
 	}
@@ -423,6 +442,8 @@ bool excp_deliver_pending(struct soft_cpu *c);
 /* External interrupt or NMI between blocks at c->rip; same result. */
 bool excp_deliver_async(struct soft_cpu *c, unsigned vector, enum excp_kind kind);
 /* Raises #DB as a trap after an instruction (single-step, data breakpoint); dr6 bits to set. */
+/* DR6 bits of the data breakpoints that an access hits. */
+u64 excp_data_breakpoint(struct soft_cpu *c, gva_t la, unsigned len, bool write);
 _Noreturn void excp_debug_trap(struct soft_cpu *c, u64 dr6_bits);
 
 /* --- leaving the engine --- */

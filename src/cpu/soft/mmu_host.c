@@ -1,0 +1,50 @@
+/* Memory for the TLBs of one vCPU (mmu.c): allocated once, of fixed size. Main thread, while the vCPU does not run. */
+#include "cpu/soft/mmu.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+
+static void table_init(struct tlb_table *t)
+{
+	for (unsigned k = 0; k < TLB_SIZE; k++)
+		t->e[k] = (struct tlb_entry){ TLB_NEVER, TLB_NEVER, TLB_NEVER, 0 };
+}
+
+int mmu_init(struct soft_cpu *c, struct err *err)
+{
+	c->asids = calloc(TLB_NR_ASIDS, sizeof(*c->asids));
+	c->upper = calloc(TLB_NR_MODES, sizeof(*c->upper));
+	c->rev = calloc((1u << TLB_REV_BITS) * TLB_REV_WAYS, sizeof(*c->rev));
+	if (!c->asids || !c->upper || !c->rev) {
+		mmu_fini(c);
+		return err_set(err, -ENOMEM, "no memory for the translation caches of a virtual CPU");
+	}
+	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
+		table_init(&c->upper[m]);
+		for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
+			table_init(&c->asids[k].half[m]);
+	}
+	for (unsigned k = 0; k < (1u << TLB_REV_BITS) * TLB_REV_WAYS; k++) {
+		c->rev[k].page = ~0ull;
+		for (unsigned n = 0; n < ARRAY_SIZE(c->rev[k].loc); n++)
+			c->rev[k].loc[n] = TLB_REV_FREE;
+	}
+	c->asid = &c->asids[0];
+	c->asid->valid = true;
+	c->maxphy_mask = BIT(52) - BIT(c->vcpu->vm->cpuid.maxphyaddr);
+	mmu_select(c);
+	return 0;
+}
+
+void mmu_fini(struct soft_cpu *c)
+{
+	free(c->asids);
+	free(c->upper);
+	free(c->rev);
+	c->asids = c->asid = NULL;
+	c->upper = NULL;
+	c->rev = NULL;
+	c->tlb[0] = c->tlb[1] = NULL;
+}
