@@ -27,6 +27,7 @@ enum vm_request {
 };
 
 struct device;
+struct clock_timer;
 
 struct vm {
 	char name[64];
@@ -48,6 +49,7 @@ struct vm {
 	u64 clock_base_ns; /* os_now_ns() - guest time, while running */
 	u64 clock_paused_ns;
 	bool clock_paused;
+	struct clock_timer *clock_timers; /* for clock.c */
 
 	_Atomic int request; /* enum vm_request, the first one wins */
 	_Atomic int exit_status;

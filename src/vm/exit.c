@@ -1,0 +1,388 @@
+/* The one dispatcher for exits, and the one account of them.
+ *
+ * An exit costs two readings of the TSC and a few additions to counters that only its own vCPU
+ * writes. Counts by key live in a table with open addressing and a short probe; when the places for
+ * a key are taken (a guest sweeping all ports), it is booked under its reason alone, so
+ * the table cannot grow. Counters are written with relaxed atomic stores: any thread may read them.
+ *
+ * Figures of the report, all vCPUs added up: wall = the time between start and stop of the vCPUs' threads;
+ * idle = waiting (HLT, before the start-up IPI, after a shutdown); exits = all reasons but HLT, whose
+ * time is idle time; guest = the rest.
+ *
+ * exit_dispatch, exit_account: the vCPU's thread. Printing: main thread.
+ */
+#include "vm/exit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "vm/vm.h"
+
+#define EXIT_PROBE    8
+#define EXIT_TOP_KEYS 8
+
+struct exit_info {
+	const char *name, *key;
+};
+
+static const struct exit_info exit_info[EXIT_NR] = {
+#define EXIT_INFO_(NAME, number, text, keytext) [number] = { text, keytext },
+	EXIT_REASONS(EXIT_INFO_)
+#undef EXIT_INFO_
+};
+
+const char *exit_name(enum exit_reason reason)
+{
+	if ((unsigned)reason >= EXIT_NR || !exit_info[reason].name)
+		return "unknown";
+	return exit_info[reason].name;
+}
+
+/* ---- booking ---- */
+
+static inline u64 exit_get(const u64 *p)
+{
+	return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
+
+/* Only the owner adds, so load and store need not be one operation. */
+static inline void exit_add(u64 *p, u64 n)
+{
+	__atomic_store_n(p, exit_get(p) + n, __ATOMIC_RELAXED);
+}
+
+static struct exit_key_count *exit_key_slot(struct exit_stats *stats, unsigned reason, u64 key)
+{
+	u64 hash = (key ^ (u64)reason << 56) * 0x9e3779b97f4a7c15ull;
+	unsigned at = (unsigned)(hash >> 56);
+
+	_Static_assert(EXIT_MAX_KEYS == 256, "the hash yields 8 bits");
+	for (unsigned i = 0; i < EXIT_PROBE; i++, at = (at + 1) % EXIT_MAX_KEYS) {
+		struct exit_key_count *k = &stats->key[at];
+
+		if (!k->used) {
+			k->reason = (u16)reason;
+			k->key = key;
+			__atomic_store_n(&k->used, true, __ATOMIC_RELEASE);
+			return k;
+		}
+		if (k->key == key && k->reason == reason)
+			return k;
+	}
+	return NULL;
+}
+
+static void exit_book(struct vcpu *vcpu, unsigned reason, u64 key, u64 tsc)
+{
+	struct exit_stats *stats = &vcpu->stats;
+	struct exit_key_count *k;
+
+	exit_add(&stats->reason[reason].count, 1);
+	exit_add(&stats->reason[reason].tsc, tsc);
+	if (key == EXIT_NO_KEY)
+		return;
+	k = exit_key_slot(stats, reason, key);
+	if (!k) {
+		exit_add(&stats->keys_dropped, 1);
+		return;
+	}
+	exit_add(&k->n.count, 1);
+	exit_add(&k->n.tsc, tsc);
+}
+
+void exit_account(struct vcpu *vcpu, enum exit_reason reason, u64 key, u64 t0)
+{
+	if ((unsigned)reason >= EXIT_NR)
+		return;
+	exit_book(vcpu, reason, key, t0 ? vcpu_rdtsc() - t0 : 0);
+}
+
+void exit_dispatch(struct vcpu *vcpu, struct vm_exit *exit)
+{
+	u64 t0 = vcpu_rdtsc();
+	struct vm *vm = vcpu->vm;
+	u64 key = exit->addr;
+
+	exit->fault = false;
+	switch (exit->reason) {
+	case EXIT_IO:
+		if (exit->write)
+			bus_write(&vm->bus, BUS_PIO, exit->addr, exit->size, exit->data);
+		else
+			exit->data = bus_read(&vm->bus, BUS_PIO, exit->addr, exit->size);
+		break;
+	case EXIT_EPT_VIOLATION:
+		if (exit->write)
+			bus_write(&vm->bus, BUS_MMIO, exit->addr, exit->size, exit->data);
+		else
+			exit->data = bus_read(&vm->bus, BUS_MMIO, exit->addr, exit->size);
+		break;
+	case EXIT_RDMSR:
+		exit->data = 0;
+		exit->fault = !bus_read_msr(&vm->bus, vcpu, (u32)exit->addr, &exit->data);
+		break;
+	case EXIT_WRMSR:
+		exit->fault = !bus_write_msr(&vm->bus, vcpu, (u32)exit->addr, exit->data);
+		break;
+	default:
+		/* Not the machine's to answer: the engine's mistake, not the guest's. */
+		log_guest("exit for reason %u reached the machine", (unsigned)exit->reason);
+		exit->fault = true;
+		if ((unsigned)exit->reason >= EXIT_NR)
+			return;
+		key = EXIT_NO_KEY;
+		break;
+	}
+	exit_book(vcpu, exit->reason, key, vcpu_rdtsc() - t0);
+}
+
+/* ---- the report ---- */
+
+struct exit_row {
+	unsigned reason;
+	u64 key;
+	struct exit_count n;
+};
+
+struct exit_report {
+	struct exit_row reason[EXIT_NR]; /* those that occurred, largest first */
+	unsigned nr_reasons;
+	struct exit_row *key; /* sorted by reason, then largest first */
+	size_t nr_keys;
+	u64 keys_dropped;
+	u64 wall, guest, exits, idle; /* TSC ticks */
+	u64 insns;
+	u64 tsc_khz;
+};
+
+static int exit_cmp_u64(u64 a, u64 b)
+{
+	return (a > b) - (a < b);
+}
+
+static int exit_cmp_size(const void *pa, const void *pb)
+{
+	const struct exit_row *a = pa, *b = pb;
+	int c = exit_cmp_u64(b->n.tsc, a->n.tsc);
+
+	if (!c)
+		c = exit_cmp_u64(b->n.count, a->n.count);
+	return c ? c : exit_cmp_u64(a->reason, b->reason);
+}
+
+static int exit_cmp_key(const void *pa, const void *pb)
+{
+	const struct exit_row *a = pa, *b = pb;
+	int c = exit_cmp_u64(a->reason, b->reason);
+
+	return c ? c : exit_cmp_u64(a->key, b->key);
+}
+
+static int exit_cmp_reason_size(const void *pa, const void *pb)
+{
+	const struct exit_row *a = pa, *b = pb;
+	int c = exit_cmp_u64(a->reason, b->reason);
+
+	return c ? c : exit_cmp_size(pa, pb);
+}
+
+static void exit_collect_keys(struct vm *vm, struct exit_report *rep)
+{
+	size_t n = 0, out = 0;
+
+	rep->key = calloc((size_t)MAX(vm->nr_vcpus, 1u) * EXIT_MAX_KEYS, sizeof(*rep->key));
+	if (!rep->key)
+		return; /* the table then comes without keys */
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		const struct exit_stats *s = &vm->vcpu[i]->stats;
+
+		for (unsigned k = 0; k < EXIT_MAX_KEYS; k++) {
+			if (!__atomic_load_n(&s->key[k].used, __ATOMIC_ACQUIRE))
+				continue;
+			rep->key[n++] = (struct exit_row){
+				.reason = s->key[k].reason,
+				.key = s->key[k].key,
+				.n = { exit_get(&s->key[k].n.count), exit_get(&s->key[k].n.tsc) },
+			};
+		}
+	}
+	qsort(rep->key, n, sizeof(*rep->key), exit_cmp_key);
+	for (size_t i = 0; i < n; i++) {
+		if (out && !exit_cmp_key(&rep->key[out - 1], &rep->key[i])) {
+			rep->key[out - 1].n.count += rep->key[i].n.count;
+			rep->key[out - 1].n.tsc += rep->key[i].n.tsc;
+		} else {
+			rep->key[out++] = rep->key[i];
+		}
+	}
+	qsort(rep->key, out, sizeof(*rep->key), exit_cmp_reason_size);
+	rep->nr_keys = out;
+}
+
+static void exit_collect(struct vm *vm, struct exit_report *rep)
+{
+	struct exit_count sum[EXIT_NR] = { 0 };
+	u64 now = vcpu_rdtsc();
+
+	memset(rep, 0, sizeof(*rep));
+	rep->tsc_khz = vm->tsc_khz ? vm->tsc_khz : os_tsc_khz();
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		const struct exit_stats *s = &vm->vcpu[i]->stats;
+		u64 start = exit_get(&s->start_tsc), stop = exit_get(&s->stop_tsc);
+
+		if (!stop)
+			stop = now;
+		if (start && stop > start)
+			rep->wall += stop - start;
+		rep->idle += exit_get(&s->idle_tsc);
+		rep->insns += exit_get(&s->insns);
+		rep->keys_dropped += exit_get(&s->keys_dropped);
+		for (unsigned r = 0; r < EXIT_NR; r++) {
+			sum[r].count += exit_get(&s->reason[r].count);
+			sum[r].tsc += exit_get(&s->reason[r].tsc);
+		}
+	}
+	for (unsigned r = 0; r < EXIT_NR; r++) {
+		if (!sum[r].count)
+			continue;
+		rep->reason[rep->nr_reasons++] = (struct exit_row){ .reason = r, .key = EXIT_NO_KEY, .n = sum[r] };
+		if (r != EXIT_HLT)
+			rep->exits += sum[r].tsc;
+	}
+	qsort(rep->reason, rep->nr_reasons, sizeof(rep->reason[0]), exit_cmp_size);
+	if (rep->wall > rep->exits + rep->idle)
+		rep->guest = rep->wall - rep->exits - rep->idle;
+	exit_collect_keys(vm, rep);
+}
+
+static u64 exit_ns(const struct exit_report *rep, u64 tsc)
+{
+	return (u64)((unsigned __int128)tsc * 1000000 / rep->tsc_khz);
+}
+
+static double exit_ms(const struct exit_report *rep, u64 tsc)
+{
+	return (double)exit_ns(rep, tsc) / 1e6;
+}
+
+static double exit_share(const struct exit_report *rep, u64 tsc)
+{
+	return rep->wall ? 100.0 * (double)tsc / (double)rep->wall : 0;
+}
+
+static double exit_mips(const struct exit_report *rep)
+{
+	return rep->guest ? (double)rep->insns * 1e3 / (double)exit_ns(rep, rep->guest) : 0;
+}
+
+static void exit_print_row(const struct exit_report *rep, const char *label, const struct exit_row *row, FILE *out)
+{
+	fprintf(out, "%-38s %12llu %12.3f %12llu %6.2f%%\n", label, (unsigned long long)row->n.count,
+		exit_ms(rep, row->n.tsc),
+		(unsigned long long)(row->n.count ? exit_ns(rep, row->n.tsc) / row->n.count : 0),
+		exit_share(rep, row->n.tsc));
+}
+
+static void exit_print_keys(const struct exit_report *rep, unsigned reason, FILE *out)
+{
+	unsigned shown = 0, more = 0;
+	char label[64];
+
+	for (size_t i = 0; i < rep->nr_keys; i++) {
+		const struct exit_row *row = &rep->key[i];
+
+		if (row->reason != reason)
+			continue;
+		if (shown == EXIT_TOP_KEYS) {
+			more++;
+			continue;
+		}
+		shown++;
+		snprintf(label, sizeof(label), "       %s 0x%llx", exit_info[reason].key ? exit_info[reason].key : "key",
+			 (unsigned long long)row->key);
+		exit_print_row(rep, label, row, out);
+	}
+	if (more)
+		fprintf(out, "       and %u more\n", more);
+}
+
+static void exit_print_time(const struct exit_report *rep, const char *label, u64 tsc, FILE *out)
+{
+	fprintf(out, "%-38s %25.3f ms %16.2f%%\n", label, exit_ms(rep, tsc), exit_share(rep, tsc));
+}
+
+void exit_print(struct vm *vm, FILE *out)
+{
+	struct exit_report rep;
+	char label[64];
+
+	exit_collect(vm, &rep);
+	fprintf(out, "%-38s %12s %12s %12s %7s\n", "exit reason", "count", "total ms", "mean ns", "share");
+	for (unsigned i = 0; i < rep.nr_reasons; i++) {
+		snprintf(label, sizeof(label), "%4u  %s", rep.reason[i].reason, exit_name(rep.reason[i].reason));
+		exit_print_row(&rep, label, &rep.reason[i], out);
+		exit_print_keys(&rep, rep.reason[i].reason, out);
+	}
+	if (!rep.nr_reasons)
+		fprintf(out, "   no exits\n");
+	if (rep.keys_dropped)
+		fprintf(out, "%llu exits were booked under their reason alone: too many different keys\n",
+			(unsigned long long)rep.keys_dropped);
+	snprintf(label, sizeof(label), "wall time of %u vCPU%s", vm->nr_vcpus, vm->nr_vcpus == 1 ? "" : "s");
+	exit_print_time(&rep, label, rep.wall, out);
+	exit_print_time(&rep, "  in the guest", rep.guest, out);
+	exit_print_time(&rep, "  in exits (all but HLT)", rep.exits, out);
+	exit_print_time(&rep, "  idle", rep.idle, out);
+	if (rep.insns)
+		fprintf(out, "guest instructions %llu, %.1f million per second of guest time\n",
+			(unsigned long long)rep.insns, exit_mips(&rep));
+	free(rep.key);
+}
+
+static void exit_json_count(const struct exit_report *rep, const struct exit_row *row, FILE *out)
+{
+	fprintf(out, "\"count\": %llu, \"ns\": %llu", (unsigned long long)row->n.count,
+		(unsigned long long)exit_ns(rep, row->n.tsc));
+}
+
+static void exit_json_reason(const struct exit_report *rep, const struct exit_row *row, FILE *out)
+{
+	const char *sep = "";
+
+	/* Names and keys of the table are plain text without quotes or backslashes. */
+	fprintf(out, "    {\"reason\": %u, \"name\": \"%s\", ", row->reason, exit_name(row->reason));
+	exit_json_count(rep, row, out);
+	if (exit_info[row->reason].key)
+		fprintf(out, ", \"key\": \"%s\"", exit_info[row->reason].key);
+	fprintf(out, ", \"keys\": [");
+	for (size_t i = 0; i < rep->nr_keys; i++) {
+		if (rep->key[i].reason != row->reason)
+			continue;
+		fprintf(out, "%s\n      {\"key\": \"0x%llx\", ", sep, (unsigned long long)rep->key[i].key);
+		exit_json_count(rep, &rep->key[i], out);
+		fprintf(out, "}");
+		sep = ",";
+	}
+	fprintf(out, "]}");
+}
+
+void exit_print_json(struct vm *vm, FILE *out)
+{
+	struct exit_report rep;
+
+	exit_collect(vm, &rep);
+	fprintf(out, "{\n  \"vcpus\": %u,\n  \"wall_ns\": %llu,\n  \"guest_ns\": %llu,\n", vm->nr_vcpus,
+		(unsigned long long)exit_ns(&rep, rep.wall), (unsigned long long)exit_ns(&rep, rep.guest));
+	fprintf(out, "  \"exits_ns\": %llu,\n  \"idle_ns\": %llu,\n", (unsigned long long)exit_ns(&rep, rep.exits),
+		(unsigned long long)exit_ns(&rep, rep.idle));
+	fprintf(out, "  \"instructions\": %llu,\n  \"keys_dropped\": %llu,\n  \"reasons\": [\n",
+		(unsigned long long)rep.insns, (unsigned long long)rep.keys_dropped);
+	for (unsigned i = 0; i < rep.nr_reasons; i++) {
+		exit_json_reason(&rep, &rep.reason[i], out);
+		fprintf(out, i + 1 < rep.nr_reasons ? ",\n" : "\n");
+	}
+	fprintf(out, "  ]\n}\n");
+	free(rep.key);
+}

@@ -1,0 +1,320 @@
+/* A virtual CPU's thread: mailbox, execution, waiting, local timer.
+ *
+ * Mailbox. `requests` holds bits that other threads set. The thread looks at it before each run(), the
+ * engine between blocks. INTR, NMI, FLUSH and TIMER are the engine's; STOP, INIT and SIPI make run() return.
+ *
+ * Waiting, and why no wake-up is lost. The waiter does (1) sleeping = 1, (2) read requests, and only
+ * when nothing of interest is set (3) futex wait while sleeping is 1. The poster does (A) set its bits in
+ * requests, (B) read sleeping, and when it is 1 (C) sleeping = 0 and futex wake. 1, 2, A and B are
+ * sequentially consistent, so they have one order. If A comes before 2, the waiter sees the bits
+ * and does not sleep. Else 1 < 2 < A < B: the poster sees sleeping = 1 and does C. Then either the waiter has
+ * not reached (3), and the kernel, which compares under its own lock, finds sleeping = 0 and returns at once;
+ * or it sleeps, and the wake ends that. A waiter may also wake for nothing; it looks again.
+ * While a poster might be between B and C of an earlier wait, a late C only causes such a wake for nothing.
+ *
+ * Before it sleeps, the thread looks at the mailbox for some microseconds: waking a thread on another CPU costs
+ * tens of microseconds, and a guest's idle loop is often left sooner.
+ *
+ * The local timer's deadline is the thread's own: it bounds the time in the futex and is checked
+ * after it, so the local APIC's timer costs no other thread.
+ *
+ * INIT and start-up IPI [SDM3 8.4, 10.4.7]: INIT puts the processor into the state of x86_state_reset(), after
+ * which vCPU 0 executes from the reset vector and the others wait for a SIPI. A SIPI to a
+ * processor that does not wait for one is ignored. Shutdown ends by INIT (or STOP) only; NMI could end
+ * it on hardware, but the machine ends at a triple fault, so nothing would be left to take it.
+ *
+ * All signals but the synchronous ones are blocked on these threads; the main thread has the rest.
+ */
+#include "vm/vcpu.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "vm/vm.h"
+
+#define VCPU_POLL_US    20
+#define VCPU_NEVER      (~0ull)
+#define VCPU_MAX_SLEEP_NS 1000000000ull /* then look again; keeps the arithmetic far from overflow */
+
+static _Thread_local struct vcpu *vcpu_current;
+
+struct vcpu *vcpu_self(void)
+{
+	return vcpu_current;
+}
+
+/* ---- mailbox ---- */
+
+static void vcpu_futex(struct vcpu *vcpu, int op, u32 val, const struct timespec *timeout)
+{
+	/* EAGAIN (the word has changed), EINTR and ETIMEDOUT all mean: look again. */
+	syscall(SYS_futex, &vcpu->sleeping, op | FUTEX_PRIVATE_FLAG, val, timeout, NULL, 0);
+}
+
+void vcpu_post(struct vcpu *vcpu, u32 bits)
+{
+	const struct engine_ops *engine;
+
+	atomic_fetch_or(&vcpu->requests, bits);
+	if (vcpu == vcpu_current)
+		return; /* looks by itself before it goes on */
+	if (atomic_load(&vcpu->sleeping)) {
+		if (atomic_exchange(&vcpu->sleeping, 0))
+			vcpu_futex(vcpu, FUTEX_WAKE, 1, NULL);
+		return;
+	}
+	engine = vcpu->vm->engine;
+	if (engine && engine->kick)
+		engine->kick(vcpu);
+}
+
+u32 vcpu_take(struct vcpu *vcpu, u32 bits)
+{
+	/* Nothing set is the common case; a plain load then saves the locked operation. */
+	if (!(atomic_load_explicit(&vcpu->requests, memory_order_relaxed) & bits))
+		return 0;
+	return atomic_fetch_and(&vcpu->requests, ~bits) & bits;
+}
+
+void vcpu_timer_check(struct vcpu *vcpu)
+{
+	if (vcpu->timer_tsc == VCPU_NEVER || vcpu_rdtsc() < vcpu->timer_tsc)
+		return;
+	vcpu->timer_tsc = VCPU_NEVER;
+	if (vcpu->timer_fn)
+		vcpu->timer_fn(vcpu->timer_opaque);
+}
+
+/* ---- waiting ---- */
+
+static bool vcpu_wanted(struct vcpu *vcpu, u32 mask, bool timer)
+{
+	if (atomic_load(&vcpu->requests) & mask)
+		return true;
+	return timer && vcpu->timer_tsc != VCPU_NEVER && vcpu_rdtsc() >= vcpu->timer_tsc;
+}
+
+/* Sleeps once, until posted to, until the timer is due (if `timer`), or for nothing. */
+static void vcpu_sleep(struct vcpu *vcpu, u32 mask, bool timer)
+{
+	struct timespec ts;
+	u64 ns = VCPU_MAX_SLEEP_NS;
+
+	atomic_store(&vcpu->sleeping, 1);
+	if (!vcpu_wanted(vcpu, mask, timer)) {
+		if (timer && vcpu->timer_tsc != VCPU_NEVER) {
+			u64 now = vcpu_rdtsc();
+			u64 ticks = vcpu->timer_tsc > now ? vcpu->timer_tsc - now : 0;
+			u64 max_ticks = vcpu->vm->tsc_khz * (VCPU_MAX_SLEEP_NS / 1000000);
+
+			if (ticks < max_ticks)
+				ns = ticks * 1000000 / vcpu->vm->tsc_khz + 1;
+		}
+		ts.tv_sec = (time_t)(ns / 1000000000);
+		ts.tv_nsec = (long)(ns % 1000000000);
+		vcpu_futex(vcpu, FUTEX_WAIT, 1, &ts);
+	}
+	atomic_store(&vcpu->sleeping, 0);
+}
+
+/* Waits for a bit of mask, or the local timer (if `timer`); the time is idle time. Returns its ticks. */
+static u64 vcpu_wait(struct vcpu *vcpu, u32 mask, bool timer)
+{
+	u64 t0 = vcpu_rdtsc(), poll_end = t0 + vcpu->vm->tsc_khz * VCPU_POLL_US / 1000, spent;
+
+	while (!vcpu_wanted(vcpu, mask, timer)) {
+		if (vcpu_rdtsc() < poll_end)
+			__builtin_ia32_pause();
+		else
+			vcpu_sleep(vcpu, mask, timer);
+	}
+	spent = vcpu_rdtsc() - t0;
+	__atomic_store_n(&vcpu->stats.idle_tsc, vcpu->stats.idle_tsc + spent, __ATOMIC_RELAXED);
+	return t0;
+}
+
+/* ---- the thread ---- */
+
+enum vcpu_mode { VCPU_RUNS, VCPU_WAITS_SIPI, VCPU_SHUT_DOWN };
+
+static enum vcpu_mode vcpu_mode_of(const struct x86_state *state)
+{
+	switch (state->activity) {
+	case X86_WAIT_SIPI:
+		return VCPU_WAITS_SIPI;
+	case X86_SHUTDOWN:
+		return VCPU_SHUT_DOWN;
+	default:
+		return VCPU_RUNS; /* a halted one says RUN_HLT itself */
+	}
+}
+
+/* Loads a state that this file made; an engine that refuses it is broken, and so is the machine. */
+static enum vcpu_mode vcpu_load(struct vcpu *vcpu, const struct x86_state *state)
+{
+	struct err err = { 0 };
+	char text[1200];
+
+	if (!vcpu->vm->engine->set_state(vcpu, state, &err))
+		return vcpu_mode_of(state);
+	snprintf(text, sizeof(text), "vCPU %u cannot be reset: %s\n", vcpu->id, err.msg);
+	vm_crash(vcpu->vm, text);
+	return VCPU_SHUT_DOWN;
+}
+
+static enum vcpu_mode vcpu_do_init(struct vcpu *vcpu)
+{
+	u64 t0 = vcpu_rdtsc();
+	struct x86_state state;
+	enum vcpu_mode mode;
+
+	vcpu->vm->engine->get_state(vcpu, &state);
+	x86_state_reset(&state, true, vcpu->id == 0, vcpu->vm->cpuid.signature);
+	mode = vcpu_load(vcpu, &state);
+	exit_account(vcpu, EXIT_INIT, EXIT_NO_KEY, t0);
+	return mode;
+}
+
+static enum vcpu_mode vcpu_do_sipi(struct vcpu *vcpu)
+{
+	u64 t0 = vcpu_rdtsc();
+	u8 vector = atomic_load(&vcpu->sipi_vector);
+	struct x86_state state;
+	enum vcpu_mode mode;
+
+	vcpu->vm->engine->get_state(vcpu, &state);
+	state.seg[SEG_CS].sel = (u16)(vector << 8);
+	state.seg[SEG_CS].base = (u64)vector << 12;
+	state.rip = 0;
+	state.activity = X86_ACTIVE;
+	mode = vcpu_load(vcpu, &state);
+	exit_account(vcpu, EXIT_SIPI, EXIT_NO_KEY, t0);
+	return mode;
+}
+
+static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
+{
+	const struct engine_ops *engine = vcpu->vm->engine;
+	u64 t0;
+
+	while (!(atomic_load(&vcpu->requests) & VCPU_REQ_STOP)) {
+		if (vcpu_take(vcpu, VCPU_REQ_INIT))
+			mode = vcpu_do_init(vcpu);
+		if (vcpu_take(vcpu, VCPU_REQ_SIPI) && mode == VCPU_WAITS_SIPI)
+			mode = vcpu_do_sipi(vcpu);
+		if (mode != VCPU_RUNS) {
+			vcpu_wait(vcpu, VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI, false);
+			continue;
+		}
+		switch (engine->run(vcpu)) {
+		case RUN_REQUEST:
+			break;
+		case RUN_HLT:
+			t0 = vcpu_wait(vcpu, ~0u, true);
+			exit_account(vcpu, EXIT_HLT, EXIT_NO_KEY, t0);
+			vcpu_timer_check(vcpu);
+			break;
+		case RUN_SHUTDOWN:
+			mode = VCPU_SHUT_DOWN;
+			break;
+		}
+	}
+}
+
+/* On the stack of vcpu_start(), which waits until the thread has used it. */
+struct vcpu_birth {
+	struct vcpu *vcpu;
+	const struct x86_state *state;
+	struct err *err;
+	int rc;
+	sem_t done;
+};
+
+static void *vcpu_main(void *arg)
+{
+	struct vcpu_birth *birth = arg;
+	struct vcpu *vcpu = birth->vcpu;
+	enum vcpu_mode mode = vcpu_mode_of(birth->state);
+	struct exit_stats *stats = &vcpu->stats;
+	u64 before = stats->stop_tsc - stats->start_tsc; /* in earlier lives of the thread */
+	char name[16];
+	int rc;
+
+	vcpu_current = vcpu;
+	snprintf(name, sizeof(name), "vcpu%u", vcpu->id);
+	pthread_setname_np(pthread_self(), name);
+	/* The kernel may delay a sleeper by this much to save wake-ups; the default is 50 us. */
+	prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul);
+	rc = vcpu->vm->engine->set_state(vcpu, birth->state, birth->err);
+	birth->rc = rc;
+	if (!rc) {
+		__atomic_store_n(&stats->start_tsc, vcpu_rdtsc() - before, __ATOMIC_RELAXED);
+		__atomic_store_n(&stats->stop_tsc, 0, __ATOMIC_RELAXED);
+	}
+	sem_post(&birth->done); /* birth is gone from here on */
+	if (rc)
+		return NULL;
+	vcpu_loop(vcpu, mode);
+	__atomic_store_n(&stats->stop_tsc, vcpu_rdtsc(), __ATOMIC_RELAXED);
+	return NULL;
+}
+
+/* What the thread leaves unblocked: signals that its own instructions raise. */
+static void vcpu_signal_mask(sigset_t *ret_set)
+{
+	static const int synchronous[] = { SIGSEGV, SIGFPE, SIGILL, SIGBUS, SIGTRAP };
+
+	sigfillset(ret_set);
+	for (size_t i = 0; i < ARRAY_SIZE(synchronous); i++)
+		sigdelset(ret_set, synchronous[i]);
+}
+
+int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err)
+{
+	struct vcpu_birth birth = { .vcpu = vcpu, .state = state, .err = err };
+	sigset_t mask, old;
+	int rc;
+
+	atomic_fetch_and(&vcpu->requests, ~(u32)VCPU_REQ_STOP);
+	if (!vcpu->vm->tsc_khz)
+		return err_set(err, -EINVAL, "the machine has no TSC rate");
+	sem_init(&birth.done, 0, 0);
+	/* The mask is inherited, so there is no moment in which the thread could take a signal. */
+	vcpu_signal_mask(&mask);
+	pthread_sigmask(SIG_SETMASK, &mask, &old);
+	rc = -pthread_create(&vcpu->thread, NULL, vcpu_main, &birth);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc) {
+		sem_destroy(&birth.done);
+		return err_sys(err, rc, "cannot start the thread of vCPU %u", vcpu->id);
+	}
+	while (sem_wait(&birth.done) < 0 && errno == EINTR)
+		;
+	rc = birth.rc;
+	if (rc) {
+		pthread_join(vcpu->thread, NULL);
+		err_wrap(err, "vCPU %u cannot start", vcpu->id);
+	} else {
+		vcpu->thread_started = true;
+	}
+	sem_destroy(&birth.done);
+	return rc;
+}
+
+void vcpu_join(struct vcpu *vcpu)
+{
+	if (!vcpu->thread_started)
+		return;
+	vcpu_post(vcpu, VCPU_REQ_STOP);
+	pthread_join(vcpu->thread, NULL);
+	vcpu->thread_started = false;
+}

@@ -1,0 +1,33 @@
+/* How a VM ends: requests from any thread to the main loop.
+ *
+ * The first request stands (compare and exchange); every request wakes the loop, so that none
+ * is lost when the first was made before the loop ran. The text of a crash is written before the
+ * request that announces it; a mutex keeps two crashing vCPUs from writing it at once. Who finds
+ * VM_REQ_CRASH in vm->request (a sequentially consistent load) sees the whole text.
+ */
+#include "vm/vm.h"
+
+#include <string.h>
+
+void vm_request(struct vm *vm, enum vm_request req)
+{
+	int none = VM_REQ_NONE;
+
+	if (atomic_compare_exchange_strong(&vm->request, &none, (int)req) && vm->loop)
+		loop_stop(vm->loop, (int)req);
+}
+
+void vm_crash(struct vm *vm, const char *text)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+	pthread_mutex_lock(&lock);
+	if (atomic_load(&vm->request) == VM_REQ_NONE) {
+		size_t len = strnlen(text, sizeof(vm->crash) - 1);
+
+		memcpy(vm->crash, text, len);
+		vm->crash[len] = 0;
+		vm_request(vm, VM_REQ_CRASH);
+	}
+	pthread_mutex_unlock(&lock);
+}
