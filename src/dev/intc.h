@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/types.h"
+#include "dev/lapic.h"
 #include "vm/device.h"
 #include "vm/irq.h"
 
@@ -23,6 +24,7 @@ struct vm;
 struct intc {
 	struct vm *vm;
 	struct device *pic, *ioapic;
+	struct lapic_board board;
 	bool legacy;      /* the HPET has taken the lines of PIT and RTC */
 	u32 isa_level;    /* levels of GSI 0..15 as their own devices drive them */
 };

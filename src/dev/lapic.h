@@ -49,8 +49,8 @@ struct lapic_board {
 	void *opaque;
 };
 
-/* Before the vCPUs run, for each local APIC; board stays the caller's. Any lock. */
-void lapic_connect(struct device *dev, const struct lapic_board *board);
+/* Before the vCPUs run, when all local APICs exist; board stays the caller's. */
+void lapic_connect(struct vm *vm, const struct lapic_board *board);
 
 /* Level of the pin LINT0 or LINT1. */
 void lapic_set_lint(struct vm *vm, u32 vcpu_id, unsigned pin, bool level);
