@@ -56,8 +56,9 @@ struct vm {
 	char crash[8192]; /* a description of the crash: registers, last instructions */
 };
 
-/* Any thread: asks the main loop to act. The first request stands. The vCPU that asks goes on until
- * it is stopped, so a device that powers off should not count on not being called again. */
+/* Any thread: asks the main loop to act. The first request stands, but QUIT replaces RESET. The vCPU that
+ * asks goes on until it is stopped, so a device that powers off should not count on not being called again.
+ */
 void vm_request(struct vm *vm, enum vm_request req);
 
 /* Engines: a guest crash, described by text (copied), then VM_REQ_CRASH. */
