@@ -1,16 +1,16 @@
 /* The ACPI tables of the board.
  *
- * Document: ACPI Specification 6.3 ("[ACPI]"); for the HPET table the IA-PC HPET Specification 1.0a ("[HPET]"), for
- * MCFG the PCI Firmware Specification 3.0.
+ * Document: ACPI Specification 6.3 ("[ACPI]"); for the HPET table the IA-PC HPET Specification 1.0a
+ * ("[HPET]"), for MCFG the PCI Firmware Specification 3.0.
  *
- * The tables lie behind each other in one read-only area below 1 MiB, the root pointer first: RSDP, DSDT, FADT, MADT,
- * HPET, MCFG, SSDT, then RSDT and XSDT, which point to the others. The DSDT is compiled from dsdt.asl when
- * bothy is built. The SSDT has one device per processor and is put together here, since the number varies; its
- * byte code is [ACPI 20.2]. The FACS lies apart, because the guest writes to it.
+ * The tables lie behind each other in one read-only area below 1 MiB, the root pointer first: RSDP, DSDT,
+ * FADT, MADT, HPET, MCFG, SSDT, then RSDT and XSDT, which point to the others. The DSDT is compiled from
+ * dsdt.asl when bothy is built. The SSDT has one device per processor and is put together here, since the
+ * number varies; its byte code is [ACPI 20.2]. The FACS lies apart, because the guest writes to it.
  *
  * The machine is in ACPI mode from the start, so there is no SMI command port. Omitted: legacy mode, S1-S4,
- * x2APIC entries (ids stay below 255), SRAT and SLIT (one node), any method that needs an embedded controller.
- * Main thread only.
+ * x2APIC entries (ids stay below 255), SRAT and SLIT (one node), any method that needs an embedded
+ * controller. Main thread only.
  */
 #include "boot/acpi.h"
 
@@ -40,7 +40,7 @@ static const
 	unsigned nr_tables;
 };
 
-/* len bytes of zeros at the next multiple of 16; once the area is full, of a scratch buffer that nobody reads. */
+/* len bytes of zeros at the next multiple of 16; NULL once the area is full. */
 static u8 *area_take(struct acpi_area *a, u32 len, u32 *ret_gpa)
 {
 	u32 at = ALIGN_UP(a->used, 16u);
@@ -110,8 +110,8 @@ static void put_port(u8 *p, u16 port, u8 bits, u8 access)
 /* [ACPI 5.2.9]. Offsets by the table there. */
 static void put_fadt(struct acpi_area *a, const struct acpi_board *b, u32 facs, u32 dsdt)
 {
-	/* WBINVD works, C1 on every processor, no sleep button, RTC wakes not through PM1, 32-bit PM timer, the
-	 * reset register is there. PWR_BUTTON (bit 4) clear: a fixed power button. */
+	/* WBINVD works, C1 on every processor, no sleep button, RTC wakes not through PM1, 32-bit PM timer,
+	 * the reset register is there. PWR_BUTTON (bit 4) clear: a fixed power button. */
 	const u32 flags = BIT(0) | BIT(2) | BIT(5) | BIT(6) | BIT(8) | BIT(10);
 	u8 t[FADT_SIZE] = { 0 };
 

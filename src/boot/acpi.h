@@ -26,8 +26,8 @@ struct acpi_board {
 
 #define ACPI_FACS_SIZE 64
 
-/* Writes all tables into area, which the guest sees at area_gpa (a multiple of 16, between E0000H and FFFFFH, so that
- * the root pointer can be found by searching), and the FACS, which must be writable for the guest and lie at
- * a multiple of 64. -ENOSPC when len is too small. Main thread. */
+/* Writes all tables into area, which the guest sees at area_gpa (a multiple of 16, between E0000H and
+ * FFFFFH, so that the root pointer can be found by searching), and the FACS, which must be writable for the
+ * guest and lie at a multiple of 64. -ENOSPC when len is too small. Main thread. */
 int acpi_build(const struct acpi_board *board, u8 *area, u32 area_gpa, u32 len, u8 *facs, u32 facs_gpa,
 	       u32 *ret_rsdp, struct err *err);

@@ -1,17 +1,18 @@
 /* ELF images, and kernels among them that have a PVH entry.
  *
- * Documents: System V ABI, chapters 4 and 5 ("[ELF]") with the i386 and x86-64 supplements; Xen's "x86/HVM direct
- * boot ABI" (pvh.pandoc, "[PVH]") with its structures in arch-x86/hvm/start_info.h, version 1.
+ * Documents: System V ABI, chapters 4 and 5 ("[ELF]") with the i386 and x86-64 supplements; Xen's "x86/HVM
+ * direct boot ABI" (pvh.pandoc, "[PVH]") with its structures in arch-x86/hvm/start_info.h, version 1.
  *
  * The program headers say what goes where: each PT_LOAD segment to its physical address. A note of type 18
- * by the name "Xen" holds the physical address of an entry in 32-bit protected mode without paging, which finds in
- * EBX the address of a structure with command line, modules, memory map and ACPI tables.
+ * by the name "Xen" holds the physical address of an entry in 32-bit protected mode without paging, which
+ * finds in EBX the address of a structure with command line, modules, memory map and ACPI tables.
  *
- * The headers are a stranger's: every offset is compared with the length of the file in 64-bit
- * arithmetic that cannot wrap, segments must lie below 4 GiB, and numbers of headers are bounded, so that a
- * hostile image costs no more time than reading it once.
+ * The headers are a stranger's: every offset is compared with the length of the file in 64-bit arithmetic
+ * that cannot wrap, segments must lie below 4 GiB, and numbers of headers are bounded, so that a hostile
+ * image costs no more time than reading it once.
  *
- * Omitted: relocation, section headers, symbols, more than 65534 program headers (PN_XNUM). Main thread only.
+ * Omitted: relocation, section headers, symbols, more than 65534 program headers (PN_XNUM). Main thread
+ * only.
  */
 #include "boot/elf.h"
 
@@ -216,8 +217,8 @@ int elf_parse(const struct boot_file *f, struct elf_image *ret_image, struct err
 		r = add_segment(f, &h, img, err);
 		if (r < 0)
 			return r;
-		/* The entry is a virtual address; paging is off there, so it means the byte at the same place of
-		 * the segment that holds it. */
+		/* The entry is a virtual address; paging is off there, so it means the byte at the same
+		 * place of the segment that holds it. */
 		if (!entry_found && entry >= h.vaddr && entry - h.vaddr < h.memsz) {
 			img->entry = (u32)(h.paddr + (entry - h.vaddr));
 			entry_found = true;

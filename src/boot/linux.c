@@ -1,21 +1,22 @@
 /* Linux kernels in bzImage form, by the Linux/x86 boot protocol.
  *
- * Document: Documentation/x86/boot.rst of Linux 6.1 ("[boot]") and its zero-page.rst, protocol 2.02 to 2.15.
+ * Document: Documentation/x86/boot.rst of Linux 6.1 ("[boot]") and its zero-page.rst, protocol 2.02 to
+ * 2.15.
  *
- * A bzImage is a real-mode setup part, whose header says how to load the rest, and the
- * protected-mode kernel behind it. As a 64-bit loader bothy skips the setup part: it copies the setup
- * header into a page of boot parameters (the "zero page"), adds what the setup code would have asked
- * the firmware for (the memory map, where the ACPI tables are), and enters the protected-mode kernel: at its start in
- * 32-bit mode, or 200H behind it in 64-bit mode when the kernel has that entry and the CPU model long
- * mode. The kernel goes to the address it prefers; initrds go behind each other as high as it allows. From
- * protocol 2.09 on the kernel also gets a seed for its random numbers.
+ * A bzImage is a real-mode setup part, whose header says how to load the rest, and the protected-mode
+ * kernel behind it. As a 64-bit loader bothy skips the setup part: it copies the setup header into a page
+ * of boot parameters (the "zero page"), adds what the setup code would have asked the firmware for (the
+ * memory map, where the ACPI tables are), and enters the protected-mode kernel: at its start in 32-bit
+ * mode, or 200H behind it in 64-bit mode when the kernel has that entry and the CPU model long mode. The
+ * kernel goes to the address it prefers; initrds go behind each other as high as it allows. From protocol
+ * 2.09 on the kernel also gets a seed for its random numbers.
  *
  * Every field of the header is a stranger's: sizes are compared with the file, addresses with the guest's
- * memory, before they are used. The header is copied to a zero-filled buffer first, so that fields of
- * a short header read as zero.
+ * memory, before they are used. The header is copied to a zero-filled buffer first, so that fields of a
+ * short header read as zero.
  *
- * Omitted: zImages (loaded low; nobody has made them since 2.6.30), the real-mode and EFI
- * entries, loading above 4 GiB. Main thread only.
+ * Omitted: zImages (loaded low; nobody has made them since 2.6.30), the real-mode and EFI entries, loading
+ * above 4 GiB. Main thread only.
  */
 #include "boot/linux.h"
 

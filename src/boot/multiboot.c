@@ -3,17 +3,17 @@
  * Document: Multiboot Specification 0.6.96 ("[MB]").
  *
  * A header with a magic number and checksum in the first 8 KiB says what the kernel wants. Where it carries
- * addresses (bit 16), they say what to load where [MB 3.1.3]; otherwise the image is an ELF file and its program
- * headers do. The kernel starts in 32-bit protected mode without paging and finds in EBX a structure with
- * the size and map of memory, its command line and its modules [MB 3.3].
+ * addresses (bit 16), they say what to load where [MB 3.1.3]; otherwise the image is an ELF file and its
+ * program headers do. The kernel starts in 32-bit protected mode without paging and finds in EBX a
+ * structure with the size and map of memory, its command line and its modules [MB 3.3].
  *
  * Conventions beyond the specification are those of QEMU's -kernel and GRUB, which test suites rely on: the
  * command line starts with the kernel's path; further initrds are modules, whose string is their path;
- * modules lie on page boundaries right behind the kernel; ELF files of 64 bits are taken too, and started in
- * 32-bit mode all the same.
+ * modules lie on page boundaries right behind the kernel; ELF files of 64 bits are taken too, and started
+ * in 32-bit mode all the same.
  *
- * Omitted: video modes (the bit is ignored, no frame buffer is reported), drives, APM, symbol and configuration
- * tables; the structure says that they are absent. Main thread only.
+ * Omitted: video modes (the bit is ignored, no frame buffer is reported), drives, APM, symbol and
+ * configuration tables; the structure says that they are absent. Main thread only.
  */
 #include "boot/multiboot.h"
 

@@ -25,11 +25,11 @@ struct machine_config {
 	const char *kernel;    /* required: bzImage, ELF with a PVH entry, or Multiboot 1 image */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
 	unsigned nr_initrds;
-	const char *append;    /* "" */
-	const char *serial;    /* "stdio"; as chr_open(): stdio, file:PATH, pty, none */
+	const char *append;                      /* "" */
+	const char *serial;                      /* "stdio"; as chr_open(): stdio, file:PATH, pty, none */
 	const char *device[MACHINE_MAX_DEVICES]; /* names for --device */
 	unsigned nr_devices;
-	bool no_reboot;        /* a guest that resets the machine ends it, with status 0 */
+	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */
 };
 
 #define MACHINE_DEFAULT_MEMORY (512 * MiB)
@@ -47,8 +47,9 @@ enum machine_status {
 /* Checks the description, reads the images, builds everything; nothing executes yet. */
 int machine_new(const struct machine_config *config, struct machine **ret_machine, struct err *err);
 
-/* Starts the vCPUs and runs the main loop until the VM ends; a reset starts it over (devices reset,
- * RAM cleared, images loaded again) unless no_reboot. The vCPUs have stopped when it returns. Once per machine. */
+/* Starts the vCPUs and runs the main loop until the VM ends; a reset starts it over (devices reset, RAM
+ * cleared, images loaded again) unless no_reboot. The vCPUs have stopped when it returns. Once per machine.
+ */
 int machine_run(struct machine *machine, int *ret_status, struct err *err);
 
 struct vm *machine_vm(struct machine *machine);
