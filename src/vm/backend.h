@@ -13,11 +13,13 @@ struct chr {
 	void (*on_input)(void *opaque, const u8 *buf, size_t len);
 	size_t (*can_input)(void *opaque);
 	void (*on_writable)(void *opaque);
+	void (*on_break)(void *opaque); /* a break condition on the line (Ctrl-a b); NULL: ignored */
 	void *opaque;
 };
 
 struct chr_ops {
-	/* Any thread. Returns how many bytes were taken (0..len). */
+	/* Any thread. Returns how many bytes were taken (0..len). After a short write on_writable() is called
+	 * once the ring is half empty. */
 	size_t (*write)(struct chr *chr, const u8 *buf, size_t len);
 	/* Any thread: can_input() may have grown; look for waiting input. */
 	void (*input_ready)(struct chr *chr);
