@@ -11,8 +11,8 @@
 #define MAP_RESET_PORT   0xcf9
 #define MAP_S5_TYPE      7
 #define MAP_PCI_CONFIG   0xcf8
-#define MAP_PCI_IO       0x1000
-#define MAP_PCI_IO_LEN   0xf000
+#define MAP_PCI_IO       0xc000
+#define MAP_PCI_IO_LEN   0x4000
 #define MAP_PCI_IO_LAST  0xffff
 #define MAP_PCI_MEM      0xc0000000
 #define MAP_PCI_MEM_LEN  0x20000000

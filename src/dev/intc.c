@@ -155,6 +155,8 @@ void intc_set_legacy(struct vm *vm, bool on)
 {
 	struct intc *intc = vm->intc_opaque;
 
+	if (!intc) /* a board without interrupt controllers */
+		return;
 	pthread_mutex_lock(&vm->intc_lock);
 	if (intc->legacy != on) {
 		intc->legacy = on;
@@ -169,6 +171,8 @@ void intc_legacy_irq(struct vm *vm, unsigned isa_irq, bool level)
 {
 	struct intc *intc = vm->intc_opaque;
 
+	if (!intc) /* a board without interrupt controllers */
+		return;
 	pthread_mutex_lock(&vm->intc_lock);
 	if (intc->legacy && legacy_line(isa_irq))
 		isa_drive(intc, isa_irq, level);

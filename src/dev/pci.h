@@ -23,8 +23,8 @@
 #define PCI_ECAM_SIZE   0x10000000ull
 #define PCI_MMIO_BASE   0xc0000000ull
 #define PCI_MMIO_SIZE   0x20000000ull
-#define PCI_IO_BASE     0x1000        /* window of assignable ports */
-#define PCI_IO_SIZE     0xf000
+#define PCI_IO_BASE     0xc000        /* window of assignable ports; below it are fixed devices */
+#define PCI_IO_SIZE     0x4000
 #define PCI_CONFIG_PORT 0xcf8         /* 8 ports, not for assignment */
 
 #define PCI_GSI_BASE 16
@@ -75,9 +75,11 @@ struct pci_dev {
 	u8 wmask[PCI_CONFIG_SIZE]; /* bits the guest can write */
 	u8 w1c[PCI_CONFIG_SIZE];   /* bits cleared by writing 1 */
 	struct pci_bar bar[PCI_NR_BARS];
-	bool intx;                 /* the level the owner wants */
-	bool intx_out;             /* what is driven */
-	/* The guest has written [offset, offset+len) (already applied). vCPU thread, owner's dev->lock held. NULL: none. */
+	u8 cap_end;                /* where the next capability goes */
+	u8 last_cap;
+	bool intx, intx_off, intx_out; /* wanted by the owner, forbidden by the guest, driven; bus's intx_lock */
+	/* The guest has written [offset, offset+len) (already applied). vCPU thread, owner's dev->lock held.
+	 * NULL: none. */
 	void (*config_written)(struct pci_dev *pd, unsigned offset, unsigned len);
 };
 
@@ -113,5 +115,5 @@ void pci_dev_reset(struct pci_dev *pd);
 /* Checks that a loaded config[] keeps the read-only bits; maps the BARs. */
 int pci_dev_post_load(struct pci_dev *pd, struct err *err);
 
-/* Any thread, with the owner's lock held or not. The level of the function's INTx pin. */
+/* Any thread, with the owner's lock held or not. The level of the function's INTx pin; nothing before pci_add(). */
 void pci_set_intx(struct pci_dev *pd, bool level);

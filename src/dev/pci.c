@@ -1,0 +1,614 @@
+/* The PCI host bridge: configuration space by ports and by ECAM, the windows in which BARs answer, INTx.
+ *
+ * Documents: PCI Local Bus Specification 3.0, cited as [PCI 6.x] and [PCI 3.2.2.3.2] (configuration mechanism #1);
+ * PCI Express Base Specification 3.0, [PCIe 7.2.2] (ECAM); Intel 3 Series chip set data sheet 316966 [Q35 5.1] and
+ * ICH9 data sheet 316972 [ICH9 13.x] for the ids and the few registers of the two functions that are here.
+ *
+ * How it works: an access to configuration space is done byte by byte through the function's write masks, so that any
+ * width and alignment is defined. The bus never sees a BAR: it has three fixed windows, and an access to
+ * one is compared with the BARs that are decoded now. A BAR outside its window answers nowhere, so that it
+ * cannot cover RAM, an interrupt controller or configuration space.
+ *
+ * Locks: configuration space and BARs of a function are its owner's, under the owner's lock; CONFIG_ADDRESS is
+ * under this device's; levels of INTx pins under intx_lock, which is below all devices' locks and above
+ * vm->intc_lock. The regions have no lock of their own, so that none is held when an owner's is taken.
+ *
+ * Omitted, and why that is safe: buses other than 0 and bridges to them (they read as absent); the extended
+ * configuration space, which a function without extended capabilities does not have (all-ones); MSI and
+ * MSI-X come with the first device that uses them. The base of ECAM (PCIEXBAR) and of the ACPI ports (PMBASE) are
+ * read-only at what the board uses.
+ *
+ * Threads: vCPUs; pci_add() and pci_del() on the main thread while no vCPU runs.
+ */
+#include "dev/pci.h"
+
+#include <errno.h>
+
+#include "base/bits.h"
+#include "dev/pm.h"
+#include "vm/irq.h"
+#include "vm/vm.h"
+
+#define NR_FUNCTIONS 256
+#define NR_PCI_GSI 4
+#define NOWHERE (~0ull)
+
+/* CONFIG_ADDRESS [PCI 3.2.2.3.2] */
+#define ADDR_ENABLE   BIT(31)
+#define ADDR_WRITABLE 0x80fffffcu
+
+/* Reset control, port CF9H [ICH9 13.7.5] */
+#define RST_OFFSET   (PM_RESET_PORT - PCI_CONFIG_PORT)
+#define RST_CPU      BIT(2)
+#define RST_WRITABLE 0x0eu
+
+#define HEADER_MULTI BIT(7)
+#define CAP_FIRST 0x40
+#define CAP_NEXT  1
+
+enum { WIN_CONFIG, WIN_IO, WIN_ECAM, WIN_MMIO, NR_WINDOWS };
+
+struct pci_host {
+	struct device dev;
+	struct region window[NR_WINDOWS];
+	bool window_added[NR_WINDOWS];
+	struct pci_dev *fn[NR_FUNCTIONS];
+	struct pci_dev bridge, lpc;
+	pthread_mutex_t intx_lock;
+	bool intx_lock_ready;
+	u16 asserted[NR_PCI_GSI]; /* how many functions hold the line */
+
+	u32 addr;
+	u8 rst;
+};
+
+/* Functions */
+
+void pci_dev_init(struct pci_dev *pd, struct device *owner, const struct pci_id *id)
+{
+	memset(pd, 0, sizeof(*pd));
+	pd->owner = owner;
+	pd->cap_end = CAP_FIRST;
+	for (unsigned i = 0; i < PCI_NR_BARS; i++)
+		atomic_store(&pd->bar[i].addr, NOWHERE);
+	st16(pd->init + PCI_VENDOR_ID, id->vendor);
+	st16(pd->init + PCI_DEVICE_ID, id->device);
+	pd->init[PCI_REVISION] = id->revision;
+	pd->init[PCI_CLASS_PROG] = (u8)id->class_code;
+	st16(pd->init + PCI_CLASS_PROG + 1, (u16)(id->class_code >> 8));
+	st16(pd->init + PCI_SUBSYSTEM_VENDOR_ID, id->subsystem_vendor);
+	st16(pd->init + PCI_SUBSYSTEM_ID, id->subsystem);
+	pd->init[PCI_INT_PIN] = id->int_pin;
+	/* Decode, master, parity and SERR enables, INTx disable; errors are cleared by ones [PCI 6.2.2, 6.2.3]. */
+	st16(pd->wmask + PCI_COMMAND, 0x0547);
+	st16(pd->w1c + PCI_STATUS, 0xf900);
+	pd->wmask[0x0c] = 0xff; /* cache line size */
+	pd->wmask[PCI_INT_LINE] = 0xff;
+	memcpy(pd->config, pd->init, sizeof(pd->config));
+}
+
+int pci_dev_add_bar(struct pci_dev *pd, unsigned nr, enum pci_bar_kind kind, u64 size,
+		    const struct region_ops *ops, void *opaque)
+{
+	bool wide = kind == PCI_BAR_MEM64;
+	u64 min = kind == PCI_BAR_IO ? 4 : 16, max = kind == PCI_BAR_IO ? 256 : PCI_MMIO_SIZE;
+	unsigned off = PCI_BAR0 + 4 * nr;
+
+	if (kind == PCI_BAR_NONE || nr + wide >= PCI_NR_BARS || pd->bar[nr].kind != PCI_BAR_NONE ||
+	    (wide && pd->bar[nr + 1].kind != PCI_BAR_NONE) || (nr > 0 && pd->bar[nr - 1].kind == PCI_BAR_MEM64) ||
+	    !bits_is_pow2(size) || size < min || size > max)
+		return -EINVAL;
+	pd->bar[nr].kind = kind;
+	pd->bar[nr].size = size;
+	pd->bar[nr].ops = ops;
+	pd->bar[nr].opaque = opaque;
+	/* Type bits [PCI 6.2.5.1]; the bits below the size stay 0, which is how a guest finds it. */
+	st32(pd->init + off, kind == PCI_BAR_IO ? 1 : wide ? 4 : 0);
+	st32(pd->wmask + off, (u32)~(size - 1));
+	if (wide)
+		st32(pd->wmask + off + 4, 0xffffffff);
+	memcpy(pd->config + off, pd->init + off, wide ? 8 : 4);
+	return 0;
+}
+
+int pci_dev_add_cap(struct pci_dev *pd, u8 id, unsigned len)
+{
+	unsigned at = pd->cap_end, end = ALIGN_UP(at + len, 4u);
+
+	if (len < 2 || len > PCI_CONFIG_SIZE || end > PCI_CONFIG_SIZE - 4)
+		return -ENOSPC;
+	pd->cap_end = (u8)end;
+	pd->init[at] = id;
+	pd->init[pd->last_cap ? pd->last_cap + CAP_NEXT : PCI_CAP_PTR] = (u8)at;
+	pd->last_cap = (u8)at;
+	pd->init[PCI_STATUS] |= PCI_STATUS_CAPS;
+	memcpy(pd->config, pd->init, sizeof(pd->config));
+	return (int)at;
+}
+
+/* Where a BAR answers with these registers: wholly inside its window, or nowhere. */
+static u64 bar_addr(const struct pci_dev *pd, unsigned nr)
+{
+	const struct pci_bar *bar = &pd->bar[nr];
+	const u8 *reg = pd->config + PCI_BAR0 + 4 * nr;
+	u16 command = ld16(pd->config + PCI_COMMAND);
+	u64 addr, base = PCI_MMIO_BASE, len = PCI_MMIO_SIZE;
+
+	switch (bar->kind) {
+	case PCI_BAR_IO:
+		if (!(command & PCI_COMMAND_IO))
+			return NOWHERE;
+		addr = ld32(reg) & ~3u;
+		base = PCI_IO_BASE;
+		len = PCI_IO_SIZE;
+		break;
+	case PCI_BAR_MEM32:
+	case PCI_BAR_MEM64:
+		if (!(command & PCI_COMMAND_MEM))
+			return NOWHERE;
+		addr = (bar->kind == PCI_BAR_MEM64 ? ld64(reg) : ld32(reg)) & ~0xfull;
+		break;
+	default:
+		return NOWHERE;
+	}
+	if (addr < base || addr - base >= len || bar->size > len - (addr - base))
+		return NOWHERE;
+	return addr;
+}
+
+static void map_bars(struct pci_dev *pd)
+{
+	for (unsigned i = 0; i < PCI_NR_BARS; i++)
+		atomic_store_explicit(&pd->bar[i].addr, bar_addr(pd, i), memory_order_relaxed);
+}
+
+static struct pci_host *host_of(const struct pci_dev *pd)
+{
+	return pd->bus ? container_of(pd->bus, struct pci_host, dev) : NULL;
+}
+
+/* Several functions share a line: it is high while one of them holds it. With intx_lock held. */
+static void drive_intx(struct pci_host *h, struct pci_dev *pd)
+{
+	bool out = pd->intx && !pd->intx_off;
+	u8 pin = pd->init[PCI_INT_PIN];
+
+	if (out == pd->intx_out || pin < 1 || pin > 4)
+		return;
+	pd->intx_out = out;
+	unsigned gsi = PCI_GSI(pd->devfn >> 3, pin - 1u);
+	u16 *n = &h->asserted[gsi - PCI_GSI_BASE];
+	*n = (u16)(*n + (out ? 1 : -1));
+	if (*n == out) /* 0 to 1, or 1 to 0 */
+		irq_set(h->dev.vm, gsi, out);
+}
+
+void pci_set_intx(struct pci_dev *pd, bool level)
+{
+	struct pci_host *h = host_of(pd);
+
+	if (!h)
+		return;
+	pthread_mutex_lock(&h->intx_lock);
+	pd->intx = level;
+	drive_intx(h, pd);
+	pthread_mutex_unlock(&h->intx_lock);
+}
+
+/* The command register may have changed. */
+static void command_changed(struct pci_dev *pd)
+{
+	struct pci_host *h = host_of(pd);
+
+	map_bars(pd);
+	if (!h)
+		return;
+	pthread_mutex_lock(&h->intx_lock);
+	pd->intx_off = ld16(pd->config + PCI_COMMAND) & PCI_COMMAND_INTX_OFF;
+	drive_intx(h, pd);
+	pthread_mutex_unlock(&h->intx_lock);
+}
+
+void pci_dev_reset(struct pci_dev *pd)
+{
+	memcpy(pd->config, pd->init, sizeof(pd->config));
+	pci_set_intx(pd, false);
+	command_changed(pd);
+}
+
+int pci_dev_post_load(struct pci_dev *pd, struct err *err)
+{
+	for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
+		if ((pd->config[i] ^ pd->init[i]) & ~(pd->wmask[i] | pd->w1c[i]))
+			return err_set(err, -EINVAL,
+				       "the state of device %s is of another PCI function: byte %#x is %#x instead of %#x",
+				       pd->owner->id, i, pd->config[i], pd->init[i]);
+	command_changed(pd);
+	return 0;
+}
+
+/* The interrupt status bit is the pin's, not a stored one [PCI 6.2.3]. */
+static u8 config_read8(struct pci_host *h, const struct pci_dev *pd, unsigned off)
+{
+	u8 v = pd->config[off];
+
+	if (off == PCI_STATUS) {
+		pthread_mutex_lock(&h->intx_lock);
+		if (pd->intx)
+			v |= PCI_STATUS_INTX;
+		pthread_mutex_unlock(&h->intx_lock);
+	}
+	return v;
+}
+
+/* len <= 4 and inside the function's space of 4 KiB. */
+static u64 config_read(struct pci_host *h, unsigned devfn, unsigned off, unsigned len)
+{
+	struct pci_dev *pd = h->fn[devfn];
+	u64 v = 0;
+
+	if (!pd)
+		return bits_mask(len);
+	pthread_mutex_lock(pd->owner->lock);
+	for (unsigned i = 0; i < len; i++) {
+		u8 byte = off + i < PCI_CONFIG_SIZE ? config_read8(h, pd, off + i) : 0xff;
+		v |= (u64)byte << 8 * i;
+	}
+	pthread_mutex_unlock(pd->owner->lock);
+	return v;
+}
+
+static void config_write(struct pci_host *h, unsigned devfn, unsigned off, unsigned len, u64 val)
+{
+	struct pci_dev *pd = h->fn[devfn];
+
+	if (!pd || off >= PCI_CONFIG_SIZE)
+		return;
+	len = MIN(len, PCI_CONFIG_SIZE - off);
+	pthread_mutex_lock(pd->owner->lock);
+	for (unsigned i = 0; i < len; i++) {
+		u8 *reg = &pd->config[off + i], mask = pd->wmask[off + i], byte = (u8)(val >> 8 * i);
+		*reg = (u8)((*reg & ~mask) | (byte & mask));
+		*reg &= (u8)~(byte & pd->w1c[off + i]);
+	}
+	command_changed(pd);
+	if (pd->config_written)
+		pd->config_written(pd, off, len);
+	pthread_mutex_unlock(pd->owner->lock);
+}
+
+/* Ports CF8H-CFFH */
+
+static u64 port_read(void *opaque, u64 offset, unsigned size)
+{
+	struct pci_host *h = opaque;
+	u64 v;
+
+	pthread_mutex_lock(h->dev.lock);
+	u32 addr = h->addr;
+	if (offset == RST_OFFSET && size == 1)
+		v = h->rst;
+	else
+		v = (u64)addr >> 8 * (offset & 3);
+	pthread_mutex_unlock(h->dev.lock);
+
+	if (offset < 4)
+		return offset + size <= 4 ? v & bits_mask(size) : bits_mask(size);
+	if (!(addr & ADDR_ENABLE) || addr >> 16 & 0xff)
+		return bits_mask(size);
+	return config_read(h, addr >> 8 & 0xff, (addr & 0xfc) + (unsigned)(offset & 3), size);
+}
+
+static void port_write(void *opaque, u64 offset, unsigned size, u64 val)
+{
+	struct pci_host *h = opaque;
+	bool reset = false;
+
+	pthread_mutex_lock(h->dev.lock);
+	u32 addr = h->addr;
+	if (offset == 0 && size == 4) {
+		h->addr = (u32)val & ADDR_WRITABLE;
+	} else if (offset == RST_OFFSET && size == 1) {
+		reset = val & RST_CPU && !(h->rst & RST_CPU);
+		h->rst = val & RST_WRITABLE;
+	}
+	pthread_mutex_unlock(h->dev.lock);
+
+	if (reset)
+		vm_request(h->dev.vm, VM_REQ_RESET);
+	if (offset >= 4 && addr & ADDR_ENABLE && !(addr >> 16 & 0xff))
+		config_write(h, addr >> 8 & 0xff, (addr & 0xfc) + (unsigned)(offset & 3), size, val);
+}
+
+static const struct region_ops port_ops = {
+	.read = port_read,
+	.write = port_write,
+	.max_size = 4,
+};
+
+/* ECAM: bus 27..20, device and function 19..12, register 11..0 [PCIe 7.2.2] */
+
+static u64 ecam_read(void *opaque, u64 offset, unsigned size)
+{
+	unsigned off = offset & 0xfff;
+
+	if (offset >> 20 || off + size > 0x1000)
+		return bits_mask(size);
+	return config_read(opaque, offset >> 12 & 0xff, off, size);
+}
+
+static void ecam_write(void *opaque, u64 offset, unsigned size, u64 val)
+{
+	unsigned off = offset & 0xfff;
+
+	if (offset >> 20 || off + size > 0x1000)
+		return;
+	config_write(opaque, offset >> 12 & 0xff, off, size, val);
+}
+
+static const struct region_ops ecam_ops = {
+	.read = ecam_read,
+	.write = ecam_write,
+	.max_size = 4,
+};
+
+/* BARs */
+
+struct hit {
+	struct pci_dev *pd;
+	struct pci_bar *bar;
+	u64 offset;
+};
+
+static bool is_io(const struct pci_bar *bar)
+{
+	return bar->kind == PCI_BAR_IO;
+}
+
+/* Finds the BAR that decodes addr and takes its owner's lock. Where two overlap, the first function wins. */
+static bool find_bar(struct pci_host *h, bool io, u64 addr, struct hit *ret_hit)
+{
+	for (unsigned f = 0; f < NR_FUNCTIONS; f++) {
+		struct pci_dev *pd = h->fn[f];
+
+		for (unsigned i = 0; pd && i < PCI_NR_BARS; i++) {
+			struct pci_bar *bar = &pd->bar[i];
+			u64 base = atomic_load_explicit(&bar->addr, memory_order_relaxed);
+
+			if (bar->kind == PCI_BAR_NONE || is_io(bar) != io || base == NOWHERE || addr < base ||
+			    addr - base >= bar->size)
+				continue;
+			pthread_mutex_lock(pd->owner->lock);
+			if (atomic_load_explicit(&bar->addr, memory_order_relaxed) == base) {
+				*ret_hit = (struct hit){ pd, bar, addr - base };
+				return true;
+			}
+			/* Another vCPU has just moved it. */
+			pthread_mutex_unlock(pd->owner->lock);
+		}
+	}
+	return false;
+}
+
+static unsigned piece(const struct hit *hit, unsigned done, unsigned size)
+{
+	unsigned n = MIN(size - done, hit->bar->ops->max_size);
+
+	while (!bits_is_pow2(n) || n > hit->bar->size - hit->offset - done)
+		n--;
+	return n;
+}
+
+static u64 window_read(struct pci_host *h, bool io, u64 addr, unsigned size)
+{
+	u64 v = bits_mask(size);
+	struct hit hit;
+
+	if (!find_bar(h, io, addr, &hit))
+		return v;
+	for (unsigned n, done = 0; done < size && hit.offset + done < hit.bar->size; done += n) {
+		n = piece(&hit, done, size);
+		v &= ~(bits_mask(n) << 8 * done);
+		v |= (hit.bar->ops->read(hit.bar->opaque, hit.offset + done, n) & bits_mask(n)) << 8 * done;
+	}
+	pthread_mutex_unlock(hit.pd->owner->lock);
+	return v;
+}
+
+static void window_write(struct pci_host *h, bool io, u64 addr, unsigned size, u64 val)
+{
+	struct hit hit;
+
+	if (!find_bar(h, io, addr, &hit))
+		return;
+	for (unsigned n, done = 0; done < size && hit.offset + done < hit.bar->size; done += n) {
+		n = piece(&hit, done, size);
+		hit.bar->ops->write(hit.bar->opaque, hit.offset + done, n, val >> 8 * done & bits_mask(n));
+	}
+	pthread_mutex_unlock(hit.pd->owner->lock);
+}
+
+static u64 io_read(void *opaque, u64 offset, unsigned size)
+{
+	return window_read(opaque, true, PCI_IO_BASE + offset, size);
+}
+
+static void io_write(void *opaque, u64 offset, unsigned size, u64 val)
+{
+	window_write(opaque, true, PCI_IO_BASE + offset, size, val);
+}
+
+static u64 mmio_read(void *opaque, u64 offset, unsigned size)
+{
+	return window_read(opaque, false, PCI_MMIO_BASE + offset, size);
+}
+
+static void mmio_write(void *opaque, u64 offset, unsigned size, u64 val)
+{
+	window_write(opaque, false, PCI_MMIO_BASE + offset, size, val);
+}
+
+static const struct region_ops io_ops = { .read = io_read, .write = io_write, .max_size = 4 };
+static const struct region_ops mmio_ops = { .read = mmio_read, .write = mmio_write, .max_size = 8 };
+
+static const struct {
+	const char *name;
+	const struct region_ops *ops;
+	enum bus_space space;
+	u64 base, len;
+} windows[NR_WINDOWS] = {
+	[WIN_CONFIG] = { "PCI configuration", &port_ops, BUS_PIO, PCI_CONFIG_PORT, 8 },
+	[WIN_IO] = { "PCI ports", &io_ops, BUS_PIO, PCI_IO_BASE, PCI_IO_SIZE },
+	[WIN_ECAM] = { "PCI ECAM", &ecam_ops, BUS_MMIO, PCI_ECAM_BASE, PCI_ECAM_SIZE },
+	[WIN_MMIO] = { "PCI memory", &mmio_ops, BUS_MMIO, PCI_MMIO_BASE, PCI_MMIO_SIZE },
+};
+
+/* The bus */
+
+extern const struct device_ops pci_device;
+
+struct device *pci_find(struct vm *vm)
+{
+	for (struct device *dev = vm->devices; dev; dev = dev->next)
+		if (dev->ops == &pci_device)
+			return dev;
+	return NULL;
+}
+
+int pci_add(struct device *bus, struct pci_dev *pd, int slot, unsigned fn, struct err *err)
+{
+	struct pci_host *h = container_of(bus, struct pci_host, dev);
+
+	if (slot > 31 || fn > 7)
+		return err_set(err, -EINVAL, "PCI has slots 0 to 31 with functions 0 to 7, not %d.%u", slot, fn);
+	for (int s = 1; slot < 0 && s < 31; s++)
+		if (!h->fn[PCI_DEVFN(s, 0)])
+			slot = s;
+	if (slot < 0)
+		return err_set(err, -ENOSPC, "no PCI slot is free; 30 devices are the most");
+	pd->devfn = (u8)PCI_DEVFN((unsigned)slot, fn);
+	if (h->fn[pd->devfn])
+		return err_set(err, -EEXIST, "PCI slot %02x.%u is taken", (unsigned)slot, fn);
+	h->fn[pd->devfn] = pd;
+	pd->bus = bus;
+	/* Others are looked for only where function 0 says that there may be some [PCI 6.2.1]. */
+	struct pci_dev *first = h->fn[PCI_DEVFN((unsigned)slot, 0)];
+	for (unsigned i = 1; first && i < 8; i++) {
+		if (h->fn[PCI_DEVFN((unsigned)slot, i)]) {
+			first->init[PCI_HEADER_TYPE] |= HEADER_MULTI;
+			first->config[PCI_HEADER_TYPE] |= HEADER_MULTI;
+		}
+	}
+	return 0;
+}
+
+void pci_del(struct pci_dev *pd)
+{
+	struct pci_host *h = host_of(pd);
+
+	if (!h)
+		return;
+	pci_set_intx(pd, false);
+	h->fn[pd->devfn] = NULL;
+	pd->bus = NULL;
+}
+
+/* The host bridge and the ISA bridge of the chip set, as far as a guest looks at them. */
+static int add_chipset(struct pci_host *h, struct err *err)
+{
+	const struct pci_id bridge = { .vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000 };
+	const struct pci_id lpc = { .vendor = 0x8086, .device = 0x2918, .class_code = 0x060100, .revision = 2 };
+	int r;
+
+	pci_dev_init(&h->bridge, &h->dev, &bridge);
+	st32(h->bridge.init + 0x60, (u32)PCI_ECAM_BASE | 1); /* PCIEXBAR, 256 MiB, enabled [Q35 5.1.16] */
+	r = pci_add(&h->dev, &h->bridge, 0, 0, err);
+	if (r < 0)
+		return r;
+
+	pci_dev_init(&h->lpc, &h->dev, &lpc);
+	st32(h->lpc.init + 0x40, PM_BASE | 1); /* PMBASE [ICH9 13.1.13] */
+	h->lpc.init[0x44] = 0x80;              /* ACPI_CNTL: decoded, SCI on IRQ 9 [ICH9 13.1.14] */
+	/* PIRQ[A-H]_ROUT: off, the I/O APIC is used [ICH9 13.1.19]; a guest may write what it likes. */
+	for (unsigned i = 0; i < 4; i++) {
+		h->lpc.init[0x60 + i] = 0x80;
+		h->lpc.init[0x68 + i] = 0x80;
+		h->lpc.wmask[0x60 + i] = 0x8f;
+		h->lpc.wmask[0x68 + i] = 0x8f;
+	}
+	return pci_add(&h->dev, &h->lpc, 31, 0, err);
+}
+
+static int pci_init(struct device *dev, const struct device_conf *conf, struct err *err)
+{
+	struct pci_host *h = container_of(dev, struct pci_host, dev);
+	int r;
+
+	pthread_mutex_init(&h->intx_lock, NULL);
+	h->intx_lock_ready = true;
+	if (pci_find(dev->vm))
+		return err_set(err, -EEXIST, "the machine has a PCI bus already");
+	for (unsigned i = 0; i < NR_WINDOWS; i++) {
+		h->window[i] = (struct region){ windows[i].name, windows[i].ops, h, NULL, windows[i].space,
+						windows[i].base, windows[i].len };
+		r = bus_add(&dev->vm->bus, &h->window[i]);
+		if (r < 0)
+			return err_sys(err, r, "%s cannot be placed at %#llx", windows[i].name,
+				       (unsigned long long)windows[i].base);
+		h->window_added[i] = true;
+	}
+	return add_chipset(h, err);
+}
+
+static void pci_reset(struct device *dev, enum reset_kind kind)
+{
+	struct pci_host *h = container_of(dev, struct pci_host, dev);
+
+	h->addr = 0;
+	h->rst = 0;
+	pci_dev_reset(&h->bridge);
+	pci_dev_reset(&h->lpc);
+}
+
+static const struct state_field pci_state[] = {
+	STATE_U32(pci_host, addr),
+	STATE_U8(pci_host, rst),
+	STATE_U8S(pci_host, bridge.config),
+	STATE_U8S(pci_host, lpc.config),
+	STATE_END,
+};
+
+static int pci_post_load(struct device *dev, struct err *err)
+{
+	struct pci_host *h = container_of(dev, struct pci_host, dev);
+	int r;
+
+	if (h->addr & ~ADDR_WRITABLE || h->rst & ~RST_WRITABLE)
+		return err_set(err, -EINVAL, "the state of the PCI bus has an impossible address %#x or reset control %#x",
+			       h->addr, h->rst);
+	r = pci_dev_post_load(&h->bridge, err);
+	return r < 0 ? r : pci_dev_post_load(&h->lpc, err);
+}
+
+static void pci_fini(struct device *dev)
+{
+	struct pci_host *h = container_of(dev, struct pci_host, dev);
+
+	pci_del(&h->lpc);
+	pci_del(&h->bridge);
+	for (unsigned i = 0; i < NR_WINDOWS; i++)
+		if (h->window_added[i])
+			bus_del(&dev->vm->bus, &h->window[i]);
+	if (h->intx_lock_ready)
+		pthread_mutex_destroy(&h->intx_lock);
+}
+
+const struct device_ops pci_device = {
+	.name = "pci",
+	.size = sizeof(struct pci_host),
+	.init = pci_init,
+	.reset = pci_reset,
+	.state = pci_state,
+	.post_load = pci_post_load,
+	.fini = pci_fini,
+};
