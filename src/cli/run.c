@@ -226,11 +226,13 @@ static void on_signal(void *opaque, u32 events)
 {
 	struct signals *s = opaque;
 	struct signalfd_siginfo info;
+	int signo;
 
-	if (read(s->fd, &info, sizeof(info)) != sizeof(info))
+	if (read(s->fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
 		return;
+	signo = (int)info.ssi_signo;
 	if (!s->caught)
-		s->caught = (int)info.ssi_signo;
+		s->caught = signo;
 	vm_request(s->vm, VM_REQ_QUIT);
 }
 
