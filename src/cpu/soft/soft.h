@@ -140,6 +140,8 @@ struct tlb_asid {
 
 enum { ACC_R = 1, ACC_W = 2, ACC_X = 4 };
 
+#define SOFT_TRAIL 8
+
 struct soft_cpu {
 	/* --- hot --- */
 	u64 gpr[NR_REGS];
@@ -155,6 +157,8 @@ struct soft_cpu {
 	u64 icount; /* instructions begun */
 	struct vcpu *vcpu;
 	struct block *cur; /* the block being executed */
+	u64 trail[SOFT_TRAIL]; /* RIPs of the last blocks, for the description of a crash */
+	u32 trail_next;
 	struct x86_segreg seg[X86_NR_SEG + 1]; /* [SEG_FLAT] has base 0 */
 
 	/* --- system registers --- */
@@ -188,6 +192,7 @@ struct soft_cpu {
 	u64 mxcsr_host; /* the host's own, to go back to */
 	u8 *xsave;      /* X86_XSAVE_SIZE bytes, 64-aligned, standard format: the state while !vec_live */
 	u8 *bounce;     /* two pages for operands that cross a page or lie in MMIO; equal offset below 64 */
+	const struct insn *native; /* what a thunk runs: for the signal handler */
 
 	/* --- mmu --- */
 	u64 maxphy_mask; /* reserved physical address bits of a page-table entry */
@@ -442,9 +447,15 @@ bool excp_deliver_pending(struct soft_cpu *c);
 /* External interrupt or NMI between blocks at c->rip; same result. */
 bool excp_deliver_async(struct soft_cpu *c, unsigned vector, enum excp_kind kind);
 /* Raises #DB as a trap after an instruction (single-step, data breakpoint); dr6 bits to set. */
-/* DR6 bits of the data breakpoints that an access hits. */
-u64 excp_data_breakpoint(struct soft_cpu *c, gva_t la, unsigned len, bool write);
 _Noreturn void excp_debug_trap(struct soft_cpu *c, u64 dr6_bits);
+/* Does a code breakpoint stop the instruction at c->rip? Never while RF is set. The loop then sets the DR6 bits
+ * and raises #DB (i = NULL), and clears RF after the instruction that RF let pass. */
+bool excp_code_breakpoint(struct soft_cpu *c, u64 *ret_dr6);
+/* DR6 bits of the data breakpoints, of the I/O breakpoints, that an access hits. */
+u64 excp_data_breakpoint(struct soft_cpu *c, gva_t la, unsigned len, bool write);
+u64 excp_io_breakpoint(struct soft_cpu *c, u16 port, unsigned len);
+/* DR0-3 or DR7 changed: ATT_BREAK, TLB. */
+void excp_debug_changed(struct soft_cpu *c);
 
 /* --- leaving the engine --- */
 void fpu_spill(struct soft_cpu *c); /* host registers -> c->xsave, host MXCSR back; nothing when not live */
