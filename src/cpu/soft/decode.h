@@ -25,7 +25,8 @@ struct native_row {
 	u8 msz;      /* memory operand in bytes; NR_VL: by vector length (16 or 32); NR_OSZ: by operand size; 0 no memory form */
 	u16 flags;   /* NR_* */
 	u8 feature;  /* enum x86_feature; 0 = FPU always there */
-	insn_fn fn;  /* a special handler instead of the generic ones; NULL otherwise */
+	insn_fn fn;  /* a special handler instead of the generic ones (and no thunk); NULL otherwise. In simd_row()'s
+		      * rows op_native_mem means: only general registers, prefixes are part of the opcode */
 };
 
 #define NR_VL  0xff
@@ -33,6 +34,8 @@ struct native_row {
 #define NR_HALF_VL 0xfd    /* half / quarter / eighth of the vector length */
 #define NR_QUARTER_VL 0xfc
 #define NR_EIGHTH_VL 0xfb
+#define NR_W 0xfa          /* 4, or 8 with REX.W / VEX.W (general registers: only in 64-bit mode, so by osz) */
+#define NR_DDUP 0xf9       /* VMOVDDUP: 8, or 32 with VEX.L */
 
 enum native_flags {
 	NR_VALID = 1 << 0,

@@ -38,7 +38,7 @@
 	X(ud) X(aaa) X(aas) X(daa) X(das) X(aam) X(aad) X(bound) X(salc) X(xlat)                   \
 	X(pusha) X(popa) X(enter) X(leave)                                                         \
 	X(cmpxchg8b) X(cmpxchg16b)                                                                 \
-	X(end_of_block) X(stop)
+	X(gp0) X(end_of_block) X(stop)
 
 #define OPS_DECLARE_(name) void op_##name(struct soft_cpu *c, const struct insn *i);
 OPS(OPS_DECLARE_)

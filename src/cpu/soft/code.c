@@ -1,0 +1,366 @@
+/* The cache of decoded blocks; see code.h.
+ *
+ * Self-modifying code: ram->code_map has a bit for every 64-byte granule from which something was decoded, and a page with
+ * any bit set has no writable TLB entry, so every store there comes to mmu_store(), which calls
+ * code_invalidate() when its granules are marked. That drops just the blocks that overlap the bytes written. If the
+ * block being executed is among them, its instructions are replaced by op_stop: the storing instruction completes and what follows
+ * is fetched anew, as the processor guarantees for a store by itself [SDM3 8.1.3].
+ *
+ * Bits are set before bytes are read and cleared only when the page's last block is gone.
+ *
+ * All functions on the vCPU's own thread except code_queue().
+ */
+#include "cpu/soft/code.h"
+
+#include "cpu/soft/decode.h"
+#include "cpu/soft/ops.h"
+#include "cpu/soft/thunk.h"
+
+#define ARENA_ALIGN 16
+
+static u64 granule_mask(gpa_t gpa, u64 len)
+{
+	unsigned first = gpa >> 6 & 63, last = (gpa + len - 1) >> 6 & 63;
+
+	return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+static void mark(struct soft_cpu *c, gpa_t gpa, u64 len)
+{
+	_Atomic u64 *word = &c->ram->code_map[gpa / RAM_PAGE_SIZE];
+	u64 mask = granule_mask(gpa, len);
+
+	if ((atomic_load_explicit(word, memory_order_relaxed) & mask) == mask)
+		return;
+	if (atomic_fetch_or(word, mask) == 0)
+		mmu_write_protect(c, gpa & ~(RAM_PAGE_SIZE - 1));
+}
+
+static struct block *page_first(const struct code_cache *code, u64 pfn)
+{
+	u32 head = code->page_head[pfn];
+
+	return head ? (struct block *)(code->arena + (u64)(head - 1) * 8) : NULL;
+}
+
+static void page_set_first(struct code_cache *code, u64 pfn, const struct block *b)
+{
+	code->page_head[pfn] = b ? (u32)(((const u8 *)b - code->arena) / 8 + 1) : 0;
+}
+
+static gpa_t block_gpa(const struct soft_cpu *c, const struct block *b)
+{
+	return (gpa_t)(b->hva - (u64)c->ram->base);
+}
+
+u32 code_insns_from(const struct block *b, const struct insn *i)
+{
+	return b ? (u32)(&b->insn[b->n] - i) : 0;
+}
+
+static void finish(struct block *b, unsigned n, unsigned bytes)
+{
+	struct insn *end = &b->insn[n];
+
+	soft_zero(end, sizeof(*end));
+	end->fn = op_end_of_block;
+	end->off = (u16)bytes;
+	b->n = (u16)n;
+	b->bytes = (u16)bytes;
+}
+
+/* Puts what cannot be decoded in place of an instruction. */
+static void set_fault(struct insn *i, enum decode_result result, unsigned off)
+{
+	soft_zero(i, sizeof(*i));
+	i->fn = result == DECODE_GP ? op_gp0 : op_ud;
+	i->off = (u16)off;
+	i->len = 1;
+	i->base = i->index = RZERO;
+	i->seg = SEG_FLAT;
+}
+
+/* Completes a decoded instruction; false: no room for its thunk. */
+static bool place(struct insn *i, unsigned off)
+{
+	i->off = (u16)off;
+	if (i->base == RIPB)
+		i->disp += off + i->len;
+	return thunk_attach(i);
+}
+
+/* Empties the thunks too: their arena is full. */
+static void flush_thunks(struct soft_cpu *c)
+{
+	code_do_flush(c);
+	thunk_reset();
+}
+
+/* One instruction at la that the cache cannot hold: it crosses into the next page, ends beyond the CS limit, or lies
+ * outside RAM. `have` bytes are in the page at p. */
+static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, unsigned have)
+{
+	struct block *b = c->code->temp;
+	struct decode_info info;
+	enum decode_result result;
+	u8 bytes[16];
+	unsigned len = 0, want = 15;
+
+	if ((key & KEY_MODE) != MODE_64) {
+		u64 limit = c->seg[SEG_CS].limit;
+
+		if (c->rip > limit)
+			soft_gp(c, NULL, 0);
+		want = (unsigned)MIN(15ull, limit - c->rip + 1);
+	}
+	while (p && len < have && len < want) {
+		bytes[len] = *(const volatile u8 *)(p + len);
+		len++;
+	}
+	result = decode_insn(bytes, len, key, c->features, &b->insn[0], &info);
+	if (result == DECODE_MORE && len < want) {
+		gva_t next = la + len;
+		const u8 *q = mmu_fetch(c, (key & KEY_MODE) == MODE_64 ? next : (u32)next);
+
+		while (len < want) {
+			bytes[len] = q ? *(const volatile u8 *)q++ : 0xff;
+			len++;
+		}
+		result = decode_insn(bytes, len, key, c->features, &b->insn[0], &info);
+	}
+	if (result == DECODE_MORE)
+		result = DECODE_GP; /* it does not end within the limit */
+	if (result != DECODE_OK) {
+		set_fault(&b->insn[0], result, 0);
+	} else if (!place(&b->insn[0], 0)) {
+		flush_thunks(c);
+		thunk_attach(&b->insn[0]);
+	}
+	b->hva = 1; /* matches nothing, is not "dropped" */
+	b->key = key;
+	finish(b, 1, b->insn[0].len);
+	return b;
+}
+
+static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
+{
+	struct code_cache *code = c->code;
+	unsigned room = (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1)));
+	unsigned max = key & KEY_SINGLE ? 1 : CODE_MAX_INSNS, n = 0, off = 0;
+	gpa_t gpa = (gpa_t)(p - c->ram->base);
+	u64 limit_room = ~0ull;
+	struct block *b;
+	struct decode_info info = { .ends_block = false };
+
+	if ((key & KEY_MODE) != MODE_64) {
+		if (c->rip > c->seg[SEG_CS].limit)
+			soft_gp(c, NULL, 0);
+		limit_room = c->seg[SEG_CS].limit - c->rip + 1;
+	}
+	if (code->size - code->used < sizeof(*b) + (CODE_MAX_INSNS + 1) * sizeof(struct insn) + ARENA_ALIGN)
+		code_do_flush(c);
+	b = (struct block *)(code->arena + code->used);
+
+	while (n < max && off < room && !info.ends_block) {
+		unsigned look = MIN(room - off, 15u);
+		enum decode_result result;
+
+		mark(c, gpa + off, look);
+		result = decode_insn(p + off, look, key, c->features, &b->insn[n], &info);
+		if (result == DECODE_MORE || (result == DECODE_OK && off + b->insn[n].len > limit_room)) {
+			if (!n)
+				return build_temp(c, la, key, p, room);
+			break;
+		}
+		if (result != DECODE_OK) {
+			set_fault(&b->insn[n], result, off);
+			n++;
+			off++;
+			break;
+		}
+		if (!place(&b->insn[n], off)) {
+			/* Nothing of this block is linked yet: empty everything and begin again. */
+			flush_thunks(c);
+			return build(c, la, key, p);
+		}
+		off += b->insn[n].len;
+		n++;
+	}
+	finish(b, n, off);
+	b->hva = (u64)p;
+	b->key = key;
+	b->hash_next = code->hash[code_hash(b->hva)];
+	code->hash[code_hash(b->hva)] = b;
+	b->page_next = page_first(code, gpa / RAM_PAGE_SIZE);
+	page_set_first(code, gpa / RAM_PAGE_SIZE, b);
+	code->used += ALIGN_UP(sizeof(*b) + (n + 1) * sizeof(struct insn), (u64)ARENA_ALIGN);
+	code->nr_blocks++;
+	return b;
+}
+
+struct block *code_find(struct soft_cpu *c, gva_t la, u32 key)
+{
+	struct code_cache *code = c->code;
+	const u8 *p;
+	struct block **link, *b;
+
+	c->cur = NULL; /* a fault here belongs to no instruction */
+	p = mmu_fetch(c, la);
+	if (!p)
+		return build_temp(c, la, key, NULL, 0);
+	link = &code->hash[code_hash((u64)p)];
+	for (; (b = *link); link = &b->hash_next) {
+		if (b->hva != (u64)p || b->key != key)
+			continue;
+		if ((key & KEY_MODE) != MODE_64 && c->rip + b->bytes - 1 > c->seg[SEG_CS].limit)
+			return build_temp(c, la, key, p, (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1))));
+		/* To the front: the loop looks at the first one only. */
+		*link = b->hash_next;
+		b->hash_next = code->hash[code_hash((u64)p)];
+		code->hash[code_hash((u64)p)] = b;
+		return b;
+	}
+	return build(c, la, key, p);
+}
+
+static void drop(struct soft_cpu *c, struct block *b)
+{
+	struct block **link = &c->code->hash[code_hash(b->hva)];
+
+	while (*link && *link != b)
+		link = &(*link)->hash_next;
+	if (*link)
+		*link = b->hash_next;
+	b->hva = 0;
+	if (b == c->cur)
+		for (unsigned k = 0; k <= b->n; k++)
+			b->insn[k].fn = op_stop;
+	c->code->nr_invalidated++;
+}
+
+static void invalidate_page(struct soft_cpu *c, u64 pfn, gpa_t start, gpa_t end)
+{
+	struct code_cache *code = c->code;
+	struct block *b = page_first(code, pfn), *first = NULL, **tail = &first;
+	u64 left = 0;
+
+	while (b) {
+		struct block *next = b->page_next;
+		gpa_t gpa = block_gpa(c, b);
+
+		if (gpa < end && gpa + b->bytes > start) {
+			drop(c, b);
+		} else {
+			*tail = b;
+			tail = &b->page_next;
+			left |= granule_mask(gpa, b->bytes);
+		}
+		b = next;
+	}
+	*tail = NULL;
+	page_set_first(code, pfn, first);
+	/* With one vCPU the map is exactly what its blocks cover; with more it stays an upper bound. */
+	if (c->vcpu->vm->nr_vcpus == 1)
+		atomic_store_explicit(&c->ram->code_map[pfn], left, memory_order_relaxed);
+}
+
+static void invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
+{
+	gpa_t end = gpa + len;
+
+	while (gpa < end) {
+		gpa_t page_end = (gpa | (RAM_PAGE_SIZE - 1)) + 1;
+
+		if (c->code->page_head[gpa / RAM_PAGE_SIZE])
+			invalidate_page(c, gpa / RAM_PAGE_SIZE, gpa, MIN(end, page_end));
+		else if (c->vcpu->vm->nr_vcpus == 1)
+			atomic_store_explicit(&c->ram->code_map[gpa / RAM_PAGE_SIZE], 0, memory_order_relaxed);
+		gpa = page_end;
+	}
+}
+
+void code_invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
+{
+	struct vm *vm = c->vcpu->vm;
+
+	invalidate(c, gpa, len);
+	if (vm->nr_vcpus > 1)
+		for (u32 k = 0; k < vm->nr_vcpus; k++) {
+			struct soft_cpu *other = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
+
+			if (!other || other == c)
+				continue;
+			code_queue(other->code, gpa, len);
+			atomic_fetch_or(&vm->vcpu[k]->requests, VCPU_REQ_FLUSH);
+		}
+}
+
+void code_flush(struct soft_cpu *c)
+{
+	c->attention |= ATT_FLUSH;
+}
+
+void code_do_flush(struct soft_cpu *c)
+{
+	struct code_cache *code = c->code;
+	bool alone = c->vcpu->vm->nr_vcpus == 1;
+
+	for (u64 pos = 0; pos < code->used;) {
+		struct block *b = (struct block *)(code->arena + pos);
+
+		if (b->hva) {
+			u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
+
+			code->page_head[pfn] = 0;
+			if (alone)
+				atomic_store_explicit(&c->ram->code_map[pfn], 0, memory_order_relaxed);
+		}
+		pos += ALIGN_UP(sizeof(*b) + (b->n + 1u) * sizeof(struct insn), (u64)ARENA_ALIGN);
+	}
+	soft_zero(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
+	code->used = 0;
+	code->nr_flushes++;
+	c->attention &= ~(u32)ATT_FLUSH;
+}
+
+static void queue_lock(struct code_cache *code)
+{
+	while (atomic_exchange_explicit(&code->queue_lock, 1, memory_order_acquire))
+		__builtin_ia32_pause();
+}
+
+static void queue_unlock(struct code_cache *code)
+{
+	atomic_store_explicit(&code->queue_lock, 0, memory_order_release);
+}
+
+void code_queue(struct code_cache *code, gpa_t gpa, u64 len)
+{
+	queue_lock(code);
+	if (code->nr_queued < CODE_QUEUE) {
+		code->queue[code->nr_queued].gpa = gpa;
+		code->queue[code->nr_queued].len = len;
+	}
+	if (code->nr_queued <= CODE_QUEUE)
+		code->nr_queued++;
+	queue_unlock(code);
+}
+
+void code_take_queue(struct soft_cpu *c)
+{
+	struct code_cache *code = c->code;
+	struct code_range ranges[CODE_QUEUE];
+	u32 n;
+
+	queue_lock(code);
+	n = code->nr_queued;
+	code->nr_queued = 0;
+	for (u32 k = 0; k < MIN(n, (u32)CODE_QUEUE); k++)
+		ranges[k] = code->queue[k];
+	queue_unlock(code);
+	if (n > CODE_QUEUE)
+		code_do_flush(c);
+	else
+		for (u32 k = 0; k < n; k++)
+			invalidate(c, ranges[k].gpa, ranges[k].len);
+}

@@ -1,0 +1,67 @@
+/* Decoded blocks: where they are kept, found and dropped.
+ *
+ * A block is a straight run of instructions inside one page of guest RAM, identified by the host address of its first byte
+ * (so by physical address: shared by all address spaces) and the mode bits of KEY_*. Every block is in two lists: a hash
+ * bucket, and the list of its page, which code_invalidate() walks. Memory comes from one arena per vCPU
+ * that is emptied as a whole when full; a dropped block stays readable until then.
+ */
+#pragma once
+
+#include "cpu/soft/soft.h"
+
+#define CODE_MAX_INSNS 64
+#define CODE_HASH_BITS 16
+#define CODE_QUEUE     32
+
+struct block {
+	u64 hva; /* of the first byte; 0 once dropped */
+	u32 key;
+	u16 n;     /* instructions */
+	u16 bytes;
+	struct block *hash_next;
+	struct block *page_next;
+	struct insn insn[]; /* n, then one with op_end_of_block */
+};
+
+struct code_range {
+	gpa_t gpa;
+	u64 len;
+};
+
+struct code_cache {
+	struct block **hash; /* 1 << CODE_HASH_BITS */
+	u32 *page_head;      /* by page frame number: arena offset / 8 + 1, 0 = none */
+	u8 *arena;
+	u64 size, used;
+	struct block *temp; /* one instruction that is not kept: crosses a page or the segment limit */
+
+	/* Ranges written by others than this vCPU (DMA, other vCPUs), taken on VCPU_REQ_FLUSH. */
+	_Atomic u32 queue_lock;
+	u32 nr_queued; /* > CODE_QUEUE: overflow, drop everything */
+	struct code_range queue[CODE_QUEUE];
+
+	u64 nr_blocks, nr_invalidated, nr_flushes; /* statistics */
+};
+
+static inline u32 code_hash(u64 hva)
+{
+	return (u32)((hva ^ hva >> 15) & ((1u << CODE_HASH_BITS) - 1));
+}
+
+/* The block at c->rip (linear address la), decoded if need be. May raise what the fetch raises. Never NULL. */
+struct block *code_find(struct soft_cpu *c, gva_t la, u32 key);
+
+/* Instructions of b from i on (those not executed when i is where it stopped). */
+u32 code_insns_from(const struct block *b, const struct insn *i);
+
+void code_do_flush(struct soft_cpu *c); /* now; no block may be executing */
+
+/* Takes what others queued. */
+void code_take_queue(struct soft_cpu *c);
+
+/* Any thread: queues the range for c (not executing it itself) and leaves the posting of VCPU_REQ_FLUSH to the caller. */
+void code_queue(struct code_cache *code, gpa_t gpa, u64 len);
+
+/* Host code. */
+int code_init(struct soft_cpu *c, struct err *err);
+void code_fini(struct soft_cpu *c);

@@ -1,0 +1,285 @@
+/* The loop: find the block at RIP, run it, look at events between blocks.
+ *
+ * Events are looked at when cpu->attention, the vCPU's mailbox or the activity state is not 0; the clock every
+ * BUDGET blocks. Order between instructions [SDM3 table 6-2]: debug traps of the last instruction, NMI, external
+ * interrupts, then code breakpoints and faults of the next. A fault anywhere comes back to the setjmp of soft_run() with c->exc
+ * filled in and c->rip at the faulting instruction.
+ *
+ * On the vCPU's thread only.
+ */
+#include "cpu/soft/interp.h"
+
+#include "cpu/soft/code.h"
+#include "cpu/soft/fpu.h"
+#include "vm/irq.h"
+
+#define BUDGET 128
+
+/* --- derived state --- */
+void soft_mode_changed(struct soft_cpu *c)
+{
+	u32 mode = MODE_16, ss32 = 0;
+
+	if (soft_long(c) && c->seg[SEG_CS].attr & SA_L) {
+		mode = MODE_64;
+	} else {
+		if (c->seg[SEG_CS].attr & SA_DB)
+			mode = MODE_32;
+		if (c->seg[SEG_SS].attr & SA_DB)
+			ss32 = KEY_SS32;
+	}
+	c->key = mode | ss32;
+	c->seg[SEG_FLAT].base = 0;
+	fpu_mode_changed(c);
+	mmu_select(c);
+}
+
+void soft_set_flags(struct soft_cpu *c, u64 flags)
+{
+	u32 old = c->flags;
+
+	soft_set_arith(c, flags);
+	c->flags = (u32)((flags & ~FL_ARITH) | FL_RES1);
+	/* RF only matters with code breakpoints; without them it is dropped at once. */
+	if (c->flags & FL_RF && !(c->dr7 & 0xff))
+		c->flags &= ~(u32)FL_RF;
+	if (c->flags & FL_TF)
+		c->attention |= ATT_TF;
+	else
+		c->attention &= ~(u32)ATT_TF;
+	if ((old ^ c->flags) & FL_VM)
+		soft_mode_changed(c);
+	else if ((old ^ c->flags) & FL_AC)
+		mmu_select(c);
+}
+
+/* --- leaving the engine --- */
+void soft_exit(struct soft_cpu *c, struct vm_exit *exit)
+{
+	fpu_spill(c);
+	exit_dispatch(c->vcpu, exit);
+}
+
+void soft_account(struct soft_cpu *c, enum exit_reason reason, u64 key, u64 t0)
+{
+	fpu_spill(c);
+	exit_account(c->vcpu, reason, key, t0);
+}
+
+int soft_out_irq_pending(struct soft_cpu *c)
+{
+	fpu_spill(c);
+	return irq_pending(c->vcpu);
+}
+
+int soft_out_irq_ack(struct soft_cpu *c)
+{
+	fpu_spill(c);
+	return irq_ack(c->vcpu);
+}
+
+u64 soft_out_get_cr8(struct soft_cpu *c)
+{
+	fpu_spill(c);
+	return irq_get_cr8(c->vcpu);
+}
+
+void soft_out_set_cr8(struct soft_cpu *c, u64 cr8)
+{
+	fpu_spill(c);
+	irq_set_cr8(c->vcpu, cr8);
+}
+
+/* --- events --- */
+enum { GO_ON = -1, STEP = -2, SHUT_DOWN = -3 };
+
+static void take_requests(struct soft_cpu *c)
+{
+	u32 bits = VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_FLUSH | VCPU_REQ_TIMER;
+
+	bits &= atomic_fetch_and(&c->vcpu->requests, ~bits);
+	if (bits & VCPU_REQ_FLUSH)
+		code_take_queue(c);
+	if (bits & VCPU_REQ_INTR)
+		c->attention |= ATT_INTR;
+	if (bits & VCPU_REQ_NMI) {
+		c->nmi_pending = true;
+		c->attention |= ATT_NMI;
+	}
+	if (bits & VCPU_REQ_TIMER)
+		c->budget = 0;
+}
+
+/* Between two blocks. GO_ON, STEP (run one instruction, then look again), SHUT_DOWN or an enum run_end. */
+static int events(struct soft_cpu *c)
+{
+	u32 shadow, dr6_hit;
+	u64 dr6;
+	int vector;
+
+	if (atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed))
+		take_requests(c);
+	if (atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed) &
+	    (VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI))
+		return RUN_REQUEST;
+	if (c->activity == X86_SHUTDOWN)
+		return SHUT_DOWN;
+	if (c->activity == X86_WAIT_SIPI)
+		return RUN_HLT;
+	if (c->attention & ATT_FLUSH)
+		code_do_flush(c);
+
+	shadow = c->attention & (ATT_SHADOW | ATT_MOVSS);
+	if (c->attention & ATT_DB && !(shadow & ATT_MOVSS)) {
+		c->attention &= ~(u32)ATT_DB;
+		c->activity = X86_ACTIVE;
+		excp_debug_trap(c, 0);
+	}
+	if (!shadow) {
+		if (c->nmi_pending && !c->nmi_blocked) {
+			c->nmi_pending = false;
+			c->attention &= ~(u32)ATT_NMI;
+			c->activity = X86_ACTIVE;
+			return excp_deliver_async(c, EXC_NMI, EXCP_NMI) ? GO_ON : SHUT_DOWN;
+		}
+		if (c->attention & ATT_INTR && c->flags & FL_IF) {
+			u64 t0 = vcpu_rdtsc();
+
+			vector = soft_out_irq_ack(c);
+			if (vector >= 0) {
+				c->activity = X86_ACTIVE;
+				soft_account(c, EXIT_EXTINT, (u64)vector, t0);
+				return excp_deliver_async(c, (unsigned)vector, EXCP_INTR) ? GO_ON : SHUT_DOWN;
+			}
+			c->attention &= ~(u32)ATT_INTR;
+		}
+	}
+	if (c->activity == X86_HLT) {
+		/* HLT in the shadow of STI: interrupts are let in while it waits. */
+		if (shadow) {
+			c->attention &= ~(u32)(ATT_SHADOW | ATT_MOVSS);
+			return events(c);
+		}
+		return RUN_HLT;
+	}
+	c->attention &= ~(u32)(ATT_SHADOW | ATT_MOVSS);
+	if (c->attention & ATT_BREAK) {
+		if (!(c->flags & FL_RF) && !(shadow & ATT_MOVSS) && excp_code_breakpoint(c, &dr6)) {
+			c->dr6 |= dr6;
+			c->cur = NULL;
+			soft_raise(c, NULL, EXC_DB, NO_ERROR);
+		}
+		return STEP;
+	}
+	dr6_hit = c->attention & (ATT_TF | ATT_DB);
+	return shadow || dr6_hit ? STEP : GO_ON;
+}
+
+static inline gva_t linear_rip(const struct soft_cpu *c)
+{
+	return likely(soft_mode64(c)) ? c->rip : (u32)(c->rip + c->seg[SEG_CS].base);
+}
+
+static inline void run_block(struct soft_cpu *c, struct block *b)
+{
+	c->cur = b;
+	c->gpr[RIPB] = c->rip;
+	c->icount += b->n;
+	c->trail[c->trail_next++ % SOFT_TRAIL] = c->rip;
+	b->insn[0].fn(c, &b->insn[0]);
+}
+
+/* One instruction; then its single-step trap. */
+static void step(struct soft_cpu *c)
+{
+	bool tf = c->flags & FL_TF;
+	struct block *b = code_find(c, linear_rip(c), c->key | KEY_SINGLE);
+
+	run_block(c, b);
+	c->cur = NULL;
+	c->flags &= ~(u32)FL_RF;
+	if (tf && !(c->attention & ATT_MOVSS))
+		excp_debug_trap(c, BIT(14)); /* DR6.BS */
+}
+
+static enum run_end loop(struct soft_cpu *c)
+{
+	struct code_cache *code = c->code;
+	struct vcpu *vcpu = c->vcpu;
+	struct tlb_entry *e;
+	struct block *b;
+	gva_t la;
+	u64 hva;
+	int what;
+
+	for (;;) {
+		if (unlikely(c->attention | c->activity |
+			     atomic_load_explicit(&vcpu->requests, memory_order_relaxed))) {
+			c->cur = NULL;
+			what = events(c);
+			if (what == STEP) {
+				step(c);
+				continue;
+			}
+			if (what == SHUT_DOWN) {
+				interp_crash(c);
+				return RUN_SHUTDOWN;
+			}
+			if (what != GO_ON)
+				return (enum run_end)what;
+		}
+		if (unlikely(--c->budget < 0)) {
+			c->budget = BUDGET;
+			if (vcpu_rdtsc() >= vcpu->timer_tsc) {
+				fpu_spill(c);
+				vcpu_timer_check(vcpu);
+				continue;
+			}
+		}
+		la = linear_rip(c);
+		e = tlb_slot(c, la);
+		if (likely(e->x == (la & ~0xfffull))) {
+			hva = la + e->addend;
+			b = code->hash[code_hash(hva)];
+			if (likely(b && b->hva == hva && b->key == c->key &&
+				   (soft_mode64(c) || c->rip + b->bytes - 1 <= c->seg[SEG_CS].limit))) {
+				run_block(c, b);
+				continue;
+			}
+		}
+		run_block(c, code_find(c, la, c->key));
+	}
+}
+
+/* Instructions of the interrupted block that were booked but not begun. */
+static void unbook(struct soft_cpu *c)
+{
+	const struct block *b = c->cur;
+
+	c->cur = NULL;
+	if (!b)
+		return;
+	for (u32 k = 0; k < b->n; k++)
+		if (soft_rip_mask(c, soft_rip(c, &b->insn[k])) == c->rip) {
+			c->icount -= b->n - k;
+			return;
+		}
+}
+
+enum run_end interp_run(struct soft_cpu *c)
+{
+	struct soft_cpu *volatile self = c;
+	enum run_end end;
+
+	if (__builtin_setjmp(self->jb)) {
+		unbook(self);
+		if (!excp_deliver_pending(self)) {
+			interp_crash(self);
+			fpu_spill(self);
+			return RUN_SHUTDOWN;
+		}
+	}
+	end = loop(self);
+	fpu_spill(self);
+	return end;
+}

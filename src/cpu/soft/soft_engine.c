@@ -1,0 +1,312 @@
+/* The software engine's side of the contract in vm/engine.h: creation, state in and out, what a crash looks like.
+ *
+ * Host code: may call libc; the guest's vector state has been spilled wherever this runs.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/soft/code.h"
+#include "cpu/soft/fpu.h"
+#include "cpu/soft/interp.h"
+#include "cpu/soft/thunk.h"
+#include "x86/cpuid.h"
+#include "x86/disasm.h"
+
+static int soft_probe(struct err *err)
+{
+	return thunk_init(err);
+}
+
+/* Everything in the table but what is hidden on purpose: virtual-8086 mode extensions. */
+static void soft_features(u64 ret_features[4])
+{
+	memset(ret_features, 0, 4 * sizeof(u64));
+	for (unsigned f = 0; f < X86_NR_FEATURES; f++)
+		if (f != X86_FEATURE_VME)
+			ret_features[f / 64] |= BIT(f % 64);
+}
+
+/* --- creation ---------------------------------------------------------------------------- */
+/* A device or another vCPU wrote over code. The bits are in the mailbox before the caller signals completion. */
+static void soft_code_written(void *opaque, gpa_t gpa, u64 len)
+{
+	struct vm *vm = opaque;
+
+	for (u32 k = 0; k < vm->nr_vcpus; k++) {
+		struct soft_cpu *c = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
+
+		if (!c)
+			continue;
+		code_queue(c->code, gpa, len);
+		vcpu_post(vm->vcpu[k], VCPU_REQ_FLUSH);
+	}
+}
+
+static int soft_vm_init(struct vm *vm, struct err *err)
+{
+	int rc = thunk_init(err);
+
+	if (rc)
+		return rc;
+	fpu_init();
+	vm->ram.code_written = soft_code_written;
+	vm->ram.code_opaque = vm;
+	return 0;
+}
+
+static void soft_vm_fini(struct vm *vm)
+{
+	vm->ram.code_written = NULL;
+}
+
+static void soft_vcpu_fini(struct vcpu *vcpu)
+{
+	struct soft_cpu *c = vcpu->engine;
+
+	if (!c)
+		return;
+	code_fini(c);
+	mmu_fini(c);
+	free(c->xsave);
+	free(c->bounce);
+	free(c);
+	vcpu->engine = NULL;
+}
+
+static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
+{
+	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof(*c), 64));
+	int rc;
+
+	if (!c)
+		return err_set(err, -ENOMEM, "no memory for vCPU %u", vcpu->id);
+	memset(c, 0, sizeof(*c));
+	c->vcpu = vcpu;
+	c->ram = &vcpu->vm->ram;
+	c->features = vcpu->vm->cpuid.features;
+	c->delivering = -1;
+	c->xsave = aligned_alloc(64, ALIGN_UP(X86_XSAVE_SIZE, 64));
+	c->bounce = aligned_alloc(4096, 2 * 4096);
+	if (!c->xsave || !c->bounce) {
+		rc = err_set(err, -ENOMEM, "no memory for vCPU %u", vcpu->id);
+	} else {
+		memset(c->xsave, 0, X86_XSAVE_SIZE);
+		rc = mmu_init(c, err);
+	}
+	if (!rc)
+		rc = code_init(c, err);
+	vcpu->engine = c;
+	if (rc)
+		soft_vcpu_fini(vcpu);
+	return rc;
+}
+
+/* --- running ----------------------------------------------------------------------------- */
+static enum run_end soft_run(struct vcpu *vcpu)
+{
+	struct soft_cpu *c = vcpu->engine;
+	enum run_end end = interp_run(c);
+
+	vcpu->stats.insns = c->icount;
+	return end;
+}
+
+/* --- state ------------------------------------------------------------------------------- */
+/* Copies the fields that both sides have under the same name; COPY is `to` or `from` x86_state. */
+#define SOFT_SHARED_FIELDS(COPY)                                                                   \
+	COPY(rip) COPY(ldtr) COPY(tr) COPY(gdtr) COPY(idtr)                                        \
+	COPY(cr0) COPY(cr2) COPY(cr3) COPY(cr4) COPY(dr6) COPY(dr7)                                \
+	COPY(efer) COPY(star) COPY(lstar) COPY(cstar) COPY(sfmask) COPY(kernel_gs_base) COPY(tsc_aux) \
+	COPY(sysenter_cs) COPY(sysenter_esp) COPY(sysenter_eip)                                    \
+	COPY(pat) COPY(mtrr_def_type) COPY(misc_enable) COPY(spec_ctrl) COPY(xss) COPY(xcr0) COPY(tsc_adjust) \
+	COPY(activity) COPY(nmi_blocked) COPY(nmi_pending)
+#define SOFT_SHARED_ARRAYS(COPY)                                                                   \
+	COPY(dr) COPY(mtrr_fixed) COPY(mtrr_base) COPY(mtrr_mask)
+
+static void soft_get_state(struct vcpu *vcpu, struct x86_state *s)
+{
+	struct soft_cpu *c = vcpu->engine;
+
+	fpu_spill(c);
+	memset(s, 0, sizeof(*s));
+#define GET_FIELD_(f) s->f = c->f;
+#define GET_ARRAY_(f) memcpy(s->f, c->f, sizeof(s->f));
+	SOFT_SHARED_FIELDS(GET_FIELD_)
+	SOFT_SHARED_ARRAYS(GET_ARRAY_)
+	memcpy(s->gpr, c->gpr, sizeof(s->gpr));
+	memcpy(s->seg, c->seg, sizeof(s->seg));
+	memcpy(s->xsave, c->xsave, sizeof(s->xsave));
+	s->rflags = soft_get_flags(c);
+	s->tsc_offset = (u64)vcpu->tsc_offset;
+	s->sti_shadow = c->attention & ATT_SHADOW;
+	s->movss_shadow = c->attention & ATT_MOVSS;
+	/* A debug trap that is due is the only exception that can wait between instructions. */
+	s->exc_pending = c->attention & ATT_DB;
+	s->exc_vector = s->exc_pending ? EXC_DB : 0;
+}
+
+static int soft_check_state(const struct x86_state *s, struct err *err)
+{
+	if (s->cr0 & CR0_PG && !(s->cr0 & CR0_PE))
+		return err_set(err, -EINVAL, "the CPU state has CR0 = %#llx: paging without protection",
+			       (unsigned long long)s->cr0);
+	if (s->cr0 >> 32 || s->cr4 & CR4_LA57)
+		return err_set(err, -EINVAL, "the CPU state has reserved bits set in CR0 or CR4 (%#llx, %#llx)",
+			       (unsigned long long)s->cr0, (unsigned long long)s->cr4);
+	if (!!(s->efer & EFER_LMA) != (s->cr0 & CR0_PG && s->efer & EFER_LME))
+		return err_set(err, -EINVAL, "the CPU state has EFER = %#llx, which does not fit CR0 = %#llx",
+			       (unsigned long long)s->efer, (unsigned long long)s->cr0);
+	if (s->efer & EFER_LMA && !(s->cr4 & CR4_PAE))
+		return err_set(err, -EINVAL, "the CPU state is in long mode without CR4.PAE");
+	if (s->activity > X86_WAIT_SIPI)
+		return err_set(err, -EINVAL, "the CPU state has activity %u, which does not exist", s->activity);
+	if (s->exc_pending && s->exc_vector != EXC_DB)
+		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
+			       s->exc_vector);
+	if (s->efer & EFER_LMA && s->seg[SEG_CS].attr & SA_L && bits_sext(s->rip, 48) != s->rip)
+		return err_set(err, -EINVAL, "the CPU state has the non-canonical RIP %#llx", (unsigned long long)s->rip);
+	return 0;
+}
+
+static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct err *err)
+{
+	struct soft_cpu *c = vcpu->engine;
+	int rc = soft_check_state(s, err);
+
+	if (rc)
+		return rc;
+	/* On the vCPU's own thread the host's registers may hold the old state: forget it. */
+	fpu_spill(c);
+#define SET_FIELD_(f) c->f = s->f;
+#define SET_ARRAY_(f) memcpy(c->f, s->f, sizeof(s->f));
+	SOFT_SHARED_FIELDS(SET_FIELD_)
+	SOFT_SHARED_ARRAYS(SET_ARRAY_)
+	memcpy(c->gpr, s->gpr, sizeof(s->gpr));
+	c->gpr[RZERO] = 0;
+	memcpy(c->seg, s->seg, sizeof(s->seg));
+	memset(&c->seg[SEG_FLAT], 0, sizeof(c->seg[SEG_FLAT]));
+	memcpy(c->xsave, s->xsave, sizeof(s->xsave));
+	fpu_image_loaded(c);
+	vcpu->tsc_offset = (s64)s->tsc_offset;
+	/* CPL is SS.DPL, except where there are no descriptors [SDM3 5.5]. */
+	c->cpl = !(s->cr0 & CR0_PE) ? 0 : s->rflags & FL_VM ? 3 : s->seg[SEG_SS].attr >> SA_DPL_SHIFT & 3;
+	c->flags = FL_RES1;
+	c->attention = (s->sti_shadow ? ATT_SHADOW : 0) | (s->movss_shadow ? ATT_MOVSS : 0) |
+		       (s->nmi_pending ? ATT_NMI : 0) | (s->exc_pending ? ATT_DB : 0) |
+		       (s->dr7 & 0xff ? ATT_BREAK : 0) | ATT_INTR;
+	c->delivering = -1;
+	c->cur = NULL;
+	c->budget = 0;
+	if (s->cr0 & CR0_PG && s->cr4 & CR4_PAE && !(s->efer & EFER_LMA) && !mmu_load_pdptes(c, s->cr3))
+		return err_set(err, -EINVAL, "the CPU state has reserved bits in its page-directory pointers (CR3 = %#llx)",
+			       (unsigned long long)s->cr3);
+	code_do_flush(c);
+	thunk_thread_init(c);
+	thunk_reset();
+	mmu_flush_all(c);
+	soft_mode_changed(c);
+	soft_set_flags(c, s->rflags);
+	soft_mode_changed(c);
+	return 0;
+}
+
+/* --- a triple fault, for people ---------------------------------------------------------- */
+static int print_seg(char *out, size_t len, const char *name, const struct x86_segreg *s)
+{
+	return snprintf(out, len, "%-4s %04x base %016llx limit %08x attr %05x\n", name, s->sel,
+			(unsigned long long)s->base, s->limit, s->attr);
+}
+
+/* The instructions of the last blocks up to RIP, oldest first. */
+static size_t print_trail(struct soft_cpu *c, char *out, size_t len)
+{
+	unsigned bits = (c->key & KEY_MODE) == MODE_64 ? 64 : (c->key & KEY_MODE) == MODE_32 ? 32 : 16;
+	size_t n = 0;
+
+	n += (size_t)snprintf(out + n, len - n, "last instructions:\n");
+	for (unsigned k = SOFT_TRAIL - 4; k < SOFT_TRAIL; k++) {
+		u64 rip = c->trail[(c->trail_next + k) % SOFT_TRAIL];
+		bool last = k == SOFT_TRAIL - 1;
+
+		for (unsigned m = 0; m < (last ? CODE_MAX_INSNS : 6u) && n + 128 < len; m++) {
+			u8 bytes[15];
+			char text[96];
+			unsigned got = sizeof(bytes), used;
+			gva_t la = bits == 64 ? rip : (u32)(rip + c->seg[SEG_CS].base);
+
+			while (got && !mmu_peek(c, la, bytes, got))
+				got--;
+			used = disasm(bytes, got, bits, rip, text, sizeof(text));
+			n += (size_t)snprintf(out + n, len - n, "%c %016llx  %s\n", last && rip == c->rip ? '>' : ' ',
+					      (unsigned long long)rip, text);
+			if (!used || (last && rip == c->rip) || disasm_ends_block(bytes, got, bits))
+				break;
+			rip += used;
+		}
+	}
+	return n;
+}
+
+void interp_crash(struct soft_cpu *c)
+{
+	static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15" };
+	static const char *const segs[] = { "es", "cs", "ss", "ds", "fs", "gs" };
+	char text[sizeof(c->vcpu->vm->crash)];
+	size_t n = 0, len = sizeof(text);
+
+	fpu_spill(c);
+	n += (size_t)snprintf(text + n, len - n, "triple fault on vCPU %u, first by exception %u", c->vcpu->id,
+			      c->exc.vector);
+	if (c->exc.has_error)
+		n += (size_t)snprintf(text + n, len - n, " (error code %#x)", c->exc.error);
+	n += (size_t)snprintf(text + n, len - n, "\nrip %016llx rflags %08llx cpl %u\n", (unsigned long long)c->rip,
+			      (unsigned long long)soft_get_flags(c), c->cpl);
+	for (unsigned r = 0; r < X86_NR_GPR; r++)
+		n += (size_t)snprintf(text + n, len - n, "%-3s %016llx%c", names[r], (unsigned long long)c->gpr[r],
+				      r % 4 == 3 ? '\n' : ' ');
+	for (unsigned s = 0; s < X86_NR_SEG; s++)
+		n += (size_t)print_seg(text + n, len - n, segs[s], &c->seg[s]);
+	n += (size_t)print_seg(text + n, len - n, "tr", &c->tr);
+	n += (size_t)print_seg(text + n, len - n, "ldtr", &c->ldtr);
+	n += (size_t)snprintf(text + n, len - n,
+			      "gdtr %016llx limit %04x  idtr %016llx limit %04x\n"
+			      "cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %llx\n",
+			      (unsigned long long)c->gdtr.base, c->gdtr.limit, (unsigned long long)c->idtr.base,
+			      c->idtr.limit, (unsigned long long)c->cr0, (unsigned long long)c->cr2,
+			      (unsigned long long)c->cr3, (unsigned long long)c->cr4, (unsigned long long)c->efer);
+	n += print_trail(c, text + n, len - n);
+	vm_crash(c->vcpu->vm, text);
+}
+
+static void soft_print_stats(struct vm *vm, void *file)
+{
+	for (u32 k = 0; k < vm->nr_vcpus; k++) {
+		const struct soft_cpu *c = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
+
+		if (!c)
+			continue;
+		fprintf(file,
+			"vCPU %u: %llu blocks decoded, %llu dropped by writes to code, %llu times all; "
+			"%llu page walks, %llu TLB flushes\n",
+			k, (unsigned long long)c->code->nr_blocks, (unsigned long long)c->code->nr_invalidated,
+			(unsigned long long)c->code->nr_flushes, (unsigned long long)c->nr_walks,
+			(unsigned long long)c->nr_flushes);
+	}
+}
+
+const struct engine_ops soft_engine = {
+	.name = "soft",
+	.probe = soft_probe,
+	.features = soft_features,
+	.vm_init = soft_vm_init,
+	.vm_fini = soft_vm_fini,
+	.vcpu_init = soft_vcpu_init,
+	.vcpu_fini = soft_vcpu_fini,
+	.run = soft_run,
+	.get_state = soft_get_state,
+	.set_state = soft_set_state,
+	.print_stats = soft_print_stats,
+};
