@@ -52,7 +52,7 @@
 struct host_chr {
 	struct chr chr;
 	struct loop *loop;
-	struct loop_timer *kick; /* makes the main loop look at both directions */
+	struct loop_timer *in_kick, *out_kick; /* make the main loop look at one direction */
 	void (*on_quit)(void *opaque);
 	void *quit_opaque;
 	int in, out; /* our own descriptors, -1: none */
@@ -151,8 +151,6 @@ static void default_if_handled(int sig, void (*fn)(int sig))
 
 static void tty_begin(int fd)
 {
-	static bool registered;
-
 	if (tcgetattr(fd, &tty.saved) < 0)
 		return;
 	tty.raw = tty.saved;
@@ -161,10 +159,6 @@ static void tty_begin(int fd)
 	tty.fd = fd;
 	tty.raw_wanted = 1;
 	tty.active = 1;
-	if (!registered) {
-		atexit(chr_restore_terminal);
-		registered = true;
-	}
 	for (unsigned i = 0; i < ARRAY_SIZE(fatal_signals); i++)
 		handle_if_default(fatal_signals[i], on_fatal);
 	handle_if_default(SIGCONT, on_continue);
@@ -211,9 +205,9 @@ static size_t host_write(struct chr *chr, const u8 *buf, size_t len)
 		if (n < len)
 			c->starved = true;
 		if (!was_half && c->count >= RING_SIZE / 2)
-			loop_timer_arm(c->kick, 0);
+			loop_timer_arm(c->out_kick, 0);
 		else if (was_empty && n)
-			loop_timer_arm(c->kick, os_now_ns() + BATCH_NS);
+			loop_timer_arm(c->out_kick, os_now_ns() + BATCH_NS);
 	}
 	pthread_mutex_unlock(&c->lock);
 	return n;
@@ -267,8 +261,8 @@ static void watch_output(struct host_chr *c, bool on)
 		loop_fd_del(c->out_watch);
 		c->out_watch = NULL;
 	} else if (loop_fd_add(c->loop, c->out, EPOLLOUT, on_output, c, &c->out_watch, &err) < 0) {
-		/* epoll refuses it, and yet it would block: look again later. */
-		loop_timer_arm(c->kick, os_now_ns() + BATCH_NS);
+		/* epoll refuses it: a file that takes a ring in more than a few writes. */
+		loop_timer_arm(c->out_kick, os_now_ns() + BATCH_NS);
 	}
 }
 
@@ -415,17 +409,22 @@ static bool read_once(struct host_chr *c)
 /* Looks at the input: reads, hands on, and decides whether to be told about more. */
 static void pump_input(struct host_chr *c)
 {
+	bool more;
+
 	if (c->in >= 0 && c->is_stdio && c->in_tty && !in_foreground(c->in)) {
 		/* Reading would stop us. */
 		watch_input(c, false);
-		loop_timer_arm(c->kick, os_now_ns() + BACKGROUND_NS);
+		loop_timer_arm(c->in_kick, os_now_ns() + BACKGROUND_NS);
 		return;
 	}
-	if (read_once(c) && c->in_direct)
-		loop_timer_arm(c->kick, 0);
+	more = read_once(c);
 	deliver_input(c);
-	if (c->in >= 0)
-		watch_input(c, c->in_tty || c->input_len < INPUT_SIZE);
+	if (c->in < 0)
+		return;
+	watch_input(c, c->in_tty || c->input_len < INPUT_SIZE);
+	/* With a full buffer the device's call is what goes on. */
+	if (c->in_direct && c->input_len < INPUT_SIZE)
+		loop_timer_arm(c->in_kick, more ? 0 : os_now_ns() + BATCH_NS);
 }
 
 static void on_readable(void *opaque, u32 events)
@@ -438,17 +437,20 @@ static void host_input_ready(struct chr *chr)
 	struct host_chr *c = container_of(chr, struct host_chr, chr);
 
 	if (atomic_load(&c->input_waits))
-		loop_timer_arm(c->kick, 0);
+		loop_timer_arm(c->in_kick, 0);
 }
 
-static void on_kick(void *opaque)
+static void on_in_kick(void *opaque)
+{
+	pump_input(opaque);
+}
+
+static void on_out_kick(void *opaque)
 {
 	struct host_chr *c = opaque;
 
 	if (c->out >= 0)
 		drain(c);
-	if (c->in >= 0 || c->input_len)
-		pump_input(c);
 }
 
 /* ---- opening and closing ---- */
@@ -488,6 +490,7 @@ static bool stdio_taken; /* main thread */
 
 static int open_stdio(struct host_chr *c, struct err *err)
 {
+	static bool registered;
 	int fd;
 
 	if (stdio_taken)
@@ -500,6 +503,9 @@ static int open_stdio(struct host_chr *c, struct err *err)
 	c->out_tty = isatty(fd);
 	stdio_taken = true;
 	c->is_stdio = true;
+	if (!registered)
+		atexit(chr_restore_terminal);
+	registered = true;
 	/* A closed standard input is an input at its end. */
 	fd = own_descriptor(STDIN_FILENO, O_RDONLY, NULL);
 	if (fd < 0)
@@ -507,7 +513,7 @@ static int open_stdio(struct host_chr *c, struct err *err)
 	c->in = fd;
 	c->in_tty = isatty(fd);
 	if (c->in_tty)
-		tty_begin(fd);
+		tty_begin(STDIN_FILENO);
 	return 0;
 }
 
@@ -568,7 +574,8 @@ static void host_close(struct chr *chr)
 
 	loop_fd_del(c->in_watch);
 	loop_fd_del(c->out_watch);
-	loop_timer_free(c->kick);
+	loop_timer_free(c->in_kick);
+	loop_timer_free(c->out_kick);
 	if (c->out >= 0)
 		flush(c);
 	if (c->is_stdio) {
@@ -617,13 +624,14 @@ int chr_open(const char *spec, struct loop *loop, void (*on_quit)(void *opaque),
 	c->quit_opaque = opaque;
 	c->in = c->out = c->keep = -1;
 	pthread_mutex_init(&c->lock, NULL);
-	c->kick = loop_timer_new(loop, on_kick, c);
+	c->in_kick = loop_timer_new(loop, on_in_kick, c);
+	c->out_kick = loop_timer_new(loop, on_out_kick, c);
 	ret = open_spec(c, spec, err);
 	if (ret) {
 		host_close(&c->chr);
 		return ret;
 	}
-	loop_timer_arm(c->kick, 0); /* look at the input for the first time */
+	loop_timer_arm(c->in_kick, 0); /* look at the input for the first time */
 	*ret_chr = &c->chr;
 	return 0;
 }
