@@ -375,12 +375,17 @@ static void cpuid_add_extended(struct cpuid_table *t, const struct cpuid_params 
 	cpuid_add(t, 0x80000007u, 0, 0, 0, cpuid_word(t, 0x80000007u, 0, REG_EDX));
 	cpuid_add(t, 0x80000008u, t->maxphyaddr | 48 << 8, 0,
 		  h->amd ? (p->nr_vcpus - 1) | cpuid_id_bits(p->nr_vcpus) << 12 : 0, 0);
-	if (!h->amd || !cpuid_has(t, F(ARCH_CAPABILITIES)))
+	if (!h->amd)
+		return;
+	/* LFENCE serializes; else a guest would look for an MSR that makes it so. */
+	cpuid_add(t, 0x80000021u, BIT(2), 0, 0, 0);
+	if (!cpuid_has(t, F(ARCH_CAPABILITIES)))
 		return;
 	/* "Not affected", for what AMD reports here rather than in IA32_ARCH_CAPABILITIES: speculative store
-	 * bypass, branch type confusion; below: return stack overflow, transient scheduler attacks. */
-	t->entry[t->nr - 1].ebx = BIT(26) | BIT(29);
-	cpuid_add(t, 0x80000021u, BIT(29), 0, BIT(1) | BIT(2), 0);
+	 * bypass and branch type confusion; return stack overflow and transient scheduler attacks. */
+	t->entry[t->nr - 2].ebx = BIT(26) | BIT(29);
+	t->entry[t->nr - 1].eax |= BIT(29);
+	t->entry[t->nr - 1].ecx = BIT(1) | BIT(2);
 }
 
 int cpuid_build(struct cpuid_table *t, const struct cpuid_params *p, struct err *err)
