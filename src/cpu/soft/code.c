@@ -6,7 +6,9 @@
  * block being executed is among them, its instructions are replaced by op_stop: the storing instruction completes and what follows
  * is fetched anew, as the processor guarantees for a store by itself [SDM3 8.1.3].
  *
- * Bits are set before bytes are read and cleared only when the page's last block is gone.
+ * Bits are set before bytes are read and cleared only when the page's last block is gone. With several vCPUs the first
+ * mark of a page takes its writable translations from all of them before a byte is decoded (protect()), and a store to marked
+ * granules queues the invalidation for the others; they take it before their next block.
  *
  * All functions on the vCPU's own thread except code_queue().
  */
@@ -25,15 +27,111 @@ static u64 granule_mask(gpa_t gpa, u64 len)
 	return (~0ull << first) & (~0ull >> (63 - last));
 }
 
+static _Atomic u64 *users(const struct soft_cpu *c, u64 pfn)
+{
+	const struct soft_vm *svm = c->vcpu->vm->engine_vm;
+
+	return &svm->code_users[pfn];
+}
+
+static void queue_lock(struct code_cache *code)
+{
+	while (atomic_exchange_explicit(&code->queue_lock, 1, memory_order_acquire))
+		__builtin_ia32_pause();
+}
+
+static void queue_unlock(struct code_cache *code)
+{
+	atomic_store_explicit(&code->queue_lock, 0, memory_order_release);
+}
+
+static void take_protects(struct soft_cpu *c)
+{
+	struct code_cache *code = c->code;
+	gpa_t pages[CODE_QUEUE];
+	u32 n;
+
+	if (!atomic_load(&code->protect_pending))
+		return;
+	queue_lock(code);
+	n = code->nr_protect;
+	code->nr_protect = 0;
+	for (u32 k = 0; k < MIN(n, (u32)CODE_QUEUE); k++)
+		pages[k] = code->protect[k];
+	queue_unlock(code);
+	if (n > CODE_QUEUE)
+		mmu_flush_all(c);
+	else
+		for (u32 k = 0; k < n; k++)
+			mmu_write_protect(c, pages[k]);
+	queue_lock(code);
+	if (!code->nr_protect)
+		atomic_store(&code->protect_pending, false);
+	queue_unlock(code);
+}
+
+/* Takes the writable translations of a page from all vCPUs, and returns when none of them can be in use: a vCPU that executes
+ * acknowledges between two blocks, one that does not will look at its mailbox before its next block. Two
+ * vCPUs that wait for each other serve each other's request meanwhile. */
+static void protect(struct soft_cpu *c, gpa_t page)
+{
+	struct vm *vm = c->vcpu->vm;
+
+	mmu_write_protect(c, page);
+	if (vm->nr_vcpus == 1)
+		return;
+	for (u32 k = 0; k < vm->nr_vcpus; k++) {
+		struct soft_cpu *other = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
+
+		if (!other || other == c)
+			continue;
+		queue_lock(other->code);
+		if (other->code->nr_protect < CODE_QUEUE)
+			other->code->protect[other->code->nr_protect] = page;
+		if (other->code->nr_protect <= CODE_QUEUE)
+			other->code->nr_protect++;
+		atomic_store(&other->code->protect_pending, true);
+		queue_unlock(other->code);
+		atomic_fetch_or(&vm->vcpu[k]->requests, VCPU_REQ_FLUSH);
+	}
+	for (u32 k = 0; k < vm->nr_vcpus; k++) {
+		struct soft_cpu *other = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
+
+		if (!other || other == c)
+			continue;
+		while (atomic_load(&other->in_run) && atomic_load(&other->code->protect_pending)) {
+			take_protects(c);
+			__builtin_ia32_pause();
+		}
+	}
+}
+
 static void mark(struct soft_cpu *c, gpa_t gpa, u64 len)
 {
-	_Atomic u64 *word = &c->ram->code_map[gpa / RAM_PAGE_SIZE];
-	u64 mask = granule_mask(gpa, len);
+	u64 pfn = gpa / RAM_PAGE_SIZE, mask = granule_mask(gpa, len), me = BIT(c->vcpu->id);
+	_Atomic u64 *word = &c->ram->code_map[pfn];
 
-	if ((atomic_load_explicit(word, memory_order_relaxed) & mask) == mask)
+	if (!(atomic_load_explicit(users(c, pfn), memory_order_relaxed) & me))
+		atomic_fetch_or(users(c, pfn), me);
+	if ((atomic_load(word) & mask) == mask)
 		return;
 	if (atomic_fetch_or(word, mask) == 0)
-		mmu_write_protect(c, gpa & ~(RAM_PAGE_SIZE - 1));
+		protect(c, gpa & ~(RAM_PAGE_SIZE - 1));
+}
+
+/* This vCPU's last block of the page is gone. The last vCPU clears the page's marks; one that starts to use the page at
+ * that moment is seen in `users` and gets all marks back. */
+static void unmark(struct soft_cpu *c, u64 pfn)
+{
+	u64 me = BIT(c->vcpu->id);
+
+	if (atomic_fetch_and(users(c, pfn), ~me) & ~me)
+		return;
+	atomic_store(&c->ram->code_map[pfn], 0);
+	if (atomic_load(users(c, pfn))) {
+		atomic_store(&c->ram->code_map[pfn], ~0ull);
+		protect(c, pfn * RAM_PAGE_SIZE);
+	}
 }
 
 static struct block *page_first(const struct code_cache *code, u64 pfn)
@@ -260,7 +358,9 @@ static void invalidate_page(struct soft_cpu *c, u64 pfn, gpa_t start, gpa_t end)
 	*tail = NULL;
 	page_set_first(code, pfn, first);
 	/* With one vCPU the map is exactly what its blocks cover; with more it stays an upper bound. */
-	if (c->vcpu->vm->nr_vcpus == 1)
+	if (!first)
+		unmark(c, pfn);
+	else if (c->vcpu->vm->nr_vcpus == 1)
 		atomic_store_explicit(&c->ram->code_map[pfn], left, memory_order_relaxed);
 }
 
@@ -273,8 +373,8 @@ static void invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
 
 		if (c->code->page_head[gpa / RAM_PAGE_SIZE])
 			invalidate_page(c, gpa / RAM_PAGE_SIZE, gpa, MIN(end, page_end));
-		else if (c->vcpu->vm->nr_vcpus == 1)
-			atomic_store_explicit(&c->ram->code_map[gpa / RAM_PAGE_SIZE], 0, memory_order_relaxed);
+		else
+			unmark(c, gpa / RAM_PAGE_SIZE);
 		gpa = page_end;
 	}
 }
@@ -303,7 +403,6 @@ void code_flush(struct soft_cpu *c)
 void code_do_flush(struct soft_cpu *c)
 {
 	struct code_cache *code = c->code;
-	bool alone = c->vcpu->vm->nr_vcpus == 1;
 
 	for (u64 pos = 0; pos < code->used;) {
 		struct block *b = (struct block *)(code->arena + pos);
@@ -311,9 +410,10 @@ void code_do_flush(struct soft_cpu *c)
 		if (b->hva) {
 			u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
 
-			code->page_head[pfn] = 0;
-			if (alone)
-				atomic_store_explicit(&c->ram->code_map[pfn], 0, memory_order_relaxed);
+			if (code->page_head[pfn]) {
+				code->page_head[pfn] = 0;
+				unmark(c, pfn);
+			}
 		}
 		pos += ALIGN_UP(sizeof(*b) + (b->n + 1u) * sizeof(struct insn), (u64)ARENA_ALIGN);
 	}
@@ -321,17 +421,6 @@ void code_do_flush(struct soft_cpu *c)
 	code->used = 0;
 	code->nr_flushes++;
 	c->attention &= ~(u32)ATT_FLUSH;
-}
-
-static void queue_lock(struct code_cache *code)
-{
-	while (atomic_exchange_explicit(&code->queue_lock, 1, memory_order_acquire))
-		__builtin_ia32_pause();
-}
-
-static void queue_unlock(struct code_cache *code)
-{
-	atomic_store_explicit(&code->queue_lock, 0, memory_order_release);
 }
 
 void code_queue(struct code_cache *code, gpa_t gpa, u64 len)
@@ -352,6 +441,7 @@ void code_take_queue(struct soft_cpu *c)
 	struct code_range ranges[CODE_QUEUE];
 	u32 n;
 
+	take_protects(c);
 	queue_lock(code);
 	n = code->nr_queued;
 	code->nr_queued = 0;

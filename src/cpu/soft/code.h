@@ -39,6 +39,10 @@ struct code_cache {
 	_Atomic u32 queue_lock;
 	u32 nr_queued; /* > CODE_QUEUE: overflow, drop everything */
 	struct code_range queue[CODE_QUEUE];
+	/* Pages that another vCPU is about to decode from: it waits until this one has no writable translation of them. */
+	u32 nr_protect; /* > CODE_QUEUE: overflow, drop every translation */
+	gpa_t protect[CODE_QUEUE];
+	_Atomic bool protect_pending;
 
 	u64 nr_blocks, nr_invalidated, nr_flushes; /* statistics */
 };
@@ -58,6 +62,13 @@ void code_do_flush(struct soft_cpu *c); /* now; no block may be executing */
 
 /* Takes what others queued. */
 void code_take_queue(struct soft_cpu *c);
+
+/* What the vCPUs of a VM share (vm->engine_vm). */
+struct soft_vm {
+	/* By page: which vCPUs have blocks there. When the last one has none, the page's word in ram->code_map is cleared. */
+	_Atomic u64 *code_users;
+	u64 nr_pages;
+};
 
 /* Any thread: queues the range for c (not executing it itself) and leaves the posting of VCPU_REQ_FLUSH to the caller. */
 void code_queue(struct code_cache *code, gpa_t gpa, u64 len);

@@ -271,15 +271,18 @@ enum run_end interp_run(struct soft_cpu *c)
 	struct soft_cpu *volatile self = c;
 	enum run_end end;
 
+	atomic_store(&c->in_run, true);
 	if (__builtin_setjmp(self->jb)) {
 		unbook(self);
 		if (!excp_deliver_pending(self)) {
 			interp_crash(self);
 			fpu_spill(self);
+			atomic_store(&self->in_run, false);
 			return RUN_SHUTDOWN;
 		}
 	}
 	end = loop(self);
 	fpu_spill(self);
+	atomic_store(&self->in_run, false);
 	return end;
 }

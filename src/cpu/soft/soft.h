@@ -181,6 +181,7 @@ struct soft_cpu {
 		u32 error;
 		u64 rip;        /* of the faulting instruction, or after a trap */
 	} exc;
+	_Atomic bool in_run; /* between entry to and return from the loop: others may have to wait for a block's end */
 	s16 delivering; /* vector being delivered, -1: none; -2: #DF */
 	void *jb[5];    /* __builtin_setjmp of the loop */
 	void *jb_deliver[5]; /* of the delivery in progress */

@@ -3,9 +3,11 @@
  * Host code: may call libc; the guest's vector state has been spilled wherever this runs.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "cpu/soft/code.h"
 #include "cpu/soft/fpu.h"
@@ -47,10 +49,22 @@ static void soft_code_written(void *opaque, gpa_t gpa, u64 len)
 static int soft_vm_init(struct vm *vm, struct err *err)
 {
 	int rc = thunk_init(err);
+	struct soft_vm *svm;
 
 	if (rc)
 		return rc;
-	fpu_init();
+	svm = calloc(1, sizeof(*svm));
+	vm->engine_vm = svm;
+	if (!svm)
+		return err_set(err, -ENOMEM, "no memory for the software engine");
+	svm->nr_pages = vm->ram.end / RAM_PAGE_SIZE;
+	/* Sparse: only what belongs to pages with code is touched. */
+	svm->code_users = mmap(NULL, svm->nr_pages * sizeof(u64), PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (svm->code_users == MAP_FAILED) {
+		svm->code_users = NULL;
+		return err_set(err, -ENOMEM, "no memory to track the guest's code pages");
+	}
 	vm->ram.code_written = soft_code_written;
 	vm->ram.code_opaque = vm;
 	return 0;
@@ -58,7 +72,15 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 
 static void soft_vm_fini(struct vm *vm)
 {
+	struct soft_vm *svm = vm->engine_vm;
+
 	vm->ram.code_written = NULL;
+	vm->engine_vm = NULL;
+	if (!svm)
+		return;
+	if (svm->code_users)
+		munmap(svm->code_users, svm->nr_pages * sizeof(u64));
+	free(svm);
 }
 
 static void soft_vcpu_fini(struct vcpu *vcpu)
@@ -111,6 +133,28 @@ static enum run_end soft_run(struct vcpu *vcpu)
 
 	vcpu->stats.insns = c->icount;
 	return end;
+}
+
+/* --- threads: what a thread claims for its thunks goes back when it ends ------------------- */
+static pthread_key_t thread_key;
+static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
+
+static void thread_gone(void *cpu)
+{
+	thunk_thread_fini();
+}
+
+static void make_thread_key(void)
+{
+	pthread_key_create(&thread_key, thread_gone);
+}
+
+static void enter_thread(struct soft_cpu *c)
+{
+	pthread_once(&thread_once, make_thread_key);
+	pthread_setspecific(thread_key, c);
+	thunk_thread_init(c);
+	thunk_reset();
 }
 
 /* --- state ------------------------------------------------------------------------------- */
@@ -203,8 +247,7 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 		return err_set(err, -EINVAL, "the CPU state has reserved bits in its page-directory pointers (CR3 = %#llx)",
 			       (unsigned long long)s->cr3);
 	code_do_flush(c);
-	thunk_thread_init(c);
-	thunk_reset();
+	enter_thread(c);
 	mmu_flush_all(c);
 	soft_mode_changed(c);
 	soft_set_flags(c, s->rflags);
