@@ -1,0 +1,467 @@
+/* A whole virtual machine: construction, the main loop, reset, teardown.
+ *
+ * Construction goes in the order in which parts need each other: what the configuration says is checked,
+ * the images are read, then come loop, RAM, tables and the loaded kernel, then engine and vCPUs, and only
+ * then the serial back end and the devices, so that a bad option or image is refused before the terminal
+ * was touched. machine_free() undoes whatever part of that was done.
+ *
+ * A run: the vCPUs' threads start, the first in the boot loader's state, the others waiting for a start-up
+ * IPI; the main thread stays in the loop until somebody calls vm_request(); then the vCPUs are stopped and
+ * joined. A reset gives the devices their warm reset, clears RAM, loads the images again from the copies
+ * kept in memory (files may have changed or gone since) and starts over. So nothing of the old run is left,
+ * which is more than a PC promises, whose RAM survives.
+ *
+ * The guest's TSC starts near zero: host TSC at the start of the run, negated, is the offset of all vCPUs.
+ *
+ * Omitted: pause, snapshots, hot-plug. Main thread only.
+ */
+#include "machine/machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "boot/boot.h"
+#include "host/chr.h"
+#include "machine/pc.h"
+#include "vm/backend.h"
+#include "vm/clock.h"
+#include "vm/device.h"
+#include "vm/vm.h"
+
+#define MAX_KERNEL_FILE (2 * GiB)
+#define ALIGNMENT       64
+
+_Static_assert(MACHINE_MAX_INITRDS <= BOOT_MAX_INITRDS, "initrds");
+
+struct machine {
+	struct x86_state boot_state, ap_state; /* first, for their alignment */
+	struct machine_config config;          /* with defaults filled in */
+	char engine_why[256];
+	struct boot_source source;
+	struct vm vm;
+	struct pc pc;
+	struct chr *serial;
+	bool lock_made, engine_made, ran;
+};
+
+/* ---- images ---- */
+
+static int read_image(const char *what, const char *path, u64 max, struct boot_file *ret_file,
+		      struct err *err)
+{
+	void *data;
+	size_t len;
+	int r;
+
+	r = os_read_file(path, max, &data, &len, err);
+	if (r < 0)
+		return err_wrap(err, "%s", what), r;
+	*ret_file = (struct boot_file){ .path = path, .data = data, .len = len };
+	return 0;
+}
+
+static int read_images(struct machine *m, struct err *err)
+{
+	const struct machine_config *c = &m->config;
+	char need[32], have[32];
+	struct stat st;
+	int r;
+
+	r = read_image("kernel", c->kernel, MAX_KERNEL_FILE, &m->source.kernel, err);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < c->nr_initrds; i++) {
+		/* Before it is read: it may be larger than the host's memory too. */
+		if (stat(c->initrd[i], &st) == 0 && S_ISREG(st.st_mode) && (u64)st.st_size >= c->memory)
+			return err_set(
+				err, -ENOMEM,
+				"initrd %s (%s) is larger than the guest's memory (%s); give it more with --memory",
+				c->initrd[i], boot_size_text((u64)st.st_size, need),
+				boot_size_text(c->memory, have));
+		r = read_image("initrd", c->initrd[i], c->memory, &m->source.initrd[i], err);
+		if (r < 0)
+			return r;
+		m->source.nr_initrds = i + 1;
+	}
+	m->source.append = c->append;
+	return 0;
+}
+
+static void free_images(struct machine *m)
+{
+	free((void *)m->source.kernel.data);
+	for (unsigned i = 0; i < m->source.nr_initrds; i++)
+		free((void *)m->source.initrd[i].data);
+	memset(&m->source, 0, sizeof(m->source));
+}
+
+/* Tables and images into cleared RAM, and the state in which each vCPU starts. */
+static int load(struct machine *m, struct err *err)
+{
+	struct vm *vm = &m->vm;
+	struct boot_target target = {
+		.ram = &vm->ram,
+		.map = &m->pc.map,
+		.long_mode = cpuid_has(&vm->cpuid, X86_FEATURE_LM),
+		.signature = vm->cpuid.signature,
+	};
+	int r;
+
+	r = pc_write_tables(&m->pc, err);
+	if (r < 0)
+		return r;
+	target.rsdp = m->pc.rsdp;
+	r = boot_load(&m->source, &target, &m->boot_state, err);
+	if (r < 0)
+		return r;
+	x86_state_reset(&m->ap_state, false, false, vm->cpuid.signature);
+	m->ap_state.activity = X86_WAIT_SIPI;
+	pc_set_memory_types(&m->pc, &m->boot_state);
+	pc_set_memory_types(&m->pc, &m->ap_state);
+	return 0;
+}
+
+/* ---- construction ---- */
+
+static int check_config(struct machine_config *c, struct err *err)
+{
+	char size[32], limit[32];
+
+	if (!c->name)
+		c->name = "bothy";
+	if (!c->engine)
+		c->engine = "auto";
+	if (!c->cpus)
+		c->cpus = 1;
+	if (!c->memory)
+		c->memory = MACHINE_DEFAULT_MEMORY;
+	if (!c->append)
+		c->append = "";
+	if (!c->serial)
+		c->serial = "stdio";
+	if (!c->kernel || !*c->kernel)
+		return err_set(err, -EINVAL, "no kernel given; name one with --kernel FILE");
+	if (c->cpus > VM_MAX_VCPUS)
+		return err_set(err, -EINVAL, "%u processors are too many, %u are possible", c->cpus,
+			       VM_MAX_VCPUS);
+	if (c->memory < MACHINE_MIN_MEMORY || c->memory > MACHINE_MAX_MEMORY)
+		return err_set(err, -EINVAL, "%s of memory are too %s; a machine has %s to %llu GiB",
+			       boot_size_text(c->memory, size),
+			       c->memory < MACHINE_MIN_MEMORY ? "few" : "many",
+			       boot_size_text(MACHINE_MIN_MEMORY, limit),
+			       (unsigned long long)(MACHINE_MAX_MEMORY / GiB));
+	if (c->memory > os_memory_total())
+		return err_set(err, -ENOMEM, "%s of memory are more than the %s that this host has",
+			       boot_size_text(c->memory, size), boot_size_text(os_memory_total(), limit));
+	if (c->nr_initrds > MACHINE_MAX_INITRDS || c->nr_devices > MACHINE_MAX_DEVICES)
+		return err_set(err, -EINVAL, "at most %u initrds and %u devices are possible",
+			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES);
+	/* The last page may be a fraction for the user, not for the machine. */
+	c->memory = ALIGN_DOWN(c->memory, RAM_PAGE_SIZE);
+	return 0;
+}
+
+static int make_cpus(struct machine *m, struct err *err)
+{
+	struct vm *vm = &m->vm;
+	int r;
+
+	m->engine_made = true; /* vm_fini accepts a half-built one */
+	r = vm->engine->vm_init(vm, err);
+	if (r < 0)
+		return r;
+	for (u32 i = 0; i < m->config.cpus; i++) {
+		struct vcpu *vcpu = aligned_alloc(ALIGNMENT, ALIGN_UP(sizeof(*vcpu), (size_t)ALIGNMENT));
+
+		if (!vcpu)
+			return err_set(err, -ENOMEM, "no memory for processor %u", i);
+		memset(vcpu, 0, sizeof(*vcpu));
+		vcpu->vm = vm;
+		vcpu->id = i;
+		vcpu->timer_tsc = ~0ull;
+		vm->vcpu[i] = vcpu;
+		r = vm->engine->vcpu_init(vcpu, err);
+		if (r < 0) {
+			vm->vcpu[i] = NULL;
+			free(vcpu);
+			return r;
+		}
+	}
+	return 0;
+}
+
+static bool is_optional_device(const char *name)
+{
+	for (const struct device_ops *const *type = device_types; *type; type++)
+		if (!strcmp((*type)->name, name))
+			return (*type)->help;
+	return false;
+}
+
+static int add_optional_devices(struct machine *m, struct err *err)
+{
+	for (unsigned i = 0; i < m->config.nr_devices; i++) {
+		const char *name = m->config.device[i];
+		const struct device_conf conf = { .id = NULL };
+		char known[256] = "";
+		size_t len = 0;
+		int r;
+
+		if (is_optional_device(name)) {
+			r = device_new(&m->vm, name, &conf, NULL, err);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		for (const struct device_ops *const *type = device_types; *type && len < sizeof(known);
+		     type++)
+			if ((*type)->help)
+				len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s",
+							len ? ", " : "", (*type)->name);
+		return err_set(err, -ENOENT, "there is no device '%s' to add; there are %s", name, known);
+	}
+	return 0;
+}
+
+static void on_quit(void *opaque)
+{
+	struct machine *m = opaque;
+
+	vm_request(&m->vm, VM_REQ_QUIT);
+}
+
+static int build(struct machine *m, struct err *err)
+{
+	const struct machine_config *c = &m->config;
+	struct vm *vm = &m->vm;
+	struct cpuid_params params = { .model = c->cpu_model, .nr_vcpus = c->cpus };
+	u64 features[4] = { 0 };
+	int r;
+
+	snprintf(vm->name, sizeof(vm->name), "%s", c->name);
+	vm->engine = engine_select(c->engine, m->engine_why, sizeof(m->engine_why), err);
+	if (!vm->engine)
+		return err && err->code ? err->code : -EINVAL;
+	vm->nr_vcpus = c->cpus;
+	vm->tsc_khz = os_tsc_khz();
+	vm->engine->features(features);
+	params.tsc_khz = vm->tsc_khz;
+	params.engine_features = features;
+	r = cpuid_build(&vm->cpuid, &params, err);
+	if (r < 0)
+		return r;
+	r = read_images(m, err);
+	if (r < 0)
+		return r;
+
+	pthread_mutex_init(&vm->intc_lock, NULL);
+	m->lock_made = true;
+	vm->clock_paused = true; /* guest time 0, until the vCPUs run */
+	r = loop_new(&vm->loop, err);
+	if (r < 0)
+		return r;
+	r = ram_init(&vm->ram, c->memory, err);
+	if (r < 0)
+		return r;
+	r = pc_init(&m->pc, vm, err);
+	if (r < 0)
+		return r;
+	r = load(m, err);
+	if (r < 0)
+		return r;
+	if (c->no_reboot)
+		free_images(m); /* never needed again */
+
+	r = make_cpus(m, err);
+	if (r < 0)
+		return r;
+	r = chr_open(c->serial, vm->loop, on_quit, m, &m->serial, err);
+	if (r < 0)
+		return r;
+	r = pc_add_devices(&m->pc, m->serial, err);
+	if (r < 0)
+		return r;
+	return add_optional_devices(m, err);
+}
+
+int machine_new(const struct machine_config *config, struct machine **ret_machine, struct err *err)
+{
+	struct machine *m = aligned_alloc(ALIGNMENT, ALIGN_UP(sizeof(*m), (size_t)ALIGNMENT));
+	int r;
+
+	if (!m)
+		return err_set(err, -ENOMEM, "no memory for the machine");
+	memset(m, 0, sizeof(*m));
+	m->vm.ram.fd = -1;
+	m->config = *config;
+	r = check_config(&m->config, err);
+	if (r == 0)
+		r = build(m, err);
+	if (r < 0) {
+		machine_free(m);
+		return r;
+	}
+	*ret_machine = m;
+	return 0;
+}
+
+/* ---- running ---- */
+
+static int start(struct machine *m, struct err *err)
+{
+	struct vm *vm = &m->vm;
+	s64 offset;
+
+	clock_resume(vm);
+	offset = (s64)(0 - vcpu_rdtsc());
+	m->boot_state.tsc_offset = (u64)offset;
+	m->ap_state.tsc_offset = (u64)offset;
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vm->vcpu[i]->tsc_offset = offset;
+	pc_tsc_changed(&m->pc);
+	/* The first one last: it must not send a start-up IPI to a thread that is not there yet. */
+	for (u32 i = vm->nr_vcpus; i-- > 0;) {
+		int r = vcpu_start(vm->vcpu[i], i ? &m->ap_state : &m->boot_state, err);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void stop(struct machine *m)
+{
+	struct vm *vm = &m->vm;
+
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpu[i] && vm->vcpu[i]->thread_started)
+			vcpu_post(vm->vcpu[i], VCPU_REQ_STOP);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpu[i] && vm->vcpu[i]->thread_started)
+			vcpu_join(vm->vcpu[i]);
+	if (vm->loop)
+		clock_pause(vm);
+}
+
+/* RAM reads zero again and costs the host nothing; the engine forgets code it had found there. */
+static int clear_ram(struct ram *ram, struct err *err)
+{
+	for (u64 page = 0; page < ram->end / RAM_PAGE_SIZE; page++)
+		if (atomic_load_explicit(&ram->code_map[page], memory_order_relaxed))
+			ram_code_written(ram, page * RAM_PAGE_SIZE, RAM_PAGE_SIZE);
+	if (fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)ram->size) < 0)
+		return err_sys(err, -errno, "cannot clear the guest's memory");
+	return 0;
+}
+
+static int reset(struct machine *m, struct err *err)
+{
+	int r;
+
+	log_info("%s: reset", m->vm.name);
+	/* Before the devices, which may post anew. */
+	for (u32 i = 0; i < m->vm.nr_vcpus; i++)
+		atomic_store(&m->vm.vcpu[i]->requests, 0);
+	device_reset_all(&m->vm, RESET_WARM);
+	r = clear_ram(&m->vm.ram, err);
+	if (r < 0)
+		return r;
+	return load(m, err);
+}
+
+static int wait_for_request(struct vm *vm)
+{
+	int request;
+
+	while ((request = atomic_load(&vm->request)) == VM_REQ_NONE)
+		loop_run(vm->loop);
+	return request;
+}
+
+int machine_run(struct machine *m, int *ret_status, struct err *err)
+{
+	struct vm *vm = &m->vm;
+	int r = 0;
+
+	if (m->ran)
+		return err_set(err, -EBUSY, "a machine runs only once");
+	m->ran = true;
+	for (;;) {
+		int request;
+
+		r = start(m, err);
+		if (r < 0)
+			break;
+		request = wait_for_request(vm);
+		stop(m);
+		switch (request) {
+		case VM_REQ_CRASH:
+			fprintf(stderr, "%s\n", vm->crash);
+			*ret_status = MACHINE_CRASHED;
+			return 0;
+		case VM_REQ_EXIT: *ret_status = atomic_load(&vm->exit_status); return 0;
+		case VM_REQ_QUIT: *ret_status = MACHINE_QUIT; return 0;
+		case VM_REQ_RESET:
+			if (!m->config.no_reboot)
+				break;
+			*ret_status = MACHINE_POWEROFF;
+			return 0;
+		default: *ret_status = MACHINE_POWEROFF; return 0;
+		}
+		/* All vCPUs are stopped, so nobody but a signal can ask for something else now; see
+		 * vm_request(). */
+		if (atomic_exchange(&vm->request, VM_REQ_NONE) != VM_REQ_RESET) {
+			*ret_status = MACHINE_QUIT;
+			return 0;
+		}
+		r = reset(m, err);
+		if (r < 0)
+			break;
+	}
+	stop(m);
+	return r;
+}
+
+struct vm *machine_vm(struct machine *m)
+{
+	return &m->vm;
+}
+
+const char *machine_engine_why(const struct machine *m)
+{
+	return m->engine_why;
+}
+
+void machine_free(struct machine *m)
+{
+	struct vm *vm;
+
+	if (!m)
+		return;
+	vm = &m->vm;
+	stop(m);
+	device_free_all(vm);
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		if (!vm->vcpu[i])
+			continue;
+		vm->engine->vcpu_fini(vm->vcpu[i]);
+		free(vm->vcpu[i]);
+	}
+	if (m->engine_made)
+		vm->engine->vm_fini(vm);
+	if (m->serial)
+		m->serial->ops->close(m->serial);
+	ram_fini(&vm->ram);
+	loop_free(vm->loop);
+	if (m->lock_made)
+		pthread_mutex_destroy(&vm->intc_lock);
+	free_images(m);
+	free(m);
+}

@@ -1,0 +1,194 @@
+/* The board: which device sits where, and who is connected to whom.
+ *
+ * It is a PC of the kind that has no chipset of its own character: the devices that every operating system
+ * for the PC knows, at the addresses where it looks for them, a PCI bus with ECAM, and ACPI tables for the
+ * rest. The table of devices below is the only place with addresses and interrupt lines; that the tables
+ * tell the guest the same is checked at compile time.
+ *
+ *	00000000 RAM                     c0000000 PCI memory window
+ *	0009f000 ACPI NVS: the FACS      e0000000 PCI ECAM
+ *	000a0000 nothing, not in the map fec00000 I/O APIC
+ *	000e0000 ROM: ACPI tables        fed00000 HPET
+ *	00100000 RAM, to 3 GiB at most   fee00000 local APICs
+ *	                                100000000 the rest of RAM
+ *
+ * There is RAM behind a0000-dffff too (guest memory is one piece), but the map does not offer it. Ports
+ * without a device, among them the diagnostic port 80H, read all-ones.
+ *
+ * Omitted: firmware (the boot loaders do what is left of its work), VGA, floppy, parallel port, DMA
+ * controller, a second serial port; the tables do not promise them. Main thread only.
+ */
+#include "machine/pc.h"
+
+#include <errno.h>
+
+#include "boot/acpi.h"
+#include "boot/acpi_map.h"
+#include "dev/hpet.h"
+#include "dev/ioapic.h"
+#include "dev/kvmclock.h"
+#include "dev/lapic.h"
+#include "dev/pci.h"
+#include "dev/pm.h"
+#include "vm/device.h"
+#include "vm/vm.h"
+#include "x86/defs.h"
+
+#define FACS_GPA    0x9f000
+#define VGA_GPA     0xa0000 /* end of conventional memory */
+#define TABLES_GPA  0xe0000
+#define TABLES_LEN  0x20000
+#define RTC_CENTURY 0x32
+
+/* One row per device, in order of creation. The interrupt controllers come first; what raises interrupts
+ * follows after they have been connected. */
+struct pc_slot {
+	const char *type;
+	const char *id; /* NULL: the type's name */
+	u64 base;
+	unsigned gsi;
+	bool per_vcpu;
+	bool serial; /* gets the character back end */
+};
+
+static const struct pc_slot controllers[] = {
+	{ "pic", NULL, 0x20, 0, false, false },
+	{ "ioapic", NULL, IOAPIC_BASE, 0, false, false },
+	{ "lapic", NULL, LAPIC_BASE, 0, true, false },
+};
+
+static const struct pc_slot devices[] = {
+	{ "kvmclock", NULL, 0, 0, false, false },
+	{ "pit", NULL, 0x40, INTC_ISA_TIMER, false, false },
+	{ "rtc", NULL, 0x70, INTC_ISA_RTC, false, false },
+	{ "ps2", NULL, 0x60, 1, false, false },
+	{ "serial", "com1", MAP_COM1_PORT, MAP_COM1_IRQ, false, true },
+	{ "hpet", NULL, HPET_BASE, 0, false, false },
+	{ "pm", NULL, PM_BASE, PM_SCI_GSI, false, false },
+	{ "pci", NULL, 0, 0, false, false },
+};
+
+/* What dsdt.asl says must be what the devices do. */
+_Static_assert(MAP_SCI_IRQ == PM_SCI_GSI, "SCI");
+_Static_assert(MAP_PM_PORT == PM_BASE && MAP_PM_LEN == PM_SIZE, "PM ports");
+_Static_assert(MAP_S5_TYPE == PM_SLP_TYP_S5, "S5");
+_Static_assert(MAP_PCI_CONFIG == PCI_CONFIG_PORT, "PCI configuration ports");
+_Static_assert(MAP_PCI_IO == PCI_IO_BASE && MAP_PCI_IO_LEN == PCI_IO_SIZE, "PCI ports");
+_Static_assert(MAP_PCI_IO_LAST == PCI_IO_BASE + PCI_IO_SIZE - 1, "PCI ports");
+_Static_assert(MAP_PCI_MEM == PCI_MMIO_BASE && MAP_PCI_MEM_LEN == PCI_MMIO_SIZE, "PCI memory");
+_Static_assert(MAP_PCI_MEM_LAST == PCI_MMIO_BASE + PCI_MMIO_SIZE - 1, "PCI memory");
+_Static_assert(MAP_ECAM == PCI_ECAM_BASE && MAP_ECAM_LEN == PCI_ECAM_SIZE, "ECAM");
+_Static_assert(MAP_PCI_GSI == PCI_GSI_BASE && PCI_GSI(1, 3) == PCI_GSI_BASE, "PCI interrupts");
+_Static_assert(MAP_IOAPIC == IOAPIC_BASE && MAP_IOAPIC_LEN == IOAPIC_SIZE, "I/O APIC");
+_Static_assert(MAP_HPET == HPET_BASE && MAP_HPET_LEN == HPET_SIZE, "HPET");
+_Static_assert(MAP_LAPIC == LAPIC_BASE && MAP_LAPIC_LEN == LAPIC_SIZE, "local APIC");
+_Static_assert(RAM_LOW_MAX <= PCI_MMIO_BASE, "RAM below the PCI window");
+
+static void map_add(struct boot_map *map, gpa_t start, gpa_t end, u32 type)
+{
+	if (start < end)
+		map->entry[map->nr++] = (struct boot_map_entry){ start, end - start, type };
+}
+
+int pc_init(struct pc *pc, struct vm *vm, struct err *err)
+{
+	const struct ram *ram = &vm->ram;
+	struct boot_map *map = &pc->map;
+
+	pc->vm = vm;
+	map->nr = 0;
+	if (ram->low_size <= TABLES_GPA + TABLES_LEN)
+		return err_set(err, -EINVAL, "a machine needs more than 1 MiB of memory");
+	map_add(map, 0, FACS_GPA, BOOT_MAP_RAM);
+	map_add(map, FACS_GPA, VGA_GPA, BOOT_MAP_NVS);
+	map_add(map, TABLES_GPA, TABLES_GPA + TABLES_LEN, BOOT_MAP_RESERVED);
+	map_add(map, TABLES_GPA + TABLES_LEN, ram->low_size, BOOT_MAP_RAM);
+	map_add(map, PCI_ECAM_BASE, PCI_ECAM_BASE + PCI_ECAM_SIZE, BOOT_MAP_RESERVED);
+	map_add(map, RAM_HOLE_END, ram->end, BOOT_MAP_RAM);
+	return ram_add_rom(&vm->ram, TABLES_GPA, TABLES_GPA + TABLES_LEN);
+}
+
+int pc_write_tables(struct pc *pc, struct err *err)
+{
+	struct ram *ram = &pc->vm->ram;
+	const struct acpi_board board = {
+		.nr_cpus = pc->vm->nr_vcpus,
+		.lapic = LAPIC_BASE,
+		.ioapic = IOAPIC_BASE,
+		.ioapic_id = IOAPIC_ID,
+		.timer_pin = INTC_TIMER_PIN,
+		.sci_irq = PM_SCI_GSI,
+		.pm_event = PM_EVT_PORT,
+		.pm_control = PM_CNT_PORT,
+		.pm_timer = PM_TMR_PORT,
+		.gpe0 = PM_GPE0_PORT,
+		.gpe0_len = PM_GPE0_LEN,
+		.reset_port = PM_RESET_PORT,
+		.reset_value = PM_RESET_VALUE,
+		.hpet = HPET_BASE,
+		.hpet_id = HPET_ID,
+		.hpet_min_tick = HPET_MIN_TICK,
+		.ecam = PCI_ECAM_BASE,
+		.ecam_last_bus = (u8)(PCI_ECAM_SIZE / MiB - 1),
+		.century = RTC_CENTURY,
+	};
+
+	return acpi_build(&board, ram_ptr(ram, TABLES_GPA, TABLES_LEN), TABLES_GPA, TABLES_LEN,
+			  ram_ptr(ram, FACS_GPA, ACPI_FACS_SIZE), FACS_GPA, &pc->rsdp, err);
+}
+
+static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *serial, struct device **ret_dev,
+		    struct err *err)
+{
+	unsigned n = slot->per_vcpu ? pc->vm->nr_vcpus : 1;
+	int r = 0;
+
+	for (unsigned i = 0; i < n && r == 0; i++) {
+		const struct device_conf conf = {
+			.id = slot->id,
+			.base = slot->base,
+			.gsi = slot->gsi,
+			.index = i,
+			.chr = slot->serial ? serial : NULL,
+		};
+
+		r = device_new(pc->vm, slot->type, &conf, ret_dev, err);
+	}
+	return r;
+}
+
+int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err)
+{
+	struct device *dev;
+	int r;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(controllers); i++) {
+		r = add_slot(pc, &controllers[i], serial, &dev, err);
+		if (r < 0)
+			return r;
+	}
+	intc_init(&pc->intc, pc->vm, device_find(pc->vm, "pic"), device_find(pc->vm, "ioapic"));
+	for (unsigned i = 0; i < ARRAY_SIZE(devices); i++) {
+		r = add_slot(pc, &devices[i], serial, &dev, err);
+		if (r < 0)
+			return r;
+	}
+	pc->kvmclock = device_find(pc->vm, "kvmclock");
+	return 0;
+}
+
+void pc_set_memory_types(const struct pc *pc, struct x86_state *s)
+{
+	u64 phys_mask = BIT(pc->vm->cpuid.maxphyaddr) - 1;
+
+	/* Everything write-back but the gigabyte of devices below 4 GiB [SDM3 11.11.2]. */
+	s->mtrr_def_type = BIT(11) | 6;
+	s->mtrr_base[0] = RAM_LOW_MAX | 0;
+	s->mtrr_mask[0] = (phys_mask & ~(GiB - 1)) | BIT(11);
+}
+
+void pc_tsc_changed(struct pc *pc)
+{
+	if (pc->kvmclock)
+		kvmclock_refresh(pc->kvmclock);
+}

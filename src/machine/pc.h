@@ -1,0 +1,37 @@
+/* The board: a PC's devices, its memory map, and what its firmware would have left behind. */
+#pragma once
+
+#include "base/err.h"
+#include "base/types.h"
+#include "boot/boot.h"
+#include "dev/intc.h"
+#include "x86/regs.h"
+
+struct chr;
+struct vm;
+
+/* The caller's memory, for as long as the VM. */
+struct pc {
+	struct vm *vm;
+	struct intc intc;
+	struct boot_map map;
+	u32 rsdp;
+	struct device *kvmclock;
+};
+
+/* All for the main thread, no vCPU running. */
+
+/* vm->ram exists: marks ROM, makes the memory map. */
+int pc_init(struct pc *pc, struct vm *vm, struct err *err);
+
+/* Writes the ACPI tables; after pc_init(), and again whenever RAM was cleared. */
+int pc_write_tables(struct pc *pc, struct err *err);
+
+/* vm->vcpu[] exist: creates and connects all devices; vm frees them. serial may be NULL. */
+int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err);
+
+/* The registers that firmware sets on every processor and no boot protocol mentions: memory types. */
+void pc_set_memory_types(const struct pc *pc, struct x86_state *state);
+
+/* The vCPUs' TSC offsets have changed. */
+void pc_tsc_changed(struct pc *pc);
