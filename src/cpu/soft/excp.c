@@ -330,9 +330,7 @@ static __attribute__((noinline)) bool deliver(struct soft_cpu *c, enum excp_kind
 	bool first_has_error = c->exc.has_error;
 
 	for (;;) {
-		if (kind == EXCP_INTR)
-			soft_account(c, EXIT_EXTINT, c->exc.vector, 0);
-		else
+		if (kind != EXCP_INTR) /* which the loop has booked */
 			soft_account(c, EXIT_EXCEPTION, c->exc.vector, 0);
 		c->rip = c->exc.rip;
 		c->delivering = kind == EXCP_FAULT && c->exc.vector == EXC_DF ? DELIVERING_DF : (s16)c->exc.vector;
@@ -435,11 +433,11 @@ u64 excp_io_breakpoint(struct soft_cpu *c, u16 port, unsigned len)
 
 void excp_debug_changed(struct soft_cpu *c)
 {
-	bool code = false;
+	bool armed = false; /* data breakpoints too: their trap comes right after the instruction */
 
 	for (unsigned n = 0; n < 4; n++)
-		code |= enabled(c, n) && type_of(c, n) == 0;
-	if (code)
+		armed |= enabled(c, n);
+	if (armed)
 		c->attention |= ATT_BREAK;
 	else
 		c->attention &= ~(u32)ATT_BREAK;
