@@ -200,12 +200,6 @@ static const struct row group_prefetch[8] = {
 	[3] = { .flags = V, .one = int_nop }, [4] = { .flags = V, .one = int_nop }, [5] = { .flags = V, .one = int_nop },
 	[6] = { .flags = V, .one = int_nop }, [7] = { .flags = V, .one = int_nop },
 };
-static const struct row group_0f0d[8] = {
-	[0] = { .flags = V | R_MEM, .one = int_nop }, [1] = { .flags = V | R_MEM, .one = int_nop },
-	[2] = { .flags = V | R_MEM, .one = int_nop }, [3] = { .flags = V | R_MEM, .one = int_nop },
-	[4] = { .flags = V | R_MEM, .one = int_nop }, [5] = { .flags = V | R_MEM, .one = int_nop },
-	[6] = { .flags = V | R_MEM, .one = int_nop }, [7] = { .flags = V | R_MEM, .one = int_nop },
-};
 
 /* 0F 01 with a register: by the whole ModRM byte. */
 struct modrm_row {
@@ -213,12 +207,12 @@ struct modrm_row {
 	struct row row;
 };
 static const struct modrm_row rows_0f01_reg[] = {
-	{ 0xc1, { .flags = V, .one = op_vmcall } },
+	{ 0xc1, { .flags = V | R_NP, .one = op_vmcall } },
 	{ 0xca, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_SMAP, .one = op_clac } },
 	{ 0xcb, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_SMAP, .one = op_stac } },
 	{ 0xd0, { .flags = V | R_NP, .feature = X86_FEATURE_XSAVE, .one = op_xgetbv } },
 	{ 0xd1, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_XSAVE, .one = op_xsetbv } },
-	{ 0xd9, { .flags = V, .one = op_vmcall } },
+	{ 0xd9, { .flags = V | R_NP, .one = op_vmcall } },
 	{ 0xf8, { .flags = V | R_ONLY64, .one = op_swapgs } },
 	{ 0xf9, { .flags = V, .feature = X86_FEATURE_RDTSCP, .one = op_rdtscp } },
 };
@@ -381,7 +375,7 @@ static const struct row row_pause = { .flags = R_VALID | R_ENDS, .one = int_paus
 static const struct row row_invpcid = { .flags = V | R_MEM | R_ENDS, .feature = X86_FEATURE_INVPCID, .one = op_invpcid };
 static const struct row row_cmpxchg16b = { .flags = V | R_MEM | R_LOCK, .feature = X86_FEATURE_CX16, .one = op_cmpxchg16b };
 static const struct row row_rdpid = { .flags = V | R_REG, .feature = X86_FEATURE_RDPID, .one = op_rdpid };
-static const struct row row_ud = { .flags = V, .one = op_ud };
+static const struct row row_ud = { .flags = 0 };
 
 #define CC16(op, ...) CC8(op, 0, __VA_ARGS__), CC8(op, 8, __VA_ARGS__)
 #define CC8(op, b, ...)                                                                            \
@@ -401,7 +395,7 @@ static const struct row map1[256] = {
 	[0x08] = { .flags = R_VALID, .one = op_invd },
 	[0x09] = { .flags = R_VALID, .one = op_wbinvd },
 	[0x0b] = { .flags = R_VALID | R_ENDS, .one = op_ud },
-	[0x0d] = { .flags = V, .group = group_0f0d },
+	[0x0d] = { .flags = V, .group = group_prefetch },
 	[0x18] = { .flags = V, .group = group_prefetch }, [0x19] = { .flags = V, .group = group_prefetch },
 	[0x1a] = { .flags = V, .group = group_prefetch }, [0x1b] = { .flags = V, .group = group_prefetch },
 	[0x1c] = { .flags = V, .group = group_prefetch }, [0x1d] = { .flags = V, .group = group_prefetch },
@@ -624,7 +618,7 @@ static const struct row *special_row(const struct insn *i, unsigned mode, const 
 				return NULL;
 			break;
 		}
-	} else if (i->map == 2 && i->opcode == 0x82 && i->pfx & PFX_66) {
+	} else if (i->map == 2 && i->opcode == 0x82 && (i->pfx & (PFX_66 | PFX_F2 | PFX_F3)) == PFX_66) {
 		return &row_invpcid;
 	}
 	*ret_done = false;

@@ -1,0 +1,315 @@
+/* The decoder against Zydis, on random and on enumerated bytes in all three modes: what both accept has the same length;
+ * what only one accepts must be among the exceptions below, each with its reason.
+ *
+ *   test_decode [SEED [COUNT]]       COUNT random cases per mode
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include <Zydis/Zydis.h>
+
+#include "cpu/soft/decode.h"
+#include "cpu/soft/thunk.h"
+#include "x86/cpuid.h"
+
+static u64 seed = 1, count = 2000000;
+
+static u64 next_random(void)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return seed * 0x2545f4914f6cdd1dull;
+}
+
+/* All features on: the table decides. */
+static const u64 features[4] = { ~0ull, ~0ull, ~0ull, ~0ull };
+
+struct oracle {
+	bool valid;
+	ZydisDecodedInstruction insn;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+static void ask_zydis(struct oracle *o, const u8 *bytes, unsigned len, unsigned mode)
+{
+	static ZydisDecoder decoders[3];
+	static bool ready;
+
+	if (!ready) {
+		ZydisDecoderInit(&decoders[MODE_16], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+		ZydisDecoderInit(&decoders[MODE_32], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+		ZydisDecoderInit(&decoders[MODE_64], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+		for (unsigned m = 0; m < 3; m++) {
+			/* What a processor without these extensions sees. */
+			ZydisDecoderEnableMode(&decoders[m], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+			ZydisDecoderEnableMode(&decoders[m], ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+			ZydisDecoderEnableMode(&decoders[m], ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+			ZydisDecoderEnableMode(&decoders[m], ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
+			ZydisDecoderEnableMode(&decoders[m], ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
+		}
+		ready = true;
+	}
+	o->valid = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[mode], bytes, len, &o->insn, o->ops));
+}
+
+/* Instructions of extensions that bothy does not offer: #UD here, an instruction to Zydis. */
+static bool not_offered(const ZydisDecodedInstruction *z)
+{
+	switch (z->encoding) {
+	case ZYDIS_INSTRUCTION_ENCODING_3DNOW:
+	case ZYDIS_INSTRUCTION_ENCODING_XOP:
+	case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+	case ZYDIS_INSTRUCTION_ENCODING_MVEX:
+		return true;
+	default:
+		break;
+	}
+	switch (z->meta.category) {
+	case ZYDIS_CATEGORY_VTX:
+	case ZYDIS_CATEGORY_SMAP: /* CLAC and STAC with prefixes */
+	case ZYDIS_CATEGORY_SGX:
+	case ZYDIS_CATEGORY_MPX:
+	case ZYDIS_CATEGORY_CET:
+	case ZYDIS_CATEGORY_PKU:
+	case ZYDIS_CATEGORY_KEYLOCKER:
+	case ZYDIS_CATEGORY_KEYLOCKER_WIDE:
+	case ZYDIS_CATEGORY_UINTR:
+	case ZYDIS_CATEGORY_WAITPKG:
+	case ZYDIS_CATEGORY_ENQCMD:
+	case ZYDIS_CATEGORY_MOVDIR:
+	case ZYDIS_CATEGORY_SERIALIZE:
+	case ZYDIS_CATEGORY_TSX_LDTRK:
+	case ZYDIS_CATEGORY_AMX_TILE:
+	case ZYDIS_CATEGORY_PCONFIG:
+	case ZYDIS_CATEGORY_CLZERO:
+	case ZYDIS_CATEGORY_FMA4:
+	case ZYDIS_CATEGORY_XOP:
+	case ZYDIS_CATEGORY_TBM:
+	case ZYDIS_CATEGORY_PADLOCK:
+	case ZYDIS_CATEGORY_KMASK:
+	case ZYDIS_CATEGORY_HRESET:
+	case ZYDIS_CATEGORY_AVX512:
+		return true;
+	default:
+		break;
+	}
+	/* AVX-512's mask registers and TDX's calls. */
+	if (!strncmp(ZydisMnemonicGetString(z->mnemonic), "seam", 4) ||
+	    (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && ZydisMnemonicGetString(z->mnemonic)[0] == 'k'))
+		return true;
+	switch (z->meta.isa_ext) {
+	case ZYDIS_ISA_EXT_KNC:
+	case ZYDIS_ISA_EXT_KNCE:
+	case ZYDIS_ISA_EXT_KNCV:
+		return true;
+	default:
+		break;
+	}
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_PTWRITE: case ZYDIS_MNEMONIC_TDCALL:
+	case ZYDIS_MNEMONIC_MONITOR: case ZYDIS_MNEMONIC_MWAIT: case ZYDIS_MNEMONIC_MONITORX: case ZYDIS_MNEMONIC_MWAITX:
+	case ZYDIS_MNEMONIC_XBEGIN: case ZYDIS_MNEMONIC_XEND: case ZYDIS_MNEMONIC_XABORT: case ZYDIS_MNEMONIC_XTEST:
+	case ZYDIS_MNEMONIC_EXTRQ: case ZYDIS_MNEMONIC_INSERTQ: case ZYDIS_MNEMONIC_MOVNTSD: case ZYDIS_MNEMONIC_MOVNTSS:
+	case ZYDIS_MNEMONIC_GETSEC: case ZYDIS_MNEMONIC_RSM: case ZYDIS_MNEMONIC_FEMMS: case ZYDIS_MNEMONIC_RDPRU:
+	case ZYDIS_MNEMONIC_PSMASH: case ZYDIS_MNEMONIC_PVALIDATE: case ZYDIS_MNEMONIC_RMPADJUST:
+	case ZYDIS_MNEMONIC_RMPUPDATE: case ZYDIS_MNEMONIC_INVLPGB: case ZYDIS_MNEMONIC_TLBSYNC:
+	case ZYDIS_MNEMONIC_MCOMMIT: case ZYDIS_MNEMONIC_VMRUN: case ZYDIS_MNEMONIC_VMLOAD: case ZYDIS_MNEMONIC_VMSAVE:
+	case ZYDIS_MNEMONIC_STGI: case ZYDIS_MNEMONIC_CLGI: case ZYDIS_MNEMONIC_SKINIT: case ZYDIS_MNEMONIC_INVLPGA:
+	case ZYDIS_MNEMONIC_LLWPCB: case ZYDIS_MNEMONIC_SLWPCB: case ZYDIS_MNEMONIC_VMMCALL:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Lengths or validity that processors and Zydis see differently. */
+static bool known_difference(const struct oracle *o, const struct insn *i, enum decode_result result, unsigned mode,
+			     const u8 *bytes)
+{
+	if (o->valid) {
+		const ZydisDecodedInstruction *z = &o->insn;
+
+		/* Near branches with 66H in 64-bit mode: Intel ignores the prefix, and so does bothy; Zydis follows
+		 * Intel too, so only the operand size of others differs. */
+		if (not_offered(z))
+			return result == DECODE_UD;
+		/* bothy faults when CR0.PE = 0 is known, at execution. */
+		(void)bytes;
+		return false;
+	}
+	/* Zydis refuses an illegal register or operand that the handler refuses when it runs: control and debug registers that
+	 * do not exist, MOV to CS, segment registers 6 and 7, LOCK where the handler says so. */
+	if (result == DECODE_OK && i->map == 1 && i->opcode >= 0x20 && i->opcode <= 0x23)
+		return true;
+	if (result == DECODE_OK && i->map == 0 && (i->opcode == 0x8e || i->opcode == 0x8c))
+		return true;
+	/* VEX forms that the host itself refuses with SIGILL in the thunk: reserved vvvv, L and W. */
+	if (result == DECODE_OK && i->thunk)
+		return true;
+	(void)mode;
+	return false;
+}
+
+struct tally {
+	u64 both, same_ud, excused, wrong;
+};
+
+static void compare(const u8 *bytes, unsigned mode, struct tally *t)
+{
+	static const char *const results[] = { "accepts", "wants more", "refuses (#UD)", "refuses (#GP)" };
+	struct decode_info info;
+	struct oracle o;
+	struct insn i;
+	enum decode_result result = decode_insn(bytes, 15, mode, features, &i, &info);
+
+	ask_zydis(&o, bytes, 15, mode);
+	if (o.valid && result == DECODE_OK && o.insn.length == i.len) {
+		t->both++;
+		return;
+	}
+	if (!o.valid && result != DECODE_OK) {
+		t->same_ud++;
+		return;
+	}
+	if (known_difference(&o, &i, result, mode, bytes)) {
+		t->excused++;
+		return;
+	}
+	if (t->wrong++ >= 20)
+		return;
+	print_message("mode %d: bytes", mode == MODE_64 ? 64 : mode == MODE_32 ? 32 : 16);
+	for (unsigned k = 0; k < 15; k++)
+		print_message(" %02x", bytes[k]);
+	print_message("\n  bothy %s, length %u; Zydis: ", results[result], i.len);
+	if (o.valid)
+		print_message("%s, length %u\n", ZydisMnemonicGetString(o.insn.mnemonic), o.insn.length);
+	else
+		print_message("not an instruction\n");
+}
+
+static void finish(const struct tally *t)
+{
+	print_message("same length %llu, both refuse %llu, explained %llu, different %llu\n", (unsigned long long)t->both,
+		      (unsigned long long)t->same_ud, (unsigned long long)t->excused, (unsigned long long)t->wrong);
+	assert_int_equal(t->wrong, 0);
+}
+
+/* Random bytes, biased to prefixes and the 0F maps. */
+static void random_bytes(u8 *bytes)
+{
+	static const u8 prefixes[] = { 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e, 0x36, 0x64, 0x65, 0x48, 0x41, 0x4f, 0x40 };
+	unsigned n = 0;
+
+	while (n < 4 && next_random() % 3 == 0)
+		bytes[n++] = prefixes[next_random() % ARRAY_SIZE(prefixes)];
+	switch (next_random() % 6) {
+	case 0: bytes[n++] = 0x0f; break;
+	case 1: bytes[n++] = 0x0f; bytes[n++] = next_random() & 1 ? 0x38 : 0x3a; break;
+	case 2: bytes[n++] = next_random() & 1 ? 0xc4 : 0xc5; break;
+	}
+	while (n < 15)
+		bytes[n++] = (u8)next_random();
+}
+
+static void random_lengths(void **state)
+{
+	struct tally t = { 0 };
+
+	print_message("seed %llu, %llu cases per mode\n", (unsigned long long)seed, (unsigned long long)count);
+	for (unsigned mode = MODE_16; mode <= MODE_64; mode++)
+		for (u64 n = 0; n < count; n++) {
+			u8 bytes[16];
+
+			random_bytes(bytes);
+			compare(bytes, mode, &t);
+		}
+	finish(&t);
+	assert_true(t.both > count);
+}
+
+/* Every opcode of the four maps, with every ModRM, under no and each mandatory prefix. */
+static void enumerated(void **state)
+{
+	static const u8 prefix[4] = { 0, 0x66, 0xf3, 0xf2 };
+	struct tally t = { 0 };
+
+	for (unsigned mode = MODE_16; mode <= MODE_64; mode++)
+		for (unsigned map = 0; map < 4; map++)
+			for (unsigned p = 0; p < 4; p++)
+				for (unsigned op = 0; op < 256; op++)
+					for (unsigned modrm = 0; modrm < 256; modrm++) {
+						u8 bytes[16] = { 0 };
+						unsigned n = 0;
+
+						if (prefix[p])
+							bytes[n++] = prefix[p];
+						if (map)
+							bytes[n++] = 0x0f;
+						if (map > 1)
+							bytes[n++] = map == 2 ? 0x38 : 0x3a;
+						bytes[n++] = (u8)op;
+						bytes[n++] = (u8)modrm;
+						for (; n < 15; n++)
+							bytes[n] = (u8)(n * 0x11);
+						compare(bytes, mode, &t);
+					}
+	finish(&t);
+}
+
+/* Bytes that end early are asked for more, never read beyond. */
+static void prefixes_of_instructions(void **state)
+{
+	for (unsigned mode = MODE_16; mode <= MODE_64; mode++)
+		for (unsigned n = 0; n < 200000; n++) {
+			struct decode_info info;
+			struct insn whole, part;
+			u8 bytes[16];
+
+			random_bytes(bytes);
+			if (decode_insn(bytes, 15, mode, features, &whole, &info) != DECODE_OK)
+				continue;
+			for (unsigned len = 0; len < whole.len; len++) {
+				u8 *exact = malloc(len ? len : 1); /* so that the sanitizer sees a read beyond */
+
+				memcpy(exact, bytes, len);
+				assert_int_equal(decode_insn(exact, len, mode, features, &part, &info), DECODE_MORE);
+				free(exact);
+			}
+		}
+}
+
+static void too_long(void **state)
+{
+	struct decode_info info;
+	struct insn i;
+	u8 bytes[16];
+
+	memset(bytes, 0x66, sizeof(bytes));
+	assert_int_equal(decode_insn(bytes, 15, MODE_64, features, &i, &info), DECODE_GP);
+	bytes[14] = 0x90;
+	assert_int_equal(decode_insn(bytes, 15, MODE_64, features, &i, &info), DECODE_OK);
+	assert_int_equal(i.len, 15);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(enumerated),
+		cmocka_unit_test(random_lengths),
+		cmocka_unit_test(prefixes_of_instructions),
+		cmocka_unit_test(too_long),
+	};
+
+	if (argc > 1)
+		seed = strtoull(argv[1], NULL, 0) | 1;
+	if (argc > 2)
+		count = strtoull(argv[2], NULL, 0);
+	return cmocka_run_group_tests_name("decode", tests, NULL, NULL);
+}
