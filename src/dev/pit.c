@@ -85,8 +85,8 @@ struct pit {
 	u64 start[3];      /* tick at which the counting element held n */
 	u64 elapsed[3];
 	u8 port61;
-	u64 edge;         /* tick of the next rising edge of channel 0, or PIT_NEVER */
-	u64 last_edge_ns; /* guest time of the last one that was delivered */
+	u64 edge;        /* tick of the next rising edge of channel 0, or PIT_NEVER */
+	u64 quiet_until; /* guest time before which none is delivered */
 };
 
 static u64 tick_of(u64 ns)
@@ -246,15 +246,15 @@ static void plan(struct pit *pit, u64 now)
 	if (pit->edge == PIT_NEVER)
 		clock_timer_cancel(pit->timer);
 	else
-		clock_timer_arm(pit->timer, MAX(ns_of(pit->edge), pit->last_edge_ns + PIT_MIN_EDGE_NS));
+		clock_timer_arm(pit->timer, MAX(ns_of(pit->edge), pit->quiet_until));
 }
 
 /* Delivers the edge that is due, if any. */
 static void deliver(struct pit *pit, u64 ns)
 {
-	if (tick_of(ns) < pit->edge || ns < pit->last_edge_ns + PIT_MIN_EDGE_NS)
+	if (tick_of(ns) < pit->edge || ns < pit->quiet_until)
 		return;
-	pit->last_edge_ns = ns;
+	pit->quiet_until = ns + PIT_MIN_EDGE_NS;
 	drive(pit, false);
 	drive(pit, true);
 	plan(pit, tick_of(ns));
@@ -503,7 +503,7 @@ static void pit_reset(struct device *dev, enum reset_kind kind)
 	}
 	pit->port61 = 0;
 	pit->edge = PIT_NEVER;
-	pit->last_edge_ns = 0;
+	pit->quiet_until = 0;
 	clock_timer_cancel(pit->timer);
 	drive(pit, false);
 }
@@ -524,12 +524,12 @@ static int pit_post_load(struct device *dev, struct err *err)
 		pit->elapsed[c] = MIN(pit->elapsed[c], now);
 	}
 	pit->port61 &= PORT61_KEPT;
-	pit->last_edge_ns = MIN(pit->last_edge_ns, clock_now(dev->vm));
+	pit->quiet_until = MIN(pit->quiet_until, clock_now(dev->vm) + PIT_MIN_EDGE_NS);
 	/* An edge may have been due when the state was saved; none is further off than two periods. */
 	if (pit->edge != PIT_NEVER && pit->edge > now + 2 * PIT_MAX_COUNT)
 		plan(pit, now);
 	if (pit->edge != PIT_NEVER)
-		clock_timer_arm(pit->timer, ns_of(pit->edge));
+		clock_timer_arm(pit->timer, MAX(ns_of(pit->edge), pit->quiet_until));
 	irq_set(dev->vm, pit->gsi, pit->line);
 	return 0;
 }
@@ -565,7 +565,7 @@ static const struct state_field pit_state[] = {
 	STATE_U64S(pit, elapsed),
 	STATE_U8(pit, port61),
 	STATE_U64(pit, edge),
-	STATE_U64(pit, last_edge_ns),
+	STATE_U64(pit, quiet_until),
 	STATE_END,
 };
 
