@@ -6,6 +6,10 @@
  * is the host's own at that moment (fpu_load()). Handlers: op_native (below) is the generic one for all rows
  * without a handler of their own. A fault inside (SIGFPE, SIGSEGV, SIGILL at a thunk's address) becomes the guest's #DE/#MF/#XM,
  * #GP(0) or #UD.
+ *
+ * Life of a native instruction: decode_insn() -> native_bind() leaves the row in i->thunk; whoever builds the
+ * block calls thunk_attach(), which puts the code there. When that fails the arena is full: drop all
+ * blocks of this CPU, thunk_reset(), begin again.
  */
 #pragma once
 
@@ -13,14 +17,45 @@
 
 typedef void (*thunk_fn)(u64 *gpr, void *mem, u16 *fl);
 
-/* Code for i under row; NULL when the arena is full (caller flushes all code and retries). The arena is per VM-wide
- * engine, mapped twice (write view, execute view), capped; equal instructions share a thunk. */
-thunk_fn thunk_get(const struct insn *i, const struct native_row *row);
+/* Each vCPU thread has an arena of its own, so that nothing is locked and a reset concerns nobody else. It is mapped
+ * twice, to be written and to be executed. Equal instructions share a thunk. */
+#define THUNK_CODE_SIZE (1 * MiB)
+#define THUNK_SLOTS     (1u << 14)
+#define THUNK_MAX_NR    (THUNK_SLOTS / 4 * 3)
 
-/* Host code, once per process: arena and signal handlers. The sentence says when executable memory is refused. */
+struct thunk_slot {
+	u64 key[2]; /* the instruction as it is executed */
+	u32 off;    /* of its thunk, 0: free */
+	u32 flags;  /* of its row */
+};
+
+struct thunk_arena {
+	u8 *rw;        /* THUNK_CODE_SIZE bytes, to write; NULL: this thread has none */
+	const u8 *rx;  /* the same memory, to execute */
+	struct thunk_slot *slots; /* [THUNK_SLOTS], all free at first */
+	u32 used, nr;
+};
+
+extern _Thread_local struct thunk_arena thunk_arena;
+
+/* Code for i under row (which has no handler of its own); NULL when the arena is full. */
+thunk_fn thunk_get(const struct insn *i, const struct native_row *row);
+/* After decoding: if native_bind() left a row in i->thunk, puts the code there. False: the arena is full. */
+bool thunk_attach(struct insn *i);
+/* Forgets all thunks of this thread. No block of this CPU may hold one any more. */
+void thunk_reset(void);
+/* Only general registers: needs no vector or x87 state. */
+bool thunk_is_int(const struct insn *i, const struct native_row *row);
+
+/* Host code, once per process (again: nothing): arenas, signal handlers, what the host's FPU can do. The
+ * sentence says when executable memory is refused. */
 int thunk_init(struct err *err);
-/* Per vCPU thread: alternate signal stack, which cpu this thread runs. */
+/* Per vCPU thread: its arena, alternate signal stack, which cpu this thread runs (again: only that). */
 void thunk_thread_init(struct soft_cpu *c);
+/* Before the thread ends. */
+void thunk_thread_fini(void);
+/* Where the signal handler goes on. */
+_Noreturn void thunk_recover(struct soft_cpu *c, const struct insn *i, unsigned vector);
 
 /* Generic handlers. aux holds NR_LOAD | NR_STORE bits (low byte of the row's flags) */
 void op_native_reg(struct soft_cpu *c, const struct insn *i); /* integer, no memory: no FPU state needed */
@@ -28,5 +63,6 @@ void op_native_mem(struct soft_cpu *c, const struct insn *i); /* integer with me
 void op_native_simd(struct soft_cpu *c, const struct insn *i); /* SSE/AVX, either form: checks CR0/CR4/XCR0, loads the state */
 void op_native_mmx(struct soft_cpu *c, const struct insn *i);
 void op_native_x87(struct soft_cpu *c, const struct insn *i);
-/* Sets i->fn, i->msz, i->aux for a row. */
+/* Sets i->fn, i->msz, i->aux for a row, and i->thunk = row when it needs code. Needs i->osz: for VEX 8 only with VEX.W in
+ * 64-bit mode. */
 void native_bind(struct insn *i, const struct native_row *row);

@@ -1,0 +1,72 @@
+/* Vector and x87 state of the software engine: where it is, and which classes of instructions fault at once. */
+#pragma once
+
+#include "cpu/soft/soft.h"
+
+/* Why a class is off: bits of cpu->simd_off. */
+enum fpu_off {
+	FPU_OFF_EM = 1 << 0,    /* CR0.EM */
+	FPU_OFF_TS = 1 << 1,    /* CR0.TS */
+	FPU_OFF_WAIT = 1 << 2,  /* CR0.TS and CR0.MP: FWAIT */
+	FPU_OFF_FXSR = 1 << 3,  /* CR4.OSFXSR = 0 */
+	FPU_OFF_XSAVE = 1 << 4, /* CR4.OSXSAVE = 0 */
+	FPU_OFF_AVX = 1 << 5,   /* VEX vector instructions: OSXSAVE, XCR0, mode */
+	FPU_OFF_VEX = 1 << 6,   /* VEX at all: real-address or virtual-8086 mode */
+};
+/* Per class: which bits matter. */
+#define FPU_CLASS_X87 (FPU_OFF_EM | FPU_OFF_TS)
+#define FPU_CLASS_MMX (FPU_OFF_EM | FPU_OFF_TS)
+#define FPU_CLASS_SSE (FPU_OFF_EM | FPU_OFF_TS | FPU_OFF_FXSR)
+#define FPU_CLASS_AVX (FPU_OFF_AVX | FPU_OFF_TS)
+
+/* Offsets in the XSAVE image [SDM1 10.5.1, 13.4]. */
+enum {
+	FPU_FCW = 0, FPU_FSW = 2, FPU_FTW = 4, FPU_FOP = 6, FPU_FIP = 8, FPU_FDP = 16, FPU_MXCSR = 24,
+	FPU_MXCSR_MASK = 28, FPU_ST = 32, FPU_XMM = 160, FPU_XMM_END = 416, FPU_LEGACY_SIZE = 512,
+	FPU_XSTATE_BV = 512, FPU_XCOMP_BV = 520, FPU_HDR_END = 576, FPU_YMMH = X86_XSAVE_AVX_OFFSET,
+};
+
+#define FPU_FSW_ES  BIT(7)
+#define FPU_FSW_B   BIT(15)
+#define FPU_FCW_INIT   0x37f
+#define FPU_MXCSR_INIT 0x1f80u
+
+/* Host code, once: what the host can save. */
+void fpu_init(void);
+/* Recomputes c->simd_off from CR0, CR4, XCR0 and the mode. soft_mode_changed() calls it. */
+void fpu_mode_changed(struct soft_cpu *c);
+/* The image c->xsave came from outside (reset, set_state): reserved bits are dropped, components in their initial
+ * state are written out, so that from here on all bytes are always valid and XSTATE_BV is just XINUSE. */
+void fpu_image_loaded(struct soft_cpu *c);
+
+/* Raises what the class's bits say: #UD or #NM. */
+_Noreturn void fpu_raise_off(struct soft_cpu *c, const struct insn *i, unsigned class_bits, bool x87);
+
+static inline void fpu_check(struct soft_cpu *c, const struct insn *i, unsigned class_bits)
+{
+	if (unlikely(c->simd_off & class_bits))
+		fpu_raise_off(c, i, class_bits, false);
+}
+
+static inline void fpu_check_x87(struct soft_cpu *c, const struct insn *i)
+{
+	if (unlikely(c->simd_off & FPU_CLASS_X87))
+		fpu_raise_off(c, i, FPU_CLASS_X87, true);
+}
+
+/* MXCSR bits that exist; the others are #GP. */
+u32 fpu_mxcsr_mask(void);
+
+/* ops_x87.c: environment and whole state in C; x87_row() names them. */
+void op_x87_init(struct soft_cpu *c, const struct insn *i); /* FNINIT */
+void op_x87_ldenv(struct soft_cpu *c, const struct insn *i);
+void op_x87_stenv(struct soft_cpu *c, const struct insn *i);
+void op_x87_save(struct soft_cpu *c, const struct insn *i);
+void op_x87_rstor(struct soft_cpu *c, const struct insn *i);
+
+/* ops_simd.c: element by element; simd_row() names them. */
+void op_simd_gather(struct soft_cpu *c, const struct insn *i);
+void op_simd_vmaskmov_load(struct soft_cpu *c, const struct insn *i);
+void op_simd_vmaskmov_store(struct soft_cpu *c, const struct insn *i);
+void op_simd_maskmovdqu(struct soft_cpu *c, const struct insn *i);
+void op_simd_maskmovq(struct soft_cpu *c, const struct insn *i);

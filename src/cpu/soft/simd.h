@@ -1,0 +1,7 @@
+/* What simd_table.c knows besides the rows. */
+#pragma once
+
+#include "cpu/soft/decode.h"
+
+/* The memory operand must be aligned to its size, else #GP(0) [SDM2 2.4]. i->msz is set. */
+bool simd_aligned(const struct insn *i);

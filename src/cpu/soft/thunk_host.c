@@ -1,0 +1,206 @@
+/* Thunks, the host's part: executable memory, and the signals of instructions that fault.
+ *
+ * One memfd for the process, mapped once to be written and once to be executed, never both in one mapping; each vCPU
+ * thread claims a part (sparse: untouched pages cost nothing). The sizes bound what a guest can make of
+ * it.
+ *
+ * SIGFPE, SIGSEGV and SIGILL at an address in that memory are the guest's: the handler makes the interrupted thread
+ * go on in thunk_recover(). The vector and MXCSR state that the kernel saved comes back with the signal's return, so the
+ * guest finds its exception flags as the hardware left them. All other signals go where they went before.
+ *
+ * thunk_init() on the main thread, the rest on each vCPU's own.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "cpu/soft/fpu.h"
+#include "cpu/soft/thunk.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010u
+#endif
+#ifndef AT_MINSIGSTKSZ
+#define AT_MINSIGSTKSZ 51
+#endif
+
+#define NR_ARENAS 64
+_Static_assert(NR_ARENAS == VM_MAX_VCPUS, "one bit per vCPU in claimed");
+#define SLOTS_SIZE (THUNK_SLOTS * sizeof(struct thunk_slot))
+
+static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool initialized;
+static u8 *code_rw;
+static const u8 *code_rx;
+static struct thunk_slot *all_slots;
+static _Atomic u64 claimed;
+
+static _Thread_local struct soft_cpu *this_cpu;
+static _Thread_local int this_arena = -1;
+static _Thread_local stack_t this_stack;
+
+static const int signals[] = { SIGFPE, SIGSEGV, SIGILL };
+static struct sigaction old_action[ARRAY_SIZE(signals)];
+
+/* --- signals ----------------------------------------------------------------------------- */
+/* The guest's vector, or -1: not the guest's doing. */
+static int fault_vector(int sig, const siginfo_t *si, const ucontext_t *uc)
+{
+	long trap = uc->uc_mcontext.gregs[REG_TRAPNO];
+
+	switch (sig) {
+	case SIGFPE: return si->si_code == FPE_INTDIV || trap == EXC_DE ? EXC_DE : trap == EXC_XM ? EXC_XM : EXC_MF;
+	case SIGILL: return EXC_UD;
+	case SIGSEGV: return trap == EXC_GP ? EXC_GP : -1; /* a page fault in here is bothy's own bug */
+	default: return -1;
+	}
+}
+
+static void on_signal(int sig, siginfo_t *si, void *context)
+{
+	ucontext_t *uc = context;
+	greg_t *g = uc->uc_mcontext.gregs;
+	u64 rip = (u64)g[REG_RIP], rx = (u64)(uintptr_t)code_rx;
+	int vector = fault_vector(sig, si, uc);
+
+	if (rip - rx < NR_ARENAS * THUNK_CODE_SIZE && this_cpu && vector >= 0) {
+		g[REG_RDI] = (greg_t)(uintptr_t)this_cpu;
+		g[REG_RSI] = (greg_t)(uintptr_t)this_cpu->native;
+		g[REG_RDX] = vector;
+		/* As if called: RSP is 8 off a multiple of 16. The thunk has no red zone. */
+		g[REG_RSP] = (greg_t)((((u64)g[REG_RSP] - 256) & ~15ull) - 8);
+		g[REG_RIP] = (greg_t)(uintptr_t)thunk_recover;
+		g[REG_EFL] &= ~(greg_t)(FL_DF | FL_AC);
+		return;
+	}
+	for (unsigned k = 0; k < ARRAY_SIZE(signals); k++) {
+		if (signals[k] != sig)
+			continue;
+		if (old_action[k].sa_flags & SA_SIGINFO && old_action[k].sa_sigaction) {
+			old_action[k].sa_sigaction(sig, si, context);
+			return;
+		}
+		/* The default: the instruction faults again and ends the process. */
+		sigaction(sig, &old_action[k], NULL);
+	}
+}
+
+/* --- memory ------------------------------------------------------------------------------ */
+static int map_code(struct err *err)
+{
+	size_t size = NR_ARENAS * THUNK_CODE_SIZE;
+	int fd = memfd_create("bothy-thunks", MFD_CLOEXEC | MFD_EXEC), code;
+	void *rw, *rx;
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("bothy-thunks", MFD_CLOEXEC);
+	if (fd < 0)
+		return err_sys(err, -errno, "cannot make the memory for native instructions");
+	if (ftruncate(fd, (off_t)size) < 0) {
+		code = err_sys(err, -errno, "cannot size the memory for native instructions");
+		close(fd);
+		return code;
+	}
+	rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	rx = rw == MAP_FAILED ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	code = errno;
+	close(fd);
+	if (rx == MAP_FAILED) {
+		if (rw != MAP_FAILED)
+			munmap(rw, size);
+		return err_sys(err, -code, "this host refuses executable memory (memfd), which the software engine "
+					   "needs for vector and x87 instructions");
+	}
+	all_slots = mmap(NULL, NR_ARENAS * SLOTS_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			 -1, 0);
+	if (all_slots == MAP_FAILED) {
+		code = errno;
+		munmap(rw, size);
+		munmap(rx, size);
+		return err_sys(err, -code, "no memory for the table of native instructions");
+	}
+	code_rw = rw;
+	code_rx = rx;
+	return 0;
+}
+
+int thunk_init(struct err *err)
+{
+	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	int code = 0;
+
+	pthread_mutex_lock(&init_lock);
+	if (!initialized) {
+		fpu_init();
+		code = map_code(err);
+		sigemptyset(&sa.sa_mask);
+		for (unsigned k = 0; !code && k < ARRAY_SIZE(signals); k++)
+			if (sigaction(signals[k], &sa, &old_action[k]) < 0)
+				code = err_sys(err, -errno, "cannot handle signal %d", signals[k]);
+		initialized = !code;
+	}
+	pthread_mutex_unlock(&init_lock);
+	return code;
+}
+
+static int claim_arena(void)
+{
+	u64 old = atomic_load(&claimed);
+	int n;
+
+	do {
+		if (!~old)
+			return -1;
+		n = __builtin_ctzll(~old);
+	} while (!atomic_compare_exchange_weak(&claimed, &old, old | BIT(n)));
+	return n;
+}
+
+void thunk_thread_init(struct soft_cpu *c)
+{
+	this_cpu = c;
+	if (this_arena < 0 && code_rw) {
+		this_arena = claim_arena();
+		if (this_arena >= 0) {
+			thunk_arena = (struct thunk_arena){
+				.rw = code_rw + (u64)this_arena * THUNK_CODE_SIZE,
+				.rx = code_rx + (u64)this_arena * THUNK_CODE_SIZE,
+				.slots = all_slots + (u64)this_arena * THUNK_SLOTS,
+				.used = 16,
+			};
+			thunk_reset();
+		}
+	}
+	if (!this_stack.ss_sp) {
+		size_t size = ALIGN_UP(getauxval(AT_MINSIGSTKSZ) + 64 * KiB, 4 * KiB);
+		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+
+		if (p != MAP_FAILED) {
+			this_stack = (stack_t){ .ss_sp = p, .ss_size = size };
+			sigaltstack(&this_stack, NULL);
+		}
+	}
+}
+
+void thunk_thread_fini(void)
+{
+	stack_t off = { .ss_flags = SS_DISABLE };
+
+	this_cpu = NULL;
+	if (this_stack.ss_sp) {
+		sigaltstack(&off, NULL);
+		munmap(this_stack.ss_sp, this_stack.ss_size);
+		this_stack = (stack_t){ .ss_sp = NULL };
+	}
+	if (this_arena >= 0) {
+		thunk_arena = (struct thunk_arena){ .rw = NULL };
+		atomic_fetch_and(&claimed, ~BIT(this_arena));
+		this_arena = -1;
+	}
+}
