@@ -64,16 +64,22 @@ static u8 byte_sum(const u8 *p, u32 len)
 	return sum;
 }
 
+/* Signatures and names are not terminated. */
+static void put_text(u8 *p, const char *text, u32 len)
+{
+	memcpy(p, text, len);
+}
+
 /* Header with everything but the checksum [ACPI 5.2.6]. */
 static void put_header(u8 *t, const char *signature, u32 len, u8 revision)
 {
-	memcpy(t, signature, 4);
+	put_text(t, signature, 4);
 	st32(t + 4, len);
 	t[8] = revision;
-	memcpy(t + 10, OEM_ID, 6);
-	memcpy(t + 16, OEM_TABLE_ID, 8);
+	put_text(t + 10, OEM_ID, 6);
+	put_text(t + 16, OEM_TABLE_ID, 8);
 	st32(t + 24, 1);
-	memcpy(t + 28, CREATOR_ID, 4);
+	put_text(t + 28, CREATOR_ID, 4);
 	st32(t + 32, 1);
 }
 
@@ -145,7 +151,7 @@ static void put_fadt(struct acpi_area *a, const struct acpi_board *b, u32 facs, 
 	put_port(t + 208, b->pm_timer, 32, 3);
 	if (b->gpe0_len)
 		put_port(t + 220, b->gpe0, (u8)(b->gpe0_len * 8), 1);
-	memcpy(t + 268, "BOTHY", 5); /* hypervisor vendor */
+	put_text(t + 268, "BOTHY", 5); /* hypervisor vendor */
 	put_table(a, t, sizeof(t), true);
 }
 
@@ -242,19 +248,19 @@ static void put_ssdt(struct acpi_area *a, const struct acpi_board *b)
 	put_header(t, "SSDT", len, 2);
 	*p++ = 0x10; /* ScopeOp */
 	put_pkg_length(p, 2 + 5 + nr * DEVICE_SIZE);
-	memcpy(p + 2, "\\_SB_", 5);
+	put_text(p + 2, "\\_SB_", 5);
 	p += 7;
 	for (u32 i = 0; i < nr; i++) {
 		*p++ = 0x5b; /* DeviceOp */
 		*p++ = 0x82;
 		put_pkg_length(p, DEVICE_SIZE - 2);
-		memcpy(p + 2, "C0", 2);
+		put_text(p + 2, "C0", 2);
 		p[4] = (u8)hex[i >> 4 & 0xf];
 		p[5] = (u8)hex[i & 0xf];
 		p += 6;
-		memcpy(p, hid, sizeof(hid)); /* with the zero that ends the string */
+		put_text(p, hid, sizeof(hid)); /* with the zero that ends the string */
 		p += sizeof(hid);
-		memcpy(p, uid, sizeof(uid) - 1);
+		put_text(p, uid, sizeof(uid) - 1);
 		p += sizeof(uid) - 1;
 		*p++ = (u8)i;
 	}
@@ -291,7 +297,7 @@ int acpi_build(const struct acpi_board *b, u8 *area, u32 area_gpa, u32 len, u8 *
 	if (!rsdp)
 		return err_set(err, -ENOSPC, "the ACPI tables do not fit into %u bytes", len);
 	memset(facs, 0, ACPI_FACS_SIZE); /* [ACPI 5.2.10] */
-	memcpy(facs, "FACS", 4);
+	put_text(facs, "FACS", 4);
 	st32(facs + 4, ACPI_FACS_SIZE);
 	facs[32] = 2;
 
@@ -303,8 +309,8 @@ int acpi_build(const struct acpi_board *b, u8 *area, u32 area_gpa, u32 len, u8 *
 	put_mcfg(&a, b);
 	put_ssdt(&a, b);
 
-	memcpy(rsdp, "RSD PTR ", 8); /* [ACPI 5.2.5.3] */
-	memcpy(rsdp + 9, OEM_ID, 6);
+	put_text(rsdp, "RSD PTR ", 8); /* [ACPI 5.2.5.3] */
+	put_text(rsdp + 9, OEM_ID, 6);
 	rsdp[15] = 2;
 	st32(rsdp + 20, RSDP_SIZE);
 	put_roots(&a, rsdp);

@@ -1,6 +1,6 @@
 /* The parts of the board that software cannot find by itself [ACPI 6]: the PCI root with its windows and
- * interrupt routing, the devices at fixed ports, and the one sleeping state there is, off. Processors are in an
- * SSDT of their own, since their number varies. The power button is the fixed one of the PM1 registers. */
+ * interrupt routing, the devices at fixed ports, and the one sleeping state there is, off. Processors are
+ * in an SSDT of their own, since their number varies. The power button is the fixed one of PM1. */
 #include "acpi_map.h"
 
 DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)

@@ -203,7 +203,7 @@ int linux_load(const struct boot_source *src, struct boot_space *space, struct x
 	const struct boot_file *k = &src->kernel;
 	u8 zero_page[RAM_PAGE_SIZE] = { 0 };
 	u64 header_end, setup_len, size;
-	gpa_t load, params;
+	gpa_t load = 0, params;
 	u16 version;
 	bool entry64;
 	int r;
@@ -235,7 +235,7 @@ int linux_load(const struct boot_source *src, struct boot_space *space, struct x
 		/* The last unit need not be whole. */
 		if (syssize > ALIGN_UP(size, 16))
 			return err_set(err, -ENOEXEC, "kernel %s is truncated: %zu bytes of %llu", k->path,
-				       k->len, (unsigned long long)(setup_len + syssize));
+				       k->len, (unsigned long long)setup_len + syssize);
 		if (syssize == 0)
 			return err_set(err, -ENOEXEC, "kernel %s is damaged: it says that its size is zero",
 				       k->path);

@@ -117,7 +117,7 @@ static int place_addressed(const struct boot_file *k, const struct multiboot_hea
 		return err_set(
 			err, -ENOMEM,
 			"kernel %s wants physical memory %#x-%#llx, which is no RAM of the guest (RAM ends at %s)",
-			k->path, h->load_addr, (unsigned long long)(h->load_addr + memsz),
+			k->path, h->load_addr, (unsigned long long)memsz + h->load_addr,
 			boot_size_text(boot_space_end(space), have));
 	}
 	boot_copy(space, h->load_addr, k->data + offset, filesz);

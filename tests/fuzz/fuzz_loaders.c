@@ -150,7 +150,7 @@ int main(int argc, char **argv)
 		loaded += r == 0;
 		if (check(&g, r) < 0) {
 			printf("image %llu went wrong: result %d, \"%s\"; repeat it with: fuzz_loaders %llu 1\n",
-			       (unsigned long long)i, r, g.err.msg, (unsigned long long)(seed + i));
+			       (unsigned long long)i, r, g.err.msg, (unsigned long long)seed + i);
 			return 1;
 		}
 		free(exact);
