@@ -1,0 +1,283 @@
+/* The frame of the instruction tests: batches, comparison, printing, random states. */
+#include "insn.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "x86/disasm.h"
+
+struct insn_case *insn_batch;
+
+static const char *const reg_names[X86_NR_GPR] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+						   "r8",  "r9",	 "r10", "r11", "r12", "r13", "r14", "r15" };
+
+void insn_start(const char *cpu_model)
+{
+	insn_batch = mmap(NULL, INSN_BATCH * sizeof(*insn_batch), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (insn_batch == MAP_FAILED) {
+		perror("insn: mmap");
+		exit(1);
+	}
+	native_start(insn_batch);
+	machine_start(cpu_model);
+}
+
+void insn_stop(void)
+{
+	native_stop();
+	machine_stop();
+	munmap(insn_batch, INSN_BATCH * sizeof(*insn_batch));
+}
+
+bool insn_has(unsigned feature)
+{
+	return machine_has(feature);
+}
+
+/* The header says which parts are in their initial state; their bytes may then be anything [SDM1 13.6]. */
+static void normalize(u8 *x)
+{
+	u64 bv = ld64(x + 512);
+	if (!(bv & XFEATURE_X87)) {
+		memset(x, 0, 24);
+		st16(x, 0x37f);
+		memset(x + 32, 0, 128);
+	}
+	if (!(bv & XFEATURE_SSE))
+		memset(x + 160, 0, 256);
+	if (!(bv & XFEATURE_AVX))
+		memset(x + X86_XSAVE_AVX_OFFSET, 0, 256);
+}
+
+void insn_run(unsigned n)
+{
+	if (!native_run(n))
+		exit(1);
+	for (unsigned k = 0; k < n; k++) {
+		machine_run(&insn_batch[k]);
+		normalize(insn_batch[k].native.state.xsave);
+		normalize(insn_batch[k].soft.state.xsave);
+	}
+}
+
+/* --- comparison --- */
+
+static bool differ(FILE *out, const char *what, u64 host, u64 soft)
+{
+	if (out)
+		fprintf(out, "  %-8s host %016llx  engine %016llx\n", what, (unsigned long long)host,
+			(unsigned long long)soft);
+	return false;
+}
+
+/* An #PF error code of a kernel address: Linux always says "protection" and keeps to itself what is mapped. */
+static u32 visible_error(const struct insn_result *r)
+{
+	return r->vector == EXC_PF && r->cr2 >> 47 ? r->error & ~(u32)PFEC_P : r->error;
+}
+
+static bool pushes_error(int vector)
+{
+	return vector >= EXC_TS && vector <= EXC_PF;
+}
+
+static bool compare_xsave(const u8 *a, const u8 *b, FILE *out)
+{
+	bool same = true;
+	char name[16];
+	if (ld16(a) != ld16(b))
+		same = differ(out, "fcw", ld16(a), ld16(b));
+	if (ld16(a + 2) != ld16(b + 2))
+		same = differ(out, "fsw", ld16(a + 2), ld16(b + 2));
+	if (a[4] != b[4])
+		same = differ(out, "ftw", a[4], b[4]);
+	if (ld32(a + 24) != ld32(b + 24))
+		same = differ(out, "mxcsr", ld32(a + 24), ld32(b + 24));
+	for (unsigned k = 0; k < 8; k++) {
+		snprintf(name, sizeof(name), "st%u", k);
+		if (memcmp(a + 32 + 16 * k, b + 32 + 16 * k, 10)) {
+			same = differ(out, name, ld64(a + 32 + 16 * k), ld64(b + 32 + 16 * k));
+			differ(out, "  exp", ld16(a + 40 + 16 * k), ld16(b + 40 + 16 * k));
+		}
+	}
+	for (unsigned k = 0; k < 16; k++) {
+		for (unsigned part = 0; part < 4; part++) {
+			u64 off = part < 2 ? 160 + 16 * k + 8 * part : X86_XSAVE_AVX_OFFSET + 16 * k + 8 * (part - 2);
+			snprintf(name, sizeof(name), "ymm%u.%u", k, part);
+			if (ld64(a + off) != ld64(b + off))
+				same = differ(out, name, ld64(a + off), ld64(b + off));
+		}
+	}
+	return same;
+}
+
+bool insn_compare(const struct insn_case *c, FILE *out)
+{
+	const struct insn_result *h = &c->native, *s = &c->soft;
+	const struct insn_state *a = &h->state, *b = &s->state;
+	unsigned regs = c->mode == INSN_64 ? 16 : 8;
+	u64 mask = c->mode == INSN_64 ? ~0ull : 0xffffffff;
+	u64 fl = FL_ARITH | FL_DF | FL_AC | FL_ID | FL_NT | FL_IF;
+	bool same = true;
+
+	if (h->vector != s->vector)
+		same = differ(out, "vector", (u64)h->vector, (u64)s->vector);
+	else if (pushes_error(h->vector) && visible_error(h) != visible_error(s))
+		same = differ(out, "error", h->error, s->error);
+	if (h->vector == EXC_PF && s->vector == EXC_PF && h->cr2 != s->cr2)
+		same = differ(out, "cr2", h->cr2, s->cr2);
+	if (a->rip != b->rip)
+		same = differ(out, "rip", a->rip, b->rip);
+	if ((a->flags ^ b->flags) & fl)
+		same = differ(out, "flags", a->flags & fl, b->flags & fl);
+	for (unsigned r = 0; r < regs; r++)
+		if ((a->gpr[r] ^ b->gpr[r]) & mask)
+			same = differ(out, reg_names[r], a->gpr[r], b->gpr[r]);
+	same &= compare_xsave(a->xsave, b->xsave, out);
+	if (memcmp(a->data, b->data, INSN_DATA_SIZE)) {
+		same = false;
+		for (unsigned k = 0, said = 0; k < INSN_DATA_SIZE && said < 8; k += 8)
+			if (ld64(a->data + k) != ld64(b->data + k)) {
+				char name[16];
+				snprintf(name, sizeof(name), "[%x]", (unsigned)(INSN_DATA + k));
+				differ(out, name, ld64(a->data + k), ld64(b->data + k));
+				said++;
+			}
+	}
+	return same;
+}
+
+void insn_print_state(const struct insn_state *s, FILE *out)
+{
+	for (unsigned r = 0; r < X86_NR_GPR; r++)
+		fprintf(out, "  %-3s %016llx%s", reg_names[r], (unsigned long long)s->gpr[r], r % 4 == 3 ? "\n" : "");
+	fprintf(out, "  flags %08llx fcw %04x fsw %04x ftw %02x mxcsr %08x\n", (unsigned long long)s->flags, ld16(s->xsave),
+		ld16(s->xsave + 2), s->xsave[4], ld32(s->xsave + 24));
+	for (unsigned k = 0; k < 8; k++)
+		fprintf(out, "  st%u %04x.%016llx%s", k, ld16(s->xsave + 40 + 16 * k),
+			(unsigned long long)ld64(s->xsave + 32 + 16 * k), k % 4 == 3 ? "\n" : "");
+	for (unsigned k = 0; k < 16; k++)
+		fprintf(out, "  ymm%-2u %016llx.%016llx.%016llx.%016llx\n", k,
+			(unsigned long long)ld64(s->xsave + X86_XSAVE_AVX_OFFSET + 16 * k + 8),
+			(unsigned long long)ld64(s->xsave + X86_XSAVE_AVX_OFFSET + 16 * k),
+			(unsigned long long)ld64(s->xsave + 160 + 16 * k + 8),
+			(unsigned long long)ld64(s->xsave + 160 + 16 * k));
+}
+
+unsigned insn_disasm(const u8 *code, unsigned len, enum insn_mode mode, u64 rip, char *text, size_t text_len)
+{
+	return disasm(code, len, mode == INSN_64 ? 64 : 32, rip, text, text_len);
+}
+
+/* --- random numbers and states --- */
+
+void insn_seed(struct insn_rng *r, u64 seed)
+{
+	for (unsigned k = 0; k < 2; k++) { /* splitmix64 */
+		u64 z = seed += 0x9e3779b97f4a7c15ull;
+		z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+		z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+		r->s[k] = z ^ z >> 31;
+	}
+}
+
+u64 insn_rnd(struct insn_rng *r) /* xoroshiro128+ */
+{
+	u64 a = r->s[0], b = r->s[1], v = a + b;
+	b ^= a;
+	r->s[0] = (a << 24 | a >> 40) ^ b ^ b << 16;
+	r->s[1] = b << 37 | b >> 27;
+	return v ^ v >> 32;
+}
+
+u64 insn_value(struct insn_rng *r)
+{
+	u64 v = insn_rnd(r), k = insn_rnd(r);
+	switch (k % 16) {
+	case 0:
+		return 0;
+	case 1:
+		return ~0ull;
+	case 2:
+		return v & 0xff;
+	case 3:
+		return (u64)(s64)(s8)v;
+	case 4:
+		return (u32)v;
+	case 5:
+		return (u64)(s64)(s32)v;
+	case 6:
+		return BIT(v & 63);
+	case 7:
+		return BIT(v & 63) - 1;
+	case 8:
+		return 0 - BIT(v & 63);
+	case 9:
+		return v & insn_rnd(r) & insn_rnd(r);
+	case 10:
+		return v | insn_rnd(r) | insn_rnd(r);
+	default:
+		return v;
+	}
+}
+
+/* A double or a pair of floats, often a special one. */
+static u64 float_value(struct insn_rng *r)
+{
+	static const u64 special[] = {
+		0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000, 0xfff0000000000000,
+		0x7ff8000000000000, 0x7ff0000000000001, 0x000fffffffffffff, 0x0000000000000001, 0x7fefffffffffffff,
+		0x3f80000040000000, 0x7f800000ff800000, 0x7fc000007f800001, 0x00000001807fffff, 0x4f0000005f000000,
+		0x43e0000000000000, 0xc1e0000000000000, 0x41dfffffffc00000, 0x3fe0000000000000,
+	};
+	u64 v = insn_rnd(r), k = insn_rnd(r);
+	switch (k % 8) {
+	case 0:
+	case 1:
+		return special[v % ARRAY_SIZE(special)];
+	case 2:
+	case 3: /* near 1 */
+		return (v & 0x800fffffffffffff) | (0x3f0 + (v >> 52 & 0x1f)) << 52;
+	case 4:
+		return (v & 0x807fffff807fffff) | (0x3c0000003c000000 + (k & 0x0700000007000000));
+	default:
+		return insn_value(r);
+	}
+}
+
+void insn_random_state(struct insn_rng *r, struct insn_state *s)
+{
+	memset(s, 0, offsetof(struct insn_state, data));
+	for (unsigned k = 0; k < X86_NR_GPR; k++)
+		s->gpr[k] = insn_value(r);
+	s->gpr[R_SP] = INSN_STACK;
+	s->flags = insn_rnd(r) & FL_ARITH;
+	/* x87: all exceptions masked, 64-bit precision, mostly; any number of registers in use. */
+	u64 k = insn_rnd(r);
+	unsigned in_use = k & 15, top = k >> 4 & 7;
+	if (in_use > 8)
+		in_use = 0;
+	st16(s->xsave, (u16)(0x037f & ~(k >> 8 & 0x0f00 & (k >> 16))));
+	st16(s->xsave + 2, (u16)(top << 11));
+	for (unsigned n = 0; n < in_use; n++)
+		s->xsave[4] |= (u8)(1 << ((top + n) & 7));
+	for (unsigned n = 0; n < 8; n++) {
+		u64 m = float_value(r), e = insn_rnd(r);
+		u16 exp = (u16)(e >> 32 & 0x8000) | (e & 0x300 ? 0x3fff - 32 + (e & 63) : e & 0x400 ? 0x7fff : (e >> 16 & 0x7fff));
+		if (e & 0x7000)
+			m |= BIT(63);
+		if ((e >> 20 & 15) == 0)
+			m = exp = 0;
+		st64(s->xsave + 32 + 16 * n, m);
+		st16(s->xsave + 40 + 16 * n, exp);
+	}
+	st32(s->xsave + 24, 0x1f80 | (u32)(k >> 40 & 7 ? 0 : k >> 24 & 0xe040)); /* rounding, DAZ, FTZ */
+	for (unsigned n = 0; n < 512; n += 8) {
+		u64 v = n / 16 & 1 ? float_value(r) : n & 8 ? insn_value(r) : insn_rnd(r);
+		st64(n < 256 ? s->xsave + 160 + n : s->xsave + X86_XSAVE_AVX_OFFSET + n - 256, v);
+	}
+	st64(s->xsave + 512, 7);
+	for (unsigned n = 0; n < INSN_DATA_SIZE; n += 8)
+		st64(s->data + n, (n & 0x30) == 0x30 ? float_value(r) : insn_rnd(r));
+}
