@@ -6,6 +6,7 @@
  */
 #include "base/err.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -74,7 +75,7 @@ int err_wrap(struct err *err, const char *fmt, ...)
 	int len;
 
 	if (!err)
-		return 0;
+		return -EIO; /* not 0: the caller may pass it on */
 	va_start(ap, fmt);
 	len = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);

@@ -21,5 +21,5 @@ int err_set(struct err *err, int code, const char *fmt, ...) printf_like(3, 4);
 /* As err_set, with ": <strerror(-code)>" after the sentence. */
 int err_sys(struct err *err, int code, const char *fmt, ...) printf_like(3, 4);
 
-/* Puts "<text>: " in front of what is there; returns err->code. */
+/* Puts "<text>: " in front of what is there; returns err->code (-EIO for a NULL err). */
 int err_wrap(struct err *err, const char *fmt, ...) printf_like(2, 3);

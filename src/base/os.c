@@ -122,17 +122,12 @@ u64 os_tsc_khz(void)
 static const char *os_file_kind(mode_t mode)
 {
 	switch (mode & S_IFMT) {
-	case S_IFDIR:
-		return "a directory";
-	case S_IFIFO:
-		return "a pipe";
-	case S_IFSOCK:
-		return "a socket";
+	case S_IFDIR: return "a directory";
+	case S_IFIFO: return "a pipe";
+	case S_IFSOCK: return "a socket";
 	case S_IFCHR:
-	case S_IFBLK:
-		return "a device";
-	default:
-		return "not a regular file";
+	case S_IFBLK: return "a device";
+	default: return "not a regular file";
 	}
 }
 

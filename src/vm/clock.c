@@ -87,7 +87,8 @@ static void clock_ring(void *opaque)
 		pthread_mutex_unlock(lock);
 }
 
-struct clock_timer *clock_timer_new(struct vm *vm, pthread_mutex_t *lock, void (*fn)(void *opaque), void *opaque)
+struct clock_timer *clock_timer_new(struct vm *vm, pthread_mutex_t *lock, void (*fn)(void *opaque),
+				    void *opaque)
 {
 	struct clock_timer *t = calloc(1, sizeof(*t));
 

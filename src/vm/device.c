@@ -31,8 +31,8 @@ static int device_unknown(const char *name, struct err *err)
 	size_t len = 0;
 
 	for (const struct device_ops *const *t = device_types; *t && len < sizeof(known); t++)
-		len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", t == device_types ? "" : ", ",
-					(*t)->name);
+		len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s",
+					t == device_types ? "" : ", ", (*t)->name);
 	return err_set(err, -ENOENT, "unknown device '%s'; the devices are %s", name, known);
 }
 
@@ -42,7 +42,8 @@ static int device_set_id(struct vm *vm, struct device *dev, const char *id, stru
 	const char *want = id ? id : dev->ops->name;
 
 	if (!*want || strlen(want) >= sizeof(dev->id))
-		return err_set(err, -EINVAL, "'%.64s' cannot be a device's id; 1 to %zu characters are needed", want,
+		return err_set(err, -EINVAL,
+			       "'%.64s' cannot be a device's id; 1 to %zu characters are needed", want,
 			       sizeof(dev->id) - 1);
 	snprintf(dev->id, sizeof(dev->id), "%s", want);
 	if (!device_find(vm, dev->id))

@@ -79,6 +79,8 @@ static void exit_book(struct vcpu *vcpu, unsigned reason, u64 key, u64 tsc)
 	struct exit_stats *stats = &vcpu->stats;
 	struct exit_key_count *k;
 
+	if ((s64)tsc < 0)
+		tsc = 0; /* a host whose TSCs differ between CPUs */
 	exit_add(&stats->reason[reason].count, 1);
 	exit_add(&stats->reason[reason].tsc, tsc);
 	if (key == EXIT_NO_KEY)
@@ -123,9 +125,7 @@ void exit_dispatch(struct vcpu *vcpu, struct vm_exit *exit)
 		exit->data = 0;
 		exit->fault = !bus_read_msr(&vm->bus, vcpu, (u32)exit->addr, &exit->data);
 		break;
-	case EXIT_WRMSR:
-		exit->fault = !bus_write_msr(&vm->bus, vcpu, (u32)exit->addr, exit->data);
-		break;
+	case EXIT_WRMSR: exit->fault = !bus_write_msr(&vm->bus, vcpu, (u32)exit->addr, exit->data); break;
 	default:
 		/* Not the machine's to answer: the engine's mistake, not the guest's. */
 		log_guest("exit for reason %u reached the machine", (unsigned)exit->reason);
@@ -247,7 +247,8 @@ static void exit_collect(struct vm *vm, struct exit_report *rep)
 	for (unsigned r = 0; r < EXIT_NR; r++) {
 		if (!sum[r].count)
 			continue;
-		rep->reason[rep->nr_reasons++] = (struct exit_row){ .reason = r, .key = EXIT_NO_KEY, .n = sum[r] };
+		rep->reason[rep->nr_reasons++] =
+			(struct exit_row){ .reason = r, .key = EXIT_NO_KEY, .n = sum[r] };
 		if (r != EXIT_HLT)
 			rep->exits += sum[r].tsc;
 	}
@@ -277,7 +278,8 @@ static double exit_mips(const struct exit_report *rep)
 	return rep->guest ? (double)rep->insns * 1e3 / (double)exit_ns(rep, rep->guest) : 0;
 }
 
-static void exit_print_row(const struct exit_report *rep, const char *label, const struct exit_row *row, FILE *out)
+static void exit_print_row(const struct exit_report *rep, const char *label, const struct exit_row *row,
+			   FILE *out)
 {
 	fprintf(out, "%-38s %12llu %12.3f %12llu %6.2f%%\n", label, (unsigned long long)row->n.count,
 		exit_ms(rep, row->n.tsc),
@@ -300,8 +302,8 @@ static void exit_print_keys(const struct exit_report *rep, unsigned reason, FILE
 			continue;
 		}
 		shown++;
-		snprintf(label, sizeof(label), "       %s 0x%llx", exit_info[reason].key ? exit_info[reason].key : "key",
-			 (unsigned long long)row->key);
+		snprintf(label, sizeof(label), "       %s 0x%llx",
+			 exit_info[reason].key ? exit_info[reason].key : "key", (unsigned long long)row->key);
 		exit_print_row(rep, label, row, out);
 	}
 	if (more)
@@ -321,7 +323,8 @@ void exit_print(struct vm *vm, FILE *out)
 	exit_collect(vm, &rep);
 	fprintf(out, "%-38s %12s %12s %12s %7s\n", "exit reason", "count", "total ms", "mean ns", "share");
 	for (unsigned i = 0; i < rep.nr_reasons; i++) {
-		snprintf(label, sizeof(label), "%4u  %s", rep.reason[i].reason, exit_name(rep.reason[i].reason));
+		snprintf(label, sizeof(label), "%4u  %s", rep.reason[i].reason,
+			 exit_name(rep.reason[i].reason));
 		exit_print_row(&rep, label, &rep.reason[i], out);
 		exit_print_keys(&rep, rep.reason[i].reason, out);
 	}
@@ -375,8 +378,8 @@ void exit_print_json(struct vm *vm, FILE *out)
 	exit_collect(vm, &rep);
 	fprintf(out, "{\n  \"vcpus\": %u,\n  \"wall_ns\": %llu,\n  \"guest_ns\": %llu,\n", vm->nr_vcpus,
 		(unsigned long long)exit_ns(&rep, rep.wall), (unsigned long long)exit_ns(&rep, rep.guest));
-	fprintf(out, "  \"exits_ns\": %llu,\n  \"idle_ns\": %llu,\n", (unsigned long long)exit_ns(&rep, rep.exits),
-		(unsigned long long)exit_ns(&rep, rep.idle));
+	fprintf(out, "  \"exits_ns\": %llu,\n  \"idle_ns\": %llu,\n",
+		(unsigned long long)exit_ns(&rep, rep.exits), (unsigned long long)exit_ns(&rep, rep.idle));
 	fprintf(out, "  \"instructions\": %llu,\n  \"keys_dropped\": %llu,\n  \"reasons\": [\n",
 		(unsigned long long)rep.insns, (unsigned long long)rep.keys_dropped);
 	for (unsigned i = 0; i < rep.nr_reasons; i++) {

@@ -95,10 +95,12 @@ int ram_init(struct ram *ram, u64 size, struct err *err)
 	ram_size_text(want, sizeof(want), size);
 	ram_size_text(have, sizeof(have), os_memory_total());
 	if (size < MiB)
-		return err_set(err, -EINVAL, "%llu bytes of memory are too few; a machine needs at least 1 MiB",
+		return err_set(err, -EINVAL,
+			       "%llu bytes of memory are too few; a machine needs at least 1 MiB",
 			       (unsigned long long)size);
 	if (size > os_memory_total())
-		return err_set(err, -ENOMEM, "%s of memory are more than the %s that this host has", want, have);
+		return err_set(err, -ENOMEM, "%s of memory are more than the %s that this host has", want,
+			       have);
 	if (size % RAM_PAGE_SIZE)
 		return err_set(err, -EINVAL, "a memory size of %llu bytes is not a multiple of 4096",
 			       (unsigned long long)size);
@@ -108,7 +110,8 @@ int ram_init(struct ram *ram, u64 size, struct err *err)
 	rc = ram_create(ram, size);
 	if (rc) {
 		ram_fini(ram);
-		return err_sys(err, rc, "cannot map %s of memory for the guest (this host has %s)", want, have);
+		return err_sys(err, rc, "cannot map %s of memory for the guest (this host has %s)", want,
+			       have);
 	}
 	return 0;
 }

@@ -17,16 +17,11 @@ static size_t state_width(enum state_type type)
 {
 	switch (type) {
 	case STATE_BOOL_:
-	case STATE_U8_:
-		return 1;
-	case STATE_U16_:
-		return 2;
-	case STATE_U32_:
-		return 4;
-	case STATE_U64_:
-		return 8;
-	case STATE_END_:
-		break;
+	case STATE_U8_: return 1;
+	case STATE_U16_: return 2;
+	case STATE_U32_: return 4;
+	case STATE_U64_: return 8;
+	case STATE_END_: break;
 	}
 	assert(!"a state field has no such type");
 	return 0;
@@ -68,7 +63,8 @@ void state_save(const struct state_field *fields, const void *obj, u8 *ret_buf)
 }
 
 /* Checks one field at buf; returns the length of all of it in *ret_used. */
-static int state_check(const struct state_field *f, const u8 *buf, size_t left, size_t *ret_used, struct err *err)
+static int state_check(const struct state_field *f, const u8 *buf, size_t left, size_t *ret_used,
+		       struct err *err)
 {
 	size_t name_len = strlen(f->name), head = state_head_size(f);
 	size_t len = f->count * state_width(f->type);
@@ -81,15 +77,16 @@ static int state_check(const struct state_field *f, const u8 *buf, size_t left, 
 		return err_set(err, -EINVAL, "field '%s' has type %u in the state; %u is expected", f->name,
 			       buf[1 + name_len], (unsigned)f->type);
 	if (ld32(buf + 2 + name_len) != f->count)
-		return err_set(err, -EINVAL, "field '%s' has %u values in the state; %u are expected", f->name,
-			       ld32(buf + 2 + name_len), f->count);
+		return err_set(err, -EINVAL, "field '%s' has %u values in the state; %u are expected",
+			       f->name, ld32(buf + 2 + name_len), f->count);
 	if (left - head < len)
 		return err_set(err, -EINVAL, "the state ends in the values of field '%s'", f->name);
 	if (f->type == STATE_BOOL_)
 		for (size_t i = 0; i < len; i++)
 			if (buf[head + i] > 1)
-				return err_set(err, -EINVAL, "field '%s' has %u in the state; 0 or 1 is expected",
-					       f->name, buf[head + i]);
+				return err_set(err, -EINVAL,
+					       "field '%s' has %u in the state; 0 or 1 is expected", f->name,
+					       buf[head + i]);
 	*ret_used = head + len;
 	return 0;
 }

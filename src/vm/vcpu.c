@@ -41,9 +41,9 @@
 #include "base/log.h"
 #include "vm/vm.h"
 
-#define VCPU_POLL_US    20
-#define VCPU_NEVER      (~0ull)
-#define VCPU_MAX_SLEEP_NS 1000000000ull /* then look again; keeps the arithmetic far from overflow */
+#define VCPU_POLL_US      20
+#define VCPU_NEVER        (~0ull)
+#define VCPU_MAX_SLEEP_NS 60000000000ull /* then look again; keeps the arithmetic far from overflow */
 
 static _Thread_local struct vcpu *vcpu_current;
 
@@ -126,7 +126,7 @@ static void vcpu_sleep(struct vcpu *vcpu, u32 mask, bool timer)
 	atomic_store(&vcpu->sleeping, 0);
 }
 
-/* Waits for a bit of mask, or the local timer (if `timer`); the time is idle time. Returns its ticks. */
+/* Waits for a bit of mask, or the local timer (if `timer`); books idle time. Returns when it began. */
 static u64 vcpu_wait(struct vcpu *vcpu, u32 mask, bool timer)
 {
 	u64 t0 = vcpu_rdtsc(), poll_end = t0 + vcpu->vm->tsc_khz * VCPU_POLL_US / 1000, spent;
@@ -137,8 +137,10 @@ static u64 vcpu_wait(struct vcpu *vcpu, u32 mask, bool timer)
 		else
 			vcpu_sleep(vcpu, mask, timer);
 	}
+	/* A host whose TSCs differ between CPUs may yield a negative time. */
 	spent = vcpu_rdtsc() - t0;
-	__atomic_store_n(&vcpu->stats.idle_tsc, vcpu->stats.idle_tsc + spent, __ATOMIC_RELAXED);
+	if ((s64)spent > 0)
+		__atomic_store_n(&vcpu->stats.idle_tsc, vcpu->stats.idle_tsc + spent, __ATOMIC_RELAXED);
 	return t0;
 }
 
@@ -149,12 +151,9 @@ enum vcpu_mode { VCPU_RUNS, VCPU_WAITS_SIPI, VCPU_SHUT_DOWN };
 static enum vcpu_mode vcpu_mode_of(const struct x86_state *state)
 {
 	switch (state->activity) {
-	case X86_WAIT_SIPI:
-		return VCPU_WAITS_SIPI;
-	case X86_SHUTDOWN:
-		return VCPU_SHUT_DOWN;
-	default:
-		return VCPU_RUNS; /* a halted one says RUN_HLT itself */
+	case X86_WAIT_SIPI: return VCPU_WAITS_SIPI;
+	case X86_SHUTDOWN: return VCPU_SHUT_DOWN;
+	default: return VCPU_RUNS; /* a halted one says RUN_HLT itself */
 	}
 }
 
@@ -216,16 +215,13 @@ static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 			continue;
 		}
 		switch (engine->run(vcpu)) {
-		case RUN_REQUEST:
-			break;
+		case RUN_REQUEST: break;
 		case RUN_HLT:
 			t0 = vcpu_wait(vcpu, ~0u, true);
 			exit_account(vcpu, EXIT_HLT, EXIT_NO_KEY, t0);
 			vcpu_timer_check(vcpu);
 			break;
-		case RUN_SHUTDOWN:
-			mode = VCPU_SHUT_DOWN;
-			break;
+		case RUN_SHUTDOWN: mode = VCPU_SHUT_DOWN; break;
 		}
 	}
 }

@@ -66,9 +66,10 @@ static const struct cpuid_feature cpuid_feature[X86_NR_FEATURES] = {
 
 /* Executed by the host's processor on behalf of the guest, so the host must have them. */
 static const u8 cpuid_native[] = {
-	F(CMOV), F(MMX), F(SSE), F(SSE2), F(SSE3), F(PCLMULQDQ), F(SSSE3), F(FMA), F(CX16), F(SSE4_1), F(SSE4_2),
-	F(MOVBE), F(POPCNT), F(AES), F(AVX), F(F16C), F(RDRAND), F(BMI1), F(AVX2), F(BMI2), F(RDSEED), F(ADX),
-	F(CLFLUSHOPT), F(CLWB), F(SHA), F(GFNI), F(VAES), F(VPCLMULQDQ), F(AVX_VNNI), F(ABM),
+	F(CMOV),   F(MMX),    F(SSE),    F(SSE2),       F(SSE3),     F(PCLMULQDQ), F(SSSE3),      F(FMA),
+	F(CX16),   F(SSE4_1), F(SSE4_2), F(MOVBE),      F(POPCNT),   F(AES),       F(AVX),        F(F16C),
+	F(RDRAND), F(BMI1),   F(AVX2),   F(BMI2),       F(RDSEED),   F(ADX),       F(CLFLUSHOPT), F(CLWB),
+	F(SHA),    F(GFNI),   F(VAES),   F(VPCLMULQDQ), F(AVX_VNNI), F(ABM),
 };
 
 /* The machine's rather than the engine's: there whatever the engine says. */
@@ -78,23 +79,25 @@ static const u8 cpuid_machine[] = { F(APIC), F(HYPERVISOR) };
 static const struct {
 	u8 feature, level;
 } cpuid_required[] = {
-	{ F(FPU), 1 },	{ F(CX8), 1 },	  { F(CMOV), 1 },   { F(MMX), 1 },	{ F(FXSR), 1 },
-	{ F(SSE), 1 },	{ F(SSE2), 1 },	  { F(LM), 1 },	    { F(SYSCALL), 1 },	{ F(SSE3), 2 },
-	{ F(SSSE3), 2 }, { F(SSE4_1), 2 }, { F(SSE4_2), 2 }, { F(POPCNT), 2 },	{ F(CX16), 2 },
-	{ F(LAHF_LM), 2 }, { F(AVX), 3 },  { F(AVX2), 3 },   { F(BMI1), 3 },	{ F(BMI2), 3 },
-	{ F(F16C), 3 }, { F(FMA), 3 },	  { F(ABM), 3 },    { F(MOVBE), 3 },	{ F(XSAVE), 3 },
+	{ F(FPU), 1 },     { F(CX8), 1 },    { F(CMOV), 1 },   { F(MMX), 1 },     { F(FXSR), 1 },
+	{ F(SSE), 1 },     { F(SSE2), 1 },   { F(LM), 1 },     { F(SYSCALL), 1 }, { F(SSE3), 2 },
+	{ F(SSSE3), 2 },   { F(SSE4_1), 2 }, { F(SSE4_2), 2 }, { F(POPCNT), 2 },  { F(CX16), 2 },
+	{ F(LAHF_LM), 2 }, { F(AVX), 3 },    { F(AVX2), 3 },   { F(BMI1), 3 },    { F(BMI2), 3 },
+	{ F(F16C), 3 },    { F(FMA), 3 },    { F(ABM), 3 },    { F(MOVBE), 3 },   { F(XSAVE), 3 },
 };
 
 /* feature needs prerequisite; in an order that one pass settles. */
 static const struct {
 	u8 feature, needs;
 } cpuid_needs[] = {
-	{ F(SSE2), F(SSE) },	   { F(SSE3), F(SSE2) },       { F(SSSE3), F(SSE3) },	  { F(SSE4_1), F(SSSE3) },
-	{ F(SSE4_2), F(SSE4_1) },  { F(PCLMULQDQ), F(SSE2) },  { F(AES), F(SSE2) },	  { F(SHA), F(SSSE3) },
-	{ F(GFNI), F(SSE2) },	   { F(XSAVE), F(FXSR) },      { F(XSAVEOPT), F(XSAVE) }, { F(XSAVEC), F(XSAVE) },
-	{ F(XGETBV1), F(XSAVE) },  { F(XSAVES), F(XSAVEC) },   { F(AVX), F(XSAVE) },	  { F(F16C), F(AVX) },
-	{ F(FMA), F(AVX) },	   { F(AVX2), F(AVX) },	       { F(VAES), F(AVX) },	  { F(VPCLMULQDQ), F(AVX) },
-	{ F(AVX_VNNI), F(AVX2) },  { F(X2APIC), F(APIC) },     { F(TSC_DEADLINE), F(APIC) },
+	{ F(SSE2), F(SSE) },      { F(SSE3), F(SSE2) },         { F(SSSE3), F(SSE3) },
+	{ F(SSE4_1), F(SSSE3) },  { F(SSE4_2), F(SSE4_1) },     { F(PCLMULQDQ), F(SSE2) },
+	{ F(AES), F(SSE2) },      { F(SHA), F(SSSE3) },         { F(GFNI), F(SSE2) },
+	{ F(XSAVE), F(FXSR) },    { F(XSAVEOPT), F(XSAVE) },    { F(XSAVEC), F(XSAVE) },
+	{ F(XGETBV1), F(XSAVE) }, { F(XSAVES), F(XSAVEC) },     { F(AVX), F(XSAVE) },
+	{ F(F16C), F(AVX) },      { F(FMA), F(AVX) },           { F(AVX2), F(AVX) },
+	{ F(VAES), F(AVX) },      { F(VPCLMULQDQ), F(AVX) },    { F(AVX_VNNI), F(AVX2) },
+	{ F(X2APIC), F(APIC) },   { F(TSC_DEADLINE), F(APIC) },
 };
 
 struct cpuid_host {
@@ -182,8 +185,8 @@ static int cpuid_model(const char *name)
 	return -1;
 }
 
-static void cpuid_choose_features(struct cpuid_table *t, const struct cpuid_params *p, const struct cpuid_host *h,
-				  unsigned max_level)
+static void cpuid_choose_features(struct cpuid_table *t, const struct cpuid_params *p,
+				  const struct cpuid_host *h, unsigned max_level)
 {
 	u64 host[4];
 
@@ -218,8 +221,8 @@ static int cpuid_check_level(const struct cpuid_table *t, unsigned level, struct
 	if (!len)
 		return 0;
 	return err_set(err, -ENOTSUP,
-		       "CPU model '%s' needs features that this host or engine lacks:%s; try --cpu host", t->model,
-		       missing);
+		       "CPU model '%s' needs features that this host or engine lacks:%s; try --cpu host",
+		       t->model, missing);
 }
 
 /* ---- the leaves ---- */
@@ -263,8 +266,8 @@ static u32 cpuid_id_bits(u32 n)
 }
 
 /* One cache of leaf 4: type 1 data, 2 instruction, 3 unified; sharing: ids that share it, a power of two. */
-static void cpuid_add_cache(struct cpuid_table *t, u32 index, u32 type, u32 level, u32 ways, u32 sets, u32 sharing,
-			    u32 cores)
+static void cpuid_add_cache(struct cpuid_table *t, u32 index, u32 type, u32 level, u32 ways, u32 sets,
+			    u32 sharing, u32 cores)
 {
 	cpuid_add_sub(t, 4, index, type | level << 5 | 1u << 8 | (sharing - 1) << 14 | (cores - 1) << 26,
 		      (64 - 1) | 0 << 12 | (ways - 1) << 22, sets - 1, 0);
@@ -345,8 +348,8 @@ static void cpuid_add_hypervisor(struct cpuid_table *t, const struct cpuid_param
 	cpuid_add(t, CPUID_HV_TSC, (u32)p->tsc_khz, CPUID_APIC_BUS_KHZ, 0, 0);
 }
 
-static void cpuid_add_extended(struct cpuid_table *t, const struct cpuid_params *p, const struct cpuid_host *h,
-			       bool is_host)
+static void cpuid_add_extended(struct cpuid_table *t, const struct cpuid_params *p,
+			       const struct cpuid_host *h, bool is_host)
 {
 	u32 ecx = cpuid_word(t, 0x80000001u, 0, REG_ECX), edx = cpuid_word(t, 0x80000001u, 0, REG_EDX);
 	u32 brand[12] = { 0 };
@@ -357,18 +360,21 @@ static void cpuid_add_extended(struct cpuid_table *t, const struct cpuid_params 
 		if (p->nr_vcpus > 1)
 			ecx |= BIT(1);
 	}
-	cpuid_add(t, 0x80000000u, h->amd ? CPUID_MAX_EXT_AMD : CPUID_MAX_EXT_INTEL, h->amd ? ld32(h->vendor) : 0,
-		  h->amd ? ld32(h->vendor + 8) : 0, h->amd ? ld32(h->vendor + 4) : 0);
+	cpuid_add(t, 0x80000000u, h->amd ? CPUID_MAX_EXT_AMD : CPUID_MAX_EXT_INTEL,
+		  h->amd ? ld32(h->vendor) : 0, h->amd ? ld32(h->vendor + 8) : 0,
+		  h->amd ? ld32(h->vendor + 4) : 0);
 	cpuid_add(t, 0x80000001u, h->amd ? t->signature : 0, 0, ecx, edx);
 	if (is_host)
 		memcpy(brand, h->brand, sizeof(brand));
 	else
 		snprintf((char *)brand, sizeof(brand), "bothy vCPU (%s)", t->model);
 	for (u32 i = 0; i < 3; i++)
-		cpuid_add(t, 0x80000002u + i, brand[4 * i], brand[4 * i + 1], brand[4 * i + 2], brand[4 * i + 3]);
+		cpuid_add(t, 0x80000002u + i, brand[4 * i], brand[4 * i + 1], brand[4 * i + 2],
+			  brand[4 * i + 3]);
 	if (h->amd)
 		/* L1 data and instruction: KiB, ways, lines per tag, line size. TLBs: not told. */
-		cpuid_add(t, 0x80000005u, 0, 0, 32u << 24 | 8 << 16 | 1 << 8 | 64, 32u << 24 | 8 << 16 | 1 << 8 | 64);
+		cpuid_add(t, 0x80000005u, 0, 0, 32u << 24 | 8 << 16 | 1 << 8 | 64,
+			  32u << 24 | 8 << 16 | 1 << 8 | 64);
 	/* L2 in KiB; AMD also L3 in 512 KiB. Associativity 8 stands for 16 ways. */
 	cpuid_add(t, 0x80000006u, 0, 0, 1024u << 16 | 8 << 12 | (h->amd ? 1 << 8 : 0) | 64,
 		  h->amd ? 32u << 18 | 8 << 12 | 1 << 8 | 64 : 0);
@@ -397,7 +403,8 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_params *p, struct err 
 	int rc;
 
 	if (model < 0)
-		return err_set(err, -EINVAL, "unknown CPU model '%s'; the models are v1, v2, v3 and host", name);
+		return err_set(err, -EINVAL, "unknown CPU model '%s'; the models are v1, v2, v3 and host",
+			       name);
 	is_host = !strcmp(name, "host");
 	memset(t, 0, sizeof(*t));
 	t->model = cpuid_model_names[model];
@@ -454,7 +461,6 @@ void cpuid_query(const struct cpuid_table *t, u32 leaf, u32 subleaf, u32 apic_id
 		else if (e && subleaf == 1 && (e->eax & (BIT(1) | BIT(3))))
 			ret_regs[REG_EBX] = cpuid_xsave_size(xcr0 | xss);
 		break;
-	default:
-		break;
+	default: break;
 	}
 }

@@ -49,7 +49,10 @@ void x86_state_reset(struct x86_state *s, bool init, bool bsp, u32 family_model_
 	for (unsigned i = 0; i < X86_NR_SEG; i++)
 		s->seg[i] = (struct x86_segreg){ .attr = SA_P | SA_S | 0x3, .limit = 0xffff };
 	s->seg[SEG_CS] = (struct x86_segreg){
-		.sel = 0xf000, .base = 0xffff0000, .limit = 0xffff, .attr = SA_P | SA_S | 0xb,
+		.sel = 0xf000,
+		.base = 0xffff0000,
+		.limit = 0xffff,
+		.attr = SA_P | SA_S | 0xb,
 	};
 	s->ldtr = (struct x86_segreg){ .attr = SA_P | 0x2, .limit = 0xffff };
 	s->tr = (struct x86_segreg){ .attr = SA_P | 0xb, .limit = 0xffff };

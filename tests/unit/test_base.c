@@ -32,7 +32,7 @@ static void test_err_set(void **state)
 	/* A NULL err drops the text. */
 	assert_int_equal(err_set(NULL, -EIO, "x"), -EIO);
 	assert_int_equal(err_sys(NULL, -EIO, "x"), -EIO);
-	err_wrap(NULL, "x");
+	assert_true(err_wrap(NULL, "x") < 0);
 	/* An argument may be the old text. */
 	err_set(&err, -EIO, "%s and more", err.msg);
 	assert_string_equal(err.msg, "device 'com1': cannot open 'x': No such file or directory and more");
@@ -87,7 +87,8 @@ static void test_log_escapes(void **state)
 {
 	char *text = captured(say_things);
 
-	assert_string_equal(text, "bothy: error: disk 'a\\x0ab\\x1b[31m\\xc2\\x9b\\x7f'\nbothy: warning: w\n");
+	assert_string_equal(text,
+			    "bothy: error: disk 'a\\x0ab\\x1b[31m\\xc2\\x9b\\x7f'\nbothy: warning: w\n");
 	free(text);
 }
 
@@ -228,7 +229,7 @@ static void test_bits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_err_set),	      cmocka_unit_test(test_err_cut),
+		cmocka_unit_test(test_err_set),       cmocka_unit_test(test_err_cut),
 		cmocka_unit_test(test_log_escapes),   cmocka_unit_test(test_log_long),
 		cmocka_unit_test(test_G68_log_limit), cmocka_unit_test(test_time),
 		cmocka_unit_test(test_read_file),     cmocka_unit_test(test_bits),

@@ -48,7 +48,10 @@ static void mem_write(void *opaque, u64 offset, unsigned size, u64 val)
 }
 
 static const struct region_ops mem_ops[] = {
-	{ mem_read, mem_write, 1 }, { mem_read, mem_write, 2 }, { mem_read, mem_write, 4 }, { mem_read, mem_write, 8 },
+	{ mem_read, mem_write, 1 },
+	{ mem_read, mem_write, 2 },
+	{ mem_read, mem_write, 4 },
+	{ mem_read, mem_write, 8 },
 };
 
 static struct mem mem = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -56,8 +59,13 @@ static struct mem mem = { .lock = PTHREAD_MUTEX_INITIALIZER };
 static struct region region(enum bus_space space, u64 base, u64 len, unsigned log2_max)
 {
 	return (struct region){
-		.name = "mem", .ops = &mem_ops[log2_max], .opaque = &mem, .lock = &mem.lock,
-		.space = space, .base = base, .len = len,
+		.name = "mem",
+		.ops = &mem_ops[log2_max],
+		.opaque = &mem,
+		.lock = &mem.lock,
+		.space = space,
+		.base = base,
+		.len = len,
 	};
 }
 

@@ -174,8 +174,8 @@ static void *racer(void *arg)
 		raced.forbidden = false;
 		clock_timer_arm(raced.timer, clock_now(&vm));
 		pthread_mutex_unlock(&raced.lock);
-		if (i % 4 == 0)
-			usleep(1);
+		if (i % 5 == 0)
+			usleep(i % 50);
 		pthread_mutex_lock(&raced.lock);
 		if (i % 2)
 			clock_timer_cancel(raced.timer);
@@ -265,8 +265,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_time_and_pause), T(test_fires), T(test_M14_far_deadlines), T(test_paused_timer),
-		T(test_cancelled_never_fires), T(test_pause_races), T(test_without_lock),
+		T(test_time_and_pause),        T(test_fires),
+		T(test_M14_far_deadlines),     T(test_paused_timer),
+		T(test_cancelled_never_fires), T(test_pause_races),
+		T(test_without_lock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,7 +19,10 @@ static struct cpuid_table table;
 static int build(const char *model, u32 nr_vcpus, u64 tsc_khz, const u64 *features, struct err *err)
 {
 	struct cpuid_params p = {
-		.model = model, .nr_vcpus = nr_vcpus, .tsc_khz = tsc_khz, .engine_features = features,
+		.model = model,
+		.nr_vcpus = nr_vcpus,
+		.tsc_khz = tsc_khz,
+		.engine_features = features,
 	};
 
 	return cpuid_build(&table, &p, err);
@@ -91,8 +94,8 @@ static void test_models(void **state)
 /* Each bit in the leaves is in the bitmap, and the other way round. */
 static void check_bits(void)
 {
-#define CHECK_(name, leaf, sub, reg, bit, level)                                                   \
-	if (X86_FEATURE_##name != X86_FEATURE_HTT)                                                 \
+#define CHECK_(name, leaf, sub, reg, bit, level)   \
+	if (X86_FEATURE_##name != X86_FEATURE_HTT) \
 		assert_int_equal(query(leaf, sub)[reg] >> bit & 1, cpuid_has(&table, X86_FEATURE_##name));
 	X86_FEATURES(CHECK_)
 #undef CHECK_
@@ -233,7 +236,9 @@ static void test_dynamic(void **state)
 
 static void test_topology(void **state)
 {
-	static const u32 bits[][2] = { { 1, 0 }, { 2, 1 }, { 3, 2 }, { 4, 2 }, { 5, 3 }, { 33, 6 }, { 64, 6 } };
+	static const u32 bits[][2] = {
+		{ 1, 0 }, { 2, 1 }, { 3, 2 }, { 4, 2 }, { 5, 3 }, { 33, 6 }, { 64, 6 }
+	};
 	u32 r[4];
 
 	for (size_t i = 0; i < ARRAY_SIZE(bits); i++) {
@@ -260,7 +265,8 @@ static void test_topology(void **state)
 
 static void test_time_leaves(void **state)
 {
-	static const u64 khz[] = { 800000, 1000000, 1999999, 2596122, 2400000, 2494140, 3791234, 4294000, 5123456 };
+	static const u64 khz[] = { 800000,  1000000, 1999999, 2596122, 2400000,
+				   2494140, 3791234, 4294000, 5123456 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(khz); i++) {
 		const u32 *r;
@@ -295,7 +301,9 @@ static void test_hypervisor(void **state)
 
 static void test_out_of_range(void **state)
 {
-	static const u32 leaves[] = { 3, 0x12, 0x14, 0x20, 0x7fffffff, 0x80000022, 0x8fffffff, 0xc0000000, ~0u };
+	static const u32 leaves[] = {
+		3, 0x12, 0x14, 0x20, 0x7fffffff, 0x80000022, 0x8fffffff, 0xc0000000, ~0u
+	};
 
 	assert_true(try_model("host"));
 	assert_true(table.nr <= CPUID_MAX_ENTRIES);
@@ -353,7 +361,8 @@ static void test_init(void **state)
 	check_common(&s);
 	/* CD and NW stay, ET is set. */
 	assert_true(s.cr0 == (CR0_NW | CR0_ET));
-	assert_true(s.pat == 0x5a5a5a5a5a5a5a5a && s.xcr0 == 0x5a5a5a5a5a5a5a5a && s.lstar == 0x5a5a5a5a5a5a5a5a);
+	assert_true(s.pat == 0x5a5a5a5a5a5a5a5a && s.xcr0 == 0x5a5a5a5a5a5a5a5a &&
+		    s.lstar == 0x5a5a5a5a5a5a5a5a);
 	assert_true(s.tsc_offset == 0x5a5a5a5a5a5a5a5a && s.mtrr_base[7] == 0x5a5a5a5a5a5a5a5a);
 	assert_true(s.xsave[0] == 0x5a && s.xsave[X86_XSAVE_SIZE - 1] == 0x5a);
 	assert_int_equal(s.activity, X86_WAIT_SIPI);
@@ -365,10 +374,12 @@ static void test_init(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_models),	    cmocka_unit_test(test_levels),     cmocka_unit_test(test_host),
-		cmocka_unit_test(test_prerequisites), cmocka_unit_test(test_identity), cmocka_unit_test(test_dynamic),
-		cmocka_unit_test(test_topology),    cmocka_unit_test(test_time_leaves), cmocka_unit_test(test_hypervisor),
-		cmocka_unit_test(test_out_of_range), cmocka_unit_test(test_reset),     cmocka_unit_test(test_init),
+		cmocka_unit_test(test_models),     cmocka_unit_test(test_levels),
+		cmocka_unit_test(test_host),       cmocka_unit_test(test_prerequisites),
+		cmocka_unit_test(test_identity),   cmocka_unit_test(test_dynamic),
+		cmocka_unit_test(test_topology),   cmocka_unit_test(test_time_leaves),
+		cmocka_unit_test(test_hypervisor), cmocka_unit_test(test_out_of_range),
+		cmocka_unit_test(test_reset),      cmocka_unit_test(test_init),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,9 @@ static bool msr_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 static const struct region_ops port_ops = { port_read, port_write, 4 };
 static const struct msr_ops msr_ops = { msr_read, msr_write };
 static struct region ports = { .name = "t", .ops = &port_ops, .space = BUS_PIO, .base = 0x3f8, .len = 8 };
-static struct region mmio = { .name = "m", .ops = &port_ops, .space = BUS_MMIO, .base = 0xfee00000, .len = 4096 };
+static struct region mmio = {
+	.name = "m", .ops = &port_ops, .space = BUS_MMIO, .base = 0xfee00000, .len = 4096
+};
 static struct msr_region msrs = { .name = "x", .ops = &msr_ops, .first = 0x800, .last = 0x8ff };
 
 static int setup(void **state)
@@ -70,7 +72,9 @@ static void test_dispatch(void **state)
 	e = (struct vm_exit){ .reason = EXIT_EPT_VIOLATION, .addr = 0xfee00010, .size = 4 };
 	exit_dispatch(&cpu[0], &e);
 	assert_true(e.data == 0xb0);
-	e = (struct vm_exit){ .reason = EXIT_EPT_VIOLATION, .addr = 0xfee00010, .size = 4, .write = true, .data = 9 };
+	e = (struct vm_exit){
+		.reason = EXIT_EPT_VIOLATION, .addr = 0xfee00010, .size = 4, .write = true, .data = 9
+	};
 	exit_dispatch(&cpu[0], &e);
 	assert_int_equal(port_val, 9);
 	e = (struct vm_exit){ .reason = EXIT_RDMSR, .addr = 0x802 };
@@ -100,7 +104,8 @@ static void test_dispatch(void **state)
 static const struct exit_key_count *key_of(const struct vcpu *vcpu, unsigned reason, u64 key)
 {
 	for (unsigned i = 0; i < EXIT_MAX_KEYS; i++)
-		if (vcpu->stats.key[i].used && vcpu->stats.key[i].reason == reason && vcpu->stats.key[i].key == key)
+		if (vcpu->stats.key[i].used && vcpu->stats.key[i].reason == reason &&
+		    vcpu->stats.key[i].key == key)
 			return &vcpu->stats.key[i];
 	return NULL;
 }
@@ -113,7 +118,7 @@ static void test_account(void **state)
 	exit_account(&cpu[0], EXIT_CR, 0, 0);
 	exit_account(&cpu[0], EXIT_WBINVD, EXIT_NO_KEY, 0);
 	exit_account(&cpu[0], (enum exit_reason)EXIT_NR, 0, 0);
-	exit_account(&cpu[0], (enum exit_reason)-1, 0, 0);
+	exit_account(&cpu[0], (enum exit_reason) - 1, 0, 0);
 	assert_int_equal(cpu[0].stats.reason[EXIT_CPUID].count, 3);
 	assert_int_equal(key_of(&cpu[0], EXIT_CPUID, 0)->n.count, 2);
 	assert_int_equal(key_of(&cpu[0], EXIT_CPUID, 1)->n.count, 1);
@@ -205,7 +210,8 @@ static void test_print(void **state)
 	fill();
 	text = printed(exit_print);
 	assert_non_null(strstr(line_of(text, "  12  HLT"), "       4        4.000      1000000  20.00%"));
-	assert_non_null(strstr(line_of(text, "  30  I/O instruction"), "1200        3.000         2500  15.00%"));
+	assert_non_null(
+		strstr(line_of(text, "  30  I/O instruction"), "1200        3.000         2500  15.00%"));
 	assert_non_null(strstr(line_of(text, "port 0x3f8"), "1100        2.200         2000  11.00%"));
 	assert_non_null(strstr(line_of(text, "MSR 0x80b"), "50        1.000        20000   5.00%"));
 	/* Largest first, at most 8 keys, and how many are left out. */
@@ -259,9 +265,11 @@ static void test_json(void **state)
 	assert_int_equal(depth, 0);
 	assert_non_null(strstr(text, "\"wall_ns\": 20000000,"));
 	assert_non_null(strstr(text, "\"guest_ns\": 12000000,"));
-	assert_non_null(strstr(text, "{\"reason\": 30, \"name\": \"I/O instruction\", \"count\": 1200, \"ns\": 3000000, "
-				     "\"key\": \"port\", \"keys\": [\n      {\"key\": \"0x3f8\", \"count\": 1100, "
-				     "\"ns\": 2200000}"));
+	assert_non_null(
+		strstr(text,
+		       "{\"reason\": 30, \"name\": \"I/O instruction\", \"count\": 1200, \"ns\": 3000000, "
+		       "\"key\": \"port\", \"keys\": [\n      {\"key\": \"0x3f8\", \"count\": 1100, "
+		       "\"ns\": 2200000}"));
 	/* All keys here, not only the largest. */
 	assert_non_null(strstr(text, "\"0x79\""));
 	assert_non_null(strstr(text, "\"name\": \"HLT\", \"count\": 4, \"ns\": 4000000, \"keys\": []}"));
@@ -280,8 +288,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
 	const struct CMUnitTest tests[] = {
-		T(test_dispatch), T(test_account), T(test_G45_port_sweep), T(test_print), T(test_print_empty),
-		T(test_json), T(test_names),
+		T(test_dispatch),    T(test_account), T(test_G45_port_sweep), T(test_print),
+		T(test_print_empty), T(test_json),    T(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

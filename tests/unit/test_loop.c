@@ -65,7 +65,7 @@ static struct {
 struct tick {
 	char name;
 	struct loop_timer *timer;
-	u64 again_ns; /* arm again this much later */
+	u64 again_ns; /* arm again this much later; 0: in the distant past; ~0: not */
 	unsigned times, stop_after;
 	u64 fired_at;
 };
@@ -81,13 +81,15 @@ static void on_tick(void *opaque)
 	if (t->stop_after && t->times >= t->stop_after)
 		loop_stop(the_loop, 1);
 	else if (t->again_ns != ~0ull)
-		loop_timer_arm(t->timer, os_now_ns() + t->again_ns);
+		loop_timer_arm(t->timer, t->again_ns ? os_now_ns() + t->again_ns : 0);
 }
 
 static void test_timer_order(void **state)
 {
 	struct tick t[4] = {
-		{ 'a', .again_ns = ~0ull }, { 'b', .again_ns = ~0ull }, { 'c', .again_ns = ~0ull },
+		{ 'a', .again_ns = ~0ull },
+		{ 'b', .again_ns = ~0ull },
+		{ 'c', .again_ns = ~0ull },
 		{ 'd', .again_ns = ~0ull, .stop_after = 1 },
 	};
 	u64 now = os_now_ns();
@@ -344,8 +346,14 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_stop), T(test_timer_order), T(test_timer_cancel), T(test_G40_timer_storm),
-		T(test_timer_frees_itself), T(test_fd_deleted_in_turn), T(test_fd_mod), T(test_post_coalesces),
+		T(test_stop),
+		T(test_timer_order),
+		T(test_timer_cancel),
+		T(test_G40_timer_storm),
+		T(test_timer_frees_itself),
+		T(test_fd_deleted_in_turn),
+		T(test_fd_mod),
+		T(test_post_coalesces),
 		T(test_threads),
 	};
 

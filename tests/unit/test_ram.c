@@ -187,9 +187,9 @@ static void test_G06_dma_outside(void **state)
 		gpa_t gpa;
 		u64 len;
 	} bad[] = {
-		{ 2 * MiB, 1 },	    { 2 * MiB - 1, 2 }, { 0xfee00000, 4 }, { ~0ull, 1 },      { ~0ull - 3, 8 },
-		{ 0, ~0ull },	    { 1, ~0ull },	{ 4 * GiB, 1 },	   { 3 * GiB, 4096 }, { 0, 2 * MiB + 1 },
-		{ BIT(63), BIT(63) },
+		{ 2 * MiB, 1 },    { 2 * MiB - 1, 2 }, { 0xfee00000, 4 },    { ~0ull, 1 },
+		{ ~0ull - 3, 8 },  { 0, ~0ull },       { 1, ~0ull },         { 4 * GiB, 1 },
+		{ 3 * GiB, 4096 }, { 0, 2 * MiB + 1 }, { BIT(63), BIT(63) },
 	};
 	static struct vm vm;
 	u8 buf[8] = { 0xff };
@@ -217,9 +217,10 @@ static void test_G06_dma_outside(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes),	   cmocka_unit_test(test_zeroed_fini), cmocka_unit_test(test_low),
-		cmocka_unit_test(test_high),	   cmocka_unit_test(test_rom),	       cmocka_unit_test(test_code_marks),
-		cmocka_unit_test(test_dma),	   cmocka_unit_test(test_G06_dma_outside),
+		cmocka_unit_test(test_sizes), cmocka_unit_test(test_zeroed_fini),
+		cmocka_unit_test(test_low),   cmocka_unit_test(test_high),
+		cmocka_unit_test(test_rom),   cmocka_unit_test(test_code_marks),
+		cmocka_unit_test(test_dma),   cmocka_unit_test(test_G06_dma_outside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,13 +23,23 @@ struct thing {
 };
 
 static const struct state_field thing_state[] = {
-	STATE_BOOL(thing, on), STATE_U8(thing, a),   STATE_U8S(thing, fifo), STATE_U16(thing, b), STATE_U16S(thing, bs),
-	STATE_U32(thing, c),   STATE_U32S(thing, cs), STATE_U64(thing, d),    STATE_U64S(thing, ds), STATE_END,
+	STATE_BOOL(thing, on), STATE_U8(thing, a),  STATE_U8S(thing, fifo), STATE_U16(thing, b),
+	STATE_U16S(thing, bs), STATE_U32(thing, c), STATE_U32S(thing, cs),  STATE_U64(thing, d),
+	STATE_U64S(thing, ds), STATE_END,
 };
 
 static const struct thing example = {
-	.before = 1, .on = true, .a = 0x12, .fifo = { 1, 2, 3, 4, 5 }, .b = 0x3456, .bs = { 7, 0xffff },
-	.c = 0x789abcde, .cs = { 1, 2, 0xffffffff }, .d = 0x0123456789abcdef, .ds = { 9, ~0ull }, .after = 2,
+	.before = 1,
+	.on = true,
+	.a = 0x12,
+	.fifo = { 1, 2, 3, 4, 5 },
+	.b = 0x3456,
+	.bs = { 7, 0xffff },
+	.c = 0x789abcde,
+	.cs = { 1, 2, 0xffffffff },
+	.d = 0x0123456789abcdef,
+	.ds = { 9, ~0ull },
+	.after = 2,
 };
 
 static void test_round_trip(void **state)
@@ -57,9 +67,11 @@ static void test_round_trip(void **state)
 
 static void test_encoding(void **state)
 {
-	static const struct state_field fields[] = { STATE_BOOL(thing, on), STATE_U16S(thing, bs), STATE_END };
+	static const struct state_field fields[] = { STATE_BOOL(thing, on), STATE_U16S(thing, bs),
+						     STATE_END };
 	static const u8 want[] = {
-		2, 'o', 'n', STATE_BOOL_, 1, 0, 0, 0, 1, 2, 'b', 's', STATE_U16_, 2, 0, 0, 0, 7, 0, 0xff, 0xff,
+		2,   'o',        'n', STATE_BOOL_, 1, 0, 0, 0, 1,    2,    'b',
+		's', STATE_U16_, 2,   0,           0, 0, 7, 0, 0xff, 0xff,
 	};
 	u8 buf[sizeof(want)];
 
@@ -188,7 +200,11 @@ static void gadget_fini(struct device *dev)
 }
 
 static const struct device_ops gadget_ops = {
-	.name = "gadget", .size = sizeof(struct gadget), .init = gadget_init, .reset = gadget_reset, .fini = gadget_fini,
+	.name = "gadget",
+	.size = sizeof(struct gadget),
+	.init = gadget_init,
+	.reset = gadget_reset,
+	.fini = gadget_fini,
 };
 
 static int plain_init(struct device *dev, const struct device_conf *conf, struct err *err)
@@ -196,7 +212,9 @@ static int plain_init(struct device *dev, const struct device_conf *conf, struct
 	return 0;
 }
 
-static const struct device_ops plain_ops = { .name = "plain", .size = sizeof(struct device), .init = plain_init };
+static const struct device_ops plain_ops = { .name = "plain",
+					     .size = sizeof(struct device),
+					     .init = plain_init };
 
 /* In place of the real list: the linker takes these first. */
 const struct device_ops *const device_types[] = { &gadget_ops, &plain_ops, NULL };
@@ -205,8 +223,10 @@ static void test_devices(void **state)
 {
 	static struct vm vm;
 	struct device *a = NULL, *b = NULL, *p = NULL, *untouched = (void *)&vm;
-	struct device_conf conf = { .base = 0x300 }, named = { .id = "com1" }, bad = { .base = 0xbad, .id = "x" };
-	struct device_conf longid = { .id = "0123456789012345678901234567890123456789" }, empty = { .id = "" };
+	struct device_conf conf = { .base = 0x300 }, named = { .id = "com1" },
+			   bad = { .base = 0xbad, .id = "x" };
+	struct device_conf longid = { .id = "0123456789012345678901234567890123456789" },
+			   empty = { .id = "" };
 	struct err err = { 0 };
 
 	assert_int_equal(device_new(&vm, "gadget", &conf, &a, &err), 0);

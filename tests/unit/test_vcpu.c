@@ -101,7 +101,11 @@ static enum run_end fake_run(struct vcpu *vcpu)
 }
 
 static const struct engine_ops fake_engine = {
-	.name = "fake", .run = fake_run, .kick = fake_kick, .get_state = fake_get_state, .set_state = fake_set_state,
+	.name = "fake",
+	.run = fake_run,
+	.kick = fake_kick,
+	.get_state = fake_get_state,
+	.set_state = fake_set_state,
 };
 
 static int setup(void **state)
@@ -142,12 +146,12 @@ static void start(u32 i, bool bsp)
 }
 
 /* Waits until it holds, at most ten seconds. */
-#define eventually(cond)                                                                           \
-	do {                                                                                       \
-		u64 end_ = os_now_ns() + 10000000000ull;                                           \
-		while (!(cond) && os_now_ns() < end_)                                              \
-			usleep(50);                                                                \
-		assert_true(cond);                                                                 \
+#define eventually(cond)                                 \
+	do {                                             \
+		u64 end_ = os_now_ns() + 10000000000ull; \
+		while (!(cond) && os_now_ns() < end_)    \
+			usleep(50);                      \
+		assert_true(cond);                       \
 	} while (0)
 
 static void test_start_stop(void **state)
@@ -170,8 +174,8 @@ static void test_start_stop(void **state)
 	/* Signals: only what instructions raise gets through; ours are as before. */
 	pthread_sigmask(SIG_SETMASK, NULL, &after);
 	for (int sig = 1; sig < 32; sig++) {
-		bool open = sig == SIGSEGV || sig == SIGFPE || sig == SIGILL || sig == SIGBUS || sig == SIGTRAP ||
-			    sig == SIGKILL || sig == SIGSTOP;
+		bool open = sig == SIGSEGV || sig == SIGFPE || sig == SIGILL || sig == SIGBUS ||
+			    sig == SIGTRAP || sig == SIGKILL || sig == SIGSTOP;
 
 		assert_int_equal(sigismember(&fake[0].mask, sig), !open);
 		assert_int_equal(sigismember(&before, sig), sigismember(&after, sig));
@@ -375,7 +379,7 @@ static void test_ping_pong(void **state)
 {
 	struct loop_timer *guard = loop_timer_new(vm.loop, too_slow, NULL);
 
-	loop_timer_arm(guard, os_now_ns() + 90000000000ull);
+	loop_timer_arm(guard, os_now_ns() + 30000000000ull);
 	on_intr = ping;
 	start(0, true);
 	start(1, true);
@@ -393,8 +397,9 @@ static void test_post_against_sleep(void **state)
 	unsigned seed = 1;
 
 	start(0, true);
-	for (u64 i = 1; i <= 5000; i++) {
-		u64 end = vcpu_rdtsc() + (u64)(rand_r(&seed) % 60) * vm.tsc_khz / 1000;
+	for (u64 i = 1; i <= 30000; i++) {
+		/* In nanoseconds, around the 20 us for which it looks before it sleeps. */
+		u64 end = vcpu_rdtsc() + (u64)(rand_r(&seed) % 12000 + 16000) * vm.tsc_khz / 1000000;
 		u64 give_up = os_now_ns() + 5000000000ull;
 
 		while (vcpu_rdtsc() < end)
@@ -444,9 +449,12 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_start_stop), T(test_requests_while_running), T(test_halt_and_wake), T(test_timer_in_halt),
-		T(test_init_sipi), T(test_init_bsp), T(test_shutdown), T(test_G59_first_request_wins), T(test_ping_pong),
-		T(test_post_against_sleep), T(test_G61_init_races),
+		T(test_start_stop),     T(test_requests_while_running),
+		T(test_halt_and_wake),  T(test_timer_in_halt),
+		T(test_init_sipi),      T(test_init_bsp),
+		T(test_shutdown),       T(test_G59_first_request_wins),
+		T(test_ping_pong),      T(test_post_against_sleep),
+		T(test_G61_init_races),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
