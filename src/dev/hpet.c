@@ -301,7 +301,7 @@ static void compare_write(struct hpet *h, unsigned n, u64 val, u64 mask)
 
 static void reg_write(struct hpet *h, u64 reg, u64 val, u64 mask)
 {
-	u64 n = (reg - R_TIMER) / 0x20;
+	u64 n = (reg - R_TIMER) / 0x20, now;
 
 	settle(h);
 	switch (reg) {
@@ -313,8 +313,9 @@ static void reg_write(struct hpet *h, u64 reg, u64 val, u64 mask)
 		update_lines(h);
 		break;
 	case R_COUNTER:
-		h->since = clock_now(h->dev.vm);
-		h->counter = (counter_at(h, h->since) & ~mask) | (val & mask);
+		now = clock_now(h->dev.vm);
+		h->counter = (counter_at(h, now) & ~mask) | (val & mask);
+		h->since = now;
 		for (unsigned i = 0; i < HPET_NR_TIMERS; i++)
 			schedule(h, i);
 		break;

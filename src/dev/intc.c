@@ -150,12 +150,18 @@ void intc_init(struct intc *intc, struct vm *vm, struct device *pic, struct devi
 	pthread_mutex_unlock(&vm->intc_lock);
 }
 
+/* NULL on a board with other interrupt controllers, or none. */
+static struct intc *intc_of(struct vm *vm)
+{
+	return vm->intc == &intc_ops ? vm->intc_opaque : NULL;
+}
+
 /* The lines change hands: each goes to the level of its new driver, the HPET's being low. */
 void intc_set_legacy(struct vm *vm, bool on)
 {
-	struct intc *intc = vm->intc_opaque;
+	struct intc *intc = intc_of(vm);
 
-	if (!intc) /* a board without interrupt controllers */
+	if (!intc)
 		return;
 	pthread_mutex_lock(&vm->intc_lock);
 	if (intc->legacy != on) {
@@ -169,9 +175,9 @@ void intc_set_legacy(struct vm *vm, bool on)
 
 void intc_legacy_irq(struct vm *vm, unsigned isa_irq, bool level)
 {
-	struct intc *intc = vm->intc_opaque;
+	struct intc *intc = intc_of(vm);
 
-	if (!intc) /* a board without interrupt controllers */
+	if (!intc)
 		return;
 	pthread_mutex_lock(&vm->intc_lock);
 	if (intc->legacy && legacy_line(isa_irq))
