@@ -398,6 +398,7 @@ static void pic_reset(struct device *dev, enum reset_kind kind)
 {
 	struct pic *pic = container_of(dev, struct pic, dev);
 
+	pthread_mutex_lock(dev->lock);
 	for (unsigned c = 0; c < 2; c++) {
 		pic->elcr[c] = 0;
 		clear(pic, c);
@@ -406,6 +407,7 @@ static void pic_reset(struct device *dev, enum reset_kind kind)
 		pic->vector[c] = 0;
 	}
 	update(pic);
+	pthread_mutex_unlock(dev->lock);
 }
 
 static int pic_post_load(struct device *dev, struct err *err)
@@ -418,9 +420,11 @@ static int pic_post_load(struct device *dev, struct err *err)
 			return err_set(err, -EINVAL,
 				       "the state of 8259A chip %u holds values the chip cannot have", c);
 	}
+	pthread_mutex_lock(dev->lock);
 	pic->intr = presented(pic, 0) >= 0;
 	if (pic->output_fn)
 		pic->output_fn(pic->output_opaque, pic->intr);
+	pthread_mutex_unlock(dev->lock);
 	return 0;
 }
 
