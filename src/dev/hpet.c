@@ -2,15 +2,17 @@
  *
  * Document: IA-PC HPET Specification 1.0a, cited as [HPET 2.x].
  *
- * How it works: the counter is guest time divided by 10 ns plus an offset, while enabled. For each
- * timer `due` is the guest time of its next match; one clock timer waits for the earliest. settle() fires what
- * is due, whether the clock timer or an access comes first. A one-shot timer matches when the counter equals its
- * comparator, so one that is set into the past matches after the counter has gone round [HPET 2.3.9.2.1].
+ * How it works: the counter is guest time divided by 10 ns plus an offset, while enabled. For each timer
+ * `due` is the guest time of its next match; one clock timer waits for the earliest. settle() fires what
+ * is due, whether the clock timer or an access comes first. A one-shot timer matches when the counter
+ * equals its comparator, so one that is set into the past matches after the counter has gone round [HPET
+ * 2.3.9.2.1].
  *
- * Omitted, and why that is safe: FSB (message) interrupts are not among the capabilities; accesses
- * of less than 32 bits are undefined [HPET 2.2] and here read parts and write nothing.
+ * Omitted, and why that is safe: FSB (message) interrupts are not among the capabilities; accesses of less
+ * than 32 bits are undefined [HPET 2.2] and here read parts and write nothing.
  * DEVIATION: a periodic timer leaves out matches that come less than HPET_MIN_TICK ticks after the one
- * before, so that a guest cannot spend the host's time on nothing but timers; the comparator stays on its grid.
+ * before, so that a guest cannot spend the host's time on nothing but timers; the comparator stays on its
+ * grid.
  *
  * Threads: vCPUs under the device's lock, the clock timer on the main thread under the same lock.
  */
@@ -25,29 +27,29 @@
 #include "vm/vm.h"
 
 #define TICK_NS (HPET_PERIOD_FS / 1000000)
-#define NEVER (~0ull)
+#define NEVER   (~0ull)
 
 /* Registers [HPET 2.3.1] */
-#define R_CAP      0x000
-#define R_CONFIG   0x010
-#define R_STATUS   0x020
-#define R_COUNTER  0x0f0
-#define R_TIMER    0x100 /* 20H bytes each */
-#define T_CONFIG   0x00
-#define T_COMPARE  0x08
+#define R_CAP     0x000
+#define R_CONFIG  0x010
+#define R_STATUS  0x020
+#define R_COUNTER 0x0f0
+#define R_TIMER   0x100 /* 20H bytes each */
+#define T_CONFIG  0x00
+#define T_COMPARE 0x08
 
 #define CFG_ENABLE BIT(0)
 #define CFG_LEGACY BIT(1)
 
-#define T_LEVEL    BIT(1)
-#define T_INT      BIT(2)
-#define T_PERIODIC BIT(3)
+#define T_LEVEL        BIT(1)
+#define T_INT          BIT(2)
+#define T_PERIODIC     BIT(3)
 #define T_PERIODIC_CAP BIT(4)
-#define T_SIZE_CAP BIT(5)
-#define T_VAL_SET  BIT(6)
-#define T_32BIT    BIT(8)
-#define T_ROUTE_SHIFT 9
-#define T_ROUTE    (0x1full << T_ROUTE_SHIFT)
+#define T_SIZE_CAP     BIT(5)
+#define T_VAL_SET      BIT(6)
+#define T_32BIT        BIT(8)
+#define T_ROUTE_SHIFT  9
+#define T_ROUTE        (0x1full << T_ROUTE_SHIFT)
 
 _Static_assert((HPET_ID >> 8 & 0x1f) == HPET_NR_TIMERS - 1, "the ID counts the timers");
 
@@ -58,14 +60,14 @@ struct hpet {
 	struct clock_timer *timer;
 
 	u64 config, status;
-	u64 counter;  /* its value at `since`, or while halted */
-	u64 since;    /* guest time */
+	u64 counter; /* its value at `since`, or while halted */
+	u64 since;   /* guest time */
 	u64 tconfig[HPET_NR_TIMERS];
 	u64 compare[HPET_NR_TIMERS];
 	u64 period[HPET_NR_TIMERS]; /* the value last written to the comparator */
 	u64 due[HPET_NR_TIMERS];    /* guest time, or NEVER */
-	u32 lines;     /* GSIs held high; derived */
-	u32 isa_lines; /* likewise in the legacy route */
+	u32 lines;                  /* GSIs held high; derived */
+	u32 isa_lines;              /* likewise in the legacy route */
 };
 
 static bool enabled(const struct hpet *h)
@@ -139,7 +141,8 @@ static void update_lines(struct hpet *h)
 
 static void fire(struct hpet *h, unsigned n)
 {
-	if (h->tconfig[n] & T_LEVEL) { /* [HPET 2.3.6]: the status bit whether or not the interrupt is enabled */
+	if (h->tconfig[n] &
+	    T_LEVEL) { /* [HPET 2.3.6]: the status bit whether or not the interrupt is enabled */
 		h->status |= BIT(n);
 		update_lines(h);
 	} else if (!(h->tconfig[n] & T_INT)) {
@@ -163,7 +166,8 @@ static void schedule(struct hpet *h, unsigned n)
 {
 	u64 now = clock_now(h->dev.vm);
 
-	h->due[n] = enabled(h) ? ticks_after(now, (h->compare[n] - counter_at(h, now)) & width_mask(h, n)) : NEVER;
+	h->due[n] = enabled(h) ? ticks_after(now, (h->compare[n] - counter_at(h, now)) & width_mask(h, n))
+			       : NEVER;
 }
 
 /* The match at due[n] has been: which is the next one after now? */
@@ -173,7 +177,8 @@ static void advance(struct hpet *h, unsigned n, u64 now)
 
 	if (!(h->tconfig[n] & T_PERIODIC) || period == 0) {
 		u64 round = BIT(32) * TICK_NS;
-		h->due[n] = h->tconfig[n] & T_32BIT ? h->due[n] + ((now - h->due[n]) / round + 1) * round : NEVER;
+		h->due[n] =
+			h->tconfig[n] & T_32BIT ? h->due[n] + ((now - h->due[n]) / round + 1) * round : NEVER;
 		return;
 	}
 	/* The first match on the grid that is at least the minimum from now. */
@@ -219,28 +224,23 @@ static u64 reg_read(struct hpet *h, u64 reg)
 	u64 n = (reg - R_TIMER) / 0x20;
 
 	switch (reg) {
-	case R_CAP:
-		return (u64)HPET_PERIOD_FS << 32 | HPET_ID;
-	case R_CONFIG:
-		return h->config;
+	case R_CAP: return (u64)HPET_PERIOD_FS << 32 | HPET_ID;
+	case R_CONFIG: return h->config;
 	case R_STATUS:
 		settle(h);
 		arm(h);
 		return h->status;
-	case R_COUNTER:
-		return counter_at(h, clock_now(h->dev.vm));
+	case R_COUNTER: return counter_at(h, clock_now(h->dev.vm));
 	}
 	if (reg < R_TIMER || n >= HPET_NR_TIMERS)
 		return 0;
 	switch (reg & 0x1f) {
-	case T_CONFIG:
-		return timer_caps((unsigned)n) | (h->tconfig[n] & ~T_VAL_SET);
+	case T_CONFIG: return timer_caps((unsigned)n) | (h->tconfig[n] & ~T_VAL_SET);
 	case T_COMPARE:
 		settle(h);
 		arm(h);
 		return h->compare[n];
-	default:
-		return 0;
+	default: return 0;
 	}
 }
 
@@ -305,9 +305,7 @@ static void reg_write(struct hpet *h, u64 reg, u64 val, u64 mask)
 
 	settle(h);
 	switch (reg) {
-	case R_CONFIG:
-		config_write(h, (h->config & ~mask) | (val & mask));
-		break;
+	case R_CONFIG: config_write(h, (h->config & ~mask) | (val & mask)); break;
 	case R_STATUS:
 		h->status &= ~(val & mask);
 		update_lines(h);
@@ -393,15 +391,9 @@ static void hpet_reset(struct device *dev, enum reset_kind kind)
 }
 
 static const struct state_field hpet_state[] = {
-	STATE_U64(hpet, config),
-	STATE_U64(hpet, status),
-	STATE_U64(hpet, counter),
-	STATE_U64(hpet, since),
-	STATE_U64S(hpet, tconfig),
-	STATE_U64S(hpet, compare),
-	STATE_U64S(hpet, period),
-	STATE_U64S(hpet, due),
-	STATE_END,
+	STATE_U64(hpet, config),  STATE_U64(hpet, status),   STATE_U64(hpet, counter),
+	STATE_U64(hpet, since),   STATE_U64S(hpet, tconfig), STATE_U64S(hpet, compare),
+	STATE_U64S(hpet, period), STATE_U64S(hpet, due),     STATE_END,
 };
 
 static int hpet_post_load(struct device *dev, struct err *err)

@@ -1,15 +1,16 @@
 /* Which line goes to which input: global system interrupts, messages, and the 8259A's output.
  *
- * Documents: ACPI 6.4, 5.2.12 (MADT) for the numbering of GSIs and the override of the timer; SDM volume 3, 10.11
- * (message-signalled interrupts); MultiProcessor Specification 1.4, 3.6.2 for the way from the 8259A to the processors;
- * IA-PC HPET 1.0a, 2.3.5 for the legacy replacement route.
+ * Documents: ACPI 6.4, 5.2.12 (MADT) for the numbering of GSIs and the override of the timer; SDM volume
+ * 3, 10.11 (message-signalled interrupts); MultiProcessor Specification 1.4, 3.6.2 for the way from the
+ * 8259A to the processors; IA-PC HPET 1.0a, 2.3.5 for the legacy replacement route.
  *
- * How it works: the intc_ops of the VM, in front of pic.c, ioapic.c and lapic.c. The 8259A drives I/O APIC pin 0
- * (mixed mode) and LINT0 of all local APICs (virtual wire mode); which of them listens is the guest's choice.
+ * How it works: the intc_ops of the VM, in front of pic.c, ioapic.c and lapic.c. The 8259A drives I/O APIC
+ * pin 0 (mixed mode) and LINT0 of all local APICs (virtual wire mode); which of them listens is the
+ * guest's choice.
  *
- * Omitted, and why that is safe: the IMCR of MP systems in PIC mode (the MADT says there is none); level-triggered
- * messages have no de-assert, as no device sends one; destination ids above 255 (no remapping hardware yet, at most
- * 64 processors).
+ * Omitted, and why that is safe: the IMCR of MP systems in PIC mode (the MADT says there is none);
+ * level-triggered messages have no de-assert, as no device sends one; destination ids above 255 (no
+ * remapping hardware yet, at most 64 processors).
  *
  * Threads: any, under vm->intc_lock, which the callers in vm/irq.c and the functions for the HPET take.
  */
@@ -21,9 +22,9 @@
 #include "vm/vcpu.h"
 #include "vm/vm.h"
 
-#define ISA_LINES 16
+#define ISA_LINES   16
 #define PIC_CASCADE 2
-#define EXTINT_PIN 0
+#define EXTINT_PIN  0
 
 /* MSI address and data [SDM3 10.11] */
 #define MSI_WINDOW      0xfee00000ull

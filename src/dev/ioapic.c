@@ -1,17 +1,18 @@
-/* The I/O APIC: 24 interrupt inputs, each with a redirection entry, that become messages to the local APICs.
+/* The I/O APIC: 24 interrupt inputs, each with a redirection entry, that become messages to the local
+ * APICs.
  *
- * Documents: Intel 82093AA data sheet (290566), cited as [82093AA 3.x]; for the EOI register Intel ICH9 data
- * sheet (316972), [ICH9 13.5].
+ * Documents: Intel 82093AA data sheet (290566), cited as [82093AA 3.x]; for the EOI register Intel ICH9
+ * data sheet (316972), [ICH9 13.5].
  *
- * How it works: `lines` holds the level of each pin. A rising edge on an unmasked edge pin sends once and is
- * forgotten where the pin is masked [82093AA 3.2.4, bit 16]. A level pin sends while it is high, unmasked and
- * remote IRR is clear; a local APIC that takes the message sets remote IRR, its EOI clears it, and service() looks again.
- * One EOI looks at each pin once and sends at most one message per pin, so that a line that never goes low costs
- * the host no more than the guest that acknowledges it.
+ * How it works: `lines` holds the level of each pin. A rising edge on an unmasked edge pin sends once and
+ * is forgotten where the pin is masked [82093AA 3.2.4, bit 16]. A level pin sends while it is high,
+ * unmasked and remote IRR is clear; a local APIC that takes the message sets remote IRR, its EOI clears
+ * it, and service() looks again. One EOI looks at each pin once and sends at most one message per pin, so
+ * that a line that never goes low costs the host no more than the guest that acknowledges it.
  *
  * Omitted, and why that is safe: the polarity bit is stored only, since the levels that devices report are
- * logical (asserted or not); the APIC bus and its arbitration do not exist, so the delivery status always reads
- * idle and the arbitration register 0.
+ * logical (asserted or not); the APIC bus and its arbitration do not exist, so the delivery status always
+ * reads idle and the arbitration register 0.
  *
  * Threads: any, all under vm->intc_lock.
  */
@@ -38,10 +39,10 @@
 #define VERSION (0x20u | (IOAPIC_NR_PINS - 1) << 16)
 
 /* Redirection entry [82093AA 3.2.4] */
-#define RED_LOGICAL BIT(11)
-#define RED_RIRR    BIT(14)
-#define RED_LEVEL   BIT(15)
-#define RED_MASKED  BIT(16)
+#define RED_LOGICAL  BIT(11)
+#define RED_RIRR     BIT(14)
+#define RED_LEVEL    BIT(15)
+#define RED_MASKED   BIT(16)
 #define RED_WRITABLE (0xff0000000001afffull) /* without delivery status and remote IRR */
 
 struct ioapic {
@@ -122,12 +123,9 @@ static u32 reg_read(const struct ioapic *io)
 	unsigned n = io->select - IOREDTBL;
 
 	switch (io->select) {
-	case IOAPICID:
-		return io->id;
-	case IOAPICVER:
-		return VERSION;
-	case IOAPICARB:
-		return 0;
+	case IOAPICID: return io->id;
+	case IOAPICVER: return VERSION;
+	case IOAPICARB: return 0;
 	default:
 		if (io->select >= IOREDTBL && n / 2 < IOAPIC_NR_PINS)
 			return (u32)(n & 1 ? io->red[n / 2] >> 32 : io->red[n / 2]);
@@ -158,14 +156,9 @@ static u64 ioapic_read(void *opaque, u64 offset, unsigned size)
 	u32 v;
 
 	switch (offset & ~3ull) {
-	case IOREGSEL:
-		v = io->select;
-		break;
-	case IOWIN:
-		v = reg_read(io);
-		break;
-	default:
-		return bits_mask(size);
+	case IOREGSEL: v = io->select; break;
+	case IOWIN: v = reg_read(io); break;
+	default: return bits_mask(size);
 	}
 	return (v >> 8 * (offset & 3)) & bits_mask(size);
 }
@@ -236,7 +229,8 @@ static int ioapic_post_load(struct device *dev, struct err *err)
 	for (unsigned pin = 0; pin < IOAPIC_NR_PINS; pin++)
 		if (io->red[pin] & ~(RED_WRITABLE | RED_RIRR) ||
 		    (io->red[pin] & RED_RIRR && !red_is_level(io->red[pin])))
-			return err_set(err, -EINVAL, "the state of the I/O APIC has an impossible entry %#llx for pin %u",
+			return err_set(err, -EINVAL,
+				       "the state of the I/O APIC has an impossible entry %#llx for pin %u",
 				       (unsigned long long)io->red[pin], pin);
 	return 0;
 }

@@ -4,10 +4,10 @@
 #include "base/types.h"
 #include "vm/device.h"
 
-#define IOAPIC_BASE 0xfec00000ull
-#define IOAPIC_SIZE 0x1000ull
+#define IOAPIC_BASE    0xfec00000ull
+#define IOAPIC_SIZE    0x1000ull
 #define IOAPIC_NR_PINS 24
-#define IOAPIC_ID 0 /* for the MADT; what the ID register holds after reset */
+#define IOAPIC_ID      0 /* for the MADT; what the ID register holds after reset */
 
 /* Any thread, vm->intc_lock held. The level of an input pin. */
 void ioapic_set_pin(struct device *dev, unsigned pin, bool level);

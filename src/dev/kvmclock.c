@@ -2,14 +2,14 @@
  *
  * Document: Linux Documentation/virt/kvm/x86/msr.rst and cpuid.rst, cited as [KVM msr] and [KVM cpuid].
  *
- * How it works: a guest computes system_time + ((tsc - tsc_timestamp) scaled) from the structure of its vCPU. One pair
- * (host TSC, guest time) serves all vCPUs, taken when the first of them asks and again by kvmclock_refresh(); as all of
- * them extrapolate from it, the clock is the same on all, and the flag that says so is set. While a structure
- * is being written its version is odd.
+ * How it works: a guest computes system_time + ((tsc - tsc_timestamp) scaled) from the structure of its
+ * vCPU. One pair (host TSC, guest time) serves all vCPUs, taken when the first of them asks and again by
+ * kvmclock_refresh(); as all of them extrapolate from it, the clock is the same on all, and the flag that
+ * says so is set. While a structure is being written its version is odd.
  *
  * Omitted, and why that is safe: no periodic update, as the host's TSC is constant; the flag "guest was
- * paused" (a pause stops guest time, so that no watchdog sees it). A guest that writes its TSC must write the
- * MSR again, as the structure would no longer fit; nobody who uses this clock does.
+ * paused" (a pause stops guest time, so that no watchdog sees it). A guest that writes its TSC must write
+ * the MSR again, as the structure would no longer fit; nobody who uses this clock does.
  *
  * Threads: MSRs on the vCPU's own under the device's lock; the rest on the main thread while no vCPU runs.
  */
@@ -54,9 +54,9 @@ struct kvmclock {
 	u64 wall_clock; /* the MSRs, as last written */
 	u64 system_time[VM_MAX_VCPUS];
 	u32 version[VM_MAX_VCPUS]; /* even */
-	bool based;     /* the pair below is valid; derived */
-	u64 base_tsc;   /* host TSC */
-	u64 base_ns;    /* guest time */
+	bool based;                /* the pair below is valid; derived */
+	u64 base_tsc;              /* host TSC */
+	u64 base_ns;               /* guest time */
 };
 
 /* ns = ((ticks << shift) * mul) >> 32, mul with its top bit set. A negative shift is to the right. */
@@ -187,7 +187,8 @@ static int kvmclock_init(struct device *dev, const struct device_conf *conf, str
 
 	for (unsigned i = 0; i < 2; i++) {
 		/* Wall clock and system time are neighbours in both places. */
-		k->msr[i] = (struct msr_region){ "KVM clock", &kvmclock_ops, k, dev->lock, first[i], first[i] + 1 };
+		k->msr[i] = (struct msr_region){ "KVM clock", &kvmclock_ops, k,
+						 dev->lock,   first[i],      first[i] + 1 };
 		int r = bus_add_msr(&dev->vm->bus, &k->msr[i]);
 		if (r < 0)
 			return err_sys(err, r, "the KVM clock's MSR %#x cannot be added", first[i]);
@@ -224,8 +225,10 @@ static int kvmclock_post_load(struct device *dev, struct err *err)
 		if (k->version[id] & 1 || msr & SYSTEM_TIME_ALIGN ||
 		    (msr & SYSTEM_TIME_ENABLE &&
 		     (id >= vm->nr_vcpus || dma_read(vm, msr & ~SYSTEM_TIME_ENABLE, buf, sizeof(buf)) < 0)))
-			return err_set(err, -EINVAL, "the state of the KVM clock has an impossible address %#llx for vCPU %u",
-				       (unsigned long long)msr, id);
+			return err_set(
+				err, -EINVAL,
+				"the state of the KVM clock has an impossible address %#llx for vCPU %u",
+				(unsigned long long)msr, id);
 	}
 	refresh(k);
 	return 0;

@@ -1,25 +1,28 @@
 /* The local APIC of each vCPU, in xAPIC and x2APIC mode.
  *
- * Documents: Intel SDM volume 3, chapter 10 (APIC), cited as [SDM3 10.x]; MultiProcessor Specification 1.4, [MP 3.6.2].
+ * Documents: Intel SDM volume 3, chapter 10 (APIC; 11 in some later revisions), cited as [SDM3 10.x];
+ * MultiProcessor Specification 1.4, [MP 3.6.2].
  *
- * How it works: one device per vCPU holds its registers; vcpu->lapic points to it. A message (IPI, I/O APIC, MSI)
- * goes through lapic_deliver(), which compares it with every local APIC and sets request bits or posts NMI, INIT and
- * SIPI to the vCPU's mailbox. lapic_pending() is a pure function of the registers; whoever may have made a vector
- * deliverable calls notify(). The one-shot and periodic timer counts guest nanoseconds (the bus clock is 1 GHz),
- * the TSC-deadline timer guest TSC ticks; both set vcpu->timer_tsc on the vCPU's own thread. timer_fn may
- * come early or without cause: it looks at the registers and arms again.
+ * How it works: one device per vCPU holds its registers; vcpu->lapic points to it. A message (IPI, I/O
+ * APIC, MSI) goes through lapic_deliver(), which compares it with every local APIC and sets request bits
+ * or posts NMI, INIT and SIPI to the vCPU's mailbox. lapic_pending() is a pure function of the registers;
+ * whoever may have made a vector deliverable calls notify(). The one-shot and periodic timer counts guest
+ * nanoseconds (the bus clock is 1 GHz), the TSC-deadline timer guest TSC ticks; both set vcpu->timer_tsc
+ * on the vCPU's own thread. timer_fn may come early or without cause: it looks at the registers and arms
+ * again.
  *
- * Omitted, and why that is safe: the APIC page does not follow IA32_APIC_BASE (an APIC moved elsewhere answers to
- * MSRs and messages only; no operating system moves it); SMI and remote read are dropped (there is no
- * SMM, and the read is gone from processors since the Pentium 4); arbitration priorities do not exist on a
- * bus without arbitration. EOI broadcast suppression and CMCI are not offered by the version register.
+ * Omitted, and why that is safe: the APIC page does not follow IA32_APIC_BASE (an APIC moved elsewhere
+ * answers to MSRs and messages only; no operating system moves it); SMI and remote read are dropped (there
+ * is no SMM, and the read is gone from processors since the Pentium 4); arbitration priorities do not
+ * exist on a bus without arbitration. EOI broadcast suppression and CMCI are not offered by the version
+ * register.
  * DEVIATION: after a reset LINT0 and LINT1 of vCPU 0 are set up as firmware leaves them for virtual wire
  * mode [MP 3.6.2.2], since a directly booted kernel finds no firmware that would.
- * DEVIATION: a periodic timer shorter than LAPIC_MIN_PERIOD_NS fires at that period, so that a guest cannot
- * spend the host's time on nothing but timer interrupts.
+ * DEVIATION: a periodic timer shorter than LAPIC_MIN_PERIOD_NS fires at that period, so that a guest
+ * cannot spend the host's time on nothing but timer interrupts.
  *
- * Threads: registers are accessed on the owning vCPU's thread, messages come from any thread; all
- * under vm->intc_lock.
+ * Threads: registers are accessed on the owning vCPU's thread, messages come from any thread; all under
+ * vm->intc_lock.
  */
 #include "dev/lapic.h"
 
@@ -73,10 +76,10 @@ enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, NR_LVT
 #define SVR_WRITABLE 0x3ffu
 
 #define LVT_MODE_SHIFT 8
-#define LVT_STATUS BIT(12)
-#define LVT_RIRR   BIT(14)
-#define LVT_LEVEL  BIT(15)
-#define LVT_MASKED BIT(16)
+#define LVT_STATUS     BIT(12)
+#define LVT_RIRR       BIT(14)
+#define LVT_LEVEL      BIT(15)
+#define LVT_MASKED     BIT(16)
 
 #define TIMER_MODE     (3u << 17)
 #define TIMER_ONESHOT  (0u << 17)
@@ -105,8 +108,8 @@ enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, NR_LVT
 
 /* Bits of each LVT entry that hold something; mask, vector, mode, trigger, polarity, timer mode. */
 static const u32 lvt_writable[NR_LVT] = {
-	[LVT_TIMER] = 0x000700ff,  [LVT_THERMAL] = 0x000107ff, [LVT_PERF] = 0x000107ff,
-	[LVT_LINT0] = 0x0001a7ff,  [LVT_LINT1] = 0x0001a7ff,   [LVT_ERROR] = 0x000100ff,
+	[LVT_TIMER] = 0x000700ff, [LVT_THERMAL] = 0x000107ff, [LVT_PERF] = 0x000107ff,
+	[LVT_LINT0] = 0x0001a7ff, [LVT_LINT1] = 0x0001a7ff,   [LVT_ERROR] = 0x000100ff,
 };
 
 enum { MSRS_BASE, MSRS_DEADLINE, MSRS_X2APIC, NR_MSRS };
@@ -122,8 +125,8 @@ struct lapic {
 	u64 apic_base; /* the MSR */
 	u32 tpr, ldr, dfr, svr;
 	u32 isr[8], tmr[8], irr[8];
-	u32 esr;         /* as last latched by a write */
-	u32 errors;      /* since then */
+	u32 esr;    /* as last latched by a write */
+	u32 errors; /* since then */
 	u64 icr;
 	u32 lvt[NR_LVT];
 	u32 init_count, dcr;
@@ -196,7 +199,8 @@ static u32 lvt_mode(u32 lvt)
 	return lvt >> LVT_MODE_SHIFT & 7;
 }
 
-/* Does the processor listen to the external controller? With the APIC off LINT0 is the INTR pin [SDM3 10.4.3]. */
+/* Does the processor listen to the external controller? With the APIC off LINT0 is the INTR pin
+ * [SDM3 10.4.3]. */
 static bool takes_extint(const struct lapic *l)
 {
 	if (!hw_enabled(l))
@@ -284,7 +288,8 @@ static void lint_level(struct lapic *l, unsigned pin)
 {
 	u32 *lvt = &l->lvt[LVT_LINT0 + pin];
 
-	if (!l->lint[pin] || *lvt & (LVT_MASKED | LVT_RIRR) || !(*lvt & LVT_LEVEL) || lvt_mode(*lvt) != APIC_FIXED)
+	if (!l->lint[pin] || *lvt & (LVT_MASKED | LVT_RIRR) || !(*lvt & LVT_LEVEL) ||
+	    lvt_mode(*lvt) != APIC_FIXED)
 		return;
 	if (accept(l, (u8)*lvt, true))
 		*lvt |= LVT_RIRR;
@@ -297,17 +302,10 @@ static void lvt_deliver(struct lapic *l, unsigned entry)
 	if (lvt & LVT_MASKED || !hw_enabled(l))
 		return;
 	switch (lvt_mode(lvt)) {
-	case APIC_FIXED:
-		accept(l, (u8)lvt, false);
-		break;
-	case APIC_NMI:
-		vcpu_post(l->vcpu, VCPU_REQ_NMI);
-		break;
-	case APIC_INIT:
-		init_signal(l);
-		break;
-	default: /* SMI, ExtINT (a level, see takes_extint()), reserved */
-		break;
+	case APIC_FIXED: accept(l, (u8)lvt, false); break;
+	case APIC_NMI: vcpu_post(l->vcpu, VCPU_REQ_NMI); break;
+	case APIC_INIT: init_signal(l); break;
+	default: /* SMI, ExtINT (a level, see takes_extint()), reserved */ break;
 	}
 }
 
@@ -348,12 +346,10 @@ static bool matches(const struct lapic *l, const struct apic_msg *msg)
 		return false;
 	u32 ldr = l->ldr >> 24;
 	switch (l->dfr >> 28) {
-	case 0xf: /* flat */
-		return dest & ldr;
+	case 0xf: /* flat */ return dest & ldr;
 	case 0x0: /* cluster; cluster 15 is all of them */
 		return (dest >> 4 == 0xf || dest >> 4 == ldr >> 4) && dest & ldr & 0xf;
-	default:
-		return false;
+	default: return false;
 	}
 }
 
@@ -361,14 +357,9 @@ static bool deliver_one(struct lapic *l, u8 mode, u8 vector, bool level)
 {
 	switch (mode) {
 	case APIC_FIXED:
-	case APIC_LOWEST:
-		return accept(l, vector, level);
-	case APIC_NMI:
-		vcpu_post(l->vcpu, VCPU_REQ_NMI);
-		return true;
-	case APIC_INIT:
-		init_signal(l);
-		return true;
+	case APIC_LOWEST: return accept(l, vector, level);
+	case APIC_NMI: vcpu_post(l->vcpu, VCPU_REQ_NMI); return true;
+	case APIC_INIT: init_signal(l); return true;
 	case APIC_SIPI:
 		atomic_store(&l->vcpu->sipi_vector, vector);
 		vcpu_post(l->vcpu, VCPU_REQ_SIPI);
@@ -377,8 +368,7 @@ static bool deliver_one(struct lapic *l, u8 mode, u8 vector, bool level)
 		l->extint = true;
 		notify(l);
 		return true;
-	default: /* SMI, reserved */
-		return false;
+	default: /* SMI, reserved */ return false;
 	}
 }
 
@@ -468,17 +458,10 @@ static void send_ipi(struct lapic *l)
 	if (mode == APIC_EXTINT) /* reserved in the ICR */
 		return;
 	switch (l->icr & ICR_SHORTHAND) {
-	case ICR_SELF:
-		deliver_to(vm, self, mode, vector, false, false);
-		break;
-	case ICR_ALL:
-		deliver_to(vm, all_targets(vm), mode, vector, false, false);
-		break;
-	case ICR_OTHERS:
-		deliver_to(vm, all_targets(vm) & ~self, mode, vector, false, false);
-		break;
-	default:
-		lapic_deliver(vm, &msg);
+	case ICR_SELF: deliver_to(vm, self, mode, vector, false, false); break;
+	case ICR_ALL: deliver_to(vm, all_targets(vm), mode, vector, false, false); break;
+	case ICR_OTHERS: deliver_to(vm, all_targets(vm) & ~self, mode, vector, false, false); break;
+	default: lapic_deliver(vm, &msg);
 	}
 }
 
@@ -656,21 +639,11 @@ static bool reg_read(struct lapic *l, unsigned reg, u64 *ret_val)
 	u64 v = 0;
 
 	switch (reg) {
-	case R_ID:
-		v = x2apic(l) ? l->vcpu->id : l->vcpu->id << 24;
-		break;
-	case R_VERSION:
-		v = LAPIC_VERSION;
-		break;
-	case R_TPR:
-		v = l->tpr;
-		break;
-	case R_PPR:
-		v = ppr(l);
-		break;
-	case R_LDR:
-		v = l->ldr;
-		break;
+	case R_ID: v = x2apic(l) ? l->vcpu->id : l->vcpu->id << 24; break;
+	case R_VERSION: v = LAPIC_VERSION; break;
+	case R_TPR: v = l->tpr; break;
+	case R_PPR: v = ppr(l); break;
+	case R_LDR: v = l->ldr; break;
 	case R_APR: /* not in x2APIC mode, as the next three */
 	case R_RRD:
 	case R_EOI:
@@ -682,43 +655,22 @@ static bool reg_read(struct lapic *l, unsigned reg, u64 *ret_val)
 			return false;
 		v = l->dfr;
 		break;
-	case R_SVR:
-		v = l->svr;
-		break;
-	case R_ISR ... R_ISR + 7:
-		v = l->isr[reg - R_ISR];
-		break;
-	case R_TMR ... R_TMR + 7:
-		v = l->tmr[reg - R_TMR];
-		break;
-	case R_IRR ... R_IRR + 7:
-		v = l->irr[reg - R_IRR];
-		break;
-	case R_ESR:
-		v = l->esr;
-		break;
-	case R_ICR:
-		v = x2apic(l) ? l->icr : (u32)l->icr;
-		break;
+	case R_SVR: v = l->svr; break;
+	case R_ISR ... R_ISR + 7: v = l->isr[reg - R_ISR]; break;
+	case R_TMR ... R_TMR + 7: v = l->tmr[reg - R_TMR]; break;
+	case R_IRR ... R_IRR + 7: v = l->irr[reg - R_IRR]; break;
+	case R_ESR: v = l->esr; break;
+	case R_ICR: v = x2apic(l) ? l->icr : (u32)l->icr; break;
 	case R_ICR2:
 		if (x2apic(l))
 			return false;
 		v = l->icr >> 32;
 		break;
-	case R_LVT ... R_LVT + NR_LVT - 1:
-		v = l->lvt[reg - R_LVT];
-		break;
-	case R_INIT_COUNT:
-		v = l->init_count;
-		break;
-	case R_CUR_COUNT:
-		v = timer_count(l);
-		break;
-	case R_DCR:
-		v = l->dcr;
-		break;
-	default:
-		return false;
+	case R_LVT ... R_LVT + NR_LVT - 1: v = l->lvt[reg - R_LVT]; break;
+	case R_INIT_COUNT: v = l->init_count; break;
+	case R_CUR_COUNT: v = timer_count(l); break;
+	case R_DCR: v = l->dcr; break;
+	default: return false;
 	}
 	*ret_val = v;
 	return true;
@@ -732,27 +684,16 @@ static bool reg_write(struct lapic *l, unsigned reg, u32 val)
 		l->tpr = val & 0xff;
 		notify(l);
 		return true;
-	case R_EOI:
-		eoi(l);
-		return true;
-	case R_SVR:
-		svr_write(l, val);
-		return true;
+	case R_EOI: eoi(l); return true;
+	case R_SVR: svr_write(l, val); return true;
 	case R_ESR: /* latches what has gathered [SDM3 10.5.3] */
 		l->esr = l->errors;
 		l->errors = 0;
 		return true;
-	case R_LVT ... R_LVT + NR_LVT - 1:
-		lvt_write(l, reg - R_LVT, val);
-		return true;
-	case R_INIT_COUNT:
-		timer_start(l, val);
-		return true;
-	case R_DCR:
-		timer_divide(l, val);
-		return true;
-	default:
-		return false;
+	case R_LVT ... R_LVT + NR_LVT - 1: lvt_write(l, reg - R_LVT, val); return true;
+	case R_INIT_COUNT: timer_start(l, val); return true;
+	case R_DCR: timer_divide(l, val); return true;
+	default: return false;
 	}
 }
 
@@ -767,21 +708,14 @@ static void xapic_write(struct lapic *l, unsigned reg, u32 val)
 	case R_ISR ... R_ISR + 7:
 	case R_TMR ... R_TMR + 7:
 	case R_IRR ... R_IRR + 7:
-	case R_CUR_COUNT:
-		break;
-	case R_LDR:
-		l->ldr = val & 0xff000000;
-		break;
-	case R_DFR:
-		l->dfr = val | 0x0fffffff;
-		break;
+	case R_CUR_COUNT: break;
+	case R_LDR: l->ldr = val & 0xff000000; break;
+	case R_DFR: l->dfr = val | 0x0fffffff; break;
 	case R_ICR:
 		l->icr = (l->icr & ~0xffffffffull) | (val & ICR_WRITABLE);
 		send_ipi(l);
 		break;
-	case R_ICR2:
-		l->icr = (u32)l->icr | (u64)(val & 0xff000000) << 32;
-		break;
+	case R_ICR2: l->icr = (u32)l->icr | (u64)(val & 0xff000000) << 32; break;
 	default:
 		if (!reg_write(l, reg, val))
 			error(l, ESR_REGISTER);
@@ -793,29 +727,20 @@ static u64 x2apic_reserved(unsigned reg)
 {
 	switch (reg) {
 	case R_TPR:
-	case R_SELF_IPI:
-		return ~0xffull;
+	case R_SELF_IPI: return ~0xffull;
 	case R_EOI:
-	case R_ESR:
-		return ~0ull;
-	case R_SVR:
-		return ~(u64)SVR_WRITABLE;
-	case R_ICR:
-		return 0xffffffffull & ~(ICR_WRITABLE | ICR_STATUS);
+	case R_ESR: return ~0ull;
+	case R_SVR: return ~(u64)SVR_WRITABLE;
+	case R_ICR: return 0xffffffffull & ~(ICR_WRITABLE | ICR_STATUS);
 	case R_LVT + LVT_LINT0:
-	case R_LVT + LVT_LINT1:
-		return ~(lvt_writable[reg - R_LVT] | LVT_STATUS | LVT_RIRR);
+	case R_LVT + LVT_LINT1: return ~(lvt_writable[reg - R_LVT] | LVT_STATUS | LVT_RIRR);
 	case R_LVT + LVT_TIMER:
 	case R_LVT + LVT_THERMAL:
 	case R_LVT + LVT_PERF:
-	case R_LVT + LVT_ERROR:
-		return ~(lvt_writable[reg - R_LVT] | LVT_STATUS);
-	case R_INIT_COUNT:
-		return ~0xffffffffull;
-	case R_DCR:
-		return ~(u64)DCR_WRITABLE;
-	default:
-		return 0;
+	case R_LVT + LVT_ERROR: return ~(lvt_writable[reg - R_LVT] | LVT_STATUS);
+	case R_INIT_COUNT: return ~0xffffffffull;
+	case R_DCR: return ~(u64)DCR_WRITABLE;
+	default: return 0;
 	}
 }
 
@@ -834,8 +759,7 @@ static bool x2apic_write(struct lapic *l, unsigned reg, u64 val)
 		else
 			accept(l, (u8)val, false);
 		return true;
-	default:
-		return reg_write(l, reg, (u32)val);
+	default: return reg_write(l, reg, (u32)val);
 	}
 }
 
@@ -1049,17 +973,19 @@ static int lapic_init(struct device *dev, const struct device_conf *conf, struct
 	if (conf->index != 0)
 		return 0;
 
-	l->mmio = (struct region){ "local APIC", &lapic_mmio_ops, l, dev->lock, BUS_MMIO, LAPIC_BASE, LAPIC_SIZE };
+	l->mmio = (struct region){ "local APIC", &lapic_mmio_ops, l,         dev->lock,
+				   BUS_MMIO,     LAPIC_BASE,      LAPIC_SIZE };
 	r = bus_add(&vm->bus, &l->mmio);
 	if (r < 0)
 		return err_sys(err, r, "the local APIC's page %#llx cannot be added", LAPIC_BASE);
 	l->mmio_added = true;
 	for (unsigned i = 0; i < NR_MSRS; i++) {
-		l->msr[i] = (struct msr_region){ "local APIC", &lapic_msrs[i].ops, l, dev->lock, lapic_msrs[i].first,
-						 lapic_msrs[i].last };
+		l->msr[i] = (struct msr_region){ "local APIC", &lapic_msrs[i].ops,  l,
+						 dev->lock,    lapic_msrs[i].first, lapic_msrs[i].last };
 		r = bus_add_msr(&vm->bus, &l->msr[i]);
 		if (r < 0)
-			return err_sys(err, r, "the local APIC's MSR %#x cannot be added", lapic_msrs[i].first);
+			return err_sys(err, r, "the local APIC's MSR %#x cannot be added",
+				       lapic_msrs[i].first);
 		l->msr_added[i] = true;
 	}
 	return 0;
@@ -1121,8 +1047,9 @@ static int lapic_post_load(struct device *dev, struct err *err)
 		bad = "next_lowest";
 	else if (l->deadline && (timer_mode(l) != TIMER_DEADLINE || l->counting))
 		bad = "deadline";
-	else if (l->counting && (timer_mode(l) > TIMER_PERIODIC ||
-				 (l->timer_end > clock_now(dev->vm) && l->timer_end - clock_now(dev->vm) > BIT(40))))
+	else if (l->counting &&
+		 (timer_mode(l) > TIMER_PERIODIC ||
+		  (l->timer_end > clock_now(dev->vm) && l->timer_end - clock_now(dev->vm) > BIT(40))))
 		bad = "timer_end";
 	for (unsigned i = 0; i < NR_LVT && !bad; i++)
 		if (l->lvt[i] & ~(lvt_writable[i] | (i == LVT_LINT0 || i == LVT_LINT1 ? LVT_RIRR : 0)))
@@ -1132,7 +1059,9 @@ static int lapic_post_load(struct device *dev, struct err *err)
 		notify(l);
 	}
 	pthread_mutex_unlock(dev->lock);
-	return bad ? err_set(err, -EINVAL, "the state of device %s has an impossible value in %s", dev->id, bad) : 0;
+	return bad ? err_set(err, -EINVAL, "the state of device %s has an impossible value in %s", dev->id,
+			     bad)
+		   : 0;
 }
 
 static void lapic_fini(struct device *dev)

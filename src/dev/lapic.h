@@ -14,7 +14,8 @@ struct vm;
 
 #define LAPIC_BASE 0xfee00000ull
 #define LAPIC_SIZE 0x1000ull
-#define LAPIC_CLOCK_HZ 1000000000ull /* input of the timer's divider; so CPUID 40000010H:EBX says 1000000 kHz */
+#define LAPIC_CLOCK_HZ \
+	1000000000ull /* input of the timer's divider; so CPUID 40000010H:EBX says 1000000 kHz */
 
 /* Delivery modes [SDM3 10.6.1], in ICR, LVT, I/O APIC entries and MSI data. */
 enum apic_mode {

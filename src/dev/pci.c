@@ -1,22 +1,24 @@
 /* The PCI host bridge: configuration space by ports and by ECAM, the windows in which BARs answer, INTx.
  *
- * Documents: PCI Local Bus Specification 3.0, cited as [PCI 6.x] and [PCI 3.2.2.3.2] (configuration mechanism #1);
- * PCI Express Base Specification 3.0, [PCIe 7.2.2] (ECAM); Intel 3 Series chip set data sheet 316966 [Q35 5.1] and
- * ICH9 data sheet 316972 [ICH9 13.x] for the ids and the few registers of the two functions that are here.
+ * Documents: PCI Local Bus Specification 3.0, cited as [PCI 6.x] and [PCI 3.2.2.3.2] (configuration
+ * mechanism #1); PCI Express Base Specification 3.0, [PCIe 7.2.2] (ECAM); Intel 3 Series chip set data
+ * sheet 316966 [Q35 5.1] and ICH9 data sheet 316972 [ICH9 13.x] for the ids and the few registers of the
+ * two functions that are here.
  *
- * How it works: an access to configuration space is done byte by byte through the function's write masks, so that any
- * width and alignment is defined. The bus never sees a BAR: it has three fixed windows, and an access to
- * one is compared with the BARs that are decoded now. A BAR outside its window answers nowhere, so that it
- * cannot cover RAM, an interrupt controller or configuration space.
+ * How it works: an access to configuration space is done byte by byte through the function's write masks,
+ * so that any width and alignment is defined. The bus never sees a BAR: it has three fixed windows, and an
+ * access to one is compared with the BARs that are decoded now. A BAR outside its window answers nowhere,
+ * so that it cannot cover RAM, an interrupt controller or configuration space.
  *
- * Locks: configuration space and BARs of a function are its owner's, under the owner's lock; CONFIG_ADDRESS is
- * under this device's; levels of INTx pins under intx_lock, which is below all devices' locks and above
- * vm->intc_lock. The regions have no lock of their own, so that none is held when an owner's is taken.
+ * Locks: configuration space and BARs of a function are its owner's, under the owner's lock;
+ * CONFIG_ADDRESS is under this device's; levels of INTx pins under intx_lock, which is below all devices'
+ * locks and above vm->intc_lock. The regions have no lock of their own, so that none is held when an
+ * owner's is taken.
  *
- * Omitted, and why that is safe: buses other than 0 and bridges to them (they read as absent); the extended
- * configuration space, which a function without extended capabilities does not have (all-ones); MSI and
- * MSI-X come with the first device that uses them. The base of ECAM (PCIEXBAR) and of the ACPI ports (PMBASE) are
- * read-only at what the board uses.
+ * Omitted, and why that is safe: buses other than 0 and bridges to them (they read as absent); the
+ * extended configuration space, which a function without extended capabilities does not have (all-ones);
+ * MSI and MSI-X come with the first device that uses them. The base of ECAM (PCIEXBAR) and of the ACPI
+ * ports (PMBASE) are read-only at what the board uses.
  *
  * Threads: vCPUs; pci_add() and pci_del() on the main thread while no vCPU runs.
  */
@@ -30,8 +32,8 @@
 #include "vm/vm.h"
 
 #define NR_FUNCTIONS 256
-#define NR_PCI_GSI 4
-#define NOWHERE (~0ull)
+#define NR_PCI_GSI   4
+#define NOWHERE      (~0ull)
 
 /* CONFIG_ADDRESS [PCI 3.2.2.3.2] */
 #define ADDR_ENABLE   BIT(31)
@@ -43,8 +45,8 @@
 #define RST_WRITABLE 0x0eu
 
 #define HEADER_MULTI BIT(7)
-#define CAP_FIRST 0x40
-#define CAP_NEXT  1
+#define CAP_FIRST    0x40
+#define CAP_NEXT     1
 
 enum { WIN_CONFIG, WIN_IO, WIN_ECAM, WIN_MMIO, NR_WINDOWS };
 
@@ -79,7 +81,7 @@ void pci_dev_init(struct pci_dev *pd, struct device *owner, const struct pci_id 
 	st16(pd->init + PCI_SUBSYSTEM_VENDOR_ID, id->subsystem_vendor);
 	st16(pd->init + PCI_SUBSYSTEM_ID, id->subsystem);
 	pd->init[PCI_INT_PIN] = id->int_pin;
-	/* Decode, master, parity and SERR enables, INTx disable; errors are cleared by ones [PCI 6.2.2, 6.2.3]. */
+	/* Decode, master, parity and SERR enables, INTx disable [PCI 6.2.2]; ones clear errors [PCI 6.2.3]. */
 	st16(pd->wmask + PCI_COMMAND, 0x0547);
 	st16(pd->w1c + PCI_STATUS, 0xf900);
 	pd->wmask[0x0c] = 0xff; /* cache line size */
@@ -95,8 +97,9 @@ int pci_dev_add_bar(struct pci_dev *pd, unsigned nr, enum pci_bar_kind kind, u64
 	unsigned off = PCI_BAR0 + 4 * nr;
 
 	if (kind == PCI_BAR_NONE || nr + wide >= PCI_NR_BARS || pd->bar[nr].kind != PCI_BAR_NONE ||
-	    (wide && pd->bar[nr + 1].kind != PCI_BAR_NONE) || (nr > 0 && pd->bar[nr - 1].kind == PCI_BAR_MEM64) ||
-	    !bits_is_pow2(size) || size < min || size > max)
+	    (wide && pd->bar[nr + 1].kind != PCI_BAR_NONE) ||
+	    (nr > 0 && pd->bar[nr - 1].kind == PCI_BAR_MEM64) || !bits_is_pow2(size) || size < min ||
+	    size > max)
 		return -EINVAL;
 	pd->bar[nr].kind = kind;
 	pd->bar[nr].size = size;
@@ -104,7 +107,7 @@ int pci_dev_add_bar(struct pci_dev *pd, unsigned nr, enum pci_bar_kind kind, u64
 	pd->bar[nr].opaque = opaque;
 	/* Type bits [PCI 6.2.5.1]; the bits below the size stay 0, which is how a guest finds it. */
 	st32(pd->init + off, kind == PCI_BAR_IO ? 1 : wide ? 4 : 0);
-	st32(pd->wmask + off, (u32)~(size - 1));
+	st32(pd->wmask + off, (u32) ~(size - 1));
 	if (wide)
 		st32(pd->wmask + off + 4, 0xffffffff);
 	memcpy(pd->config + off, pd->init + off, wide ? 8 : 4);
@@ -148,8 +151,7 @@ static u64 bar_addr(const struct pci_dev *pd, unsigned nr)
 			return NOWHERE;
 		addr = (bar->kind == PCI_BAR_MEM64 ? ld64(reg) : ld32(reg)) & ~0xfull;
 		break;
-	default:
-		return NOWHERE;
+	default: return NOWHERE;
 	}
 	if (addr < base || addr - base >= len || bar->size > len - (addr - base))
 		return NOWHERE;
@@ -220,9 +222,10 @@ int pci_dev_post_load(struct pci_dev *pd, struct err *err)
 {
 	for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
 		if ((pd->config[i] ^ pd->init[i]) & ~(pd->wmask[i] | pd->w1c[i]))
-			return err_set(err, -EINVAL,
-				       "the state of device %s is of another PCI function: byte %#x is %#x instead of %#x",
-				       pd->owner->id, i, pd->config[i], pd->init[i]);
+			return err_set(
+				err, -EINVAL,
+				"the state of device %s is of another PCI function: byte %#x is %#x, not %#x",
+				pd->owner->id, i, pd->config[i], pd->init[i]);
 	command_changed(pd);
 	return 0;
 }
@@ -269,7 +272,7 @@ static void config_write(struct pci_host *h, unsigned devfn, unsigned off, unsig
 	for (unsigned i = 0; i < len; i++) {
 		u8 *reg = &pd->config[off + i], mask = pd->wmask[off + i], byte = (u8)(val >> 8 * i);
 		*reg = (u8)((*reg & ~mask) | (byte & mask));
-		*reg &= (u8)~(byte & pd->w1c[off + i]);
+		*reg &= (u8) ~(byte & pd->w1c[off + i]);
 	}
 	command_changed(pd);
 	if (pd->config_written)
@@ -480,7 +483,8 @@ int pci_add(struct device *bus, struct pci_dev *pd, int slot, unsigned fn, struc
 	struct pci_host *h = container_of(bus, struct pci_host, dev);
 
 	if (slot > 31 || fn > 7)
-		return err_set(err, -EINVAL, "PCI has slots 0 to 31 with functions 0 to 7, not %d.%u", slot, fn);
+		return err_set(err, -EINVAL, "PCI has slots 0 to 31 with functions 0 to 7, not %d.%u", slot,
+			       fn);
 	for (int s = 1; slot < 0 && s < 31; s++)
 		if (!h->fn[PCI_DEVFN(s, 0)])
 			slot = s;
@@ -517,7 +521,9 @@ void pci_del(struct pci_dev *pd)
 static int add_chipset(struct pci_host *h, struct err *err)
 {
 	const struct pci_id bridge = { .vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000 };
-	const struct pci_id lpc = { .vendor = 0x8086, .device = 0x2918, .class_code = 0x060100, .revision = 2 };
+	const struct pci_id lpc = {
+		.vendor = 0x8086, .device = 0x2918, .class_code = 0x060100, .revision = 2
+	};
 	int r;
 
 	pci_dev_init(&h->bridge, &h->dev, &bridge);
@@ -584,7 +590,8 @@ static int pci_post_load(struct device *dev, struct err *err)
 	int r;
 
 	if (h->addr & ~ADDR_WRITABLE || h->rst & ~RST_WRITABLE)
-		return err_set(err, -EINVAL, "the state of the PCI bus has an impossible address %#x or reset control %#x",
+		return err_set(err, -EINVAL,
+			       "the state of the PCI bus has an impossible address %#x or reset control %#x",
 			       h->addr, h->rst);
 	r = pci_dev_post_load(&h->bridge, err);
 	return r < 0 ? r : pci_dev_post_load(&h->lpc, err);

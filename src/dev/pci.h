@@ -1,10 +1,11 @@
 /* The PCI host bridge "pci", bus 0, and the contract for the functions on it.
  *
- * No conf needed: ports CF8H-CFFH, the ECAM window and the windows below are its own. It brings
- * functions 00:00.0 (host bridge) and 00:1f.0 (ISA bridge). Another device is a function by keeping a struct pci_dev:
- * pci_dev_init(), pci_dev_add_bar(), pci_dev_add_cap(), then pci_add(); all of that in its init, on the main thread,
- * vCPUs not running, and pci_del() in its fini. Its state list has STATE_U8S(s, pci.config) (the member being named
- * pci), its post_load calls pci_dev_post_load(), its reset calls pci_dev_reset().
+ * No conf needed: ports CF8H-CFFH, the ECAM window and the windows below are its own. It brings functions
+ * 00:00.0 (host bridge) and 00:1f.0 (ISA bridge). Another device is a function by keeping a struct
+ * pci_dev: pci_dev_init(), pci_dev_add_bar(), pci_dev_add_cap(), then pci_add(); all of that in its init,
+ * on the main thread, vCPUs not running, and pci_del() in its fini. Its state list has STATE_U8S(s,
+ * pci.config) (the member being named pci), its post_load calls pci_dev_post_load(), its reset calls
+ * pci_dev_reset().
  *
  * Interrupts: pin INTA..INTD of slot s is GSI PCI_GSI(s, pin), level. The ACPI _PRT must say the same.
  */
@@ -23,38 +24,38 @@
 #define PCI_ECAM_SIZE   0x10000000ull
 #define PCI_MMIO_BASE   0xc0000000ull
 #define PCI_MMIO_SIZE   0x20000000ull
-#define PCI_IO_BASE     0xc000        /* window of assignable ports; below it are fixed devices */
+#define PCI_IO_BASE     0xc000 /* window of assignable ports; below it are fixed devices */
 #define PCI_IO_SIZE     0x4000
-#define PCI_CONFIG_PORT 0xcf8         /* 8 ports, not for assignment */
+#define PCI_CONFIG_PORT 0xcf8 /* 8 ports, not for assignment */
 
-#define PCI_GSI_BASE 16
+#define PCI_GSI_BASE       16
 #define PCI_GSI(slot, pin) (PCI_GSI_BASE + (((slot) + (pin)) & 3)) /* pin 0 = INTA# */
 
 #define PCI_DEVFN(slot, fn) ((slot) << 3 | (fn))
-#define PCI_CONFIG_SIZE 256
-#define PCI_NR_BARS 6
+#define PCI_CONFIG_SIZE     256
+#define PCI_NR_BARS         6
 
 /* Configuration registers [PCI 6.1] */
-#define PCI_VENDOR_ID    0x00
-#define PCI_DEVICE_ID    0x02
-#define PCI_COMMAND      0x04
-#define PCI_STATUS       0x06
-#define PCI_REVISION     0x08
-#define PCI_CLASS_PROG   0x09
-#define PCI_HEADER_TYPE  0x0e
-#define PCI_BAR0         0x10
+#define PCI_VENDOR_ID           0x00
+#define PCI_DEVICE_ID           0x02
+#define PCI_COMMAND             0x04
+#define PCI_STATUS              0x06
+#define PCI_REVISION            0x08
+#define PCI_CLASS_PROG          0x09
+#define PCI_HEADER_TYPE         0x0e
+#define PCI_BAR0                0x10
 #define PCI_SUBSYSTEM_VENDOR_ID 0x2c
-#define PCI_SUBSYSTEM_ID 0x2e
-#define PCI_CAP_PTR      0x34
-#define PCI_INT_LINE     0x3c
-#define PCI_INT_PIN      0x3d
+#define PCI_SUBSYSTEM_ID        0x2e
+#define PCI_CAP_PTR             0x34
+#define PCI_INT_LINE            0x3c
+#define PCI_INT_PIN             0x3d
 
-#define PCI_COMMAND_IO      BIT(0)
-#define PCI_COMMAND_MEM     BIT(1)
-#define PCI_COMMAND_MASTER  BIT(2)
+#define PCI_COMMAND_IO       BIT(0)
+#define PCI_COMMAND_MEM      BIT(1)
+#define PCI_COMMAND_MASTER   BIT(2)
 #define PCI_COMMAND_INTX_OFF BIT(10)
-#define PCI_STATUS_INTX     BIT(3)
-#define PCI_STATUS_CAPS     BIT(4)
+#define PCI_STATUS_INTX      BIT(3)
+#define PCI_STATUS_CAPS      BIT(4)
 
 enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 };
 
@@ -63,23 +64,24 @@ struct pci_bar {
 	u64 size;                     /* a power of two; ports: 4..256, memory: 16 and more */
 	const struct region_ops *ops; /* called with the owner's dev->lock held, as from the bus */
 	void *opaque;
-	_Atomic u64 addr;             /* where it answers now, ~0: nowhere */
+	_Atomic u64 addr; /* where it answers now, ~0: nowhere */
 };
 
 struct pci_dev {
 	struct device *owner;
-	struct device *bus;   /* the "pci" device once added */
+	struct device *bus; /* the "pci" device once added */
 	u8 devfn;
 	u8 config[PCI_CONFIG_SIZE];
 	u8 init[PCI_CONFIG_SIZE];  /* config after reset */
 	u8 wmask[PCI_CONFIG_SIZE]; /* bits the guest can write */
 	u8 w1c[PCI_CONFIG_SIZE];   /* bits cleared by writing 1 */
 	struct pci_bar bar[PCI_NR_BARS];
-	u8 cap_end;                /* where the next capability goes */
+	u8 cap_end; /* where the next capability goes */
 	u8 last_cap;
-	bool intx, intx_off, intx_out; /* wanted by the owner, forbidden by the guest, driven; bus's intx_lock */
-	/* The guest has written [offset, offset+len) (already applied). vCPU thread, owner's dev->lock held.
-	 * NULL: none. */
+	bool intx, intx_off,
+		intx_out; /* wanted by the owner, forbidden by the guest, driven; bus's intx_lock */
+	/* The guest has written [offset, offset+len) (already applied). vCPU thread, owner's dev->lock
+	 * held. NULL: none. */
 	void (*config_written)(struct pci_dev *pd, unsigned offset, unsigned len);
 };
 
@@ -88,7 +90,7 @@ struct pci_id {
 	u16 subsystem_vendor, subsystem;
 	u32 class_code; /* base class, subclass, interface: 24 bits */
 	u8 revision;
-	u8 int_pin;     /* 0: none, 1..4: INTA#..INTD# */
+	u8 int_pin; /* 0: none, 1..4: INTA#..INTD# */
 };
 
 /* A fresh type 0 header. */
@@ -98,8 +100,8 @@ void pci_dev_init(struct pci_dev *pd, struct device *owner, const struct pci_id 
 int pci_dev_add_bar(struct pci_dev *pd, unsigned nr, enum pci_bar_kind kind, u64 size,
 		    const struct region_ops *ops, void *opaque);
 
-/* Puts a capability of len bytes (header included) at the end of the list; its body is zero and
- * read-only until the caller fills init[] and wmask[]. Returns its offset or -ENOSPC. Before pci_add(). */
+/* Puts a capability of len bytes (header included) at the end of the list; its body is zero and read-only
+ * until the caller fills init[] and wmask[]. Returns its offset or -ENOSPC. Before pci_add(). */
 int pci_dev_add_cap(struct pci_dev *pd, u8 id, unsigned len);
 
 /* The VM's "pci" device, NULL when it has none. */
@@ -115,5 +117,6 @@ void pci_dev_reset(struct pci_dev *pd);
 /* Checks that a loaded config[] keeps the read-only bits; maps the BARs. */
 int pci_dev_post_load(struct pci_dev *pd, struct err *err);
 
-/* Any thread, with the owner's lock held or not. The level of the function's INTx pin; nothing before pci_add(). */
+/* The level of the function's INTx pin. Any thread, with the owner's lock held or not. Does nothing
+ * before pci_add(). */
 void pci_set_intx(struct pci_dev *pd, bool level);

@@ -1,17 +1,20 @@
 /* The ACPI fixed hardware: power-management events and control, timer, general-purpose events.
  *
- * Document: ACPI Specification 6.4, 4.8 (fixed hardware register blocks), cited as [ACPI 4.8.x]. The port layout is
- * that of Intel's ICH9 [ICH9 13.8.3], so that firmware for that chip set finds what it looks for.
+ * Document: ACPI Specification 6.4, 4.8 (fixed hardware register blocks), cited as [ACPI 4.8.x]. The port
+ * layout is that of Intel's ICH9 [ICH9 13.8.3], so that firmware for that chip set finds what it looks
+ * for.
  *
- * How it works: all blocks are in one range of ports, accessed at any width. The SCI is a level: high while a
- * status bit and its enable bit are both set. The timer is guest time times 3.579545 MHz; its status bit
- * (the top bit of the counter has changed) is brought up to date on access, and by a clock timer while it is enabled.
+ * How it works: all blocks are in one range of ports, accessed at any width. The SCI is a level: high
+ * while a status bit and its enable bit are both set. The timer is guest time times 3.579545 MHz; its
+ * status bit (the top bit of the counter has changed) is brought up to date on access, and by a clock
+ * timer while it is enabled.
  *
- * Omitted, and why that is safe: SMI_CMD and the SMI blocks (the machine starts in ACPI mode, SCI_EN is fixed
- * at 1, and the FADT says so); sleeping states other than S5, which the DSDT does not offer; bus-master and
- * global-lock status, which nothing here sets.
+ * Omitted, and why that is safe: SMI_CMD and the SMI blocks (the machine starts in ACPI mode, SCI_EN is
+ * fixed at 1, and the FADT says so); sleeping states other than S5, which the DSDT does not offer;
+ * bus-master and global-lock status, which nothing here sets.
  *
- * Threads: vCPUs under the device's lock; pm_power_button() and pm_gpe() any; the clock timer on the main thread.
+ * Threads: vCPUs under the device's lock; pm_power_button() and pm_gpe() any; the clock timer on the main
+ * thread.
  */
 #include "dev/pm.h"
 
@@ -42,12 +45,12 @@
 #define STS_MASK   ((u16)(EN_MASK | STS_BM | STS_WAK))
 
 /* PM1 control [ACPI 4.8.3.2] */
-#define CNT_SCI_EN  BIT(0)
-#define CNT_BM_RLD  BIT(1)
-#define CNT_SLP_TYP (7u << 10)
+#define CNT_SCI_EN        BIT(0)
+#define CNT_BM_RLD        BIT(1)
+#define CNT_SLP_TYP       (7u << 10)
 #define CNT_SLP_TYP_SHIFT 10
-#define CNT_SLP_EN  BIT(13)
-#define CNT_WRITABLE ((u16)(CNT_BM_RLD | CNT_SLP_TYP))
+#define CNT_SLP_EN        BIT(13)
+#define CNT_WRITABLE      ((u16)(CNT_BM_RLD | CNT_SLP_TYP))
 
 #define TMR_HALF_SHIFT 31 /* the top bit of the 32-bit counter */
 
@@ -120,19 +123,12 @@ void pm_gpe(struct device *dev, unsigned n)
 static u32 block_read(struct pm *pm, u64 block)
 {
 	switch (block) {
-	case R_EVT:
-		update(pm);
-		return pm->sts | (u32)pm->en << 16;
-	case R_CNT:
-		return pm->cnt | CNT_SCI_EN | 0xffff0000;
-	case R_TMR:
-		return (u32)tmr_ticks(pm);
-	case R_GPE0_STS:
-		return pm->gpe_sts;
-	case R_GPE0_EN:
-		return pm->gpe_en;
-	default:
-		return 0xffffffff;
+	case R_EVT: update(pm); return pm->sts | (u32)pm->en << 16;
+	case R_CNT: return pm->cnt | CNT_SCI_EN | 0xffff0000;
+	case R_TMR: return (u32)tmr_ticks(pm);
+	case R_GPE0_STS: return pm->gpe_sts;
+	case R_GPE0_EN: return pm->gpe_en;
+	default: return 0xffffffff;
 	}
 }
 
@@ -143,7 +139,8 @@ static void sleep_enter(struct pm *pm)
 	if (type == PM_SLP_TYP_S5)
 		vm_request(pm->dev.vm, VM_REQ_POWEROFF);
 	else
-		log_guest("the guest asks for a sleeping state (type %u) that the machine does not have", type);
+		log_guest("the guest asks for a sleeping state (type %u) that the machine does not have",
+			  type);
 }
 
 static void block_write(struct pm *pm, u64 block, u32 val, u32 mask)
@@ -151,7 +148,7 @@ static void block_write(struct pm *pm, u64 block, u32 val, u32 mask)
 	switch (block) {
 	case R_EVT:
 		update(pm);
-		pm->sts &= (u16)~(val & mask); /* ones clear */
+		pm->sts &= (u16) ~(val & mask); /* ones clear */
 		pm->en = (u16)((pm->en & ~(mask >> 16)) | ((val & mask) >> 16 & EN_MASK));
 		update(pm);
 		break;
@@ -168,8 +165,7 @@ static void block_write(struct pm *pm, u64 block, u32 val, u32 mask)
 		pm->gpe_en = (pm->gpe_en & ~mask) | (val & mask);
 		update(pm);
 		break;
-	default:
-		break;
+	default: break;
 	}
 }
 
@@ -214,7 +210,8 @@ static int pm_init(struct device *dev, const struct device_conf *conf, struct er
 	pm->ports = (struct region){ "ACPI PM", &pm_ops, pm, dev->lock, BUS_PIO, base, PM_SIZE };
 	r = bus_add(&dev->vm->bus, &pm->ports);
 	if (r < 0)
-		return err_sys(err, r, "the ACPI registers cannot be placed at port %#llx", (unsigned long long)base);
+		return err_sys(err, r, "the ACPI registers cannot be placed at port %#llx",
+			       (unsigned long long)base);
 	pm->ports_added = true;
 	return 0;
 }
@@ -235,13 +232,8 @@ static void pm_reset(struct device *dev, enum reset_kind kind)
 }
 
 static const struct state_field pm_state[] = {
-	STATE_U16(pm, sts),
-	STATE_U16(pm, en),
-	STATE_U16(pm, cnt),
-	STATE_U32(pm, gpe_sts),
-	STATE_U32(pm, gpe_en),
-	STATE_U64(pm, halves),
-	STATE_END,
+	STATE_U16(pm, sts),    STATE_U16(pm, en),     STATE_U16(pm, cnt), STATE_U32(pm, gpe_sts),
+	STATE_U32(pm, gpe_en), STATE_U64(pm, halves), STATE_END,
 };
 
 static int pm_post_load(struct device *dev, struct err *err)
@@ -249,8 +241,10 @@ static int pm_post_load(struct device *dev, struct err *err)
 	struct pm *pm = container_of(dev, struct pm, dev);
 
 	if (pm->sts & ~STS_MASK || pm->en & ~EN_MASK || pm->cnt & ~CNT_WRITABLE)
-		return err_set(err, -EINVAL, "the state of the ACPI registers is impossible: status %#x, enable %#x, control %#x",
-			       pm->sts, pm->en, pm->cnt);
+		return err_set(
+			err, -EINVAL,
+			"the state of the ACPI registers is impossible: status %#x, enable %#x, control %#x",
+			pm->sts, pm->en, pm->cnt);
 	pthread_mutex_lock(dev->lock);
 	pm->sci = false;
 	update(pm);

@@ -20,7 +20,7 @@
 #include "vm/vm.h"
 
 #define FAKE_UNUSED __attribute__((unused))
-#define FAKE_RAM (4 * MiB)
+#define FAKE_RAM    (4 * MiB)
 
 static struct {
 	struct board b;
@@ -137,7 +137,9 @@ static FAKE_UNUSED void fake_storm(enum bus_space space, u64 base, u64 len, unsi
 		if (fake_random() & 1)
 			bus_write(&fake.b.vm.bus, space, addr, size, val);
 		else
-			assert_int_equal(bus_read(&fake.b.vm.bus, space, addr, size) & ~(~0ull >> (64 - 8 * size)), 0);
+			assert_int_equal(bus_read(&fake.b.vm.bus, space, addr, size) &
+						 ~(~0ull >> (64 - 8 * size)),
+					 0);
 		if (i % 16 == 0)
 			fake_advance(fake_random() % 100000);
 	}

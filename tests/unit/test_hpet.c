@@ -227,7 +227,9 @@ static void test_G40_storm(void **state)
 	/* The comparator stays ahead of the counter and on its grid. */
 	assert_in_range(rd(timer(0) + 8), rd(0xf0) & 0xffffffff, (rd(0xf0) & 0xffffffff) + 10003);
 	/* Periods for which the arithmetic could run over */
-	static const u64 periods[] = { ~0ull, 1ull << 63, 1ull << 59, (1ull << 59) - 1, 0xffffffff, 1ull << 32 };
+	static const u64 periods[] = {
+		~0ull, 1ull << 63, 1ull << 59, (1ull << 59) - 1, 0xffffffff, 1ull << 32
+	};
 	for (unsigned i = 0; i < ARRAY_SIZE(periods); i++) {
 		wr(timer(0), T_INT | T_PERIODIC | T_SET | T_ROUTE(23));
 		wr(timer(0) + 8, rd(0xf0) + 1);
@@ -270,8 +272,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
-		T(test_registers), T(test_counter),      T(test_one_shot_edge), T(test_level), T(test_periodic),
-		T(test_legacy_route), T(test_G40_storm), T(test_G42_storm),     T(test_state),
+		T(test_registers), T(test_counter),   T(test_one_shot_edge),
+		T(test_level),     T(test_periodic),  T(test_legacy_route),
+		T(test_G40_storm), T(test_G42_storm), T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -244,7 +244,8 @@ static void test_G23_msi(void **state)
 	assert_true(mmio_rd(LAPIC_BASE + 0x1b0, 4) >> 19 & 1); /* TMR */
 	eoi(0);
 	irq_msi(&fake.b.vm, 0xfee00000, 0x8074); /* level, de-assert */
-	static const u64 outside[] = { 0, 0xfed00000, 0xfef00000, 0xfec00000, 0x1fee00000, ~0ull, 0xfee00000ull << 32 };
+	static const u64 outside[] = { 0,           0xfed00000, 0xfef00000,         0xfec00000,
+				       0x1fee00000, ~0ull,      0xfee00000ull << 32 };
 	for (unsigned i = 0; i < ARRAY_SIZE(outside); i++)
 		irq_msi(&fake.b.vm, outside[i], 0x75);
 	for (unsigned i = 0; i < 2; i++)
@@ -314,8 +315,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
-		T(test_registers), T(test_edge),      T(test_level),           T(test_modes),        T(test_routing),
-		T(test_extint_pin), T(test_G23_msi),  T(test_G41_level_storm), T(test_legacy_route), T(test_state),
+		T(test_registers),    T(test_edge),       T(test_level),   T(test_modes),
+		T(test_routing),      T(test_extint_pin), T(test_G23_msi), T(test_G41_level_storm),
+		T(test_legacy_route), T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

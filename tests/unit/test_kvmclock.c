@@ -34,7 +34,8 @@ static u64 guest_ns(u64 gpa, u64 tsc)
 
 static void test_system_time(void **state)
 {
-	static const u64 khz[] = { 1000, 500000, 1000000, 1000001, 1999999, 2000000, 2000001, 2893123, 6000000, 100000000 };
+	static const u64 khz[] = { 1000,    500000,  1000000, 1000001, 1999999,
+				   2000000, 2000001, 2893123, 6000000, 100000000 };
 	u64 v;
 	u8 b[32];
 
@@ -107,8 +108,8 @@ static void test_wall_clock(void **state)
 
 static void test_G60_gpa(void **state)
 {
-	static const u64 bad[] = { FAKE_RAM, FAKE_RAM - 16, FAKE_RAM - 4, 0xfee00000, 0xfed00000, 0xe0000000, BIT(32),
-				   BIT(63), ~0ull & ~3ull, 0x101000, 0x100ff0 };
+	static const u64 bad[] = { FAKE_RAM, FAKE_RAM - 16, FAKE_RAM - 4,  0xfee00000, 0xfed00000, 0xe0000000,
+				   BIT(32),  BIT(63),       ~0ull & ~3ull, 0x101000,   0x100ff0 };
 	u64 v;
 
 	assert_int_equal(ram_add_rom(&fake.b.vm.ram, 0x101000, 0x102000), 0);
@@ -122,7 +123,8 @@ static void test_G60_gpa(void **state)
 		}
 		assert_true(msr_rd(0, MSR_KVM_SYSTEM_TIME, &v));
 		assert_int_equal(v, 0x2001); /* as it was */
-		assert_true(msr_wr(0, MSR_KVM_SYSTEM_TIME, bad[i] & ~1ull)); /* not enabled: never looked at */
+		assert_true(
+			msr_wr(0, MSR_KVM_SYSTEM_TIME, bad[i] & ~1ull)); /* not enabled: never looked at */
 		assert_true(msr_wr(0, MSR_KVM_SYSTEM_TIME, 0x2001));
 	}
 	assert_false(msr_wr(0, MSR_KVM_SYSTEM_TIME, 0x2003)); /* alignment */

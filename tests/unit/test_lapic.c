@@ -4,30 +4,30 @@
 #include "base/bits.h"
 #include "dev/lapic.h"
 
-#define ID 0x02
-#define VERSION 0x03
-#define TPR 0x08
-#define PPR 0x0a
-#define EOI 0x0b
-#define LDR 0x0d
-#define DFR 0x0e
-#define SVR 0x0f
-#define ISR 0x10
-#define TMR 0x18
-#define IRR 0x20
-#define ESR 0x28
-#define ICR 0x30
-#define ICR2 0x31
-#define LVT_TIMER 0x32
-#define LVT_LINT0 0x35
-#define LVT_LINT1 0x36
-#define LVT_ERROR 0x37
+#define ID         0x02
+#define VERSION    0x03
+#define TPR        0x08
+#define PPR        0x0a
+#define EOI        0x0b
+#define LDR        0x0d
+#define DFR        0x0e
+#define SVR        0x0f
+#define ISR        0x10
+#define TMR        0x18
+#define IRR        0x20
+#define ESR        0x28
+#define ICR        0x30
+#define ICR2       0x31
+#define LVT_TIMER  0x32
+#define LVT_LINT0  0x35
+#define LVT_LINT1  0x36
+#define LVT_ERROR  0x37
 #define INIT_COUNT 0x38
-#define CUR_COUNT 0x39
-#define DCR 0x3e
-#define SELF_IPI 0x3f
+#define CUR_COUNT  0x39
+#define DCR        0x3e
+#define SELF_IPI   0x3f
 
-#define MASKED BIT(16)
+#define MASKED   BIT(16)
 #define PERIODIC BIT(17)
 #define DEADLINE BIT(18)
 
@@ -321,7 +321,8 @@ static void test_modes(void **state)
 static void test_x2apic_registers(void **state)
 {
 	static const u8 read_only[] = { ID, VERSION, PPR, LDR, ISR, ISR + 7, TMR, IRR + 3, CUR_COUNT };
-	static const u8 absent[] = { 0x00, 0x01, 0x04, 0x09, 0x0c, DFR, 0x29, 0x2f, ICR2, 0x3a, 0x3d, 0x40, 0x7f, 0xff };
+	static const u8 absent[] = { 0x00, 0x01, 0x04, 0x09, 0x0c, DFR,  0x29,
+				     0x2f, ICR2, 0x3a, 0x3d, 0x40, 0x7f, 0xff };
 
 	assert_true(x2faults(3, VERSION)); /* not in xAPIC mode */
 	assert_false(x2wr(3, TPR, 0));
@@ -488,7 +489,10 @@ static void test_timer_one_shot(void **state)
 
 static void test_timer_divider(void **state)
 {
-	static const struct { u32 dcr; unsigned by; } div[] = {
+	static const struct {
+		u32 dcr;
+		unsigned by;
+	} div[] = {
 		{ 0, 2 }, { 1, 4 }, { 2, 8 }, { 3, 16 }, { 8, 32 }, { 9, 64 }, { 10, 128 }, { 11, 1 },
 	};
 
@@ -750,7 +754,8 @@ static void test_G61_storm(void **state)
 			unsigned n = (unsigned)(fake_random() % 4);
 			fake.b.self = cpu(n);
 			fake_storm(BUS_MMIO, LAPIC_BASE, LAPIC_SIZE, 8);
-			msr_wr(n, MSR_X2APIC_BASE + (u32)(fake_random() % 64), fake_random() >> fake_random() % 64);
+			msr_wr(n, MSR_X2APIC_BASE + (u32)(fake_random() % 64),
+			       fake_random() >> fake_random() % 64);
 			msr_wr(n, MSR_TSC_DEADLINE, fake_random());
 			irq_msi(&fake.b.vm, 0xfee00000 | (fake_random() & 0xfffff), (u32)fake_random());
 			irq_set(&fake.b.vm, (unsigned)(fake_random() % 24), fake_random() & 1);
@@ -774,12 +779,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
-		T(test_reset_values),    T(test_priorities),       T(test_software_disable), T(test_physical_ipi),
-		T(test_logical_ipi),     T(test_lowest_priority),  T(test_init_sipi),        T(test_modes),
-		T(test_x2apic_registers), T(test_x2apic_logical),  T(test_many_vcpus),       T(test_errors),
-		T(test_mmio_widths),     T(test_timer_one_shot),   T(test_timer_divider),    T(test_timer_periodic),
-		T(test_G40_timer_storm), T(test_tsc_deadline),     T(test_G63_deadline_past), T(test_extint),
-		T(test_lint),            T(test_init_refused),     T(test_state),            T(test_G61_storm),
+		T(test_reset_values),      T(test_priorities),      T(test_software_disable),
+		T(test_physical_ipi),      T(test_logical_ipi),     T(test_lowest_priority),
+		T(test_init_sipi),         T(test_modes),           T(test_x2apic_registers),
+		T(test_x2apic_logical),    T(test_many_vcpus),      T(test_errors),
+		T(test_mmio_widths),       T(test_timer_one_shot),  T(test_timer_divider),
+		T(test_timer_periodic),    T(test_G40_timer_storm), T(test_tsc_deadline),
+		T(test_G63_deadline_past), T(test_extint),          T(test_lint),
+		T(test_init_refused),      T(test_state),           T(test_G61_storm),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,8 +49,13 @@ static const struct region_ops toy_ops = { .read = toy_read, .write = toy_write,
 static void toy_make(struct toy *t, u8 pin)
 {
 	const struct pci_id id = {
-		.vendor = 0x1234, .device = 0x5678, .subsystem_vendor = 0x9abc, .subsystem = 0xdef0,
-		.class_code = 0x010203, .revision = 4, .int_pin = pin,
+		.vendor = 0x1234,
+		.device = 0x5678,
+		.subsystem_vendor = 0x9abc,
+		.subsystem = 0xdef0,
+		.class_code = 0x010203,
+		.revision = 4,
+		.int_pin = pin,
 	};
 
 	memset(t, 0, sizeof(*t));
@@ -184,8 +189,12 @@ static void test_header(void **state)
 
 static void test_bar_sizing(void **state)
 {
-	static const struct { unsigned off; u32 want; } bar[] = {
-		{ 0x10, 0xffffffe1 }, { 0x14, 0xfffff000 }, { 0x18, 0xffff0004 }, { 0x1c, 0xffffffff }, { 0x20, 0 }, { 0x30, 0 },
+	static const struct {
+		unsigned off;
+		u32 want;
+	} bar[] = {
+		{ 0x10, 0xffffffe1 }, { 0x14, 0xfffff000 }, { 0x18, 0xffff0004 },
+		{ 0x1c, 0xffffffff }, { 0x20, 0 },          { 0x30, 0 },
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(bar); i++) {
@@ -232,8 +241,10 @@ static void test_bar_access(void **state)
 /* A BAR put over something else answers nowhere, and what is there goes on. */
 static void test_G24_bar_anywhere(void **state)
 {
-	static const u32 places[] = { 0, 0x1000, 0xa0000, 0x100000, 0xbffff000, 0xe0000000, 0xe0008000, 0xfec00000,
-				      0xfee00000, 0xfffff000, 0xdffff000, 0xc0000000 };
+	static const u32 places[] = {
+		0,          0x1000,     0xa0000,    0x100000,   0xbffff000, 0xe0000000,
+		0xe0008000, 0xfec00000, 0xfee00000, 0xfffff000, 0xdffff000, 0xc0000000
+	};
 
 	cfg_wr(1, 4, 2, 7);
 	for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
@@ -361,7 +372,8 @@ static void test_add_refused(void **state)
 
 	toy_make(&t, 1);
 	assert_int_equal(pci_dev_add_bar(&t.pci, 0, PCI_BAR_IO, 32, &toy_ops, &t), -EINVAL);
-	assert_int_equal(pci_dev_add_bar(&t.pci, 3, PCI_BAR_MEM32, 32, &toy_ops, &t), -EINVAL); /* upper half of 2 */
+	assert_int_equal(pci_dev_add_bar(&t.pci, 3, PCI_BAR_MEM32, 32, &toy_ops, &t),
+			 -EINVAL); /* upper half of 2 */
 	assert_int_equal(pci_dev_add_bar(&t.pci, 5, PCI_BAR_MEM64, 32, &toy_ops, &t), -EINVAL);
 	assert_int_equal(pci_dev_add_bar(&t.pci, 4, PCI_BAR_IO, 512, &toy_ops, &t), -EINVAL);
 	assert_int_equal(pci_dev_add_bar(&t.pci, 4, PCI_BAR_MEM32, 48, &toy_ops, &t), -EINVAL);
@@ -403,9 +415,17 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(test_chipset),    T(test_address_port), T(test_reset_port),       T(test_header),
-		T(test_bar_sizing), T(test_bar_access),   T(test_G24_bar_anywhere), T(test_G25_config_sweep),
-		T(test_intx),       T(test_add_refused),  T(test_state),
+		T(test_chipset),
+		T(test_address_port),
+		T(test_reset_port),
+		T(test_header),
+		T(test_bar_sizing),
+		T(test_bar_access),
+		T(test_G24_bar_anywhere),
+		T(test_G25_config_sweep),
+		T(test_intx),
+		T(test_add_refused),
+		T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -121,7 +121,8 @@ static void test_G42_ports(void **state)
 	for (unsigned port = PM_BASE; port < PM_BASE + PM_SIZE; port++) {
 		for (unsigned size = 1; size <= 4; size *= 2) {
 			u64 v = pio_rd(port, size);
-			if (port >= PM_GPE0_PORT + PM_GPE0_LEN || (port > PM_TMR_PORT + 3 && port + size <= PM_GPE0_PORT))
+			if (port >= PM_GPE0_PORT + PM_GPE0_LEN ||
+			    (port > PM_TMR_PORT + 3 && port + size <= PM_GPE0_PORT))
 				assert_int_equal(v, ~0ull >> (64 - 8 * size));
 		}
 	}
