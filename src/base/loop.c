@@ -122,8 +122,11 @@ void loop_free(struct loop *loop)
 {
 	if (!loop)
 		return;
-	while (loop->fds)
-		loop_fd_del(loop->fds);
+	for (struct loop_fd *h = loop->fds, *next; h; h = next) {
+		next = h->next;
+		epoll_ctl(loop->epoll, EPOLL_CTL_DEL, h->fd, NULL);
+		free(h);
+	}
 	loop_bury(loop);
 	while (loop->calls) {
 		struct loop_call *c = loop->calls;

@@ -17,6 +17,7 @@
 #include "base/bits.h"
 
 #define BUS_PIO_END 0x10000ull
+#define BUS_SLOT    sizeof(void *) /* of the tables */
 
 /* Index of the last region with base <= addr, or -1. */
 static int bus_search(const struct bus *bus, enum bus_space space, u64 addr)
@@ -52,7 +53,7 @@ int bus_add(struct bus *bus, struct region *region)
 	if (n == BUS_MAX_REGIONS)
 		return -ENOSPC;
 	at++;
-	memmove(&table[at + 1], &table[at], (n - (unsigned)at) * sizeof(*table));
+	memmove(&table[at + 1], &table[at], (n - (unsigned)at) * BUS_SLOT);
 	table[at] = region;
 	bus->nr[region->space]++;
 	return 0;
@@ -66,7 +67,7 @@ void bus_del(struct bus *bus, struct region *region)
 		if (table[i] != region)
 			continue;
 		bus->nr[region->space]--;
-		memmove(&table[i], &table[i + 1], (bus->nr[region->space] - i) * sizeof(*table));
+		memmove(&table[i], &table[i + 1], (bus->nr[region->space] - i) * BUS_SLOT);
 		return;
 	}
 }
@@ -86,7 +87,7 @@ int bus_add_msr(struct bus *bus, struct msr_region *region)
 	if (bus->nr_msr == BUS_MAX_MSR_REGIONS)
 		return -ENOSPC;
 	/* The rest cannot overlap: it is sorted. */
-	memmove(&bus->msr[at + 1], &bus->msr[at], (bus->nr_msr - at) * sizeof(bus->msr[0]));
+	memmove(&bus->msr[at + 1], &bus->msr[at], (bus->nr_msr - at) * BUS_SLOT);
 	bus->msr[at] = region;
 	bus->nr_msr++;
 	return 0;
@@ -98,7 +99,7 @@ void bus_del_msr(struct bus *bus, struct msr_region *region)
 		if (bus->msr[i] != region)
 			continue;
 		bus->nr_msr--;
-		memmove(&bus->msr[i], &bus->msr[i + 1], (bus->nr_msr - i) * sizeof(bus->msr[0]));
+		memmove(&bus->msr[i], &bus->msr[i + 1], (bus->nr_msr - i) * BUS_SLOT);
 		return;
 	}
 }

@@ -20,6 +20,8 @@
 #include "base/os.h"
 #include "vm/vm.h"
 
+#define CLOCK_UNDECIDED (~0ull) /* clock_paused_ns while clock_pause() is between flag and value */
+
 struct clock_timer {
 	struct vm *vm;
 	struct clock_timer *next; /* in vm->clock_timers, main thread only */
@@ -37,16 +39,23 @@ static bool clock_is_paused(struct vm *vm)
 	return __atomic_load_n(&vm->clock_paused, __ATOMIC_ACQUIRE);
 }
 
+/* Never goes back, whoever pauses meanwhile. A running clock is read between two looks at the flag: what it
+ * shows is older than the pause, and the pause takes its value only after it has raised the flag. */
 u64 clock_now(struct vm *vm)
 {
 	for (;;) {
 		u64 base = __atomic_load_n(&vm->clock_base_ns, __ATOMIC_ACQUIRE);
 		u64 now;
 
-		if (clock_is_paused(vm))
-			return __atomic_load_n(&vm->clock_paused_ns, __ATOMIC_ACQUIRE);
+		if (clock_is_paused(vm)) {
+			now = __atomic_load_n(&vm->clock_paused_ns, __ATOMIC_ACQUIRE);
+			if (now != CLOCK_UNDECIDED)
+				return now;
+			continue;
+		}
 		now = os_now_ns();
-		/* Paused (and perhaps resumed) in between: the reading belongs to neither time. */
+		/* The clock is read by RDTSC, which later loads may overtake. */
+		__builtin_ia32_lfence();
 		if (!clock_is_paused(vm) && __atomic_load_n(&vm->clock_base_ns, __ATOMIC_ACQUIRE) == base)
 			return now - base;
 	}
@@ -142,8 +151,10 @@ void clock_pause(struct vm *vm)
 {
 	if (vm->clock_paused)
 		return;
+	__atomic_store_n(&vm->clock_paused_ns, CLOCK_UNDECIDED, __ATOMIC_RELEASE);
+	/* A full barrier: the flag must be seen before the clock is read. */
+	__atomic_store_n(&vm->clock_paused, true, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&vm->clock_paused_ns, os_now_ns() - vm->clock_base_ns, __ATOMIC_RELEASE);
-	__atomic_store_n(&vm->clock_paused, true, __ATOMIC_RELEASE);
 	/* Who arms a timer from here on sees the pause; who did before has let go of the guard. */
 	for (struct clock_timer *t = vm->clock_timers; t; t = t->next) {
 		pthread_mutex_lock(&t->guard);

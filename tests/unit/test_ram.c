@@ -87,7 +87,8 @@ static void test_high(void **state)
 	p = ram_ptr(&ram, 4 * GiB, 8 * MiB);
 	assert_ptr_equal(p, ram.base + 4 * GiB);
 	assert_null(ram_ptr(&ram, 4 * GiB, 8 * MiB + 1));
-	p[0] = 0x77;
+	if (p)
+		p[0] = 0x77;
 	assert_int_equal(pread(ram.fd, &c, 1, (off_t)(3 * GiB)), 1);
 	assert_int_equal(c, 0x77);
 	assert_false(ram_has_code(&ram, 4 * GiB, 8 * MiB));
