@@ -156,7 +156,7 @@ static void check_copy_on_write(void)
 
 static void check_files(void)
 {
-	char path[] = "/tmp/bothy-check-XXXXXX", buf[4096];
+	char path[] = "/tmp/file-XXXXXX", buf[4096];
 	int fd = mkstemp(path);
 	char *p;
 
