@@ -49,8 +49,7 @@ struct cpuid_table {
 	X(ADX, 7, 0, 1, 19, 9) X(SMAP, 7, 0, 1, 20, 1) X(CLFLUSHOPT, 7, 0, 1, 23, 9)               \
 	X(CLWB, 7, 0, 1, 24, 9) X(SHA, 7, 0, 1, 29, 9) X(UMIP, 7, 0, 2, 2, 1)                      \
 	X(GFNI, 7, 0, 2, 8, 9) X(VAES, 7, 0, 2, 9, 9) X(VPCLMULQDQ, 7, 0, 2, 10, 9)                \
-	X(RDPID, 7, 0, 2, 22, 9) X(FSRM, 7, 0, 3, 4, 9) X(SPEC_CTRL, 7, 0, 3, 26, 1)               \
-	X(ARCH_CAPABILITIES, 7, 0, 3, 29, 1)                                                       \
+	X(RDPID, 7, 0, 2, 22, 9) X(FSRM, 7, 0, 3, 4, 9) X(ARCH_CAPABILITIES, 7, 0, 3, 29, 1)       \
 	X(AVX_VNNI, 7, 1, 0, 4, 9)                                                                 \
 	X(XSAVEOPT, 0xd, 1, 0, 0, 3) X(XSAVEC, 0xd, 1, 0, 1, 3) X(XGETBV1, 0xd, 1, 0, 2, 3)        \
 	X(XSAVES, 0xd, 1, 0, 3, 9)                                                                 \
