@@ -293,6 +293,7 @@ static int boot(const struct run_options *options, struct signals *signals, stru
 {
 	struct machine *machine = NULL;
 	char *exits = NULL;
+	bool quit = false;
 	int status = MACHINE_FAILED;
 	int rc = machine_new(&options->config, &machine, err);
 
@@ -303,6 +304,8 @@ static int boot(const struct run_options *options, struct signals *signals, stru
 	rc = signals_watch(signals, machine_vm(machine), err);
 	if (!rc)
 		rc = machine_run(machine, &status, err);
+	/* A debug-exit device may give the same number as MACHINE_QUIT. */
+	quit = !rc && atomic_load(&machine_vm(machine)->request) == VM_REQ_QUIT;
 	if (!rc && options->exits)
 		exits = compose_exits(machine_vm(machine), options->exits);
 	loop_fd_del(signals->handle);
@@ -313,7 +316,7 @@ static int boot(const struct run_options *options, struct signals *signals, stru
 	free(exits);
 	if (rc)
 		return rc;
-	if (status == MACHINE_QUIT)
+	if (quit)
 		return signals->caught ? STATUS_SIGNAL + signals->caught : STATUS_QUIT;
 	return status;
 }
