@@ -1,9 +1,11 @@
 /* The one dispatcher for exits, and the one account of them.
  *
  * An exit costs two readings of the TSC and a few additions to counters that only its own vCPU
- * writes. Counts by key live in a table with open addressing and a short probe; when the places for
- * a key are taken (a guest sweeping all ports), it is booked under its reason alone, so
- * the table cannot grow. Counters are written with relaxed atomic stores: any thread may read them.
+ * writes. Counts by key live in a table with open addressing and a short probe. When all places for a new
+ * key are taken (a kernel looking for hypervisors asks for 256 CPUID leaves, a hostile guest sweeps all ports),
+ * it takes that of the rarest; what that one had is then booked under its reason alone. So the table cannot
+ * grow, and what is frequent stays. Counters are written with relaxed atomic stores: any thread may read
+ * them; while a place changes hands a reader may see the new key with an old count.
  *
  * Figures of the report, all vCPUs added up: wall = the time between start and stop of the vCPUs' threads;
  * idle = waiting (HLT, before the start-up IPI, after a shutdown); exits = all reasons but HLT, whose
@@ -57,21 +59,29 @@ static struct exit_key_count *exit_key_slot(struct exit_stats *stats, unsigned r
 {
 	u64 hash = (key ^ (u64)reason << 56) * 0x9e3779b97f4a7c15ull;
 	unsigned at = (unsigned)(hash >> 56);
+	struct exit_key_count *least = &stats->key[at];
 
 	_Static_assert(EXIT_MAX_KEYS == 256, "the hash yields 8 bits");
 	for (unsigned i = 0; i < EXIT_PROBE; i++, at = (at + 1) % EXIT_MAX_KEYS) {
 		struct exit_key_count *k = &stats->key[at];
 
 		if (!k->used) {
-			k->reason = (u16)reason;
-			k->key = key;
-			__atomic_store_n(&k->used, true, __ATOMIC_RELEASE);
-			return k;
+			least = k;
+			break;
 		}
 		if (k->key == key && k->reason == reason)
 			return k;
+		if (k->n.count < least->n.count)
+			least = k;
 	}
-	return NULL;
+	exit_add(&stats->keys_dropped, least->n.count);
+	__atomic_store_n(&least->used, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&least->reason, (u16)reason, __ATOMIC_RELAXED);
+	__atomic_store_n(&least->key, key, __ATOMIC_RELAXED);
+	__atomic_store_n(&least->n.count, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&least->n.tsc, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&least->used, true, __ATOMIC_RELEASE);
+	return least;
 }
 
 static void exit_book(struct vcpu *vcpu, unsigned reason, u64 key, u64 tsc)
@@ -86,10 +96,6 @@ static void exit_book(struct vcpu *vcpu, unsigned reason, u64 key, u64 tsc)
 	if (key == EXIT_NO_KEY)
 		return;
 	k = exit_key_slot(stats, reason, key);
-	if (!k) {
-		exit_add(&stats->keys_dropped, 1);
-		return;
-	}
 	exit_add(&k->n.count, 1);
 	exit_add(&k->n.tsc, tsc);
 }
@@ -202,8 +208,8 @@ static void exit_collect_keys(struct vm *vm, struct exit_report *rep)
 			if (!__atomic_load_n(&s->key[k].used, __ATOMIC_ACQUIRE))
 				continue;
 			rep->key[n++] = (struct exit_row){
-				.reason = s->key[k].reason,
-				.key = s->key[k].key,
+				.reason = __atomic_load_n(&s->key[k].reason, __ATOMIC_RELAXED),
+				.key = exit_get(&s->key[k].key),
 				.n = { exit_get(&s->key[k].n.count), exit_get(&s->key[k].n.tsc) },
 			};
 		}

@@ -74,13 +74,13 @@ struct exit_key_count {
 	struct exit_count n;
 };
 
-#define EXIT_MAX_KEYS 256 /* per vCPU; further keys are booked under the reason alone */
+#define EXIT_MAX_KEYS 256 /* per vCPU; the rarest give way, and are booked under the reason alone */
 
 /* One per vCPU; written by its thread only, read by any (a torn read is a slightly old figure). */
 struct exit_stats {
 	struct exit_count reason[EXIT_NR];
 	struct exit_key_count key[EXIT_MAX_KEYS]; /* open addressing */
-	u64 keys_dropped;
+	u64 keys_dropped; /* exits of the keys that gave way */
 	u64 start_tsc, stop_tsc; /* of the vCPU's thread; stop 0 while it runs */
 	u64 idle_tsc;            /* waiting in HLT */
 	u64 insns;               /* guest instructions retired, 0 where the engine cannot tell */

@@ -143,6 +143,25 @@ static void test_G45_port_sweep(void **state)
 	assert_true(cpu[0].stats.keys_dropped > 0);
 }
 
+/* What is frequent stays, though a sweep has filled the table before and goes on. */
+static void test_frequent_key_stays(void **state)
+{
+	u64 seen = 0;
+
+	for (u32 leaf = 0; leaf < 1000; leaf++)
+		exit_account(&cpu[0], EXIT_CPUID, leaf, 0);
+	for (u32 i = 0; i < 2000; i++) {
+		exit_account(&cpu[0], EXIT_WRMSR, 0x80b, 0);
+		exit_account(&cpu[0], EXIT_WRMSR, 0x80b, 0);
+		exit_account(&cpu[0], EXIT_CPUID, 5000 + i, 0);
+	}
+	for (unsigned i = 0; i < EXIT_MAX_KEYS; i++)
+		seen += cpu[0].stats.key[i].used ? cpu[0].stats.key[i].n.count : 0;
+	assert_int_equal(seen + cpu[0].stats.keys_dropped, 7000);
+	assert_non_null(key_of(&cpu[0], EXIT_WRMSR, 0x80b));
+	assert_int_equal(key_of(&cpu[0], EXIT_WRMSR, 0x80b)->n.count, 4000);
+}
+
 static void book(struct vcpu *vcpu, unsigned reason, u64 key, u64 count, u64 tsc)
 {
 	exit_account(vcpu, (enum exit_reason)reason, key, 0);
@@ -288,8 +307,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
 	const struct CMUnitTest tests[] = {
-		T(test_dispatch),    T(test_account), T(test_G45_port_sweep), T(test_print),
-		T(test_print_empty), T(test_json),    T(test_names),
+		T(test_dispatch), T(test_account),     T(test_G45_port_sweep), T(test_frequent_key_stays),
+		T(test_print),    T(test_print_empty), T(test_json),           T(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
