@@ -53,6 +53,7 @@ struct insn_result {
 #define INSN_MAX_CODE 512
 struct insn_case {
 	enum insn_mode mode;
+	bool loose_cr2; /* compare only the page of CR2: which part of a large operand is touched first differs */
 	u32 len;
 	u8 code[INSN_MAX_CODE];
 	struct insn_state in;

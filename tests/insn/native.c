@@ -136,7 +136,7 @@ static void futex_wake(_Atomic u32 *word)
 
 static void map_fixed(u64 la, size_t size, int prot, int fd, off_t off)
 {
-	void *p = mmap((void *)la, size, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, off);
+	void *p = mmap((void *)la, size, prot, MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, off);
 	if (p != (void *)la) {
 		fprintf(stderr, "insn: cannot map the test's memory at %#llx\n", (unsigned long long)la);
 		_exit(1);
@@ -172,6 +172,9 @@ static _Noreturn void serve(void)
 	for (u32 served = 0;;) {
 		while (atomic_load(&shared->go) == served)
 			futex_wait(&shared->go, served, 1000);
+		/* All pages present, so that error codes are those of a protection fault where one is due. */
+		for (unsigned p = 0; p < INSN_DATA_SIZE; p += 4096)
+			(void)*(volatile u8 *)(INSN_DATA + p);
 		for (u32 k = 0; k < shared->n; k++) {
 			atomic_store_explicit(&shared->at, k, memory_order_relaxed);
 			run_case(&cases[k]);
