@@ -58,10 +58,9 @@ static inline void exit_add(u64 *p, u64 n)
 static struct exit_key_count *exit_key_slot(struct exit_stats *stats, unsigned reason, u64 key)
 {
 	u64 hash = (key ^ (u64)reason << 56) * 0x9e3779b97f4a7c15ull;
-	unsigned at = (unsigned)(hash >> 56);
+	unsigned at = (unsigned)(hash >> 32) % EXIT_MAX_KEYS;
 	struct exit_key_count *least = &stats->key[at];
 
-	_Static_assert(EXIT_MAX_KEYS == 256, "the hash yields 8 bits");
 	for (unsigned i = 0; i < EXIT_PROBE; i++, at = (at + 1) % EXIT_MAX_KEYS) {
 		struct exit_key_count *k = &stats->key[at];
 

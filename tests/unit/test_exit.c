@@ -148,16 +148,16 @@ static void test_frequent_key_stays(void **state)
 {
 	u64 seen = 0;
 
-	for (u32 leaf = 0; leaf < 1000; leaf++)
+	for (u32 leaf = 0; leaf < 10000; leaf++)
 		exit_account(&cpu[0], EXIT_CPUID, leaf, 0);
 	for (u32 i = 0; i < 2000; i++) {
 		exit_account(&cpu[0], EXIT_WRMSR, 0x80b, 0);
 		exit_account(&cpu[0], EXIT_WRMSR, 0x80b, 0);
-		exit_account(&cpu[0], EXIT_CPUID, 5000 + i, 0);
+		exit_account(&cpu[0], EXIT_CPUID, 50000 + i, 0);
 	}
 	for (unsigned i = 0; i < EXIT_MAX_KEYS; i++)
 		seen += cpu[0].stats.key[i].used ? cpu[0].stats.key[i].n.count : 0;
-	assert_int_equal(seen + cpu[0].stats.keys_dropped, 7000);
+	assert_int_equal(seen + cpu[0].stats.keys_dropped, 16000);
 	assert_non_null(key_of(&cpu[0], EXIT_WRMSR, 0x80b));
 	assert_int_equal(key_of(&cpu[0], EXIT_WRMSR, 0x80b)->n.count, 4000);
 }
