@@ -236,16 +236,22 @@ int elf_place(const struct boot_file *f, const struct elf_image *img, struct boo
 {
 	for (unsigned i = 0; i < img->nr; i++) {
 		const struct elf_segment *s = &img->seg[i];
-		char have[32];
+		char need[32], have[32];
 
+		if (img->end > boot_space_end(space))
+			return err_set(
+				err, -ENOMEM,
+				"kernel %s needs memory up to %s, the guest has only %s there; give it more "
+				"with --memory",
+				f->path, boot_size_text(img->end, need),
+				boot_size_text(boot_space_end(space), have));
 		if (boot_take(space, s->paddr, s->memsz) < 0)
 			return err_set(
 				err, -ENOMEM,
-				"kernel %s wants physical memory %#llx-%#llx, which overlaps another part of it or is "
-				"no RAM of the guest (RAM ends at %s)",
+				"kernel %s wants physical memory %#llx-%#llx, which overlaps another part of "
+				"it or is no RAM of the guest",
 				f->path, (unsigned long long)s->paddr,
-				(unsigned long long)(s->paddr + s->memsz - 1),
-				boot_size_text(boot_space_end(space), have));
+				(unsigned long long)(s->paddr + s->memsz - 1));
 		/* The rest of memsz is zero already. */
 		boot_copy(space, s->paddr, s->data, s->filesz);
 	}

@@ -267,7 +267,7 @@ static const struct refusal refusals[] = {
 	{ "ends within a segment", "truncated", cut },
 	{ "more in the file than in memory", "damaged", filesz_memsz },
 	{ "memory size wraps", "above 4 GiB", memsz },
-	{ "memory size beyond RAM", "RAM ends at 8 MiB", memsz_ram },
+	{ "memory size beyond RAM", "the guest has only 8 MiB there", memsz_ram },
 	{ "address above 4 GiB", "above 4 GiB", paddr_high },
 	{ "address in ROM", "no RAM", paddr_rom },
 	{ "one byte into the ACPI area", "no RAM", paddr_tables },
