@@ -65,6 +65,7 @@ void op_x87_save(struct soft_cpu *c, const struct insn *i);
 void op_x87_rstor(struct soft_cpu *c, const struct insn *i);
 
 /* ops_simd.c: element by element; simd_row() names them. */
+void op_simd_vzero(struct soft_cpu *c, const struct insn *i); /* VZEROUPPER, VZEROALL */
 void op_simd_gather(struct soft_cpu *c, const struct insn *i);
 void op_simd_vmaskmov_load(struct soft_cpu *c, const struct insn *i);
 void op_simd_vmaskmov_store(struct soft_cpu *c, const struct insn *i);

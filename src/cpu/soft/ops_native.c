@@ -31,6 +31,32 @@ static inline bool is_vector(enum native_class class)
 	return class >= CLASS_SSE;
 }
 
+/* An x87 exception is pending: waiting instructions raise it before anything about their operand [SDM3 6.9]. */
+static bool x87_pending(const struct soft_cpu *c, const struct insn *i, enum native_class class)
+{
+	u16 fsw;
+
+	switch (class) {
+	case CLASS_X87: case CLASS_MMX:
+		break;
+	case CLASS_X87_CTL: /* FLDCW */
+		if (i->opcode != 0xd9 || (i->modrm >> 3 & 7) != 5)
+			return false;
+		break;
+	case CLASS_SSE: /* CVTPS2PI and its like */
+		if (i->map != 1 || (i->opcode | 1) != 0x2d || i->pfx & (PFX_F2 | PFX_F3))
+			return false;
+		break;
+	default:
+		return false;
+	}
+	if (c->vec_live)
+		__asm__ volatile("fnstsw %0" : "=a"(fsw));
+	else
+		fsw = ld16(c->xsave + FPU_FSW);
+	return fsw & FPU_FSW_ES;
+}
+
 /* Not straight from RAM. */
 static __attribute__((noinline)) void run_slow(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned acc,
 						enum native_class class)
@@ -39,6 +65,8 @@ static __attribute__((noinline)) void run_slow(struct soft_cpu *c, const struct 
 	u8 *buf = c->bounce + (la & 63);
 	void *mem;
 
+	if (x87_pending(c, i, class))
+		soft_raise(c, i, EXC_MF, NO_ERROR);
 	if (is_vector(class) && (la & (n - 1)) && simd_aligned(i))
 		soft_gp(c, i, 0);
 	mmu_probe(c, i, la, n, acc);
@@ -218,10 +246,8 @@ void native_bind(struct insn *i, const struct native_row *row)
 	i->thunk = NULL;
 	if (row->fn && row->fn != op_native_mem) {
 		i->fn = row->fn;
-		if (row->fn != op_x87_init)
-			return;
-	} else {
-		i->fn = handler(i, class_of(i, row));
+		return;
 	}
+	i->fn = handler(i, class_of(i, row));
 	i->thunk = (void *)(uintptr_t)row;
 }

@@ -1,4 +1,5 @@
-/* Vector instructions that touch memory element by element: VGATHER, VMASKMOV, VPMASKMOV, MASKMOVDQU, MASKMOVQ [SDM2].
+/* Vector instructions in C: what touches memory element by element (VGATHER, VMASKMOV, VPMASKMOV, MASKMOVDQU, MASKMOVQ),
+ * and VZEROUPPER, VZEROALL, which mean other registers in 64-bit mode than outside it [SDM2].
  *
  * They work on the state image in memory. A disabled element is not accessed at all, so its page may be absent. The
  * stores check all enabled elements first. A gather is interrupted by a fault in the middle [SDM2 VGATHERDPS]: what has
@@ -185,5 +186,26 @@ void op_simd_maskmovq(struct soft_cpu *c, const struct insn *i)
 	st16(x + FPU_FSW, ld16(x + FPU_FSW) & ~(7u << 11));
 	st16(x + FPU_FTW, 0xff);
 	st64(x + FPU_XSTATE_BV, ld64(x + FPU_XSTATE_BV) | XFEATURE_X87);
+	NEXT(c, i);
+}
+
+void op_simd_vzero(struct soft_cpu *c, const struct insn *i)
+{
+	bool all = i->pfx & PFX_VEX_L;
+
+	fpu_check(c, i, FPU_CLASS_AVX);
+	if (soft_mode64(c)) {
+		if (!c->vec_live)
+			fpu_load(c);
+		if (all)
+			__asm__ volatile("vzeroall");
+		else
+			__asm__ volatile("vzeroupper");
+	} else {
+		/* Registers 8 to 15 keep theirs. */
+		fpu_spill(c);
+		for (unsigned n = 0; n < 8; n++)
+			vec_clear_from(c, n, all ? 0 : 16);
+	}
 	NEXT(c, i);
 }

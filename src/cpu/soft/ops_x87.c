@@ -25,9 +25,14 @@ static unsigned tag_of(const u8 *st)
 	return exponent == 0x7fff || !(mantissa >> 63) ? 2 : 0;
 }
 
+static unsigned top_of(const u8 *x)
+{
+	return ld16(x + FPU_FSW) >> 11 & 7;
+}
+
 static u16 full_tags(const u8 *x)
 {
-	unsigned top = ld16(x + FPU_FSW) >> 11 & 7, tags = 0;
+	unsigned top = top_of(x), tags = 0;
 
 	for (unsigned r = 0; r < 8; r++) {
 		unsigned tag = x[FPU_FTW] >> r & 1 ? tag_of(x + FPU_ST + 16 * ((r - top) & 7)) : 3;
@@ -45,6 +50,17 @@ static void set_tags(u8 *x, unsigned full)
 		if ((full >> (2 * r) & 3) != 3)
 			valid |= 1u << r;
 	st16(x + FPU_FTW, (u16)valid);
+}
+
+/* The image lists the registers from the top of the stack: when the top moves and the registers do not, they change
+ * places there. */
+static void move_top(u8 *x, unsigned from, unsigned to)
+{
+	u8 old[8][16];
+
+	soft_copy(old, x + FPU_ST, sizeof(old));
+	for (unsigned k = 0; k < 8; k++)
+		soft_copy(x + FPU_ST + 16 * k, old[(to + k - from) & 7], 16);
 }
 
 /* ES and B follow from the flags and masks. */
@@ -131,10 +147,11 @@ static void init_state(struct soft_cpu *c)
 {
 	u8 *x = c->xsave;
 
+	/* The registers keep their contents, tagged empty. */
+	move_top(x, top_of(x), 0);
 	soft_zero(x, FPU_MXCSR);
 	st16(x + FPU_FCW, FPU_FCW_INIT);
 	c->x87_fcs = c->x87_fds = 0;
-	/* The registers keep their contents, tagged empty. */
 	st64(x + FPU_XSTATE_BV, ld64(x + FPU_XSTATE_BV) | XFEATURE_X87);
 }
 
@@ -164,14 +181,16 @@ void op_x87_stenv(struct soft_cpu *c, const struct insn *i)
 
 void op_x87_ldenv(struct soft_cpu *c, const struct insn *i)
 {
-	unsigned n = env_size(i);
+	unsigned n = env_size(i), top;
 	u8 env[28];
 
 	fpu_check_x87(c, i);
 	fpu_spill(c);
 	wait_check(c, i);
 	mmu_read_buf(c, i, insn_la(c, i, n, ACC_R), env, n);
+	top = top_of(c->xsave);
 	take_env(c, i, env);
+	move_top(c->xsave, top, top_of(c->xsave));
 	NEXT(c, i);
 }
 

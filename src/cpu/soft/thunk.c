@@ -371,23 +371,26 @@ thunk_fn thunk_get(const struct insn *i, const struct native_row *row)
 	struct thunk_slot *s;
 	struct form f;
 	u64 k0, k1;
+	u32 flags;
 
 	if (!a->rw || !make_form(&f, i, row))
 		return NULL;
 	k0 = ld64(f.insn);
 	k1 = ld64(f.insn + 8);
-	for (u32 h = hash(k0, k1, row->flags);; h++) {
+	/* A register in the instruction may be the guest's of that number, or stand for another. */
+	flags = row->flags | (u32)f.sub << 16 | (u32)f.sub_guest << 24;
+	for (u32 h = hash(k0, k1, flags);; h++) {
 		s = &a->slots[h % THUNK_SLOTS];
 		if (!s->off)
 			break;
-		if (s->key[0] == k0 && s->key[1] == k1 && s->flags == row->flags)
+		if (s->key[0] == k0 && s->key[1] == k1 && s->flags == flags)
 			return (thunk_fn)(uintptr_t)(a->rx + s->off);
 	}
 	if (a->nr >= THUNK_MAX_NR || a->used + MAX_THUNK > THUNK_CODE_SIZE)
 		return NULL;
 	struct out o = { .p = a->rw + a->used };
 	out_thunk(&o, &f);
-	*s = (struct thunk_slot){ .key = { k0, k1 }, .off = a->used, .flags = row->flags };
+	*s = (struct thunk_slot){ .key = { k0, k1 }, .off = a->used, .flags = flags };
 	a->used += ALIGN_UP(o.n, 16);
 	a->nr++;
 	return (thunk_fn)(uintptr_t)(a->rx + s->off);
@@ -396,6 +399,7 @@ thunk_fn thunk_get(const struct insn *i, const struct native_row *row)
 bool thunk_attach(struct insn *i)
 {
 	struct form f;
+	thunk_fn code;
 
 	if (!i->thunk)
 		return true;
@@ -405,8 +409,11 @@ bool thunk_attach(struct insn *i)
 		i->thunk = NULL;
 		return true;
 	}
-	i->thunk = (void *)(uintptr_t)thunk_get(i, i->thunk);
-	return i->thunk;
+	code = thunk_get(i, i->thunk);
+	if (!code)
+		return false;
+	i->thunk = (void *)(uintptr_t)code;
+	return true;
 }
 
 void thunk_reset(void)

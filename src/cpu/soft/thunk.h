@@ -26,7 +26,7 @@ typedef void (*thunk_fn)(u64 *gpr, void *mem, u16 *fl);
 struct thunk_slot {
 	u64 key[2]; /* the instruction as it is executed */
 	u32 off;    /* of its thunk, 0: free */
-	u32 flags;  /* of its row */
+	u32 flags;  /* of its row, and which register stands for which */
 };
 
 struct thunk_arena {
@@ -40,7 +40,7 @@ extern _Thread_local struct thunk_arena thunk_arena;
 
 /* Code for i under row (which has no handler of its own); NULL when the arena is full. */
 thunk_fn thunk_get(const struct insn *i, const struct native_row *row);
-/* After decoding: if native_bind() left a row in i->thunk, puts the code there. False: the arena is full. */
+/* After decoding: if native_bind() left a row in i->thunk, puts the code there. False: the arena is full and i as it was. */
 bool thunk_attach(struct insn *i);
 /* Forgets all thunks of this thread. No block of this CPU may hold one any more. */
 void thunk_reset(void);
