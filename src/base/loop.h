@@ -28,8 +28,10 @@ void loop_fd_del(struct loop_fd *handle); /* NULL is allowed */
 
 /* A one-shot timer; the callback may arm it again. */
 struct loop_timer *loop_timer_new(struct loop *loop, void (*fn)(void *opaque), void *opaque);
-void loop_timer_free(struct loop_timer *timer); /* NULL is allowed; not from another thread than the loop's while it runs */
-void loop_timer_arm(struct loop_timer *timer, u64 deadline_ns); /* CLOCK_MONOTONIC; a past one fires at once */
+/* NULL is allowed. Not from another thread than the loop's while it runs. */
+void loop_timer_free(struct loop_timer *timer);
+/* CLOCK_MONOTONIC; a past one fires at once. */
+void loop_timer_arm(struct loop_timer *timer, u64 deadline_ns);
 void loop_timer_cancel(struct loop_timer *timer);
 bool loop_timer_armed(const struct loop_timer *timer);
 

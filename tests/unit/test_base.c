@@ -162,15 +162,20 @@ static void test_G68_log_limit(void **state)
 static void test_time(void **state)
 {
 	u64 t0 = os_now_ns(), r = os_realtime_ns(), khz = os_tsc_khz();
-	u64 tsc0 = __builtin_ia32_rdtsc(), ns0 = os_now_ns(), ns, mine;
+	bool close = false;
 
-	usleep(50000);
-	ns = os_now_ns() - ns0;
-	mine = (__builtin_ia32_rdtsc() - tsc0) * 1000000 / ns;
+	/* Within 1 %; again when we were interrupted between the two readings. */
+	for (int i = 0; i < 10 && !close; i++) {
+		u64 tsc0 = __builtin_ia32_rdtsc(), ns0 = os_now_ns(), ns, mine;
+
+		usleep(30000);
+		ns = os_now_ns() - ns0;
+		mine = (__builtin_ia32_rdtsc() - tsc0) * 1000000 / ns;
+		close = mine > khz / 100 * 99 && mine < khz / 100 * 101;
+	}
+	assert_true(close);
 	assert_true(os_now_ns() > t0);
 	assert_true(r > 1600000000ull * 1000000000);
-	/* 1 % */
-	assert_true(mine > khz / 100 * 99 && mine < khz / 100 * 101);
 	assert_int_equal(os_tsc_khz(), khz);
 	assert_true(os_memory_total() > 16 * MiB);
 	assert_int_equal(os_page_size() % 4096, 0);

@@ -93,12 +93,12 @@ static void test_time_and_pause(void **state)
 	clock_pause(&vm);
 	a = clock_now(&vm);
 	assert_true(a >= b);
-	usleep(20000);
+	usleep(300000);
 	assert_true(clock_now(&vm) == a);
 	clock_resume(&vm);
 	clock_resume(&vm);
 	b = clock_now(&vm);
-	assert_true(b >= a && b < a + 15 * MS);
+	assert_true(b >= a && b < a + 250 * MS);
 }
 
 static void test_fires(void **state)
