@@ -12,7 +12,7 @@
  *
  * Omitted, and why that is safe: the polarity bit is stored only, since the levels that devices report are
  * logical (asserted or not); the APIC bus and its arbitration do not exist, so the delivery status always
- * reads idle and the arbitration register 0.
+ * reads idle and the arbitration id never changes by itself.
  *
  * Threads: any, all under vm->intc_lock.
  */
@@ -123,9 +123,9 @@ static u32 reg_read(const struct ioapic *io)
 	unsigned n = io->select - IOREDTBL;
 
 	switch (io->select) {
-	case IOAPICID: return io->id;
+	case IOAPICID:
+	case IOAPICARB: return io->id; /* loaded along with the id [82093AA 3.2.3] */
 	case IOAPICVER: return VERSION;
-	case IOAPICARB: return 0;
 	default:
 		if (io->select >= IOREDTBL && n / 2 < IOAPIC_NR_PINS)
 			return (u32)(n & 1 ? io->red[n / 2] >> 32 : io->red[n / 2]);

@@ -65,6 +65,9 @@ static void test_registers(void **state)
 	assert_int_equal(rd(0xff), 0xffffffff);
 	wr(0, 0xffffffff);
 	assert_int_equal(rd(0), 0x0f000000);
+	assert_int_equal(rd(2), 0x0f000000); /* arbitration follows */
+	wr(2, 0);
+	assert_int_equal(rd(2), 0x0f000000);
 	wr(1, 0);
 	assert_int_equal(rd(1), 0x00170020);
 	for (unsigned pin = 0; pin < 24; pin++) {
