@@ -278,6 +278,11 @@ static void drop_fired(void *opaque)
 
 	if (!s->holding)
 		return;
+	transmit(s);
+	if (!s->holding) {
+		update(s);
+		return;
+	}
 	s->dropping = true;
 	transmit(s);
 	update(s);
@@ -556,9 +561,12 @@ static int serial_post_load(struct device *dev, struct err *err)
 	    (s->fcr & (FCR_CLEAR_RX | FCR_CLEAR_TX)))
 		return err_set(err, -EINVAL,
 			       "the state of the serial port %s holds bits the chip does not have", dev->id);
-	s->holding = false;
+	s->holding = s->tx_count;
 	s->dropping = false;
-	transmit(s);
+	if (s->holding) /* bytes held when the state was saved: tried at once, on the main loop */
+		clock_timer_arm(s->drop_timer, clock_now(dev->vm));
+	else
+		clock_timer_cancel(s->drop_timer);
 	restart_timeout(s);
 	s->line = iir(s) != IIR_NONE;
 	irq_set(dev->vm, s->gsi, s->line);

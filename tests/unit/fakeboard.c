@@ -133,6 +133,8 @@ void board_init(struct board *b, u64 ram_size, u32 nr_vcpus)
 	board = b;
 	b->realtime = 1700000000ull * 1000000000ull; /* 2023-11-14 22:13:20 UTC, a Tuesday */
 	b->vm.tsc_khz = 1000000;
+	b->vm.cpuid.maxphyaddr = 40;
+	memset(b->vm.cpuid.features, 0xff, sizeof(b->vm.cpuid.features)); /* all there are */
 	pthread_mutex_init(&b->vm.intc_lock, NULL);
 	b->vm.intc = &intc_ops;
 	b->vm.intc_opaque = b;
