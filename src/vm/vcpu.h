@@ -61,7 +61,8 @@ u32 vcpu_take(struct vcpu *vcpu, u32 bits);
 /* Calls timer_fn if due. vCPU's own thread. */
 void vcpu_timer_check(struct vcpu *vcpu);
 
-/* Starts the thread in state (copied; loaded on the thread itself before it runs). */
+/* Starts the thread in state (loaded on the thread itself; returns when that is done). The mailbox keeps what
+ * was posted before, but for STOP: who starts over after a reset empties it first. Needs vm->tsc_khz. */
 int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
 /* Posts STOP for good and joins. */
 void vcpu_join(struct vcpu *vcpu);
