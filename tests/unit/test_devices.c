@@ -340,13 +340,99 @@ static void test_second_is_refused(void **state)
 	board_down();
 }
 
+/* ---- the devices for test kernels ---- */
+
+static void test_debug_exit(void **state)
+{
+	static const struct {
+		unsigned size;
+		u64 val;
+		int status;
+	} want[] = {
+		{ 1, 0, 1 }, { 1, 0x10, 0x21 }, { 2, 0x7f, 0xff }, { 4, 3, 7 }, { 4, 0xffffffff, 0xff }
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(want); i++) {
+		board_init(&b, 0, 0);
+		is_up = true;
+		board_add(&b, "debug-exit", NULL);
+		assert_int_equal(board_inb(&b, 0xf4), 0);
+		assert_int_equal(b.vm.request, VM_REQ_NONE);
+		bus_write(&b.vm.bus, BUS_PIO, 0xf4, want[i].size, want[i].val);
+		assert_int_equal(b.vm.request, VM_REQ_EXIT);
+		assert_int_equal(b.vm.exit_status, want[i].status);
+		board_outb(&b, 0xf4, 0x33); /* the first write decided */
+		assert_int_equal(b.vm.exit_status, want[i].status);
+		board_down();
+	}
+}
+
+static void test_debugcon(void **state)
+{
+	board_init(&b, 0, 0);
+	is_up = true;
+	fake_chr_init(&chr);
+	board_add(&b, "debugcon", &(const struct device_conf){ .chr = &chr.chr });
+	assert_int_equal(board_inb(&b, 0xe9), 0xe9);
+	for (const char *p = "PASS\n"; *p; p++)
+		board_outb(&b, 0xe9, (u8)*p);
+	assert_int_equal(chr.out_len, 5);
+	assert_memory_equal(chr.out, "PASS\n", 5);
+	chr.room = 0; /* G37: a reader that reads nothing costs nothing */
+	for (unsigned i = 0; i < 100000; i++)
+		board_outb(&b, 0xe9, 'x');
+	chr.room = 10;
+	board_outb(&b, 0xe9, 'y');
+	assert_int_equal(chr.out_len, 6);
+	board_down();
+}
+
+static void test_pctestdev(void **state)
+{
+	struct bus *bus = &b.vm.bus;
+
+	board_init(&b, 0, 0);
+	is_up = true;
+	board_add(&b, "pc-testdev", NULL);
+	bus_write(bus, BUS_PIO, 0xe0, 4, 0x12345678);
+	assert_int_equal(bus_read(bus, BUS_PIO, 0xe0, 4), 0x12345678);
+	assert_int_equal(bus_read(bus, BUS_PIO, 0xe0, 2), 0x5678);
+	assert_int_equal(bus_read(bus, BUS_PIO, 0xe1, 1), 0x56);
+	bus_write(bus, BUS_PIO, 0xe2, 1, 0xab);
+	bus_write(bus, BUS_PIO, 0xe0, 2, 0xcdef);
+	assert_int_equal(bus_read(bus, BUS_PIO, 0xe0, 4), 0x12abcdef);
+	bus_write(bus, BUS_PIO, 0xe4, 4, 0x1000);
+	assert_int_equal(bus_read(bus, BUS_PIO, 0xe0, 4), 0x12abcdef);
+	for (unsigned n = 0; n < IRQ_NR_GSI; n++) {
+		board_outb(&b, (u16)(0x2000 + n), 1);
+		assert_true(b.level[n]);
+		board_outb(&b, (u16)(0x2000 + n), 1);
+		assert_int_equal(b.rises[n], 1);
+		board_outb(&b, (u16)(0x2000 + n), 0);
+		assert_false(b.level[n]);
+	}
+	board_outb(&b, 0x2000 + IRQ_NR_GSI, 1);
+	/* A reset lets go of the lines. */
+	board_outb(&b, 0x2005, 0xff);
+	device_reset_all(&b.vm, RESET_WARM);
+	assert_false(b.level[5]);
+	bus_write(bus, BUS_MMIO, 0xff000000, 8, 0x1122334455667788);
+	assert_int_equal(bus_read(bus, BUS_MMIO, 0xff000003, 4), 0x22334455);
+	bus_write(bus, BUS_MMIO, 0xff00fffc, 8, 0x99aabbccddeeff00); /* over the end */
+	assert_int_equal(bus_read(bus, BUS_MMIO, 0xff00fffc, 4), 0xddeeff00);
+	assert_int_equal(bus_read(bus, BUS_MMIO, 0xff00fffe, 4), 0xffffddee);
+	assert_int_equal(bus_read(bus, BUS_MMIO, 0xff010000, 4), 0xffffffff);
+	board_down();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_teardown(f, teardown)
 		T(test_all_types_are_there), T(test_round_trip),  T(test_truncated),
 		T(test_bit_flips),           T(test_reset_twice), T(test_reset_quiets),
-		T(test_second_is_refused),
+		T(test_second_is_refused),   T(test_debug_exit),  T(test_debugcon),
+		T(test_pctestdev),
 #undef T
 	};
 
