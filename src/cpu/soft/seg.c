@@ -321,7 +321,7 @@ void seg_stack_inner(struct soft_cpu *c, const struct insn *i, unsigned dpl, uns
 
 u64 seg_stack_tss64(struct soft_cpu *c, const struct insn *i, unsigned n, unsigned ext)
 {
-	unsigned off = n < 3 ? n * 8 + 4 : (n - 3) * 8 + 28;
+	unsigned off = n < 3 ? n * 8 + 4 : (n - 3) * 8 + 36;
 	u64 rsp;
 
 	if (off + 7 > c->tr.limit)
