@@ -253,6 +253,7 @@ static void test_G24_bar_anywhere(void **state)
 		toys[0].reads = 0;
 		mmio_rd(places[i], 4);
 		assert_int_equal(toys[0].reads, inside);
+		assert_true((atomic_load(&toys[0].pci.bar[1].addr) == ~0ull) == !inside);
 		cfg_wr(1, 0x10, 4, places[i]);
 		pio_rd(places[i] & 0xffff, 1);
 	}
