@@ -25,6 +25,7 @@ void insn_try(struct insn_test *t, const char *text, const u8 *code, unsigned le
 			static const u8 pointers[] = { R_SI, R_DI, R_BP };
 			c->mode = t->mode;
 			c->len = len;
+			c->loose_cr2 = t->loose_cr2;
 			memcpy(c->code, code, len);
 			insn_random_state(&t->rng, &c->in);
 			for (unsigned p = 0; p < ARRAY_SIZE(pointers); p++) {

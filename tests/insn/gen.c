@@ -325,6 +325,13 @@ static bool steer(struct gen *g, u8 *b, const ZydisDecodedInstruction *zi, const
 	return true;
 }
 
+/* Stores that may change the x87 state before they fault, or not. */
+static bool is_masked_store(const ZydisDecodedInstruction *zi)
+{
+	return zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+	       zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+}
+
 static bool is_string(const ZydisDecodedInstruction *zi)
 {
 	return zi->meta.category == ZYDIS_CATEGORY_STRINGOP || zi->meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
@@ -338,11 +345,9 @@ static void prepare_string(struct gen *g)
 	emit_mov(g, R_CX, far ? insn_value(&g->r) : pick(g, 40));
 }
 
-/* Stores that may change the x87 state before they fault, or not. */
-static bool is_masked_store(const ZydisDecodedInstruction *zi)
+static bool is_popa(const ZydisDecodedInstruction *zi)
 {
-	return zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
-	       zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU;
+	return zi->mnemonic == ZYDIS_MNEMONIC_POPA || zi->mnemonic == ZYDIS_MNEMONIC_POPAD;
 }
 
 /* Many accesses in one instruction. */
@@ -370,6 +375,11 @@ static void prepare_implicit(struct gen *g, const ZydisDecodedInstruction *zi, c
 	}
 	if (is_masked_store(zi)) {
 		emit_mov(g, R_DI, INSN_DATA + pick(g, INSN_DATA_RW - 16));
+		return;
+	}
+	if (is_popa(zi)) {
+		/* A fault in the middle leaves some registers loaded on some processors. */
+		emit_mov(g, R_SP, INSN_STACK - 4 * pick(g, 64));
 		return;
 	}
 	if (zi->mnemonic == ZYDIS_MNEMONIC_LEAVE || zi->mnemonic == ZYDIS_MNEMONIC_ENTER)
@@ -410,6 +420,13 @@ static bool is_vendor_specific(struct gen *g, const ZydisDecodedInstruction *zi,
 	if ((zi->mnemonic == ZYDIS_MNEMONIC_LOOPE || zi->mnemonic == ZYDIS_MNEMONIC_LOOPNE) &&
 	    (has_prefix(zi, 0xf2) || has_prefix(zi, 0xf3)))
 		return true;
+	/* The 16-bit form reads two bytes on Intel, four on AMD. */
+	if (zi->mnemonic == ZYDIS_MNEMONIC_MOVSXD && zi->operand_width == 16)
+		return true;
+	/* VEX.W at a 32-bit general register outside 64-bit mode is ignored, or #UD. */
+	if (!is64(g) && zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && zi->raw.vex.W &&
+	    (zi->mnemonic == ZYDIS_MNEMONIC_VPINSRD || zi->mnemonic == ZYDIS_MNEMONIC_VPEXTRD))
+		return true;
 	/* PREFETCH of a register: #UD or NOP. */
 	if (zi->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP && ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		return true;
@@ -427,6 +444,8 @@ static bool wanted(struct gen *g, const ZydisDecodedInstruction *zi, const Zydis
 	if (is_branch(zi) && zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return false;
 	/* FS is the host's own; in 32-bit mode GS is null. */
+	if (is_masked_store(zi) && (has_prefix(zi, 0x65) || has_prefix(zi, 0x67)))
+		return false;
 	if (has_prefix(zi, 0x64) || (!is64(g) && has_prefix(zi, 0x65)) || is_vendor_specific(g, zi, ops))
 		return false;
 	for (unsigned k = 0; k < zi->operand_count; k++) {
@@ -453,7 +472,7 @@ static bool gen_insn(struct gen *g)
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(is64(g) ? &decoder64 : &decoder32, b, 15, &zi, ops)) ||
 	    !wanted(g, &zi, ops))
 		return false;
-	g->wild = !is_masked_store(&zi) && chance(g, 1);
+	g->wild = !is_masked_store(&zi) && !is_popa(&zi) && chance(g, 1);
 	g->c->loose_cr2 |= is_large(&zi);
 	unsigned field = 0, field_size = 0;
 	if (is_branch(&zi) && zi.raw.imm[0].is_relative) {

@@ -71,10 +71,11 @@ static bool differ(FILE *out, const char *what, u64 host, u64 soft)
 	return false;
 }
 
-/* An #PF error code of a kernel address: Linux always says "protection" and keeps to itself what is mapped. */
+/* An #PF error code of a kernel address: Linux always says "protection" and keeps to itself what is mapped. The last
+ * page below the hole counts as the kernel's. */
 static u32 visible_error(const struct insn_result *r)
 {
-	return r->vector == EXC_PF && r->cr2 >> 47 ? r->error & ~(u32)PFEC_P : r->error;
+	return r->vector == EXC_PF && r->cr2 >= 0x7ffffffff000 ? r->error & ~(u32)PFEC_P : r->error;
 }
 
 static bool pushes_error(int vector)

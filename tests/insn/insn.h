@@ -91,6 +91,7 @@ void insn_random_state(struct insn_rng *r, struct insn_state *s);
 struct insn_test {
 	struct insn_rng rng;
 	enum insn_mode mode;
+	bool loose_cr2;
 	unsigned states; /* random states per instruction */
 	/* Changes each random state before the run; NULL: nothing. */
 	void (*setup)(struct insn_rng *r, struct insn_state *s);

@@ -529,7 +529,7 @@ static void test_pages_crossed(void **state)
 static void test_not_canonical(void **state)
 {
 	world4();
-	struct insn i = { .seg = SEG_FLAT, .base = R_AX };
+	struct insn i = { .map = 1, .opcode = 0xb6, .seg = SEG_FLAT, .base = R_AX };
 	map4(0x7ffffffff000, 0x200000, RW, 12);
 	assert_int_equal(RAISED(mmu_load(c, &i, 0x800000000000, 1, ACC_R)), EXC_GP);
 	assert_int_equal(raised_error, 0);
@@ -538,6 +538,7 @@ static void test_not_canonical(void **state)
 	assert_int_equal(RAISED(mmu_load(c, &i, 0x7ffffffffff8, 8, ACC_R)), -1);
 	assert_int_equal(RAISED(mmu_load(c, &i, 0xffff7fffffffffff, 1, ACC_R)), EXC_GP);
 	i.base = R_SP;
+	i.mem = 1;
 	assert_int_equal(RAISED(mmu_load(c, &i, 0x800000000000, 1, ACC_R)), EXC_SS);
 	i.seg = SEG_GS;
 	assert_int_equal(RAISED(mmu_load(c, &i, 0x800000000000, 1, ACC_R)), EXC_GP);
@@ -545,6 +546,13 @@ static void test_not_canonical(void **state)
 	i.seg = SEG_SS;
 	assert_int_equal(RAISED(mmu_probe(c, &i, 0x123456789abcdef0, 1, ACC_W)), EXC_SS);
 	assert_int_equal(RAISED(mmu_fetch(c, 0x800000000000)), EXC_GP);
+	/* PUSH RAX, and PUSH [RAX] by which of its two addresses is bad. */
+	i = (struct insn){ .opcode = 0x50 };
+	assert_int_equal(RAISED(mmu_store(c, &i, 0x800000000000, 8, 0)), EXC_SS);
+	i = (struct insn){ .opcode = 0xff, .modrm = 0x30, .mem = 1, .base = R_AX, .seg = SEG_FLAT };
+	c->gpr[R_SP] = 0x800000000008;
+	assert_int_equal(RAISED(mmu_store(c, &i, 0x800000000000, 8, 0)), EXC_SS);
+	assert_int_equal(RAISED(mmu_load(c, &i, 0x900000000000, 8, ACC_R)), EXC_GP);
 }
 
 static void test_mmio(void **state)

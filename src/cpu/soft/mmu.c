@@ -406,10 +406,27 @@ bool mmu_load_pdptes(struct soft_cpu *c, u64 cr3)
 
 /* --- translation for an access --- */
 
-/* Does the insn's memory operand go through SS? In 64-bit mode SS has no base and may be decoded as SEG_FLAT. */
-static bool uses_ss(const struct insn *i)
+/* PUSH, POP, CALL, RET, ENTER, LEAVE and the like. */
+static bool is_stack_op(const struct insn *i)
 {
-	return i && (i->seg == SEG_SS || (i->seg == SEG_FLAT && (i->base == R_SP || i->base == R_BP)));
+	u8 op = i->opcode;
+	if (i->map == 1)
+		return op == 0xa0 || op == 0xa1 || op == 0xa8 || op == 0xa9;
+	if (i->map != 0)
+		return false;
+	return (op >= 0x50 && op <= 0x5f) || op == 0x68 || op == 0x6a || op == 0x8f || op == 0x9c || op == 0x9d ||
+	       op == 0xc2 || op == 0xc3 || (op >= 0xc8 && op <= 0xcb) || op == 0xcf || op == 0xe8 ||
+	       (op == 0xff && (i->modrm & 0x38) >= 0x10 && (i->modrm & 0x38) != 0x20 && (i->modrm & 0x38) != 0x28);
+}
+
+/* Does the access of la go through SS? In 64-bit mode SS has no base and may be decoded as SEG_FLAT. */
+static bool uses_ss(const struct soft_cpu *c, const struct insn *i, gva_t la)
+{
+	if (!i)
+		return false;
+	if (is_stack_op(i) && (!i->mem || la - c->gpr[R_SP] + 16 < 32))
+		return true;
+	return i->seg == SEG_SS || (i->seg == SEG_FLAT && i->mem && (i->base == R_SP || i->base == R_BP));
 }
 
 /* Whether addresses are 32 bits wide: outside 64-bit mode; for the processor's own accesses outside IA-32e mode. */
@@ -428,7 +445,7 @@ static gva_t check_linear(struct soft_cpu *c, const struct insn *i, gva_t la, un
 	if (narrow)
 		return (u32)la;
 	if (unlikely(!is_canonical(la) || !is_canonical(la + len - 1)))
-		soft_raise(c, i, uses_ss(i) ? EXC_SS : EXC_GP, 0);
+		soft_raise(c, i, uses_ss(c, i, la) ? EXC_SS : EXC_GP, 0);
 	return la;
 }
 
