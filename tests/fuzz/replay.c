@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/os.h"
 #include "base/types.h"
@@ -22,14 +23,14 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 void __sanitizer_set_death_callback(void (*fn)(void)) __attribute__((weak));
 
 static const char *program;
-static u64 current; /* seed of the input that runs */
-static bool is_random;
+static char how[512]; /* to repeat the input that runs */
 
-/* How to repeat it, on the way down. */
+/* On the way down. */
 static void last_words(void)
 {
-	if (is_random)
-		fprintf(stderr, "repeat it with: %s %llu 1\n", program, (unsigned long long)current);
+	ssize_t n = write(STDERR_FILENO, how, strlen(how));
+
+	(void)n;
 }
 
 static void on_abort(int sig)
@@ -55,8 +56,7 @@ static void run_random(u64 seed)
 
 	for (size_t i = 0; i < len; i++)
 		data[i] = (u8)next(&rng);
-	current = seed;
-	is_random = true;
+	snprintf(how, sizeof(how), "repeat it with: %s %llu 1\n", program, (unsigned long long)seed);
 	LLVMFuzzerTestOneInput(data, len);
 	free(data);
 }

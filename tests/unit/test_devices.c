@@ -159,8 +159,8 @@ static void test_all_types_are_there(void **state)
 static void test_round_trip(void **state)
 {
 	for (u64 seed = 0; seed < SEEDS; seed++) {
-		u8 *saved[32];
-		size_t len[32];
+		u8 *saved[32] = { NULL };
+		size_t len[32] = { 0 };
 		unsigned n = 0;
 		u64 now;
 
