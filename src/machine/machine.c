@@ -125,6 +125,7 @@ static int load(struct machine *m, struct err *err)
 	m->ap_state.activity = X86_WAIT_SIPI;
 	pc_set_memory_types(&m->pc, &m->boot_state);
 	pc_set_memory_types(&m->pc, &m->ap_state);
+	pc_program_pics(&m->pc);
 	return 0;
 }
 

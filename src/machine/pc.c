@@ -187,6 +187,21 @@ void pc_set_memory_types(const struct pc *pc, struct x86_state *s)
 	s->mtrr_mask[0] = (phys_mask & ~(GiB - 1)) | BIT(11);
 }
 
+/* The 8259A pair as a PC's firmware leaves it: vectors 08H and 70H; of the first one only the cascade is open, behind it the lines
+ * that nothing drives before a driver asks for it. A kernel of its own programs them anew; a real-mode one may not. */
+void pc_program_pics(struct pc *pc)
+{
+	static const struct {
+		u8 port, value;
+	} program[] = {
+		{ 0x20, 0x11 }, { 0x21, 0x08 }, { 0x21, 0x04 }, { 0x21, 0x01 }, { 0x21, 0xfb },
+		{ 0xa0, 0x11 }, { 0xa1, 0x70 }, { 0xa1, 0x02 }, { 0xa1, 0x01 }, { 0xa1, 0x00 },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(program); i++)
+		bus_write(&pc->vm->bus, BUS_PIO, program[i].port, 1, program[i].value);
+}
+
 void pc_tsc_changed(struct pc *pc)
 {
 	if (pc->kvmclock)

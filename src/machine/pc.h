@@ -33,5 +33,8 @@ int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err);
 /* The registers that firmware sets on every processor and no boot protocol mentions: memory types. */
 void pc_set_memory_types(const struct pc *pc, struct x86_state *state);
 
+/* Programs the 8259A pair as firmware does. Main thread, after a reset of the devices. */
+void pc_program_pics(struct pc *pc);
+
 /* The vCPUs' TSC offsets have changed. */
 void pc_tsc_changed(struct pc *pc);

@@ -11,6 +11,7 @@
 
 #include "cpu/soft/code.h"
 #include "cpu/soft/fpu.h"
+#include "cpu/soft/ops.h"
 #include "vm/irq.h"
 
 #define BUDGET 128
@@ -164,7 +165,8 @@ static int events(struct soft_cpu *c)
 	}
 	c->attention &= ~(u32)(ATT_SHADOW | ATT_MOVSS);
 	if (c->attention & ATT_BREAK) {
-		if (!(c->flags & FL_RF) && !(shadow & ATT_MOVSS) && excp_code_breakpoint(c, &dr6)) {
+		/* MOV SS holds code breakpoints off on Intel's processors, not on AMD's. */
+		if (!(c->flags & FL_RF) && (!(shadow & ATT_MOVSS) || c->amd) && excp_code_breakpoint(c, &dr6)) {
 			c->dr6 |= dr6;
 			c->cur = NULL;
 			soft_raise(c, NULL, EXC_DB, NO_ERROR);
@@ -195,6 +197,8 @@ static void step(struct soft_cpu *c)
 	bool tf = c->flags & FL_TF;
 	struct block *b = code_find(c, linear_rip(c), c->key | KEY_SINGLE);
 
+	if (b->insn[0].fn == op_syscall || b->insn[0].fn == op_sysret)
+		tf = false;
 	run_block(c, b);
 	c->cur = NULL;
 	c->flags &= ~(u32)FL_RF;

@@ -20,6 +20,7 @@
 #define MSR_P5_MC_TYPE      0x01
 #define MSR_EBL_CR_POWERON  0x2a
 #define MSR_PLATFORM_INFO   0xce
+#define MSR_AMD_K7_EVNTSEL0 0xc0010000
 #define MSR_AMD_SYSCFG      0xc0010010
 #define MSR_AMD_HWCR        0xc0010015
 #define MSR_AMD_IORR_BASE0  0xc0010016
@@ -341,6 +342,7 @@ static const struct msr table[] = {
 	{ ADDRESS(MSR_KERNEL_GS_BASE, kernel_gs_base), .feature = X86_FEATURE_LM },
 	{ .nr = MSR_TSC_AUX, .count = 1, .name = "MSR_TSC_AUX", .read = read_field, .write = write_tsc_aux,
 	  .field = offsetof(struct soft_cpu, tsc_aux), .feature = X86_FEATURE_RDTSCP },
+	{ QUIET(MSR_AMD_K7_EVNTSEL0, 8, 0) }, /* the counters exist on every AMD processor; these do not count */
 	{ QUIET(MSR_AMD_SYSCFG, 1, 0) },
 	{ QUIET(MSR_AMD_HWCR, 1, HWCR_TSC_FREQ_SEL) },
 	{ QUIET(MSR_AMD_IORR_BASE0, 4, 0) },

@@ -41,6 +41,15 @@ static void check_syscall(struct soft_cpu *c, const struct insn *i)
 		soft_ud(c, i);
 }
 
+/* SYSCALL and SYSRET trap when TF is set after them, whatever it was before [AMD APM2 13.1.4]: interp.c leaves it to them. */
+static void trap_by_new_tf(struct soft_cpu *c)
+{
+	if (c->flags & FL_TF) {
+		c->dr6 |= BIT(14);
+		c->attention |= ATT_DB;
+	}
+}
+
 void op_syscall(struct soft_cpu *c, const struct insn *i)
 {
 	u64 next = soft_next_rip(c, i), flags = soft_get_flags(c), rip;
@@ -64,6 +73,7 @@ void op_syscall(struct soft_cpu *c, const struct insn *i)
 	c->rip = rip;
 	soft_set_flags(c, flags | FL_RES1);
 	soft_mode_changed(c);
+	trap_by_new_tf(c);
 }
 
 void op_sysret(struct soft_cpu *c, const struct insn *i)
@@ -91,6 +101,7 @@ void op_sysret(struct soft_cpu *c, const struct insn *i)
 	c->rip = rip;
 	soft_set_flags(c, flags);
 	soft_mode_changed(c);
+	trap_by_new_tf(c);
 }
 
 /* --- SYSENTER, SYSEXIT --- */

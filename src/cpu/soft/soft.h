@@ -213,6 +213,7 @@ struct soft_cpu {
 	struct code_cache *code;
 
 	const u64 *features; /* vm->cpuid.features */
+	bool amd;            /* the guest sees an AMD (or Hygon) processor: where the two makers differ */
 	struct ram *ram;
 };
 

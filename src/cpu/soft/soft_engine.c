@@ -97,6 +97,15 @@ static void soft_vcpu_fini(struct vcpu *vcpu)
 	vcpu->engine = NULL;
 }
 
+/* By the vendor string's EBX: "Auth", "Hygo". */
+static bool is_amd(const struct cpuid_table *t)
+{
+	u32 r[4];
+
+	cpuid_query(t, 0, 0, 0, 0, 1, 0, r);
+	return r[1] == 0x68747541 || r[1] == 0x6f677948;
+}
+
 static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 {
 	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof(*c), 64));
@@ -108,6 +117,7 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 	c->vcpu = vcpu;
 	c->ram = &vcpu->vm->ram;
 	c->features = vcpu->vm->cpuid.features;
+	c->amd = is_amd(&vcpu->vm->cpuid);
 	c->delivering = -1;
 	c->xsave = aligned_alloc(64, ALIGN_UP(X86_XSAVE_SIZE, 64));
 	c->bounce = aligned_alloc(4096, 2 * 4096);
