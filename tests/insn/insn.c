@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "x86/disasm.h"
 
@@ -14,12 +13,7 @@ static const char *const reg_names[X86_NR_GPR] = { "rax", "rcx", "rdx", "rbx", "
 
 void insn_start(const char *cpu_model)
 {
-	insn_batch = mmap(NULL, INSN_BATCH * sizeof(*insn_batch), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (insn_batch == MAP_FAILED) {
-		perror("insn: mmap");
-		exit(1);
-	}
-	native_start(insn_batch);
+	insn_batch = native_start();
 	machine_start(cpu_model);
 }
 
@@ -27,7 +21,6 @@ void insn_stop(void)
 {
 	native_stop();
 	machine_stop();
-	munmap(insn_batch, INSN_BATCH * sizeof(*insn_batch));
 }
 
 bool insn_has(unsigned feature)

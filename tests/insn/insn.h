@@ -3,7 +3,7 @@
  *
  * A case is up to 512 bytes of code, run at CPL 3 at INSN_CODE in 64-bit, 32-bit or 16-bit
  * mode. It ends by falling off its end (INT3 bytes follow), or by a fault; both are results. The host runs cases in a
- * child process (native.c), the engine runs them in a small VM whose page tables map the same
+ * child process (native_child.c), the engine runs them in a small VM whose page tables map the same
  * linear addresses (machine.c).
  */
 #pragma once
@@ -122,7 +122,7 @@ void insn_try(struct insn_test *t, const char *text, const u8 *code, unsigned le
 #define I32(text) I_(text, ".code32\n", ".code64\n")
 
 /* --- the two sides --- */
-void native_start(struct insn_case *cases);
+struct insn_case *native_start(void); /* the batch */
 void native_stop(void);
 bool native_run(unsigned n); /* false: the child died */
 void machine_start(const char *cpu_model);

@@ -1,200 +1,47 @@
-/* Runs cases on the host CPU, in a child process that nothing the code does can hurt.
- *
- * There is no assembly: to enter a case the child executes INT3, and its SIGTRAP handler swaps the
- * registers, flags and vector state in the signal frame for those of the case, so that the return from the signal starts it. The
- * signal that ends the case (INT3 again, or a fault) brings its final state in the frame, and the handler swaps the child's own back.
- *
- * The child has its own mappings of the code and data pages, at the fixed addresses; it writes them through others.
- */
-#include <asm/prctl.h>
+/* The test's side of the child that runs cases on the host CPU (native_child.c). */
+#include "native.h"
+
 #include <errno.h>
-#include <linux/futex.h>
+#include <limits.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <ucontext.h>
-#include <unistd.h>
 
-#include "insn.h"
-
-struct shared {
-	_Atomic u32 go;   /* batches asked for */
-	_Atomic u32 done; /* batches finished */
-	u32 n;
-	_Atomic u32 at; /* the case being run */
-};
-
-static struct shared *shared;
-static struct insn_case *cases;
+static struct native_shared *shared;
 static pid_t child = -1;
-static u8 *code_rw, *data_rw;
 
-/* --- the child --- */
-
-#define XSAVE_HEADER 512
-#define SW_RESERVED 464 /* the kernel's, inside the legacy part */
-#define MAX_FRAME 16384
-
-static struct {
-	bool inside;
-	struct insn_case *c;
-	gregset_t gregs;
-	_Alignas(64) u8 fp[MAX_FRAME];
-} own;
-
-static const int reg_index[X86_NR_GPR] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-					   REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
-
-static u32 frame_size(const u8 *fp)
+/* The child's program lies beside this one. */
+static void run_child(int fd)
 {
-	u32 size = ld32(fp + SW_RESERVED + 16); /* xstate_size */
-	return size > MAX_FRAME ? MAX_FRAME : size;
-}
+	char path[PATH_MAX + 16], number[16];
+	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX);
+	char *slash;
 
-static void enter(ucontext_t *uc, const struct insn_case *c)
-{
-	greg_t *g = uc->uc_mcontext.gregs;
-	u8 *fp = (u8 *)uc->uc_mcontext.fpregs;
-
-	memcpy(own.gregs, g, sizeof(own.gregs));
-	memcpy(own.fp, fp, frame_size(fp));
-	for (unsigned r = 0; r < X86_NR_GPR; r++)
-		g[reg_index[r]] = (greg_t)c->in.gpr[r];
-	g[REG_RIP] = INSN_CODE;
-	g[REG_EFL] = (greg_t)(c->in.flags | FL_RES1 | FL_IF);
-	u64 cs = c->mode == INSN_64 ? INSN_CS64 : INSN_CS32;
-	g[REG_CSGSFS] = (greg_t)(((u64)g[REG_CSGSFS] & ~0xffffull) | cs);
-	memcpy(fp, c->in.xsave, SW_RESERVED);
-	u64 bv = XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX;
-	st64(fp + XSAVE_HEADER, bv);
-	memcpy(fp + X86_XSAVE_AVX_OFFSET, c->in.xsave + X86_XSAVE_AVX_OFFSET, 256);
-	own.inside = true;
-}
-
-static void leave(ucontext_t *uc, struct insn_case *c)
-{
-	greg_t *g = uc->uc_mcontext.gregs;
-	u8 *fp = (u8 *)uc->uc_mcontext.fpregs;
-	struct insn_result *res = &c->native;
-
-	res->vector = (int)g[REG_TRAPNO];
-	res->error = (u32)g[REG_ERR];
-	res->cr2 = (u64)g[REG_CR2];
-	for (unsigned r = 0; r < X86_NR_GPR; r++)
-		res->state.gpr[r] = (u64)g[reg_index[r]];
-	res->state.rip = (u64)g[REG_RIP];
-	res->state.flags = (u64)g[REG_EFL];
-	memset(res->state.xsave, 0, INSN_XSAVE);
-	memcpy(res->state.xsave, fp, SW_RESERVED);
-	memcpy(res->state.xsave + XSAVE_HEADER, fp + XSAVE_HEADER, 8);
-	memcpy(res->state.xsave + X86_XSAVE_AVX_OFFSET, fp + X86_XSAVE_AVX_OFFSET, 256);
-	memcpy(fp, own.fp, frame_size(fp));
-	memcpy(g, own.gregs, sizeof(own.gregs));
-	own.inside = false;
-}
-
-static void on_signal(int sig, siginfo_t *si, void *context)
-{
-	ucontext_t *uc = context;
-	if (own.inside) {
-		leave(uc, own.c);
-	} else if (sig == SIGTRAP) {
-		enter(uc, own.c);
-	} else { /* a fault of the child's own */
-		signal(sig, SIG_DFL);
-		raise(sig);
+	if (n > 0) {
+		path[n] = 0;
+		slash = strrchr(path, '/');
+		strcpy(slash + 1, "insn_native");
+		snprintf(number, sizeof(number), "%d", fd);
+		execl(path, "insn_native", number, (char *)NULL);
+		fprintf(stderr, "insn: cannot run %s: %s\n", path, strerror(errno));
 	}
+	_exit(1);
 }
 
-static __attribute__((noinline)) void run_case(struct insn_case *c)
+struct insn_case *native_start(void)
 {
-	memset(code_rw, 0xcc, INSN_CODE_SIZE);
-	memcpy(code_rw, c->code, c->len);
-	memcpy(data_rw, c->in.data, INSN_DATA_SIZE);
-	own.c = c;
-	__asm__ volatile("int3" ::: "memory", "cc");
-	memcpy(c->native.state.data, data_rw, INSN_DATA_SIZE);
-}
-
-static void futex_wait(_Atomic u32 *word, u32 val, unsigned ms)
-{
-	struct timespec ts = { ms / 1000, (long)(ms % 1000) * 1000000 };
-	syscall(SYS_futex, word, FUTEX_WAIT, val, &ts, NULL, 0);
-}
-
-static void futex_wake(_Atomic u32 *word)
-{
-	syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
-}
-
-static void map_fixed(u64 la, size_t size, int prot, int fd, off_t off)
-{
-	void *p = mmap((void *)la, size, prot, MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE, fd, off);
-	if (p != (void *)la) {
-		fprintf(stderr, "insn: cannot map the test's memory at %#llx\n", (unsigned long long)la);
-		_exit(1);
-	}
-}
-
-static _Noreturn void serve(void)
-{
-	static const int signals[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
-	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	int fd = memfd_create("insn", MFD_CLOEXEC);
-	size_t stack = 256 * KiB;
-	stack_t ss = { .ss_size = stack };
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (fd < 0 || ftruncate(fd, INSN_CODE_SIZE + INSN_DATA_SIZE) < 0)
-		_exit(1);
-	map_fixed(INSN_CODE, INSN_CODE_SIZE, PROT_READ | PROT_EXEC, fd, 0);
-	map_fixed(INSN_DATA, INSN_DATA_RW, PROT_READ | PROT_WRITE, fd, INSN_CODE_SIZE);
-	map_fixed(INSN_DATA + INSN_DATA_RW, INSN_DATA_SIZE - INSN_DATA_RW, PROT_READ, fd, INSN_CODE_SIZE + INSN_DATA_RW);
-	code_rw = mmap(NULL, INSN_CODE_SIZE + INSN_DATA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	ss.ss_sp = mmap(NULL, stack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (code_rw == MAP_FAILED || ss.ss_sp == MAP_FAILED || sigaltstack(&ss, NULL) < 0)
-		_exit(1);
-	data_rw = code_rw + INSN_CODE_SIZE;
-	for (unsigned k = 0; k < ARRAY_SIZE(signals); k++)
-		if (sigaction(signals[k], &sa, NULL) < 0)
-			_exit(1);
-	/* 32-bit code needs data segments. GS has a base and no selector. */
-	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(INSN_DS));
-	if (syscall(SYS_arch_prctl, ARCH_SET_GS, INSN_GS_BASE) < 0)
-		_exit(1);
-	for (u32 served = 0;;) {
-		while (atomic_load(&shared->go) == served)
-			futex_wait(&shared->go, served, 1000);
-		/* All pages present, so that error codes are those of a protection fault where one is due. */
-		for (unsigned p = 0; p < INSN_DATA_SIZE; p += 4096)
-			(void)*(volatile u8 *)(INSN_DATA + p);
-		for (u32 k = 0; k < shared->n; k++) {
-			atomic_store_explicit(&shared->at, k, memory_order_relaxed);
-			run_case(&cases[k]);
-		}
-		served++;
-		atomic_store(&shared->done, served);
-		futex_wake(&shared->done);
-	}
-}
-
-/* --- the parent --- */
-
-void native_start(struct insn_case *batch)
-{
-	cases = batch;
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED) {
-		perror("insn: mmap");
+	int fd = memfd_create("insn-cases", 0);
+	u8 *p = fd < 0 || ftruncate(fd, NATIVE_SIZE) < 0
+			? MAP_FAILED
+			: mmap(NULL, NATIVE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED) {
+		perror("insn: memory for the cases");
 		exit(1);
 	}
+	shared = (struct native_shared *)p;
 	fflush(NULL);
 	child = fork();
 	if (child < 0) {
@@ -202,7 +49,9 @@ void native_start(struct insn_case *batch)
 		exit(1);
 	}
 	if (child == 0)
-		serve();
+		run_child(fd);
+	close(fd);
+	return (struct insn_case *)(p + NATIVE_CASES);
 }
 
 bool native_run(unsigned n)
@@ -210,12 +59,12 @@ bool native_run(unsigned n)
 	u32 batch = atomic_load(&shared->go) + 1;
 	shared->n = n;
 	atomic_store(&shared->go, batch);
-	futex_wake(&shared->go);
+	native_wake(&shared->go);
 	for (unsigned waited = 0; atomic_load(&shared->done) != batch; waited++) {
 		int status;
-		futex_wait(&shared->done, batch - 1, 100);
+		native_wait(&shared->done, batch - 1, 100);
 		if (waitpid(child, &status, WNOHANG) == child) {
-			fprintf(stderr, "insn: the child that runs code on the host died of signal %d in case %u\n",
+			fprintf(stderr, "insn: the child that runs code on the host ended (signal %d) in case %u\n",
 				WIFSIGNALED(status) ? WTERMSIG(status) : 0, atomic_load(&shared->at));
 			child = -1;
 			return false;
@@ -235,4 +84,5 @@ void native_stop(void)
 		waitpid(child, NULL, 0);
 	}
 	child = -1;
+	munmap(shared, NATIVE_SIZE);
 }
