@@ -680,21 +680,22 @@ static void check_fpu_preempt(void)
 	compete("vector state across preemption", have_avx(), SPIN, 4000000, 4);
 }
 
-static volatile sig_atomic_t spoils;
+static volatile sig_atomic_t spoils, spoil_avx;
 
 static void on_spoil(int sig)
 {
 	struct vec_state other, dump;
 
 	spoils++;
-	make_state(&other, 4711 + (unsigned)spoils, have_avx());
-	(have_avx() ? hold_avx : hold_sse)(&other, &dump, SPIN, 10);
+	make_state(&other, 4711 + (unsigned)spoils, spoil_avx);
+	(spoil_avx ? hold_avx : hold_sse)(&other, &dump, SPIN, 10);
 }
 
 static void check_fpu_signal(void)
 {
 	struct itimerval it = { { 0, 3000 }, { 0, 3000 } };
 
+	spoil_avx = have_avx();
 	need(signal(SIGALRM, on_spoil) != SIG_ERR, "signal: %s", strerror(errno));
 	setitimer(ITIMER_REAL, &it, NULL);
 	for (unsigned i = 0; i < 200 && (i < 4 || spoils < 10); i++)
