@@ -125,7 +125,6 @@ static int load(struct machine *m, struct err *err)
 	m->ap_state.activity = X86_WAIT_SIPI;
 	pc_set_memory_types(&m->pc, &m->boot_state);
 	pc_set_memory_types(&m->pc, &m->ap_state);
-	pc_program_pics(&m->pc);
 	return 0;
 }
 
@@ -327,6 +326,7 @@ static int start(struct machine *m, struct err *err)
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vm->vcpu[i]->tsc_offset = offset;
 	pc_tsc_changed(&m->pc);
+	pc_program_pics(&m->pc);
 	/* The first one last: it must not send a start-up IPI to a thread that is not there yet. */
 	for (u32 i = vm->nr_vcpus; i-- > 0;) {
 		int r = vcpu_start(vm->vcpu[i], i ? &m->ap_state : &m->boot_state, err);

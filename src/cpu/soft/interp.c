@@ -199,9 +199,9 @@ static void step(struct soft_cpu *c)
 
 	if (b->insn[0].fn == op_syscall || b->insn[0].fn == op_sysret)
 		tf = false;
+	c->flags &= ~(u32)FL_RF; /* before: IRET may set it for the next one */
 	run_block(c, b);
 	c->cur = NULL;
-	c->flags &= ~(u32)FL_RF;
 	if (tf && !(c->attention & ATT_MOVSS))
 		excp_debug_trap(c, BIT(14)); /* DR6.BS */
 }
