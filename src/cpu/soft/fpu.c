@@ -101,12 +101,8 @@ static void init_component(u8 *x, u64 component)
 		st16(x + FPU_FCW, FPU_FCW_INIT);
 		soft_zero(x + FPU_ST, FPU_XMM - FPU_ST);
 		break;
-	case XFEATURE_SSE:
-		soft_zero(x + FPU_XMM, FPU_XMM_END - FPU_XMM);
-		break;
-	case XFEATURE_AVX:
-		soft_zero(x + FPU_YMMH, AVX_SIZE);
-		break;
+	case XFEATURE_SSE: soft_zero(x + FPU_XMM, FPU_XMM_END - FPU_XMM); break;
+	case XFEATURE_AVX: soft_zero(x + FPU_YMMH, AVX_SIZE); break;
 	}
 }
 
@@ -141,7 +137,8 @@ void fpu_mode_changed(struct soft_cpu *c)
 		off |= FPU_OFF_XSAVE;
 	if (legacy)
 		off |= FPU_OFF_VEX;
-	if (legacy || !(c->cr4 & CR4_OSXSAVE) || (c->xcr0 & (XFEATURE_SSE | XFEATURE_AVX)) != (XFEATURE_SSE | XFEATURE_AVX))
+	if (legacy || !(c->cr4 & CR4_OSXSAVE) ||
+	    (c->xcr0 & (XFEATURE_SSE | XFEATURE_AVX)) != (XFEATURE_SSE | XFEATURE_AVX))
 		off |= FPU_OFF_AVX;
 	c->simd_off = (u8)off;
 }
@@ -394,7 +391,8 @@ static bool xs_header(struct soft_cpu *c, const struct insn *i, const u8 *hdr, b
 		soft_gp(c, i, 0);
 	if (!compact && (supervisor || comp))
 		soft_gp(c, i, 0);
-	if (rest || (compact && (comp & ~BIT(63) & ~c->xcr0 || bv & ~comp || bv >> 63)) || (!compact && bv & ~c->xcr0))
+	if (rest || (compact && (comp & ~BIT(63) & ~c->xcr0 || bv & ~comp || bv >> 63)) ||
+	    (!compact && bv & ~c->xcr0))
 		soft_gp(c, i, 0);
 	return compact;
 }

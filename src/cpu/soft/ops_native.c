@@ -6,7 +6,7 @@
  * which is written back after the thunk. After: x87's instruction and data pointers, which the host's
  * FPU would have pointing into the thunk.
  *
- * DEVIATION: LOCK on such a copy is not atomic against other vCPUs.
+ * DEVIATION: LOCK on such a copy (only where a page is crossed, or in MMIO) is not atomic against other vCPUs.
  * DEVIATION: with CR0.NE = 0 a pending x87 exception is #MF all the same, not IRQ 13 through the interrupt controllers.
  *
  * Every handler is an instance of native() for one class and one direction, so that nothing constant is tested at
@@ -37,8 +37,8 @@ static bool x87_pending(const struct soft_cpu *c, const struct insn *i, enum nat
 	u16 fsw;
 
 	switch (class) {
-	case CLASS_X87: case CLASS_MMX:
-		break;
+	case CLASS_X87:
+	case CLASS_MMX: break;
 	case CLASS_X87_CTL: /* FLDCW */
 		if (i->opcode != 0xd9 || (i->modrm >> 3 & 7) != 5)
 			return false;
@@ -47,8 +47,7 @@ static bool x87_pending(const struct soft_cpu *c, const struct insn *i, enum nat
 		if (i->map != 1 || (i->opcode | 1) != 0x2d || i->pfx & (PFX_F2 | PFX_F3))
 			return false;
 		break;
-	default:
-		return false;
+	default: return false;
 	}
 	if (c->vec_live)
 		__asm__ volatile("fnstsw %0" : "=a"(fsw));
@@ -58,17 +57,23 @@ static bool x87_pending(const struct soft_cpu *c, const struct insn *i, enum nat
 }
 
 /* Not straight from RAM. */
-static __attribute__((noinline)) void run_slow(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned acc,
-						enum native_class class)
+static __attribute__((noinline)) void run_slow(struct soft_cpu *c, const struct insn *i, gva_t la,
+					       unsigned acc, enum native_class class)
 {
 	unsigned n = i->msz;
 	u8 *buf = c->bounce + (la & 63);
+	gpa_t gpa;
 	void *mem;
 
 	if (x87_pending(c, i, class))
 		soft_raise(c, i, EXC_MF, NO_ERROR);
 	if (is_vector(class) && (la & (n - 1)) && simd_aligned(i))
 		soft_gp(c, i, 0);
+	if (i->pfx & PFX_LOCK && (mem = mmu_atomic(c, i, la, n, &gpa))) {
+		run(c, i, mem);
+		mmu_atomic_done(c, gpa, n);
+		return;
+	}
 	mmu_probe(c, i, la, n, acc);
 	mem = acc & ACC_W ? tlb_write(c, la, n) : tlb_read(c, la, n);
 	if (!mem) {
@@ -95,11 +100,11 @@ static gva_t bit_string_la(struct soft_cpu *c, const struct insn *i, unsigned ac
 }
 
 static inline __attribute__((always_inline)) void native(struct soft_cpu *c, const struct insn *i,
-							  enum native_class class, unsigned acc)
+							 enum native_class class, unsigned acc)
 {
 	static const u8 off[] = {
 		[CLASS_VEX_INT] = FPU_OFF_VEX, [CLASS_SSE] = FPU_CLASS_SSE, [CLASS_AVX] = FPU_CLASS_AVX,
-		[CLASS_MMX] = FPU_CLASS_MMX, [CLASS_X87] = FPU_CLASS_X87, [CLASS_X87_CTL] = FPU_CLASS_X87,
+		[CLASS_MMX] = FPU_CLASS_MMX,   [CLASS_X87] = FPU_CLASS_X87, [CLASS_X87_CTL] = FPU_CLASS_X87,
 	};
 
 	if (class != CLASS_INT && unlikely(c->simd_off & off[class]))
@@ -134,17 +139,20 @@ static inline __attribute__((always_inline)) void native(struct soft_cpu *c, con
 	NEXT(c, i);
 }
 
-#define NATIVE(name, class, acc)                                                                   \
-	static void name(struct soft_cpu *c, const struct insn *i)                                 \
-	{                                                                                          \
-		native(c, i, class, acc);                                                          \
+#define NATIVE(name, class, acc)                                   \
+	static void name(struct soft_cpu *c, const struct insn *i) \
+	{                                                          \
+		native(c, i, class, acc);                          \
 	}
-#define NATIVE_CLASS(name, class)                                                                  \
-	NATIVE(name##_reg, class, 0)                                                               \
-	NATIVE(name##_load, class, ACC_R)                                                          \
-	NATIVE(name##_store, class, ACC_W)                                                         \
+#define NATIVE_CLASS(name, class)          \
+	NATIVE(name##_reg, class, 0)       \
+	NATIVE(name##_load, class, ACC_R)  \
+	NATIVE(name##_store, class, ACC_W) \
 	NATIVE(name##_rmw, class, ACC_R | ACC_W)
-#define NATIVE_ROW(name) { name##_reg, name##_load, name##_store, name##_rmw }
+#define NATIVE_ROW(name)                                          \
+	{                                                         \
+		name##_reg, name##_load, name##_store, name##_rmw \
+	}
 
 NATIVE_CLASS(native_int, CLASS_INT)
 NATIVE_CLASS(native_vex_int, CLASS_VEX_INT)
@@ -156,9 +164,9 @@ NATIVE_CLASS(native_x87_ctl, CLASS_X87_CTL)
 
 /* By class and by NR_LOAD, NR_STORE. */
 static const insn_fn handlers[][4] = {
-	[CLASS_INT] = NATIVE_ROW(native_int),   [CLASS_VEX_INT] = NATIVE_ROW(native_vex_int),
-	[CLASS_SSE] = NATIVE_ROW(native_sse),   [CLASS_AVX] = NATIVE_ROW(native_avx),
-	[CLASS_MMX] = NATIVE_ROW(native_mmx),   [CLASS_X87] = NATIVE_ROW(native_x87),
+	[CLASS_INT] = NATIVE_ROW(native_int),         [CLASS_VEX_INT] = NATIVE_ROW(native_vex_int),
+	[CLASS_SSE] = NATIVE_ROW(native_sse),         [CLASS_AVX] = NATIVE_ROW(native_avx),
+	[CLASS_MMX] = NATIVE_ROW(native_mmx),         [CLASS_X87] = NATIVE_ROW(native_x87),
 	[CLASS_X87_CTL] = NATIVE_ROW(native_x87_ctl),
 };
 
@@ -232,7 +240,8 @@ static enum native_class class_of(const struct insn *i, const struct native_row 
 	if (i->pfx & PFX_VEX)
 		return CLASS_AVX;
 	/* With MMX and XMM registers both, the rules of SSE [SDM3 table 23-4]. */
-	if (row->flags & NR_MMX && !(i->map == 1 && (i->opcode == 0xd6 || (i->opcode >= 0x2a && i->opcode <= 0x2d))))
+	if (row->flags & NR_MMX &&
+	    !(i->map == 1 && (i->opcode == 0xd6 || (i->opcode >= 0x2a && i->opcode <= 0x2d))))
 		return CLASS_MMX;
 	return CLASS_SSE;
 }

@@ -79,7 +79,8 @@ void op_simd_gather(struct soft_cpu *c, const struct insn *i)
 		idx = vec_get(c, index, k, index_size);
 		if (index_size == 4)
 			idx = bits_sext(idx, 32);
-		vec_set(c, dst, k, size, load(c, i, element_la(c, i, base + (idx << i->scale), size, ACC_R), size));
+		vec_set(c, dst, k, size,
+			load(c, i, element_la(c, i, base + (idx << i->scale), size, ACC_R), size));
 		vec_set(c, mask, k, size, 0);
 	}
 	vec_clear_from(c, dst, nr * size);

@@ -20,6 +20,7 @@
 
 enum mandatory { P0, P66, PF3, PF2, NR_PP };
 
+/* clang-format off */
 /* Columns legacy, VEX.128, VEX.256. */
 enum {
 	NO = 0xff,
@@ -376,14 +377,17 @@ static const struct simd_entry entries[] = { ROWS(ENTRY) };
 
 #define INDEX(name, map, pp, op, ...) [map - 1][pp][op] = ROW_##name,
 static const u16 index_of[3][NR_PP][256] = { ROWS(INDEX) };
+/* clang-format on */
 
 /* VBROADCASTSS and SD came with AVX from memory, with AVX2 from a register. */
 static const struct native_row broadcast_reg = { .flags = NR_VALID | NR_LOAD, .feature = X86_FEATURE_AVX2 };
 /* VLDMXCSR, VSTMXCSR: in group 15, which is the integer tables' otherwise. */
-static const struct native_row vldmxcsr = { .msz = 4, .flags = NR_VALID | NR_LOAD | NR_MEM_ONLY,
-					    .feature = X86_FEATURE_AVX, .fn = op_ldmxcsr };
-static const struct native_row vstmxcsr = { .msz = 4, .flags = NR_VALID | NR_STORE | NR_MEM_ONLY,
-					    .feature = X86_FEATURE_AVX, .fn = op_stmxcsr };
+static const struct native_row vldmxcsr = {
+	.msz = 4, .flags = NR_VALID | NR_LOAD | NR_MEM_ONLY, .feature = X86_FEATURE_AVX, .fn = op_ldmxcsr
+};
+static const struct native_row vstmxcsr = {
+	.msz = 4, .flags = NR_VALID | NR_STORE | NR_MEM_ONLY, .feature = X86_FEATURE_AVX, .fn = op_stmxcsr
+};
 
 /* VZEROUPPER, VZEROALL: where EMMS is without VEX. */
 static const struct native_row vzero = { .flags = NR_VALID, .feature = X86_FEATURE_AVX, .fn = op_simd_vzero };
@@ -445,14 +449,16 @@ bool simd_aligned(const struct insn *i)
 		/* Only the moves that say so. */
 		if (i->map == 2)
 			return i->opcode == 0x2a;
-		return i->map == 1 && (i->opcode == 0x28 || i->opcode == 0x29 || i->opcode == 0x2b || i->opcode == 0xe7 ||
-				       (pp == P66 && (i->opcode == 0x6f || i->opcode == 0x7f)));
+		return i->map == 1 &&
+		       (i->opcode == 0x28 || i->opcode == 0x29 || i->opcode == 0x2b || i->opcode == 0xe7 ||
+			(pp == P66 && (i->opcode == 0x6f || i->opcode == 0x7f)));
 	}
 	/* SHA: processors differ; CVTPD2PI: a pending x87 exception comes first. The thunk finds out. */
 	if (i->msz != 16 || (i->map >= 2 && pp == P0))
 		return false;
 	if (i->map == 3)
 		return i->opcode < 0x60 || i->opcode > 0x63;
-	return !(i->map == 1 && (i->opcode == 0x10 || i->opcode == 0x11 || i->opcode == 0xf0 || (i->opcode | 1) == 0x2d ||
-				 (pp == PF3 && (i->opcode == 0x6f || i->opcode == 0x7f))));
+	return !(i->map == 1 &&
+		 (i->opcode == 0x10 || i->opcode == 0x11 || i->opcode == 0xf0 || (i->opcode | 1) == 0x2d ||
+		  (pp == PF3 && (i->opcode == 0x6f || i->opcode == 0x7f))));
 }

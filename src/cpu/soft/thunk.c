@@ -28,21 +28,21 @@
 
 _Thread_local struct thunk_arena thunk_arena;
 
-#define NO_REG 0xff
-#define MAX_INSN 16
+#define NO_REG    0xff
+#define MAX_INSN  16
 #define MAX_THUNK 160
 
 /* What one instruction needs. */
 struct form {
 	u8 insn[MAX_INSN]; /* encoded; zeros behind */
 	u8 len;
-	u16 uses;          /* guest registers to load and store, by number, but the one in sub */
-	u8 sub;            /* host register in place of a guest register, or NO_REG */
+	u16 uses; /* guest registers to load and store, by number, but the one in sub */
+	u8 sub;   /* host register in place of a guest register, or NO_REG */
 	u8 sub_guest;
-	bool sub_mask;     /* bit-string: sub is masked to the operand's bits and not stored */
-	u8 mem;            /* host register that points at the operand, or NO_REG */
-	u8 gpr;            /* host register that points at cpu->gpr, or NO_REG */
-	u8 bits;           /* operand size for sub_mask */
+	bool sub_mask; /* bit-string: sub is masked to the operand's bits and not stored */
+	u8 mem;        /* host register that points at the operand, or NO_REG */
+	u8 gpr;        /* host register that points at cpu->gpr, or NO_REG */
+	u8 bits;       /* operand size for sub_mask */
 	bool flags_in, flags_out;
 };
 
@@ -51,14 +51,25 @@ struct form {
 static bool vector_feature(unsigned feature)
 {
 	switch (feature) {
-	case X86_FEATURE_SSE: case X86_FEATURE_SSE2: case X86_FEATURE_SSE3: case X86_FEATURE_SSSE3:
-	case X86_FEATURE_SSE4_1: case X86_FEATURE_SSE4_2: case X86_FEATURE_AES: case X86_FEATURE_PCLMULQDQ:
-	case X86_FEATURE_SHA: case X86_FEATURE_GFNI: case X86_FEATURE_F16C: case X86_FEATURE_AVX:
-	case X86_FEATURE_AVX2: case X86_FEATURE_FMA: case X86_FEATURE_VAES: case X86_FEATURE_VPCLMULQDQ:
-	case X86_FEATURE_AVX_VNNI: case X86_FEATURE_MMX:
-		return true;
-	default:
-		return false;
+	case X86_FEATURE_SSE:
+	case X86_FEATURE_SSE2:
+	case X86_FEATURE_SSE3:
+	case X86_FEATURE_SSSE3:
+	case X86_FEATURE_SSE4_1:
+	case X86_FEATURE_SSE4_2:
+	case X86_FEATURE_AES:
+	case X86_FEATURE_PCLMULQDQ:
+	case X86_FEATURE_SHA:
+	case X86_FEATURE_GFNI:
+	case X86_FEATURE_F16C:
+	case X86_FEATURE_AVX:
+	case X86_FEATURE_AVX2:
+	case X86_FEATURE_FMA:
+	case X86_FEATURE_VAES:
+	case X86_FEATURE_VPCLMULQDQ:
+	case X86_FEATURE_AVX_VNNI:
+	case X86_FEATURE_MMX: return true;
+	default: return false;
 	}
 }
 
@@ -88,15 +99,10 @@ static u8 host_opcode(const struct insn *i, bool *ret_one_byte)
 	if (i->map != 1 || !i->mem)
 		return i->opcode;
 	switch (i->opcode) {
-	case 0x2b: /* MOVNTPS/PD -> MOVAPS/PD */
-		return 0x29;
-	case 0xe7: /* MOVNTQ -> MOVQ, MOVNTDQ -> MOVDQA */
-		return 0x7f;
-	case 0xc3: /* MOVNTI -> MOV */
-		*ret_one_byte = true;
-		return 0x89;
-	default:
-		return i->opcode;
+	case 0x2b: /* MOVNTPS/PD -> MOVAPS/PD */ return 0x29;
+	case 0xe7: /* MOVNTQ -> MOVQ, MOVNTDQ -> MOVDQA */ return 0x7f;
+	case 0xc3: /* MOVNTI -> MOV */ *ret_one_byte = true; return 0x89;
+	default: return i->opcode;
 	}
 }
 
@@ -117,7 +123,8 @@ static void put(struct form *f, unsigned byte)
 		f->insn[f->len++] = (u8)byte;
 }
 
-static void encode_legacy(struct form *f, const struct insn *i, const struct native_row *row, const struct regs *r)
+static void encode_legacy(struct form *f, const struct insn *i, const struct native_row *row,
+			  const struct regs *r)
 {
 	bool integer = thunk_is_int(i, row), one_byte;
 	/* Rows of the integer tables: 66 is the operand size and F2/F3 mean nothing. */
@@ -145,7 +152,8 @@ static void encode_legacy(struct form *f, const struct insn *i, const struct nat
 	put(f, opcode);
 }
 
-static void encode_vex(struct form *f, const struct insn *i, const struct native_row *row, const struct regs *r)
+static void encode_vex(struct form *f, const struct insn *i, const struct native_row *row,
+		       const struct regs *r)
 {
 	unsigned pp = i->pfx & PFX_66 ? 1 : i->pfx & PFX_F3 ? 2 : i->pfx & PFX_F2 ? 3 : 0;
 	bool gpr = row->flags & (NR_GPR_REG | NR_GPR_RM | NR_GPR_VVVV);
@@ -187,18 +195,18 @@ static bool make_form(struct form *f, const struct insn *i, const struct native_
 	f->flags_in = flags & NR_FLAGS_IN || (f->flags_out && integer);
 
 	/* Guest registers, by number. A byte register 4..7 is the high byte of 0..3 unless a REX is there. */
-#define NAME(field, is_byte)                                                                       \
-	do {                                                                                       \
-		if ((is_byte) && !rex && r.field >= 4) {                                           \
-			named |= BIT(r.field & 3);                                                 \
-		} else {                                                                           \
-			if ((is_byte) && r.field >= 4)                                             \
-				r.byte_rex = true;                                                 \
-			if (r.field == R_SP)                                                       \
-				sp = true;                                                         \
-			else                                                                       \
-				named |= BIT(r.field);                                             \
-		}                                                                                  \
+#define NAME(field, is_byte)                             \
+	do {                                             \
+		if ((is_byte) && !rex && r.field >= 4) { \
+			named |= BIT(r.field & 3);       \
+		} else {                                 \
+			if ((is_byte) && r.field >= 4)   \
+				r.byte_rex = true;       \
+			if (r.field == R_SP)             \
+				sp = true;               \
+			else                             \
+				named |= BIT(r.field);   \
+		}                                        \
 	} while (0)
 	if (flags & NR_GPR_REG && !bit_string)
 		NAME(reg, byte_reg);
@@ -313,8 +321,8 @@ static void out_thunk(struct out *o, const struct form *f)
 	if (f->flags_in) {
 		static const u8 load[] = {
 			0x0f, 0xb7, 0x02, /* movzx eax, word [rdx] */
-			0x04, 0x7f,	  /* add al, 7FH: OF if al was 1 */
-			0x9e,		  /* sahf */
+			0x04, 0x7f,       /* add al, 7FH: OF if al was 1 */
+			0x9e,             /* sahf */
 		};
 
 		for (unsigned k = 0; k < sizeof(load); k++)
@@ -340,9 +348,9 @@ static void out_thunk(struct out *o, const struct form *f)
 		out_gpr(o, true, f->sub, f->gpr, f->sub_guest);
 	if (f->flags_out) {
 		static const u8 store[] = {
-			0x9f,		  /* lahf */
+			0x9f,             /* lahf */
 			0x0f, 0x90, 0xc0, /* seto al */
-			0x5a,		  /* pop rdx */
+			0x5a,             /* pop rdx */
 			0x66, 0x89, 0x02, /* mov [rdx], ax */
 		};
 

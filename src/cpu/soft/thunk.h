@@ -30,8 +30,8 @@ struct thunk_slot {
 };
 
 struct thunk_arena {
-	u8 *rw;        /* THUNK_CODE_SIZE bytes, to write; NULL: this thread has none */
-	const u8 *rx;  /* the same memory, to execute */
+	u8 *rw;                   /* THUNK_CODE_SIZE bytes, to write; NULL: this thread has none */
+	const u8 *rx;             /* the same memory, to execute */
 	struct thunk_slot *slots; /* [THUNK_SLOTS], all free at first */
 	u32 used, nr;
 };
@@ -60,7 +60,8 @@ _Noreturn void thunk_recover(struct soft_cpu *c, const struct insn *i, unsigned 
 /* Generic handlers. aux holds NR_LOAD | NR_STORE bits (low byte of the row's flags) */
 void op_native_reg(struct soft_cpu *c, const struct insn *i); /* integer, no memory: no FPU state needed */
 void op_native_mem(struct soft_cpu *c, const struct insn *i); /* integer with memory */
-void op_native_simd(struct soft_cpu *c, const struct insn *i); /* SSE/AVX, either form: checks CR0/CR4/XCR0, loads the state */
+void op_native_simd(struct soft_cpu *c,
+		    const struct insn *i); /* SSE/AVX, either form: checks CR0/CR4/XCR0, loads the state */
 void op_native_mmx(struct soft_cpu *c, const struct insn *i);
 void op_native_x87(struct soft_cpu *c, const struct insn *i);
 /* Sets i->fn, i->msz, i->aux for a row, and i->thunk = row when it needs code. Needs i->osz: for VEX 8 only with VEX.W in

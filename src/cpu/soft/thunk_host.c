@@ -55,7 +55,10 @@ static int fault_vector(int sig, const siginfo_t *si, const ucontext_t *uc)
 	long trap = uc->uc_mcontext.gregs[REG_TRAPNO];
 
 	switch (sig) {
-	case SIGFPE: return si->si_code == FPE_INTDIV || trap == EXC_DE ? EXC_DE : trap == EXC_XM ? EXC_XM : EXC_MF;
+	case SIGFPE:
+		return si->si_code == FPE_INTDIV || trap == EXC_DE ? EXC_DE
+		       : trap == EXC_XM                            ? EXC_XM
+								   : EXC_MF;
 	case SIGILL: return EXC_UD;
 	case SIGSEGV: return trap == EXC_GP ? EXC_GP : -1; /* a page fault in here is bothy's own bug */
 	default: return -1;
@@ -114,11 +117,12 @@ static int map_code(struct err *err)
 	if (rx == MAP_FAILED) {
 		if (rw != MAP_FAILED)
 			munmap(rw, size);
-		return err_sys(err, -code, "this host refuses executable memory (memfd), which the software engine "
-					   "needs for vector and x87 instructions");
+		return err_sys(err, -code,
+			       "this host refuses executable memory (memfd), which the software engine "
+			       "needs for vector and x87 instructions");
 	}
-	all_slots = mmap(NULL, NR_ARENAS * SLOTS_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			 -1, 0);
+	all_slots = mmap(NULL, NR_ARENAS * SLOTS_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (all_slots == MAP_FAILED) {
 		code = errno;
 		munmap(rw, size);
@@ -179,7 +183,8 @@ void thunk_thread_init(struct soft_cpu *c)
 	}
 	if (!this_stack.ss_sp) {
 		size_t size = ALIGN_UP(getauxval(AT_MINSIGSTKSZ) + 64 * KiB, 4 * KiB);
-		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK,
+			       -1, 0);
 
 		if (p != MAP_FAILED) {
 			this_stack = (stack_t){ .ss_sp = p, .ss_size = size };

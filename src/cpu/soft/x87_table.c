@@ -11,6 +11,7 @@
 #include "cpu/soft/fpu.h"
 #include "x86/cpuid.h"
 
+/* clang-format off */
 #define LD(n)  { .msz = (n), .flags = NR_VALID | NR_X87 | NR_LOAD }
 #define ST(n)  { .msz = (n), .flags = NR_VALID | NR_X87 | NR_STORE }
 #define TT(n)  { .msz = (n), .flags = NR_VALID | NR_X87 | NR_STORE, .feature = X86_FEATURE_SSE3 } /* FISTTP */
@@ -60,6 +61,7 @@ static const u64 reg_forms[8] = {
 	/* FFREEP FXCH7 FSTP8 FSTP9; FNSTSW AX, FUCOMIP, FCOMIP */
 	[7] = 0xffffffffull | 0xff01ull << 32 | 0xffull << 48,
 };
+/* clang-format on */
 
 const struct native_row *x87_row(const struct insn *i)
 {
