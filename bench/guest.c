@@ -52,7 +52,7 @@ static const char *next_word(const char *p)
 
 void guest_main(const uint32_t *info)
 {
-	/* flags bit 2: cmdline, at offset 16 [Multiboot 3.3] */
+	/* flags bit 2: cmdline, at offset 16 [MB 3.3] */
 	const char *line = info[0] & 4 ? (const char *)(uintptr_t)info[4] : "";
 	const char *name = next_word(line), *p;
 	uint32_t rounds = 0;

@@ -1,6 +1,6 @@
 /* A Multiboot 1 image that enters 64-bit mode and calls guest_main(info).
  *
- * The header carries the addresses, so that the image is a flat file that is loaded at 1 MiB [Multiboot
+ * The header carries the addresses, so that the image is a flat file that is loaded at 1 MiB [MB
  * 3.1.3]. Page tables map the first GiB one to one with 2 MiB pages. No interrupts, no descriptors beyond
  * the two needed.
  */
