@@ -25,6 +25,20 @@ void __wrap_mmu_probe(struct soft_cpu *c, const struct insn *i, gva_t la, unsign
 	nr_slow++;
 }
 
+/* Half of the LOCKed operands are RAM after all, in the rest a load and a store have to do. */
+void *__wrap_mmu_atomic(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, gpa_t *ret_gpa);
+void *__wrap_mmu_atomic(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, gpa_t *ret_gpa)
+{
+	nr_slow++;
+	*ret_gpa = la;
+	return la / 64 & 1 ? (void *)la : NULL;
+}
+
+void __wrap_mmu_atomic_done(struct soft_cpu *c, gpa_t gpa, unsigned size);
+void __wrap_mmu_atomic_done(struct soft_cpu *c, gpa_t gpa, unsigned size)
+{
+}
+
 void __wrap_mmu_read_buf(struct soft_cpu *c, const struct insn *i, gva_t la, void *buf, unsigned len);
 void __wrap_mmu_read_buf(struct soft_cpu *c, const struct insn *i, gva_t la, void *buf, unsigned len)
 {

@@ -52,7 +52,7 @@ enum native_flags {
 	NR_MMX = 1 << 11,      /* uses MMX registers: x87 state rules (#NM by TS/EM, #MF pending) */
 	NR_X87 = 1 << 12,
 	NR_IMPL_AXDX = 1 << 13, /* also reads and writes rAX, rDX (MUL, DIV, CMPXCHG, ...) */
-	NR_IMPL_CX = 1 << 14,   /* also uses rCX / rBX (shift by CL, CMPXCHG8B) */
+	NR_IMPL_CX = 1 << 14,   /* also uses rCX (shift by CL) */
 	NR_VEX_ONLY = 1 << 15,
 };
 

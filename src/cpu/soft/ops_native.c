@@ -89,16 +89,6 @@ static __attribute__((noinline)) void run_slow(struct soft_cpu *c, const struct 
 		mmu_write_buf(c, i, la, buf, n);
 }
 
-/* BT m, r and its kin: the bit's number in r, signed, moves the operand by whole operands [SDM2 BT]. */
-static gva_t bit_string_la(struct soft_cpu *c, const struct insn *i, unsigned acc)
-{
-	u64 v = bits_sext(c->gpr[i->reg], i->osz * 8);
-	u64 ea = insn_ea_raw(c, i) + ((u64)((s64)v >> 3) & ~(u64)(i->osz - 1));
-
-	ea = i->asz == 8 ? ea : i->asz == 4 ? (u32)ea : (u16)ea;
-	return i->flat ? ea + c->seg[i->seg].base : seg_linear(c, i, i->seg, ea, i->msz, acc);
-}
-
 static inline __attribute__((always_inline)) void native(struct soft_cpu *c, const struct insn *i,
 							 enum native_class class, unsigned acc)
 {
@@ -110,14 +100,8 @@ static inline __attribute__((always_inline)) void native(struct soft_cpu *c, con
 	if (class != CLASS_INT && unlikely(c->simd_off & off[class]))
 		fpu_raise_off(c, i, off[class], class >= CLASS_X87);
 	if (acc) {
-		gva_t la;
-		void *mem;
-
-		if (class == CLASS_INT && unlikely(i->map == 1 && (i->opcode & 0xe7) == 0xa3))
-			la = bit_string_la(c, i, acc);
-		else
-			la = insn_la(c, i, i->msz, acc);
-		mem = acc & ACC_W ? tlb_write(c, la, i->msz) : tlb_read(c, la, i->msz);
+		gva_t la = insn_la(c, i, i->msz, acc);
+		void *mem = acc & ACC_W ? tlb_write(c, la, i->msz) : tlb_read(c, la, i->msz);
 		if (likely(mem && (!is_vector(class) || c->vec_live)))
 			run(c, i, mem);
 		else

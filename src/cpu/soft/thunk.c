@@ -16,8 +16,8 @@
  * buffer restores the stack, so that nothing needs to be popped.
  *
  * Stores with a non-temporal hint become ordinary ones: the hint would only let them pass the engine's own
- * ordinary stores. BT, BTS, BTR, BTC with a register and memory address bits far from their operand: the thunk
- * masks the register, the handler moves the address.
+ * ordinary stores. BT, BTS, BTR, BTC of memory with the bit's number in a register would reach beyond their operand: no
+ * thunk does them.
  *
  * All of it runs on the vCPU's own thread, on that thread's arena.
  */
@@ -39,10 +39,8 @@ struct form {
 	u16 uses; /* guest registers to load and store, by number, but the one in sub */
 	u8 sub;   /* host register in place of a guest register, or NO_REG */
 	u8 sub_guest;
-	bool sub_mask; /* bit-string: sub is masked to the operand's bits and not stored */
-	u8 mem;        /* host register that points at the operand, or NO_REG */
-	u8 gpr;        /* host register that points at cpu->gpr, or NO_REG */
-	u8 bits;       /* operand size for sub_mask */
+	u8 mem; /* host register that points at the operand, or NO_REG */
+	u8 gpr; /* host register that points at cpu->gpr, or NO_REG */
 	bool flags_in, flags_out;
 };
 
@@ -178,9 +176,8 @@ static u8 pick(const u8 *candidates, unsigned n, u32 taken)
 static bool make_form(struct form *f, const struct insn *i, const struct native_row *row)
 {
 	static const u8 low_first[] = { R_SI, R_CX, R_DX, R_AX, R_DI, R_8, R_9, R_10, R_11 };
-	static const u8 high_first[] = { R_11, R_10, R_9, R_8 };
 	static const u8 for_gpr[] = { R_DI, R_8, R_9, R_10, R_11 };
-	bool integer = thunk_is_int(i, row), bit_string = is_bit_string(i);
+	bool integer = thunk_is_int(i, row);
 	bool byte_reg = integer && i->osz == 1 && !is_crc32_byte(i);
 	bool byte_rm = (integer && i->osz == 1) || is_crc32_byte(i);
 	bool rex = i->pfx & (PFX_REX | PFX_VEX);
@@ -189,6 +186,8 @@ static bool make_form(struct form *f, const struct insn *i, const struct native_
 	u32 taken = BIT(R_SP), named = 0;
 	bool sp = false;
 
+	if (is_bit_string(i))
+		return false;
 	*f = (struct form){ .sub = NO_REG, .mem = NO_REG, .gpr = NO_REG };
 	f->flags_out = flags & NR_FLAGS_OUT;
 	/* Integer instructions change some flags, or none (a shift by 0); the others set all six. */
@@ -208,7 +207,7 @@ static bool make_form(struct form *f, const struct insn *i, const struct native_
 				named |= BIT(r.field);   \
 		}                                        \
 	} while (0)
-	if (flags & NR_GPR_REG && !bit_string)
+	if (flags & NR_GPR_REG)
 		NAME(reg, byte_reg);
 	if (flags & NR_GPR_RM && !i->mem)
 		NAME(rm, byte_rm);
@@ -218,17 +217,11 @@ static bool make_form(struct form *f, const struct insn *i, const struct native_
 	if (flags & NR_IMPL_AXDX)
 		named |= BIT(R_AX) | BIT(R_DX);
 	if (flags & NR_IMPL_CX)
-		named |= BIT(R_CX) | (i->map == 1 && i->opcode == 0xc7 ? BIT(R_BX) : 0);
+		named |= BIT(R_CX);
 	f->uses = (u16)named;
 	taken |= named;
 
-	if (bit_string) {
-		f->sub = pick(high_first, ARRAY_SIZE(high_first), taken);
-		f->sub_guest = i->reg;
-		f->sub_mask = true;
-		f->bits = (u8)(i->osz * 8);
-		r.reg = f->sub;
-	} else if (sp) {
+	if (sp) {
 		f->sub = pick(low_first, ARRAY_SIZE(low_first), taken);
 		f->sub_guest = R_SP;
 		if (flags & NR_GPR_REG && r.reg == R_SP && !(byte_reg && !rex))
@@ -311,13 +304,6 @@ static void out_thunk(struct out *o, const struct form *f)
 			out_push(o, callee_saved[k]);
 	if (f->flags_out)
 		out_push(o, R_DX);
-	if (f->sub_mask) {
-		out_gpr(o, false, f->sub, R_DI, f->sub_guest);
-		out1(o, 0x41); /* and sub, bits - 1; sub is one of r8..r11 */
-		out1(o, 0x83);
-		out1(o, 0xe0 | (f->sub & 7));
-		out1(o, f->bits - 1u);
-	}
 	if (f->flags_in) {
 		static const u8 load[] = {
 			0x0f, 0xb7, 0x02, /* movzx eax, word [rdx] */
@@ -335,7 +321,7 @@ static void out_thunk(struct out *o, const struct form *f)
 	for (unsigned k = 0; k < X86_NR_GPR; k++)
 		if (f->uses & BIT(k))
 			out_gpr(o, false, k, f->gpr, k);
-	if (f->sub != NO_REG && !f->sub_mask)
+	if (f->sub != NO_REG)
 		out_gpr(o, false, f->sub, f->gpr, f->sub_guest);
 
 	for (unsigned k = 0; k < f->len; k++)
@@ -344,7 +330,7 @@ static void out_thunk(struct out *o, const struct form *f)
 	for (unsigned k = 0; k < X86_NR_GPR; k++)
 		if (f->uses & BIT(k))
 			out_gpr(o, true, k, f->gpr, k);
-	if (f->sub != NO_REG && !f->sub_mask)
+	if (f->sub != NO_REG)
 		out_gpr(o, true, f->sub, f->gpr, f->sub_guest);
 	if (f->flags_out) {
 		static const u8 store[] = {
