@@ -23,6 +23,9 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 				WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,
 					0, 0, 0xff, 0, 0x100)
 				IO (Decode16, MAP_PCI_CONFIG, MAP_PCI_CONFIG, 1, 8)
+				/* What the bridge to the ISA devices decodes, then what PCI devices may be given. */
+				WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange,
+					0, 0, 0xcf7, 0, 0xcf8)
 				WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange,
 					0, MAP_PCI_IO, MAP_PCI_IO_LAST, 0, MAP_PCI_IO_LEN)
 				DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,

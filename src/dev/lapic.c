@@ -848,6 +848,7 @@ static bool base_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 	if ((from == 0 && to == BASE_MODE) || (from == BASE_MODE && to == BASE_EN))
 		return false;
 	l->apic_base = val;
+	l->vcpu->apic_off = !(val & BASE_EN);
 	if (from != to) {
 		if (to == 0) {
 			reset_regs(l);
@@ -997,6 +998,7 @@ static void lapic_reset(struct device *dev, enum reset_kind kind)
 
 	pthread_mutex_lock(dev->lock);
 	l->apic_base = LAPIC_BASE | BASE_EN | (l->vcpu->id == 0 ? BASE_BSP : 0);
+	l->vcpu->apic_off = false;
 	reset_regs(l);
 	l->next_lowest = 0;
 	if (l->vcpu->id == 0) {

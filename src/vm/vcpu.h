@@ -36,6 +36,7 @@ struct vcpu {
 	u32 id; /* also its initial APIC id */
 	void *engine; /* the engine's own state */
 	void *lapic;  /* the local APIC's, for its file only */
+	bool apic_off; /* set by it: IA32_APIC_BASE.EN is 0, so CPUID.1:EDX.APIC reads 0 [SDM3 10.4.3] */
 	_Atomic u8 sipi_vector;
 
 	/* The local timer (the local APIC's): called on this thread when due, without locks held. */

@@ -244,6 +244,12 @@ void mmu_select(struct soft_cpu *c)
 		mmu_flush_all(c);
 	}
 	enum tlb_mode mode = current_mode(c);
+	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the fast one. */
+	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;
+	if (unlikely(c->align_checks)) {
+		c->tlb[0] = c->tlb[1] = c->no_tlb;
+		return;
+	}
 	c->tlb[0] = &c->asid->half[mode];
 	c->tlb[1] = &c->upper[mode];
 }
@@ -482,6 +488,8 @@ static unsigned translate_range(struct soft_cpu *c, const struct insn *i, gva_t 
 	bool narrow = is_narrow(c, implicit);
 	enum tlb_mode mode = implicit ? implicit_mode(c) : current_mode(c);
 	la = check_linear(c, i, la, len, narrow);
+	if (unlikely(c->align_checks) && !implicit && len <= 16 && bits_is_pow2(len) && la & (len - 1))
+		soft_raise(c, i, EXC_AC, 0);
 	unsigned n = MIN(len, (unsigned)(RAM_PAGE_SIZE - (la & PAGE_MASK)));
 	translate(c, i, la, mode, acc, &ret[0]);
 	if (n < len)
@@ -645,6 +653,21 @@ u64 mmu_load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, 
 void mmu_store(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, u64 val)
 {
 	store(c, i, la, size, val, false);
+}
+
+void *mmu_atomic(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, gpa_t *ret_gpa)
+{
+	struct place p[2];
+	if (translate_range(c, i, la, size, ACC_R | ACC_W, false, p) < size || !p[0].host || p[0].rom)
+		return NULL;
+	*ret_gpa = p[0].gpa;
+	check_breakpoints(c, la, size, true);
+	return p[0].host;
+}
+
+void mmu_atomic_done(struct soft_cpu *c, gpa_t gpa, unsigned size)
+{
+	walk_code_written(c, gpa, size);
 }
 
 void mmu_probe(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len, unsigned acc)

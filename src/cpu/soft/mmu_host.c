@@ -16,11 +16,13 @@ int mmu_init(struct soft_cpu *c, struct err *err)
 {
 	c->asids = calloc(TLB_NR_ASIDS, sizeof(*c->asids));
 	c->upper = calloc(TLB_NR_MODES, sizeof(*c->upper));
+	c->no_tlb = calloc(1, sizeof(*c->no_tlb));
 	c->rev = calloc((1u << TLB_REV_BITS) * TLB_REV_WAYS, sizeof(*c->rev));
-	if (!c->asids || !c->upper || !c->rev) {
+	if (!c->asids || !c->upper || !c->no_tlb || !c->rev) {
 		mmu_fini(c);
 		return err_set(err, -ENOMEM, "no memory for the translation caches of a virtual CPU");
 	}
+	table_init(c->no_tlb);
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		table_init(&c->upper[m]);
 		for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
@@ -42,9 +44,10 @@ void mmu_fini(struct soft_cpu *c)
 {
 	free(c->asids);
 	free(c->upper);
+	free(c->no_tlb);
 	free(c->rev);
 	c->asids = c->asid = NULL;
-	c->upper = NULL;
+	c->upper = c->no_tlb = NULL;
 	c->rev = NULL;
 	c->tlb[0] = c->tlb[1] = NULL;
 }

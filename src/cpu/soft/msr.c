@@ -121,6 +121,7 @@ static bool write_tsc(struct soft_cpu *c, const struct msr *m, u32 nr, u64 val)
 	u64 delta = val - vcpu_rdtsc() - (u64)c->vcpu->tsc_offset;
 
 	c->vcpu->tsc_offset = (s64)((u64)c->vcpu->tsc_offset + delta);
+	c->vcpu->timer_tsc = 0; /* a deadline in guest time is another one now: the APIC looks again */
 	c->tsc_adjust += delta;
 	return true;
 }
@@ -128,6 +129,7 @@ static bool write_tsc(struct soft_cpu *c, const struct msr *m, u32 nr, u64 val)
 static bool write_tsc_adjust(struct soft_cpu *c, const struct msr *m, u32 nr, u64 val)
 {
 	c->vcpu->tsc_offset = (s64)((u64)c->vcpu->tsc_offset + (val - c->tsc_adjust));
+	c->vcpu->timer_tsc = 0;
 	c->tsc_adjust = val;
 	return true;
 }

@@ -117,12 +117,14 @@ static inline void set64(struct soft_cpu *c, unsigned r, u64 v) { c->gpr[r] = v;
 	static inline void op##_lock##n(struct soft_cpu *c, const struct insn *i, u##n s)          \
 	{                                                                                          \
 		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		u##n##_any *p = tlb_write(c, la, n / 8);                                           \
+		gpa_t gpa;                                                                      \
+		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                              \
 		u32 ax = c->fl;                                                                    \
 		if (likely(p)) {                                                                   \
 			__asm__ volatile("bt $8, %%eax\n\tlock " #op sfx " %2, %0" SAVE_FLAGS      \
 					 : "+m"(*p), "+&a"(ax) : "r"(s) : "cc", "memory");         \
 			c->fl = (u16)ax;                                                           \
+			lock_end(c, gpa, n / 8);                                                            \
 		} else {                                                                           \
 			RMW(n, c, i, la, ALU_ASM(op, sfx, carry, d, s, c->fl));                    \
 		}                                                                                  \
@@ -229,12 +231,14 @@ const insn_fn test_mi[4] = SIZES(test_mi);
 	static void op##_lock_m##n(struct soft_cpu *c, const struct insn *i)                       \
 	{                                                                                          \
 		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		u##n##_any *p = tlb_write(c, la, n / 8);                                           \
+		gpa_t gpa;                                                                      \
+		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                              \
 		u32 ax = c->fl;                                                                    \
 		if (likely(p)) {                                                                   \
 			__asm__ volatile(LOAD_FLAGS "lock " #op sfx " %0" SAVE_FLAGS               \
 					 : "+m"(*p), "+&a"(ax) : : "cc", "memory");                \
 			c->fl = (u16)ax;                                                           \
+			lock_end(c, gpa, n / 8);                                                            \
 		} else {                                                                           \
 			RMW(n, c, i, la, UNARY_ASM(op, sfx, d, c->fl));                            \
 		}                                                                                  \
@@ -388,13 +392,15 @@ static inline gva_t bit_string_la(struct soft_cpu *c, const struct insn *i, s64 
 #define BT_LOCK_FORMS(n, sfx, op)                                                                  \
 	static inline void op##_lock##n(struct soft_cpu *c, const struct insn *i, gva_t la, u##n s)\
 	{                                                                                          \
-		u##n##_any *p = tlb_write(c, la, n / 8);                                           \
+		gpa_t gpa;                                                                      \
+		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                              \
 		u32 ax = c->fl;                                                                    \
 		s &= n - 1;                                                                        \
 		if (likely(p)) {                                                                   \
 			__asm__ volatile(LOAD_FLAGS "lock " #op sfx " %2, %0" SAVE_FLAGS           \
 					 : "+m"(*p), "+&a"(ax) : "r"(s) : "cc", "memory");         \
 			c->fl = (u16)ax;                                                           \
+			lock_end(c, gpa, n / 8);                                                            \
 		} else {                                                                           \
 			op##_mem##n(c, i, la, s);                                                  \
 		}                                                                                  \
@@ -471,10 +477,12 @@ const insn_fn bt_lock_mi[4][4] = { { NULL }, SIZES3(bts_lock_mi), SIZES3(btr_loc
 	static void xchg_mr##n(struct soft_cpu *c, const struct insn *i)                           \
 	{                                                                                          \
 		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		u##n##_any *p = tlb_write(c, la, n / 8);                                           \
+		gpa_t gpa;                                                                      \
+		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                              \
 		u##n v = get##n(c, REG##n(i));                                                     \
 		if (likely(p)) {                                                                   \
 			__asm__ volatile("xchg" sfx " %0, %1" : "+r"(v), "+m"(*p) : : "memory");   \
+			lock_end(c, gpa, n / 8);                                                   \
 		} else {                                                                           \
 			u##n old = (u##n)mmu_load(c, i, la, n / 8, ACC_R | ACC_W);                 \
 			mmu_store(c, i, la, n / 8, v);                                             \

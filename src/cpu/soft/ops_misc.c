@@ -216,12 +216,14 @@ static void set_zf(struct soft_cpu *c, bool zf)
 void op_cmpxchg8b(struct soft_cpu *c, const struct insn *i)
 {
 	gva_t la = insn_la(c, i, 8, ACC_R | ACC_W);
-	u64 *p = tlb_write(c, la, 8), old;
+	gpa_t gpa;
+	u64 *p = lock_begin(c, i, la, 8, &gpa), old;
 	u64 want = (u32)c->gpr[R_AX] | c->gpr[R_DX] << 32, next = (u32)c->gpr[R_BX] | c->gpr[R_CX] << 32;
 
 	if (likely(p)) {
 		old = want;
 		__asm__ volatile("lock cmpxchgq %2, %1" : "+a"(old), "+m"(*p) : "r"(next) : "cc", "memory");
+		lock_end(c, gpa, 8);
 	} else {
 		old = mmu_load(c, i, la, 8, ACC_R | ACC_W);
 		mmu_store(c, i, la, 8, old == want ? next : old);
@@ -239,15 +241,17 @@ void op_cmpxchg16b(struct soft_cpu *c, const struct insn *i)
 	gva_t la = insn_la(c, i, 16, ACC_R | ACC_W);
 	u64 lo = c->gpr[R_AX], hi = c->gpr[R_DX];
 	unsigned __int128 *p;
+	gpa_t gpa;
 
 	if (la & 15)
 		soft_gp(c, i, 0);
-	p = tlb_write(c, la, 16);
+	p = lock_begin(c, i, la, 16, &gpa);
 	if (likely(p)) {
 		__asm__ volatile("lock cmpxchg16b %2"
 				 : "+a"(lo), "+d"(hi), "+m"(*p)
 				 : "b"(c->gpr[R_BX]), "c"(c->gpr[R_CX])
 				 : "cc", "memory");
+		lock_end(c, gpa, 16);
 	} else {
 		bool same;
 

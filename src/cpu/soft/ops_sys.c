@@ -328,6 +328,8 @@ void op_cpuid(struct soft_cpu *c, const struct insn *i)
 
 	fpu_spill(c);
 	cpuid_query(&c->vcpu->vm->cpuid, leaf, (u32)c->gpr[R_CX], c->vcpu->id, c->cr4, c->xcr0, c->xss, r);
+	if (leaf == 1 && c->vcpu->apic_off)
+		r[3] &= ~(u32)BIT(9);
 	c->gpr[R_AX] = r[0];
 	c->gpr[R_BX] = r[1];
 	c->gpr[R_CX] = r[2];

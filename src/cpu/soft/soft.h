@@ -200,6 +200,8 @@ struct soft_cpu {
 	struct tlb_asid *asid;  /* current */
 	struct tlb_asid *asids; /* [TLB_NR_ASIDS] */
 	struct tlb_table *upper; /* [TLB_NR_MODES] */
+	struct tlb_table *no_tlb; /* always empty: every access takes the slow path */
+	bool align_checks;        /* #AC is on */
 	u16 nonglobal[TLB_MAX_NONGLOBAL]; /* mode << TLB_BITS | index of non-global entries in upper */
 	u32 nr_nonglobal;       /* > TLB_MAX_NONGLOBAL: too many, flush all */
 	bool lower_global;      /* some lower-half entry is global */
@@ -320,6 +322,10 @@ static inline void *tlb_write(const struct soft_cpu *c, gva_t la, u64 size)
  * acc = ACC_R|ACC_W checks that the store that follows cannot fault. */
 u64 mmu_load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, unsigned acc);
 void mmu_store(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, u64 val);
+/* For a LOCKed read-modify-write: the host address of size bytes of RAM, all permissions checked, or NULL when they cross a page or
+ * are not writable RAM (then a load and a store have to do). mmu_atomic_done() follows the operation. */
+void *mmu_atomic(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, gpa_t *ret_gpa);
+void mmu_atomic_done(struct soft_cpu *c, gpa_t gpa, unsigned size);
 /* Fills the TLB for [la, la+len) or raises; len up to 4096 bytes; nothing is accessed. After it a load or store there by the
  * same mode does not fault. */
 void mmu_probe(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len, unsigned acc);
@@ -376,6 +382,23 @@ SOFT_LD(16)
 SOFT_LD(32)
 SOFT_LD(64)
 #undef SOFT_LD
+
+#define LOCK_FAST (~0ull)
+
+/* mmu_atomic() with the TLB asked first; then *ret_gpa is LOCK_FAST. */
+static inline void *lock_begin(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, gpa_t *ret_gpa)
+{
+	void *p = tlb_write(c, la, size);
+
+	*ret_gpa = LOCK_FAST;
+	return likely(p) ? p : mmu_atomic(c, i, la, size, ret_gpa);
+}
+
+static inline void lock_end(struct soft_cpu *c, gpa_t gpa, unsigned size)
+{
+	if (unlikely(gpa != LOCK_FAST))
+		mmu_atomic_done(c, gpa, size);
+}
 
 /* --- effective and linear addresses --- */
 static inline u64 insn_ea_raw(const struct soft_cpu *c, const struct insn *i)
