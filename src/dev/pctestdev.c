@@ -171,7 +171,7 @@ static const struct state_field pctestdev_state[] = {
 
 const struct device_ops pctestdev_device = {
 	.name = "pc-testdev",
-	.help = "read-back register (0xe0), page flush (0xe4), interrupt line n (0x2000+n), MMIO at 0xff000000",
+	.help = "read-back register at 0xe0, page flush at 0xe4, interrupt line n at 0x2000+n",
 	.size = sizeof(struct pctestdev),
 	.init = pctestdev_init,
 	.reset = pctestdev_reset,

@@ -2,16 +2,16 @@
  * registers of the EISA bridge at 4D0H.
  *
  * Documents: Intel 8259A data sheet (231468), cited as [8259A <heading>]; Intel 82371AB (PIIX4) data sheet
- * 290562, [PIIX4 7.2.5], for ELCR.
+ * 290562, [PIIX4 ELCR1], for the edge/level registers.
  *
  * How it works: every input pin has a level (lines) and a request bit (irr). An edge input sets its
  * request when the pin rises; a level input's request is the pin itself. output() derives INTR from
  * requests, masks and services by priority; every change ends in update(), which walks the cascade
  * (slave INTR into input 2 of the master) and tells the hook when the master's INTR moved.
  *
- * Omitted, and why that is safe: MCS-80/85 mode (ICW4 bit 0 clear) has no meaning on an x86 bus and behaves as 8086
- * mode; ICW3 and the buffered-mode bits describe wiring, which is fixed here; LTIM of ICW1 is
- * replaced by ELCR as on every PC since EISA [PIIX4 7.1].
+ * Omitted, and why that is safe: MCS-80/85 mode (ICW4 bit 0 clear) has no meaning on an x86 bus and behaves
+ * as 8086 mode; ICW3 and the buffered-mode bits describe wiring, which is fixed here; LTIM of ICW1 is
+ * replaced by ELCR as on every PC since EISA [PIIX4 ICW1].
  * DEVIATION: an edge request stays when its pin falls before the acknowledge; the chip would deliver
  * the spurious vector instead. Devices that pulse a line lose nothing this way, and drivers cope with both.
  *
@@ -40,7 +40,8 @@
 #define OCW3_SMM  0x20
 #define OCW3_ESMM 0x40
 
-/* Timer, keyboard and cascade of the master, RTC and coprocessor of the slave are edge always [PIIX4 7.2.5]. */
+/* Timer, keyboard and cascade of the master, RTC and coprocessor of the slave are edge always [PIIX4 ELCR1].
+ * */
 static const u8 elcr_writable[2] = { 0xf8, 0xde };
 
 struct pic {

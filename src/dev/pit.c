@@ -1,7 +1,8 @@
 /* The 8254 programmable interval timer at ports 40H-43H, and port 61H, through which software opens
  * the gate of channel 2 and sees its output.
  *
- * Documents: Intel 8254 data sheet (231164), cited as [8254 <heading>]; [PIIX4 7.2.6] (Intel 290562) for port 61H.
+ * Documents: Intel 8254 data sheet (231164), cited as [8254 <heading>]; [PIIX4 4.2.4.1] (Intel 290562) for
+ * port 61H.
  *
  * How it works: nothing counts. Guest time is converted to ticks of the 1.193182 MHz clock since the VM
  * started; a channel remembers at which tick its counting element held which count, and everything else -
@@ -22,13 +23,13 @@
  * half period that runs now, and lets a count that was written meanwhile (pending) take over at its end.
  * Gates of channels 0 and 1 are tied high, so their modes 1 and 5 never trigger.
  *
- * Interrupts: each rising edge of channel 0 becomes a low-high pair on the line, from a timer that is armed for
- * the tick of the next edge. Edges closer together than PIT_MIN_EDGE_NS are merged, and so are edges that
- * pass while the host is late, so that no programming costs the host more than one timer callback per
- * 100 us; reads stay exact.
+ * Interrupts: each rising edge of channel 0 becomes a low-high pair on the line, from a timer that is armed
+ * for the tick of the next edge. Edges closer together than PIT_MIN_EDGE_NS are merged, and so are edges that
+ * pass while the host is late, so that no programming costs the host more than one timer callback per 100 us;
+ * reads stay exact.
  *
- * Omitted, and why that is safe: in modes 2 to 4 the line of channel 0 is not lowered when OUT falls but just before
- * it rises, which an edge-triggered input cannot tell; channel 1 refreshes no memory and the speaker
+ * Omitted, and why that is safe: in modes 2 to 4 the line of channel 0 is not lowered when OUT falls but just
+ * before it rises, which an edge-triggered input cannot tell; channel 1 refreshes no memory and the speaker
  * makes no sound; the parity and channel-check bits of port 61H read as no error.
  *
  * Threads: vCPUs, and the main thread for the timer; always under the device's lock.

@@ -1,22 +1,23 @@
 /* The 8042 keyboard controller with a keyboard and a mouse, and system control port A (92H).
  *
- * Documents: IBM PS/2 Hardware Interface Technical Reference, Keyboard and Auxiliary Device Controller (cited as
- * [PS/2 controller <heading>]), Keyboards (101- and 102-Key), and Mouse; Intel 82371AB (PIIX4) for port 92H.
+ * Documents: IBM PS/2 Hardware Interface Technical Reference, Keyboard and Auxiliary Device Controller (cited
+ * as [8042 <heading>]), Keyboards (101- and 102-Key), and Mouse; Intel 82371AB (PIIX4) for port 92H.
  *
  * How it works: each of the two devices has a queue of bytes to send, and so has the controller for its own
  * answers. One byte at a time stands in the output buffer (OBF); when the guest takes it, load() puts the
- * next one there: the controller's, then the keyboard's, then the mouse's, unless that interface is switched off.
- * A command that wants a parameter is remembered (expect for the controller, kbd_cmd and aux_cmd for the devices)
- * until the byte comes. The interrupt lines, 1 and 12, are high while a byte of their source is in the buffer.
+ * next one there: the controller's, then the keyboard's, then the mouse's, unless that interface is switched
+ * off. A command that wants a parameter is remembered (expect for the controller, kbd_cmd and aux_cmd for the
+ * devices) until the byte comes. The interrupt lines, 1 and 12, are high while a byte of their source is in
+ * the buffer.
  *
  * Why it exists here: guests probe it, and reset the machine through it (command FEH, output port bit 0,
  * port 92H bit 0). So keyboard and mouse identify themselves, take every command and answer, but no key is
  * ever pressed and the mouse never moves.
  *
- * Omitted, and why that is safe: scan codes and the translation of all but the bytes that this keyboard sends;
- * transmission times (a queue that is full drops what a device sends, as a real buffer does); the gate of A20
- * is kept and read back without effect, since no guest of today runs with A20 masked; the controller's RAM
- * beyond the command byte reads back what was written; password commands are absent, as on clones.
+ * Omitted, and why that is safe: scan codes and the translation of all but the bytes that this keyboard
+ * sends; transmission times (a queue that is full drops what a device sends, as a real buffer does); the gate
+ * of A20 is kept and read back without effect, since no guest of today runs with A20 masked; the controller's
+ * RAM beyond the command byte reads back what was written; password commands are absent, as on clones.
  *
  * Threads: vCPUs, under the device's lock.
  */
@@ -166,7 +167,8 @@ static void load(struct ps2 *p)
 	update_lines(p);
 }
 
-/* Puts a byte into the output buffer as if src had sent it; what was there is lost [PS/2 controller D2H, D3H]. */
+/* Puts a byte into the output buffer as if src had sent it; what was there is lost [8042 Commands D2H, D3H].
+ * */
 static void force(struct ps2 *p, enum source src, u8 byte)
 {
 	p->obf = false;

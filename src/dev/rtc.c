@@ -3,10 +3,10 @@
  * Documents: Motorola MC146818A data sheet, cited as [MC146818 <heading>]; the century byte at 32H and the
  * memory sizes at 15H-18H, 30H-31H, 34H-35H, 5BH-5DH are conventions of PC firmware.
  *
- * How it works: the time of day is the host's real time plus an offset; setting the clock changes the
- * offset. While it runs the time registers are computed when read, so that nothing ticks; while the
- * guest sets it (SET, or the divider held in reset) they are plain bytes, and become an offset again at the
- * end. The fraction of the second, that is the phase of the updates, survives SET as on the chip; releasing the
+ * How it works: the time of day is the host's real time plus an offset; setting the clock changes the offset.
+ * While it runs the time registers are computed when read, so that nothing ticks; while the guest sets it
+ * (SET, or the divider held in reset) they are plain bytes, and become an offset again at the end. The
+ * fraction of the second, that is the phase of the updates, survives SET as on the chip; releasing the
  * divider starts half a second before the next update [MC146818 Divider Stages].
  *
  *	running   read time: computed    write time: new offset   updates: each second
@@ -17,9 +17,9 @@
  * while the flag is still clear: nobody can be interrupted again before register C was read. So the
  * fastest periodic rate, 122 us, is also the fastest the host can be made to work.
  *
- * Omitted, and why that is safe: daylight saving (DSE reads back, PCs never used it); the square wave
- * output; divider bases other than 32768 Hz (taken as held in reset). A change of DM or 24/12 re-encodes the
- * running time instead of requiring that it be set again. The NMI mask of port 70H is kept; no source of NMIs exists.
+ * Omitted, and why that is safe: daylight saving (DSE reads back, PCs never used it); the square wave output;
+ * divider bases other than 32768 Hz (taken as held in reset). A change of DM or 24/12 re-encodes the running
+ * time instead of requiring that it be set again. The NMI mask of port 70H is kept; no source of NMIs exists.
  *
  * Threads: vCPUs, and the main thread for the timers; always under the device's lock.
  */

@@ -1,15 +1,15 @@
 /* The 16550A UART.
  *
- * Document: National Semiconductor PC16550D data sheet (June 1995), cited as [16550 8.x] by its sections on the
- * registers.
+ * Document: National Semiconductor PC16550D data sheet (June 1995), cited as [16550 <heading>].
  *
  * How it works: two FIFOs of 16 bytes, one byte deep in 16450 mode. What the guest sends goes at once to the
- * character back end; what the back end has goes into the receive FIFO as far as there is room, so that a fast
- * typist (or a pasted file) never causes an overrun. update() derives the interrupt line from the four sources.
+ * character back end; what the back end has goes into the receive FIFO as far as there is room, so that a
+ * fast typist (or a pasted file) never causes an overrun. update() derives the interrupt line from the four
+ * sources.
  *
- * Output never holds up the guest for long: while the back end's ring is full, bytes wait in the transmit FIFO with
- * THRE clear, as on a slow line; after 100 ms they are dropped and counted, and so is everything until the
- * reader has made room again.
+ * Output never holds up the guest for long: while the back end's ring is full, bytes wait in the transmit
+ * FIFO with THRE clear, as on a slow line; after 100 ms they are dropped and counted, and so is everything
+ * until the reader has made room again.
  *
  *	transmitter   THR write              ring full        ring has room
  *	flowing       byte to the ring       -> holding       -
@@ -34,8 +34,9 @@
 #include "vm/device.h"
 #include "vm/vm.h"
 
+/* The crystal; the divisor counts sixteenths of it [16550 Programmable Baud Generator]. */
+#define SERIAL_HZ      1843200ull
 #define FIFO_SIZE      16
-#define SERIAL_HZ      1843200ull /* of the crystal; the divisor counts sixteenths of it [16550 8.2] */
 #define SERIAL_DROP_NS 100000000ull
 #define TIMEOUT_MIN_NS 50000ull
 #define TIMEOUT_MAX_NS 50000000ull
@@ -129,7 +130,7 @@ static unsigned trigger(const struct serial *s)
 	return s->fcr & FCR_ENABLE ? level[s->fcr >> 6] : 1;
 }
 
-/* The interrupt of highest priority that is enabled and present [16550 8.5]. */
+/* The interrupt of highest priority that is enabled and present [16550 Interrupt Identification Register]. */
 static u8 iir(const struct serial *s)
 {
 	if ((s->ier & IER_RLS) && s->lsr_errors)
@@ -173,7 +174,7 @@ static u8 modem_lines(const struct serial *s)
 	return lines;
 }
 
-/* Four characters at the programmed rate [16550 8.10]. */
+/* Four characters at the programmed rate [16550 FIFO Interrupt Mode Operation]. */
 static u64 timeout_ns(const struct serial *s)
 {
 	u64 divisor = (u64)s->dlm << 8 | s->dll;
@@ -202,7 +203,7 @@ static void timeout_fired(void *opaque)
 	update(s);
 }
 
-/* The errors of a character show once it is at the top of the FIFO [16550 8.3]. */
+/* The errors of a character show once it is at the top of the FIFO [16550 Line Status Register]. */
 static void reveal(struct serial *s)
 {
 	if (!s->rx_count)
@@ -326,7 +327,7 @@ static void serial_input(void *opaque, const u8 *buf, size_t len)
 	pthread_mutex_unlock(s->dev.lock);
 }
 
-/* A break is received as a zero character [16550 8.3 BI]. */
+/* A break is received as a zero character [16550 Line Status Register, bit 4]. */
 static void serial_break(void *opaque)
 {
 	struct serial *s = opaque;
@@ -389,7 +390,8 @@ static u8 read_iir(struct serial *s)
 
 static void write_fcr(struct serial *s, u8 val)
 {
-	/* Switching the FIFOs empties them; their other bits count only while they are on [16550 8.4]. */
+	/* Switching the FIFOs empties them; their other bits count only while they are on [16550 FIFO Control
+	 * Register]. */
 	bool switched = (val ^ s->fcr) & FCR_ENABLE;
 
 	if (!(val & FCR_ENABLE))
@@ -417,7 +419,7 @@ static void write_mcr(struct serial *s, u8 val)
 	changed = old ^ now;
 	s->msr_delta |= (changed & (MSR_CTS | MSR_DSR | MSR_DCD)) >> 4;
 	if (changed & old & MSR_RI)
-		s->msr_delta |= MSR_TERI; /* its trailing edge only [16550 8.8] */
+		s->msr_delta |= MSR_TERI; /* its trailing edge only [16550 Modem Status Register] */
 	if (was_loop && !(s->mcr & MCR_LOOP))
 		tell_input_ready(s);
 }

@@ -5,18 +5,18 @@
  * ring fills. Whoever met a full ring is told when it is half empty. When the reader is gone (EPIPE),
  * output is dropped and counted.
  *
- * Input: read ahead into a buffer of 4 KiB and handed on as the device has room. A terminal is read even while
- * the buffer is full, dropping what is typed, since Ctrl-a x must always work; other inputs just wait. At the
- * end of the input reading stops, nothing else.
+ * Input: read ahead into a buffer of 4 KiB and handed on as the device has room. A terminal is read even
+ * while the buffer is full, dropping what is typed, since Ctrl-a x must always work; other inputs just wait.
+ * At the end of the input reading stops, nothing else.
  *
  * Descriptors must not block the main loop, but O_NONBLOCK belongs to the open file, which standard input and
- * output share with the shell. So they are opened anew through /proc/self/fd where that is possible; where it is
- * not (sockets, a terminal of another user) the flag is set and taken back at the end. epoll refuses regular
- * files and some devices: these are read and written directly, a turn of the loop at a time.
+ * output share with the shell. So they are opened anew through /proc/self/fd where that is possible; where it
+ * is not (sockets, a terminal of another user) the flag is set and taken back at the end. epoll refuses
+ * regular files and some devices: these are read and written directly, a turn of the loop at a time.
  *
- * Terminal: raw mode, but with output processing, so that messages of bothy on the same terminal keep their lines.
- * It is put back on close, by atexit(), and by handlers for every fatal signal that has its default action
- * when the back end is opened. In the background it is neither changed nor read.
+ * Terminal: raw mode, but with output processing, so that messages of bothy on the same terminal keep their
+ * lines. It is put back on close, by atexit(), and by handlers for every fatal signal that has its default
+ * action when the back end is opened. In the background it is neither changed nor read.
  *
  * Threads: write and input_ready on any; all else on the main thread. The ring's lock is a leaf;
  * callbacks of the device run without it.

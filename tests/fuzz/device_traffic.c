@@ -1,7 +1,7 @@
 /* See device_traffic.h.
  *
- * A step of the script is one byte that says what happens, followed by its operands; a script that ends within
- * a step ends there. Addresses are mostly taken from the regions that exist, so that nearly every step
+ * A step of the script is one byte that says what happens, followed by its operands; a script that ends
+ * within a step ends there. Addresses are mostly taken from the regions that exist, so that nearly every step
  * reaches a device; some hit around them or anywhere.
  */
 #include "device_traffic.h"

@@ -1,6 +1,6 @@
-/* Hostile traffic to all devices of the board at once, and the test devices with them: bus accesses of every size
- * and value, resets, time, input, interrupts [G23-G25, G37, G40-G42, G45]. See device_traffic.h for what must hold;
- * the rest is the sanitizers' business.
+/* Hostile traffic to all devices of the board at once, and the test devices with them: bus accesses of every
+ * size and value, resets, time, input, interrupts [G23-G25, G37, G40-G42, G45]. See device_traffic.h for what
+ * must hold; the rest is the sanitizers' business.
  */
 #include <stdio.h>
 #include <stdlib.h>

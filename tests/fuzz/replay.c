@@ -3,8 +3,8 @@
  *	fuzz_x [SEED [COUNT]]   COUNT random inputs; input i depends on SEED + i alone
  *	fuzz_x FILE...          these inputs, such as a crash that a fuzzing engine has found
  *
- * A target defines LLVMFuzzerTestOneInput() and aborts on what must not happen. With clang the same file is a target
- * of libFuzzer: see meson.build.
+ * A target defines LLVMFuzzerTestOneInput() and aborts on what must not happen. With clang the same file is a
+ * target of libFuzzer: see meson.build.
  */
 #include <signal.h>
 #include <stdio.h>

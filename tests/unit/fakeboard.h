@@ -1,8 +1,9 @@
 /* A machine without processors and without real time, for tests of devices.
  *
- * Devices are driven through the bus as a guest would; guest time and the host's time of day stand still until
- * board_advance() moves both and fires the device timers in order. The functions of vm/clock.h, os_realtime_ns() and
- * vcpu_self() are replaced by the linker (--wrap, see meson.build). Everything runs on one thread.
+ * Devices are driven through the bus as a guest would; guest time and the host's time of day stand still
+ * until board_advance() moves both and fires the device timers in order. The functions of vm/clock.h,
+ * os_realtime_ns() and vcpu_self() are replaced by the linker (--wrap, see meson.build). Everything runs on
+ * one thread.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /* Character back ends: files, pipes, pseudo-terminals, terminals, and what is left of a terminal afterwards.
  *
- * What concerns standard input and output runs in a child process, whose exit status says how it went; a terminal
- * is a pseudo-terminal that is the child's controlling one.
+ * What concerns standard input and output runs in a child process, whose exit status says how it went; a
+ * terminal is a pseudo-terminal that is the child's controlling one.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -444,6 +445,45 @@ static void test_pipes(void **state)
 	close(out[0]);
 }
 
+static void child_socket(void)
+{
+	struct end e;
+
+	CHECK(end_open(&e, "stdio", NULL) == 0);
+	e.echo = true;
+	e.want = 5;
+	CHECK(end_run(&e, 5000) == 0);
+	/* More than the socket takes: the loop goes on, and the ring is full. */
+	u8 buf[4096] = { 0 };
+	for (unsigned i = 0; i < 300; i++) {
+		chr_write(e.chr, buf, sizeof(buf));
+		end_run(&e, 1);
+	}
+	while (chr_write(e.chr, buf, sizeof(buf)))
+		;
+	end_run(&e, 50);
+	CHECK(e.timed_out && !chr_write(e.chr, buf, 1));
+	end_close(&e);
+	CHECK(!(fcntl(1, F_GETFL) & O_NONBLOCK));
+}
+
+/* Sockets cannot be opened anew: the flag is set on what others share, and taken back. */
+static void test_socket(void **state)
+{
+	int s[2];
+	char buf[8];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+	pid_t pid = fork_with(s[1], s[1], child_socket);
+	assert_int_equal(write(s[0], "hello", 5), 5);
+	expect_success(pid);
+	assert_int_equal(fcntl(s[1], F_GETFL) & O_NONBLOCK, 0);
+	close(s[1]);
+	assert_int_equal(read(s[0], buf, 5), 5);
+	assert_memory_equal(buf, "hello", 5);
+	close(s[0]);
+}
+
 static void child_broken_pipe(void)
 {
 	u8 buf[1000] = { 0 };
@@ -794,6 +834,7 @@ int main(void)
 		cmocka_unit_test(test_input_waits),
 		cmocka_unit_test(test_pipes),
 		cmocka_unit_test(test_broken_pipe),
+		cmocka_unit_test(test_socket),
 		cmocka_unit_test(test_regular_files),
 		cmocka_unit_test(test_closed_stdin),
 		cmocka_unit_test(test_terminal),

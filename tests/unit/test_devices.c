@@ -1,7 +1,8 @@
 /* What every device owes, asked of all types in devices.def on a whole board.
  *
  * - its state survives save, load, save byte for byte, in itself and in a fresh board;
- * - a truncated state is refused without effect [M02]; one with any bit flipped is refused, or leaves a device that
+ * - a truncated state is refused without effect [M02]; one with any bit flipped is refused, or leaves a
+ * device that
  *   works and can be reset [M03, M06, M08];
  * - a reset, repeated, changes nothing;
  * - a second one at the same place is refused, and what was begun is undone;
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -387,6 +389,30 @@ static void test_debugcon(void **state)
 	board_down();
 }
 
+/* Without a back end: standard output, here a pipe that fills up. */
+static void test_debugcon_stdout(void **state)
+{
+	char buf[8] = { 0 };
+	int p[2], saved;
+
+	board_init(&b, 0, 0);
+	is_up = true;
+	board_add(&b, "debugcon", NULL);
+	fflush(stdout);
+	assert_int_equal(pipe(p), 0);
+	saved = dup(1);
+	dup2(p[1], 1);
+	for (unsigned i = 0; i < 200000; i++) /* a pipe holds 64 KiB */
+		board_outb(&b, 0xe9, (u8)('0' + i % 10));
+	dup2(saved, 1);
+	close(saved);
+	close(p[1]);
+	assert_int_equal(read(p[0], buf, 5), 5);
+	close(p[0]);
+	assert_string_equal(buf, "01234");
+	board_down();
+}
+
 static void test_pctestdev(void **state)
 {
 	struct bus *bus = &b.vm.bus;
@@ -432,7 +458,7 @@ int main(void)
 		T(test_all_types_are_there), T(test_round_trip),  T(test_truncated),
 		T(test_bit_flips),           T(test_reset_twice), T(test_reset_quiets),
 		T(test_second_is_refused),   T(test_debug_exit),  T(test_debugcon),
-		T(test_pctestdev),
+		T(test_debugcon_stdout),     T(test_pctestdev),
 #undef T
 	};
 

@@ -470,6 +470,34 @@ static void test_idle_costs_nothing(void **state)
 	assert_false(b.level[0]);
 }
 
+/* Saved in the middle of a period and loaded elsewhere, the edges stay on their grid. */
+static void test_state(void **state)
+{
+	size_t len = state_size(pit->ops->state);
+	u8 *saved = malloc(len);
+	struct err err;
+	u64 then;
+
+	program(0, 2, 11932);
+	to_tick(15000);
+	state_save(pit->ops->state, pit, saved);
+	then = b.now;
+	board_fini(&b);
+
+	board_init(&b, 0, 0);
+	pit = board_add(&b, "pit", NULL);
+	b.now = then;
+	assert_int_equal(state_load(pit->ops->state, pit, saved, len, &err), 0);
+	assert_int_equal(pit->ops->post_load(pit, &err), 0);
+	free(saved);
+	assert_int_equal(latched(0), 11932 - (15000 - 1 - 11932));
+	unsigned rises = b.rises[0];
+	to_tick(1 + 2 * 11932 - 1);
+	assert_int_equal(b.rises[0], rises);
+	to_tick(1 + 2 * 11932);
+	assert_int_equal(b.rises[0], rises + 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -491,6 +519,7 @@ int main(void)
 		T(test_due_edge_survives),
 		T(test_port61),
 		T(test_idle_costs_nothing),
+		T(test_state),
 #undef T
 	};
 

@@ -128,6 +128,19 @@ static void test_keyboard(void **state)
 	kbd(0x00);
 	assert_int_equal(next(false), 0xfa);
 	assert_int_equal(next(false), 0x01);
+	command_with(0x60, 0x45);
+	for (u8 set = 2; set <= 3; set++) {
+		kbd(0xf0);
+		next(false);
+		kbd(set);
+		next(false);
+		kbd(0xf0);
+		next(false);
+		kbd(0);
+		next(false);
+		assert_int_equal(next(false), set == 2 ? 0x41 : 0x3f); /* as translated */
+	}
+	command_with(0x60, 0x05);
 	kbd(0xf0);
 	next(false);
 	kbd(0x09);
@@ -189,6 +202,26 @@ static void test_mouse(void **state)
 	assert_int_equal(next(true), 0x08);
 	assert_int_equal(next(true), 0);
 	assert_int_equal(next(true), 0);
+	aux(0xf0); /* remote mode, reporting off, scaling as it was */
+	next(true);
+	aux(0xf5);
+	next(true);
+	aux(0xe9);
+	next(true);
+	assert_int_equal(next(true), 0x50);
+	next(true);
+	assert_int_equal(next(true), 200);
+	aux(0xfe);
+	assert_int_equal(next(true), 200); /* the last byte again */
+	aux(0xea);
+	next(true);
+	aux(0xf6); /* defaults */
+	next(true);
+	aux(0xe9);
+	next(true);
+	assert_int_equal(next(true), 0x00);
+	assert_int_equal(next(true), 2);
+	assert_int_equal(next(true), 100);
 	aux(0xee);
 	next(true);
 	aux(0x42);
