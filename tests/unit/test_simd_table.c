@@ -370,7 +370,9 @@ static void test_random(void **state)
 			if (mode == MODE_64)
 				bytes[n++] = (u8)(0x40 | (rnd() & 15));
 			/* fall through */
-		default: n += rnd() % 8 ? put_escape(bytes + n, map) : 0;
+		default:
+			if (rnd() % 8)
+				put_escape(bytes + n, map);
 		}
 		compare(bytes, mode);
 	}

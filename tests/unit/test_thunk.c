@@ -79,7 +79,7 @@ static void make_code(const u8 *insn, unsigned len)
 	p = emit(p, 1, 0x9c);
 	p = emit_rel(emit(p, 2, 0x8f, 0x05), &direct->flags);
 	p = emit(p, 11, 0xfc, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b);
-	p = emit(p, 1, 0xc3);
+	emit(p, 1, 0xc3);
 }
 
 static void run_direct(const u8 *insn, unsigned len)

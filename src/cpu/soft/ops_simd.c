@@ -115,7 +115,7 @@ void op_simd_vmaskmov_store(struct soft_cpu *c, const struct insn *i)
 {
 	unsigned size = maskmov_size(i), bytes = i->pfx & PFX_VEX_L ? 32 : 16;
 	u64 ea = insn_ea_raw(c, i);
-	gva_t la[8];
+	gva_t la[8] = { 0 };
 
 	fpu_check(c, i, FPU_CLASS_AVX);
 	fpu_spill(c);
@@ -141,7 +141,7 @@ void op_simd_vmaskmov_store(struct soft_cpu *c, const struct insn *i)
 /* Stores those of n bytes whose mask byte has its top bit set at seg:rDI. */
 static void store_bytes(struct soft_cpu *c, const struct insn *i, const u8 *data, const u8 *mask, unsigned n)
 {
-	gva_t la[16];
+	gva_t la[16] = { 0 };
 
 	for (unsigned k = 0; k < n; k++) {
 		if (!(mask[k] >> 7))
@@ -156,7 +156,7 @@ static void store_bytes(struct soft_cpu *c, const struct insn *i, const u8 *data
 
 void op_simd_maskmovdqu(struct soft_cpu *c, const struct insn *i)
 {
-	u8 data[16], mask[16];
+	u8 data[16] = { 0 }, mask[16] = { 0 };
 
 	fpu_check(c, i, i->pfx & PFX_VEX ? FPU_CLASS_AVX : FPU_CLASS_SSE);
 	fpu_spill(c);
@@ -168,7 +168,7 @@ void op_simd_maskmovdqu(struct soft_cpu *c, const struct insn *i)
 
 void op_simd_maskmovq(struct soft_cpu *c, const struct insn *i)
 {
-	u8 data[8], mask[8], regs[8][16], *x = c->xsave;
+	u8 data[8] = { 0 }, mask[8] = { 0 }, regs[8][16], *x = c->xsave;
 	unsigned top;
 
 	fpu_check(c, i, FPU_CLASS_MMX);
