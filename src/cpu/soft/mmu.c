@@ -10,6 +10,9 @@
  * next used. Entries hold the rights of the control bits that they were made under, so
  * mmu_select() flushes when these change.
  *
+ * Behind these tables is a second level (struct tlb2), much larger, that keeps results of walks: a miss of the first level
+ * that hits there costs a tenth of a walk. Its flushes are new generation numbers.
+ *
  * When a page gets its first decoded instruction, the w tags of that physical page must go, in every table, and
  * cheaply. So each w tag is also entered in a small two-way table by physical page (struct
  * tlb_rev), and a page that is pushed out of it loses its w tags: what is not in there has none.
@@ -233,6 +236,64 @@ static void fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct 
 		c->lower_global = true;
 }
 
+/* --- the second level --- */
+
+static struct tlb2 *tlb2_slot(const struct soft_cpu *c, gva_t la, enum tlb_mode mode)
+{
+	return &c->tlb2[(la >> 12 ^ (u64)mode << (TLB2_BITS - 2)) & ((1u << TLB2_BITS) - 1)];
+}
+
+static void tlb2_insert(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w)
+{
+	*tlb2_slot(c, la, mode) = (struct tlb2){
+		.key = (la & ~PAGE_MASK) | mode,
+		.gpa = w->gpa & ~PAGE_MASK,
+		.gen = w->global ? c->gen_global : c->asid->gen,
+		.rights = w->rights,
+		.shift = w->shift,
+		.dirty = w->dirty,
+		.global = w->global,
+	};
+}
+
+static bool tlb2_find(const struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, struct walk *ret)
+{
+	const struct tlb2 *e = tlb2_slot(c, la, mode);
+
+	if (e->key != ((la & ~PAGE_MASK) | mode) || (e->gen != c->asid->gen && e->gen != c->gen_global) ||
+	    acc & ~e->rights || (acc & ACC_W && !e->dirty))
+		return false;
+	ret->gpa = e->gpa | (la & PAGE_MASK);
+	ret->rights = e->rights;
+	ret->shift = e->shift;
+	ret->dirty = e->dirty;
+	ret->global = e->global;
+	return true;
+}
+
+static u32 new_generation(struct soft_cpu *c)
+{
+	if (unlikely(++c->gen == 0)) { /* numbers are used up: nothing may look like one of the past */
+		soft_zero(c->tlb2, sizeof(*c->tlb2) << TLB2_BITS);
+		for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
+			c->asids[k].gen = ++c->gen;
+		c->gen_global = ++c->gen;
+		++c->gen;
+	}
+	return c->gen;
+}
+
+/* Of this page, whichever PCID and mode. */
+static void tlb2_drop(struct soft_cpu *c, gva_t la)
+{
+	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
+		struct tlb2 *e = tlb2_slot(c, la, m);
+
+		if ((e->key ^ la) <= PAGE_MASK)
+			e->gen = 0;
+	}
+}
+
 /* --- invalidation --- */
 
 void mmu_select(struct soft_cpu *c)
@@ -256,9 +317,11 @@ void mmu_select(struct soft_cpu *c)
 
 static void lower_flush(struct soft_cpu *c)
 {
-	for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
+	for (unsigned k = 0; k < TLB_NR_ASIDS; k++) {
 		if (&c->asids[k] != c->asid)
 			c->asids[k].valid = false;
+		c->asids[k].gen = new_generation(c);
+	}
 	c->asid->pcid = current_pcid(c);
 	tables_flush(c->asid->half, &c->asid->large);
 	c->lower_global = false;
@@ -269,6 +332,7 @@ void mmu_flush_all(struct soft_cpu *c)
 {
 	lower_flush(c);
 	upper_flush_all(c);
+	c->gen_global = new_generation(c);
 }
 
 void mmu_flush_nonglobal(struct soft_cpu *c)
@@ -300,10 +364,11 @@ void mmu_set_cr3(struct soft_cpu *c, u64 cr3)
 				a = &c->asids[k];
 		a->pcid = pcid;
 		a->valid = true;
-		keep = false;
+		keep = false; /* so it gets a new generation, too */
 	}
 	if (!keep) {
 		tables_flush(a->half, &a->large);
+		a->gen = new_generation(c);
 		c->nr_flushes++;
 	}
 	if (!keep || pcid != old)
@@ -327,7 +392,15 @@ static void drop_large(struct tlb_table tables[TLB_NR_MODES], gva_t la, unsigned
 	}
 }
 
-static void drop_page(struct tlb_table tables[TLB_NR_MODES], struct tlb_large *large, gva_t la)
+/* The second level has the pieces of a large page all over: it is given up as a whole. */
+static void forget_large(struct soft_cpu *c)
+{
+	for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
+		c->asids[k].gen = new_generation(c);
+	c->gen_global = new_generation(c);
+}
+
+static void drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_large *large, gva_t la)
 {
 	gva_t tag = la & ~PAGE_MASK;
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
@@ -335,8 +408,10 @@ static void drop_page(struct tlb_table tables[TLB_NR_MODES], struct tlb_large *l
 		if (e->r == tag || e->w == tag || e->x == tag)
 			entry_clear(e);
 	}
+	tlb2_drop(c, la);
 	if (unlikely(large->nr > TLB_MAX_LARGE)) {
 		drop_large(tables, la, 30);
+		forget_large(c);
 		return;
 	}
 	for (unsigned k = 0; k < large->nr;) {
@@ -346,6 +421,7 @@ static void drop_page(struct tlb_table tables[TLB_NR_MODES], struct tlb_large *l
 			continue;
 		}
 		drop_large(tables, la, shift);
+		forget_large(c);
 		large->page[k] = large->page[--large->nr];
 	}
 }
@@ -353,16 +429,16 @@ static void drop_page(struct tlb_table tables[TLB_NR_MODES], struct tlb_large *l
 void mmu_invlpg(struct soft_cpu *c, gva_t la)
 {
 	if (la >> 63) {
-		drop_page(c->upper, &c->upper_large, la);
+		drop_page(c, c->upper, &c->upper_large, la);
 		return;
 	}
 	if (!c->lower_global) {
-		drop_page(c->asid->half, &c->asid->large, la);
+		drop_page(c, c->asid->half, &c->asid->large, la);
 		return;
 	}
 	for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
 		if (c->asids[k].valid)
-			drop_page(c->asids[k].half, &c->asids[k].large, la);
+			drop_page(c, c->asids[k].half, &c->asids[k].large, la);
 }
 
 void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
@@ -370,17 +446,19 @@ void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 	struct tlb_asid *a = asid_find(c, pcid);
 	switch (type) {
 	case 0: /* one address; global entries may go too [SDM2 INVPCID] */
+		tlb2_drop(c, la);
 		if (la >> 63) {
 			if (a == c->asid)
-				drop_page(c->upper, &c->upper_large, la);
+				drop_page(c, c->upper, &c->upper_large, la);
 		} else if (a) {
-			drop_page(a->half, &a->large, la);
+			drop_page(c, a->half, &a->large, la);
 		}
 		break;
 	case 1: /* one PCID */
 		if (a == c->asid) {
 			tables_flush(a->half, &a->large);
 			upper_flush_nonglobal(c);
+			a->gen = new_generation(c);
 		} else if (a) {
 			a->valid = false;
 		}
@@ -473,10 +551,14 @@ static void translate(struct soft_cpu *c, const struct insn *i, gva_t la, enum t
 		return;
 	}
 	struct walk w;
-	c->nr_walks++;
-	if (unlikely(!walk_page(c, la, mode, acc, &w))) {
-		c->cr2 = la;
-		soft_raise(c, i, EXC_PF, w.error);
+	c->nr_misses++;
+	if (!tlb2_find(c, la, mode, acc, &w)) {
+		c->nr_walks++;
+		if (unlikely(!walk_page(c, la, mode, acc, &w))) {
+			c->cr2 = la;
+			soft_raise(c, i, EXC_PF, w.error);
+		}
+		tlb2_insert(c, la, mode, &w);
 	}
 	fill(c, la, mode, &w, ret);
 }

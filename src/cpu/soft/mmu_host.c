@@ -17,8 +17,9 @@ int mmu_init(struct soft_cpu *c, struct err *err)
 	c->asids = calloc(TLB_NR_ASIDS, sizeof(*c->asids));
 	c->upper = calloc(TLB_NR_MODES, sizeof(*c->upper));
 	c->no_tlb = calloc(1, sizeof(*c->no_tlb));
+	c->tlb2 = calloc(1u << TLB2_BITS, sizeof(*c->tlb2));
 	c->rev = calloc((1u << TLB_REV_BITS) * TLB_REV_WAYS, sizeof(*c->rev));
-	if (!c->asids || !c->upper || !c->no_tlb || !c->rev) {
+	if (!c->asids || !c->upper || !c->no_tlb || !c->tlb2 || !c->rev) {
 		mmu_fini(c);
 		return err_set(err, -ENOMEM, "no memory for the translation caches of a virtual CPU");
 	}
@@ -33,6 +34,9 @@ int mmu_init(struct soft_cpu *c, struct err *err)
 		for (unsigned n = 0; n < ARRAY_SIZE(c->rev[k].loc); n++)
 			c->rev[k].loc[n] = TLB_REV_FREE;
 	}
+	for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
+		c->asids[k].gen = ++c->gen;
+	c->gen_global = ++c->gen;
 	c->asid = &c->asids[0];
 	c->asid->valid = true;
 	c->maxphy_mask = BIT(52) - BIT(c->vcpu->vm->cpuid.maxphyaddr);
@@ -45,9 +49,11 @@ void mmu_fini(struct soft_cpu *c)
 	free(c->asids);
 	free(c->upper);
 	free(c->no_tlb);
+	free(c->tlb2);
 	free(c->rev);
 	c->asids = c->asid = NULL;
 	c->upper = c->no_tlb = NULL;
 	c->rev = NULL;
+	c->tlb2 = NULL;
 	c->tlb[0] = c->tlb[1] = NULL;
 }

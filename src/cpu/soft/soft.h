@@ -131,6 +131,7 @@ struct tlb_large {
 struct tlb_asid {
 	u16 pcid;
 	bool valid;
+	u32 gen; /* of its entries in the second-level TLB */
 	u64 last_used;
 	struct tlb_large large;
 	struct tlb_table half[TLB_NR_MODES];
@@ -208,8 +209,10 @@ struct soft_cpu {
 	struct tlb_large upper_large;
 	u64 tlb_role;           /* the control bits that the entries were made under; other ones flush all */
 	struct tlb_rev *rev;    /* physical page -> its w tags, see mmu.c */
+	struct tlb2 *tlb2;      /* second level, see mmu.h */
+	u32 gen, gen_global;    /* the last generation given out; that of global entries */
 	u64 tlb_clock;
-	u64 nr_walks, nr_flushes;
+	u64 nr_misses, nr_walks, nr_flushes; /* first-level misses; of which walked; flushes of a PCID */
 
 	/* --- code cache, see interp.c --- */
 	struct code_cache *code;

@@ -343,9 +343,9 @@ static void soft_print_stats(struct vm *vm, void *file)
 			continue;
 		fprintf(file,
 			"vCPU %u: %llu blocks decoded, %llu dropped by writes to code, %llu times all; "
-			"%llu page walks, %llu TLB flushes\n",
+			"%llu TLB misses, %llu page walks, %llu TLB flushes\n",
 			k, (unsigned long long)c->code->nr_blocks, (unsigned long long)c->code->nr_invalidated,
-			(unsigned long long)c->code->nr_flushes, (unsigned long long)c->nr_walks,
+			(unsigned long long)c->code->nr_flushes, (unsigned long long)c->nr_misses, (unsigned long long)c->nr_walks,
 			(unsigned long long)c->nr_flushes);
 	}
 }
