@@ -555,12 +555,22 @@ static int open_pty(struct host_chr *c, struct err *err)
 	return 0;
 }
 
+static bool ring_empty(struct host_chr *c)
+{
+	bool empty;
+
+	pthread_mutex_lock(&c->lock);
+	empty = !c->count;
+	pthread_mutex_unlock(&c->lock);
+	return empty;
+}
+
 /* Writes what is left, for CLOSE_MS at most. */
 static void flush(struct host_chr *c)
 {
 	u64 end = os_now_ns() + CLOSE_MS * 1000000ull;
 
-	while (c->count && os_now_ns() < end) {
+	while (!ring_empty(c) && os_now_ns() < end) {
 		struct pollfd pfd = { .fd = c->out, .events = POLLOUT };
 
 		if (!drain_once(c))

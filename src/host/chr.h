@@ -16,8 +16,7 @@ struct loop;
  *       pty         a new pseudo-terminal, whose name is printed on standard error
  *       none        no input, output is dropped
  *
- * Main thread. SIGPIPE is ignored from here on. on_quit runs on the main thread without locks; NULL: ignored.
- * */
+ * Main thread. SIGPIPE is ignored from here on. on_quit runs there without locks; NULL: ignored. */
 int chr_open(const char *spec, struct loop *loop, void (*on_quit)(void *opaque), void *opaque,
 	     struct chr **ret_chr, struct err *err);
 
