@@ -40,8 +40,7 @@
 #define OCW3_SMM  0x20
 #define OCW3_ESMM 0x40
 
-/* Timer, keyboard and cascade of the master, RTC and coprocessor of the slave are edge always [PIIX4 ELCR1].
- * */
+/* Timer, keyboard, cascade; RTC and coprocessor of the slave: edge for good [PIIX4 ELCR1]. */
 static const u8 elcr_writable[2] = { 0xf8, 0xde };
 
 struct pic {

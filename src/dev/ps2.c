@@ -167,8 +167,7 @@ static void load(struct ps2 *p)
 	update_lines(p);
 }
 
-/* Puts a byte into the output buffer as if src had sent it; what was there is lost [8042 Commands D2H, D3H].
- * */
+/* Puts a byte into the output buffer as if src had sent it; what was there is lost [8042 D2H, D3H]. */
 static void force(struct ps2 *p, enum source src, u8 byte)
 {
 	p->obf = false;
