@@ -453,12 +453,11 @@ bool simd_aligned(const struct insn *i)
 		       (i->opcode == 0x28 || i->opcode == 0x29 || i->opcode == 0x2b || i->opcode == 0xe7 ||
 			(pp == P66 && (i->opcode == 0x6f || i->opcode == 0x7f)));
 	}
-	/* SHA: processors differ; CVTPD2PI: a pending x87 exception comes first. The thunk finds out. */
+	/* SHA: processors differ, the thunk finds out. */
 	if (i->msz != 16 || (i->map >= 2 && pp == P0))
 		return false;
 	if (i->map == 3)
 		return i->opcode < 0x60 || i->opcode > 0x63;
-	return !(i->map == 1 &&
-		 (i->opcode == 0x10 || i->opcode == 0x11 || i->opcode == 0xf0 || (i->opcode | 1) == 0x2d ||
-		  (pp == PF3 && (i->opcode == 0x6f || i->opcode == 0x7f))));
+	return !(i->map == 1 && (i->opcode == 0x10 || i->opcode == 0x11 || i->opcode == 0xf0 ||
+				 (pp == PF3 && (i->opcode == 0x6f || i->opcode == 0x7f))));
 }
