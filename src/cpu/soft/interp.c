@@ -197,11 +197,16 @@ static void step(struct soft_cpu *c)
 	bool tf = c->flags & FL_TF;
 	struct block *b = code_find(c, linear_rip(c), c->key | KEY_SINGLE);
 
-	if (b->insn[0].fn == op_syscall || b->insn[0].fn == op_sysret)
-		tf = false;
+	insn_fn fn = b->insn[0].fn;
+
 	c->flags &= ~(u32)FL_RF; /* before: IRET may set it for the next one */
 	run_block(c, b);
 	c->cur = NULL;
+	/* SYSCALL and SYSRET see to it themselves; INT n and its like have cleared TF, and with it the trap, if they went
+	 * through the IDT. */
+	if (fn == op_syscall || fn == op_sysret ||
+	    ((fn == op_int_n || fn == op_int3 || fn == op_into || fn == op_int1) && !(c->flags & FL_TF)))
+		tf = false;
 	if (tf && !(c->attention & ATT_MOVSS))
 		excp_debug_trap(c, BIT(14)); /* DR6.BS */
 }
