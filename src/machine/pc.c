@@ -30,6 +30,7 @@
 #include "dev/lapic.h"
 #include "dev/pci.h"
 #include "dev/pm.h"
+#include "dev/rtc.h"
 #include "vm/device.h"
 #include "vm/vm.h"
 #include "x86/defs.h"
@@ -174,6 +175,7 @@ int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err)
 			return r;
 	}
 	pc->kvmclock = device_find(pc->vm, "kvmclock");
+	rtc_set_memory(device_find(pc->vm, "rtc"), pc->vm->ram.low_size, pc->vm->ram.size - pc->vm->ram.low_size);
 	return 0;
 }
 
