@@ -19,6 +19,7 @@
 #include "cpu/soft/seg.h"
 
 #define DR6_B(n) BIT(n)
+#define DR6_HITS 0xfull
 #define DR7_GD   BIT(13)
 
 #define DELIVERING_DF (-2)
@@ -36,8 +37,18 @@ _Noreturn void soft_raise(struct soft_cpu *c, const struct insn *i, unsigned vec
 	__builtin_longjmp(c->jb, 1);
 }
 
+/* B0-B3 tell about this #DB only; the other bits of DR6 stay until software clears them. Between the hit and
+ * its #DB there is ATT_DB. */
+static void note_hits(struct soft_cpu *c, u64 bits)
+{
+	if (bits && !(c->attention & ATT_DB))
+		c->dr6 &= ~DR6_HITS;
+}
+
 _Noreturn void excp_debug_trap(struct soft_cpu *c, u64 dr6_bits)
 {
+	note_hits(c, dr6_bits);
+	c->attention &= ~(u32)ATT_DB;
 	c->dr6 |= dr6_bits;
 	soft_raise(c, NULL, EXC_DB, NO_ERROR);
 }
@@ -338,6 +349,7 @@ static __attribute__((noinline)) bool deliver(struct soft_cpu *c, enum excp_kind
 			excp_deliver(c, NULL, c->exc.vector, (enum excp_kind)kind,
 				     c->exc.has_error ? (s64)c->exc.error : NO_ERROR, c->exc.rip);
 			c->delivering = -1;
+			c->activity = X86_ACTIVE; /* a trap of HLT itself */
 			return true;
 		}
 		if (!combine(c, c->delivering, (enum excp_kind)kind))
@@ -416,6 +428,7 @@ bool excp_code_breakpoint(struct soft_cpu *c, u64 *ret_dr6)
 	for (unsigned n = 0; n < 4; n++)
 		if (enabled(c, n) && type_of(c, n) == 0 && c->dr[n] == la)
 			dr6 |= DR6_B(n);
+	note_hits(c, dr6);
 	if (dr6)
 		*ret_dr6 = dr6;
 	return dr6;
@@ -423,12 +436,18 @@ bool excp_code_breakpoint(struct soft_cpu *c, u64 *ret_dr6)
 
 u64 excp_data_breakpoint(struct soft_cpu *c, gva_t la, unsigned len, bool write)
 {
-	return hits(c, la, len, write ? 1u << 1 | 1u << 3 : 1u << 3);
+	u64 dr6 = hits(c, la, len, write ? 1u << 1 | 1u << 3 : 1u << 3);
+
+	note_hits(c, dr6);
+	return dr6;
 }
 
 u64 excp_io_breakpoint(struct soft_cpu *c, u16 port, unsigned len)
 {
-	return c->cr4 & CR4_DE && c->dr7 & 0xff ? hits(c, port, len, 1u << 2) : 0;
+	u64 dr6 = c->cr4 & CR4_DE && c->dr7 & 0xff ? hits(c, port, len, 1u << 2) : 0;
+
+	note_hits(c, dr6);
+	return dr6;
 }
 
 void excp_debug_changed(struct soft_cpu *c)

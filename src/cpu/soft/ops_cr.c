@@ -237,7 +237,7 @@ static unsigned dr_number(struct soft_cpu *c, const struct insn *i)
 		soft_ud(c, i);
 	need_cpl0(c, i);
 	if (c->dr7 & DR7_GD) {
-		c->dr6 |= DR6_BD;
+		c->dr6 = (c->dr6 & ~0xfull) | DR6_BD;
 		c->flags |= FL_RF; /* pushed set: a fault, see excp.c */
 		soft_raise(c, i, EXC_DB, NO_ERROR);
 	}
