@@ -30,7 +30,8 @@ void insn_try(struct insn_test *t, const char *text, const u8 *code, unsigned le
 			insn_random_state(&t->rng, &c->in);
 			for (unsigned p = 0; p < ARRAY_SIZE(pointers); p++) {
 				u64 v = insn_rnd(&t->rng);
-				c->in.gpr[pointers[p]] = INSN_DATA + 1024 + p * 2048 + (v & 0x3c0) + (v & 0x30000 ? 0 : v >> 20 & 63);
+				c->in.gpr[pointers[p]] = INSN_DATA + 1024 + p * 2048 + (v & 0x3c0) +
+							 (v & 0x30000 ? 0 : v >> 20 & 63);
 			}
 			if (t->setup)
 				t->setup(&t->rng, &c->in);
@@ -77,8 +78,8 @@ int main(int argc, char **argv)
 		struct insn_test t = { .mode = INSN_64, .states = states };
 		insn_seed(&t.rng, seed);
 		families[f].run(&t);
-		printf("%-8s %6u runs, %5u of them fault, %u differ (seed %llu)\n", families[f].name, t.tried, t.faulted,
-		       t.failed, (unsigned long long)seed);
+		printf("%-8s %6u runs, %5u of them fault, %u differ (seed %llu)\n", families[f].name, t.tried,
+		       t.faulted, t.failed, (unsigned long long)seed);
 		failed += t.failed;
 		run++;
 	}

@@ -1,18 +1,14 @@
 /* Addition, subtraction, comparison: ADD ADC SUB SBB CMP NEG INC DEC, widening moves of the accumulator. */
 #include "families.h"
 
-#define ALL(op)                                                                                    \
-	RM_FORMS(op);                                                                              \
-	MR_FORMS(op);                                                                              \
+#define ALL(op)       \
+	RM_FORMS(op); \
+	MR_FORMS(op); \
 	IMM_FORMS(op)
 
 void family_arith(struct insn_test *t)
 {
-	ALL("add");
-	ALL("adc");
-	ALL("sub");
-	ALL("sbb");
-	ALL("cmp");
+	EACH(ALL, "add", "adc", "sub", "sbb", "cmp");
 	LOCK_FORMS("add");
 	LOCK_FORMS("adc");
 	LOCK_FORMS("sub");

@@ -18,26 +18,20 @@ static void match(struct insn_rng *r, struct insn_state *s)
 void family_atomic(struct insn_test *t)
 {
 	t->setup = match;
-#define BOTH(text) I(text); I("lock " text)
+#define BOTH(text) \
+	I(text);   \
+	I("lock " text)
 	I("xadd al, bl");
 	I("xadd cx, dx");
 	I("xadd r8d, r9d");
 	I("xadd rax, rax");
-	BOTH("xadd [rsi], bl");
-	BOTH("xadd [rsi], bx");
-	BOTH("xadd [rdi], r9d");
-	BOTH("xadd [rbp], rdx");
+	EACH(BOTH, "xadd [rsi], bl", "xadd [rsi], bx", "xadd [rdi], r9d", "xadd [rbp], rdx");
 	I("cmpxchg bl, cl");
 	I("cmpxchg bx, cx");
 	I("cmpxchg ebx, r9d");
 	I("cmpxchg rbx, r10");
-	BOTH("cmpxchg [rsi], cl");
-	BOTH("cmpxchg [rsi], cx");
-	BOTH("cmpxchg [rsi], ecx");
-	BOTH("cmpxchg [rsi], r9");
-	BOTH("cmpxchg [rsi+4], r9");
-	BOTH("cmpxchg8b [rsi]");
-	BOTH("cmpxchg8b [rsi+5]");
+	EACH(BOTH, "cmpxchg [rsi], cl", "cmpxchg [rsi], cx", "cmpxchg [rsi], ecx", "cmpxchg [rsi], r9",
+	     "cmpxchg [rsi+4], r9", "cmpxchg8b [rsi]", "cmpxchg8b [rsi+5]");
 	if (insn_has(X86_FEATURE_CX16)) {
 		BOTH("cmpxchg16b [rsi]");
 		BOTH("cmpxchg16b [rsi+8]"); /* not aligned: #GP */
@@ -53,7 +47,7 @@ void family_atomic(struct insn_test *t)
 	I(".byte 0xf0, 0x90");
 	I(".byte 0xf0, 0x0f, 0xa3, 0x06"); /* lock bt */
 	I(".byte 0xf0, 0xf6, 0x06, 0x01"); /* lock test */
-	I(".byte 0xf0, 0xd1, 0x26"); /* lock shl */
+	I(".byte 0xf0, 0xd1, 0x26");       /* lock shl */
 	I(".byte 0xf0, 0x0f, 0x58, 0x06"); /* lock addps */
 	I(".byte 0xf0, 0x0f, 0xc7, 0xc8"); /* lock cmpxchg8b of a register: no such thing */
 	t->setup = NULL;

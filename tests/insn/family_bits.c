@@ -7,26 +7,39 @@ static void near_bits(struct insn_rng *r, struct insn_state *s)
 	s->gpr[R_9] = insn_rnd(r) % 8192 - 4096;
 }
 
-#define TESTS(op)                                                                                  \
-	I(op " ax, bx"); I(op " eax, r9d"); I(op " r10, rdx"); I(op " rcx, rcx");                  \
-	I(op " ax, 5"); I(op " eax, 31"); I(op " rax, 63"); I(op " r11, 255"); I(op " bx, 0x1f");  \
-	I(op " word ptr [rsi], 9"); I(op " dword ptr [rdi], 40"); I(op " qword ptr [rbp], 63");    \
-	I(op " [rsi], cx"); I(op " [rdi], ecx"); I(op " [rbp], r9"); I(op " [rsi], r9d")
-#define SCANS(op)                                                                                  \
-	I(op " ax, bx"); I(op " ecx, edx"); I(op " r8, r9"); I(op " ax, [rsi]"); I(op " r9d, [rdi]"); \
-	I(op " rdx, [rbp]"); I("xor ebx, ebx; " op " rax, rbx; " op " ecx, ebx; " op " dx, bx")
+#define TESTS(op)                     \
+	I(op " ax, bx");              \
+	I(op " eax, r9d");            \
+	I(op " r10, rdx");            \
+	I(op " rcx, rcx");            \
+	I(op " ax, 5");               \
+	I(op " eax, 31");             \
+	I(op " rax, 63");             \
+	I(op " r11, 255");            \
+	I(op " bx, 0x1f");            \
+	I(op " word ptr [rsi], 9");   \
+	I(op " dword ptr [rdi], 40"); \
+	I(op " qword ptr [rbp], 63"); \
+	I(op " [rsi], cx");           \
+	I(op " [rdi], ecx");          \
+	I(op " [rbp], r9");           \
+	I(op " [rsi], r9d")
+#define SCANS(op)            \
+	I(op " ax, bx");     \
+	I(op " ecx, edx");   \
+	I(op " r8, r9");     \
+	I(op " ax, [rsi]");  \
+	I(op " r9d, [rdi]"); \
+	I(op " rdx, [rbp]"); \
+	I("xor ebx, ebx; " op " rax, rbx; " op " ecx, ebx; " op " dx, bx")
 
 void family_bits(struct insn_test *t)
 {
 	t->setup = near_bits;
-	TESTS("bt");
-	TESTS("bts");
-	TESTS("btr");
-	TESTS("btc");
+	EACH(TESTS, "bt", "bts", "btr", "btc");
 	I("lock bts qword ptr [rsi], 7; lock btr [rdi], ecx; lock btc [rbp], r9");
 	t->setup = NULL;
-	SCANS("bsf");
-	SCANS("bsr");
+	EACH(SCANS, "bsf", "bsr");
 	if (insn_has(X86_FEATURE_POPCNT)) {
 		SCANS("popcnt");
 	}

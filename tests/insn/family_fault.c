@@ -66,11 +66,11 @@ void family_fault(struct insn_test *t)
 	I("clac");
 	I("stac");
 	I("iretq");
-	I("mov ax, 0x10; mov ds, ax"); /* a kernel segment */
+	I("mov ax, 0x10; mov ds, ax");   /* a kernel segment */
 	I("mov ax, 0x1234; mov es, ax"); /* beyond the table */
-	I("xor eax, eax; mov ss, ax"); /* null SS at CPL 3 */
-	I("mov ax, 0x33; mov ss, ax"); /* code */
-	I("int 0x20"); /* no gate for CPL 3 */
+	I("xor eax, eax; mov ss, ax");   /* null SS at CPL 3 */
+	I("mov ax, 0x33; mov ss, ax");   /* code */
+	I("int 0x20");                   /* no gate for CPL 3 */
 	I("mov rax, gs:[0x2000]");
 	if (insn_has(X86_FEATURE_FSGSBASE)) {
 		I("rdgsbase rax; rdgsbase ecx; mov rbx, rax; add rbx, 16; wrgsbase rbx; mov r8, gs:[0]; wrgsbase rax");

@@ -2,9 +2,11 @@
 #include "families.h"
 
 /* Which of the sixteen conditions hold, as a bit mask in R15. */
-#define CC(cc) "j" cc " 1f; or r15d, 1; 1: shl r15d, 1;"
+#define CC(cc)  "j" cc " 1f; or r15d, 1; 1: shl r15d, 1;"
 #define SET(cc) "set" cc " al; set" cc " byte ptr [rsi]; set" cc " r9b;"
-#define CMOV(cc) "cmov" cc " rax, rbx; cmov" cc " r8d, ecx; cmov" cc " dx, [rsi]; cmov" cc " r10, [rdi]; cmov" cc " r11d, [rbp];"
+#define CMOV(cc)                                                                                         \
+	"cmov" cc " rax, rbx; cmov" cc " r8d, ecx; cmov" cc " dx, [rsi]; cmov" cc " r10, [rdi]; cmov" cc \
+	" r11d, [rbp];"
 
 static void few(struct insn_rng *r, struct insn_state *s)
 {
@@ -14,13 +16,27 @@ static void few(struct insn_rng *r, struct insn_state *s)
 void family_flow(struct insn_test *t)
 {
 	I("xor r15d, r15d; bt eax, 0; " CC("o") CC("no"));
-#define EACH(m)                                                                                    \
-	I(m("o")); I(m("no")); I(m("b")); I(m("ae")); I(m("e")); I(m("ne")); I(m("be")); I(m("a"));  \
-	I(m("s")); I(m("ns")); I(m("p")); I(m("np")); I(m("l")); I(m("ge")); I(m("le")); I(m("g"))
+#define CONDITIONS(m) \
+	I(m("o"));    \
+	I(m("no"));   \
+	I(m("b"));    \
+	I(m("ae"));   \
+	I(m("e"));    \
+	I(m("ne"));   \
+	I(m("be"));   \
+	I(m("a"));    \
+	I(m("s"));    \
+	I(m("ns"));   \
+	I(m("p"));    \
+	I(m("np"));   \
+	I(m("l"));    \
+	I(m("ge"));   \
+	I(m("le"));   \
+	I(m("g"))
 #define JUMP(cc) "j" cc " 1f; inc r15; 1: j" cc " 2f; .fill 200, 1, 0x90; 2: lea r14, [r14+1]"
-	EACH(JUMP);
-	EACH(SET);
-	EACH(CMOV);
+	CONDITIONS(JUMP);
+	CONDITIONS(SET);
+	CONDITIONS(CMOV);
 	I("jmp 1f; ud2; 1: jmp 2f; .fill 150, 1, 0x90; 2: inc eax");
 	I("call 1f; inc rax; jmp 2f; 1: mov rbx, [rsp]; ret; 2: nop");
 	I("lea rax, [rip+1f]; call rax; jmp 2f; 1: inc rcx; ret 8; 2: nop");

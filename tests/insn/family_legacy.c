@@ -9,7 +9,6 @@ static void digits(struct insn_rng *r, struct insn_state *s)
 	s->flags |= k >> 32 & (FL_CF | FL_AF);
 }
 
-
 void family_legacy(struct insn_test *t)
 {
 	t->mode = INSN_32;
@@ -37,10 +36,10 @@ void family_legacy(struct insn_test *t)
 	I32("bound ax, [esi]");
 	I32(".byte 0x62, 0xc0");
 	I32("mov ebx, 0x20000000; add ebx, 8; mov al, [ebx]");
-	I32(".byte 0x67, 0x8b, 0x07"); /* mov eax, [bx] */
+	I32(".byte 0x67, 0x8b, 0x07");                                                 /* mov eax, [bx] */
 	I32("mov ebx, 0xffff0010; mov esi, 0xffff0020; .byte 0x67, 0x8d, 0x40, 0xff"); /* lea eax, [bx+si-1] */
-	I32("mov bp, 0x8000; .byte 0x67, 0x8d, 0x46, 0x80"); /* lea eax, [bp-128] */
-	I32(".byte 0x67, 0x8d, 0x06, 0x34, 0x12"); /* lea eax, [1234h] */
+	I32("mov bp, 0x8000; .byte 0x67, 0x8d, 0x46, 0x80");                           /* lea eax, [bp-128] */
+	I32(".byte 0x67, 0x8d, 0x06, 0x34, 0x12");                                     /* lea eax, [1234h] */
 	I32("push 0x2b; push 0x20000100; les ebx, [esp]; mov al, es:[ebx]; lds ecx, [esp]; pop eax; pop eax");
 	I32("mov ax, 0x2b; mov es, ax; push 0x2b; pop ds; mov eax, es:[esi]");
 	t->mode = INSN_64;

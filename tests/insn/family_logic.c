@@ -1,16 +1,14 @@
 /* AND OR XOR NOT TEST, and the flag instructions. */
 #include "families.h"
 
-#define ALL(op)                                                                                    \
-	RM_FORMS(op);                                                                              \
-	MR_FORMS(op);                                                                              \
+#define ALL(op)       \
+	RM_FORMS(op); \
+	MR_FORMS(op); \
 	IMM_FORMS(op)
 
 void family_logic(struct insn_test *t)
 {
-	ALL("and");
-	ALL("or");
-	ALL("xor");
+	EACH(ALL, "and", "or", "xor");
 	LOCK_FORMS("and");
 	LOCK_FORMS("or");
 	LOCK_FORMS("xor");

@@ -1,21 +1,28 @@
 /* MMX, and the MMX forms that came with SSE, SSE2 and SSSE3. */
 #include "families.h"
 
-#define OP(op) I(op " mm0, mm1"); I(op " mm7, mm7"); I(op " mm3, [rsi]"); I(op " mm5, [rdi+4]")
-#define SHIFT(op) OP(op); I(op " mm2, 1"); I(op " mm2, 15"); I(op " mm2, 200"); I("mov eax, 9; movd mm1, eax; " op " mm4, mm1")
+#define OP(op)               \
+	I(op " mm0, mm1");   \
+	I(op " mm7, mm7");   \
+	I(op " mm3, [rsi]"); \
+	I(op " mm5, [rdi+4]")
+#define SHIFT(op)          \
+	OP(op);            \
+	I(op " mm2, 1");   \
+	I(op " mm2, 15");  \
+	I(op " mm2, 200"); \
+	I("mov eax, 9; movd mm1, eax; " op " mm4, mm1")
 
 void family_mmx(struct insn_test *t)
 {
-	OP("paddb"); OP("paddw"); OP("paddd"); OP("paddq"); OP("paddsb"); OP("paddsw"); OP("paddusb"); OP("paddusw");
-	OP("psubb"); OP("psubw"); OP("psubd"); OP("psubq"); OP("psubsb"); OP("psubsw"); OP("psubusb"); OP("psubusw");
-	OP("pmullw"); OP("pmulhw"); OP("pmulhuw"); OP("pmaddwd"); OP("pmuludq"); OP("psadbw"); OP("pavgb"); OP("pavgw");
-	OP("pand"); OP("pandn"); OP("por"); OP("pxor");
-	OP("pcmpeqb"); OP("pcmpeqw"); OP("pcmpeqd"); OP("pcmpgtb"); OP("pcmpgtw"); OP("pcmpgtd");
-	OP("pmaxub"); OP("pmaxsw"); OP("pminub"); OP("pminsw");
-	OP("packsswb"); OP("packssdw"); OP("packuswb");
-	OP("punpckhbw"); OP("punpckhwd"); OP("punpckhdq");
+	EACH(OP, "paddb", "paddw", "paddd", "paddq", "paddsb", "paddsw", "paddusb", "paddusw", "psubb",
+	     "psubw", "psubd", "psubq", "psubsb", "psubsw", "psubusb", "psubusw");
+	EACH(OP, "pmullw", "pmulhw", "pmulhuw", "pmaddwd", "pmuludq", "psadbw", "pavgb", "pavgw", "pand",
+	     "pandn", "por", "pxor", "pcmpeqb", "pcmpeqw", "pcmpeqd", "pcmpgtb");
+	EACH(OP, "pcmpgtw", "pcmpgtd", "pmaxub", "pmaxsw", "pminub", "pminsw", "packsswb", "packssdw",
+	     "packuswb", "punpckhbw", "punpckhwd", "punpckhdq");
 	I("punpcklbw mm0, mm1; punpcklwd mm2, dword ptr [rsi]; punpckldq mm3, dword ptr [rdi]");
-	SHIFT("psllw"); SHIFT("pslld"); SHIFT("psllq"); SHIFT("psrlw"); SHIFT("psrld"); SHIFT("psrlq"); SHIFT("psraw"); SHIFT("psrad");
+	EACH(SHIFT, "psllw", "pslld", "psllq", "psrlw", "psrld", "psrlq", "psraw", "psrad");
 	I("movd mm0, eax; movd mm1, [rsi]; movd ecx, mm2; movd [rdi], mm3");
 	I("movq mm0, rax; movq r9, mm1; movq mm2, [rsi]; movq [rdi], mm3; movq mm4, mm5");
 	I("movntq [rsi], mm1; maskmovq mm2, mm3");
@@ -29,8 +36,8 @@ void family_mmx(struct insn_test *t)
 	I("emms");
 	I("movq mm0, mm1; fld1; emms; fld1");
 	if (insn_has(X86_FEATURE_SSSE3)) {
-		OP("phaddw"); OP("phaddd"); OP("phaddsw"); OP("phsubw"); OP("phsubd"); OP("phsubsw"); OP("pmaddubsw");
-		OP("pmulhrsw"); OP("pshufb"); OP("psignb"); OP("psignw"); OP("psignd"); OP("pabsb"); OP("pabsw"); OP("pabsd");
+		EACH(OP, "phaddw", "phaddd", "phaddsw", "phsubw", "phsubd", "phsubsw", "pmaddubsw",
+		     "pmulhrsw", "pshufb", "psignb", "psignw", "psignd", "pabsb", "pabsw", "pabsd");
 		I("palignr mm0, mm1, 3; palignr mm2, [rsi], 9; palignr mm3, mm4, 20");
 	}
 	I("paddb mm0, [0x20001ffd]; movq [0x20000ffc], mm0");

@@ -1,9 +1,19 @@
 /* MUL IMUL DIV IDIV MULX. Half of the divisions are arranged not to overflow. */
 #include "families.h"
 
-#define ONE(op)                                                                                    \
-	I(op " bl"); I(op " ch"); I(op " r9b"); I(op " bx"); I(op " r10w"); I(op " ecx"); I(op " r11d"); \
-	I(op " rbx"); I(op " r15"); I(op " byte ptr [rsi]"); I(op " word ptr [rdi]"); I(op " dword ptr [rbp]"); \
+#define ONE(op)                   \
+	I(op " bl");              \
+	I(op " ch");              \
+	I(op " r9b");             \
+	I(op " bx");              \
+	I(op " r10w");            \
+	I(op " ecx");             \
+	I(op " r11d");            \
+	I(op " rbx");             \
+	I(op " r15");             \
+	I(op " byte ptr [rsi]");  \
+	I(op " word ptr [rdi]");  \
+	I(op " dword ptr [rbp]"); \
 	I(op " qword ptr [rsi]")
 
 /* Quotients fit: the high half is small, or the sign of the low one. */
@@ -22,8 +32,7 @@ static void fits(struct insn_rng *r, struct insn_state *s)
 
 void family_muldiv(struct insn_test *t)
 {
-	ONE("mul");
-	ONE("imul");
+	EACH(ONE, "mul", "imul");
 	I("imul ax, bx");
 	I("imul eax, r9d");
 	I("imul rdx, [rsi]");
@@ -37,8 +46,7 @@ void family_muldiv(struct insn_test *t)
 	}
 	t->setup = fits;
 	t->states *= 2;
-	ONE("div");
-	ONE("idiv");
+	EACH(ONE, "div", "idiv");
 	t->states /= 2;
 	t->setup = NULL;
 	I("cqo; idiv rbx");

@@ -3,8 +3,15 @@
 
 static void bad_stack(struct insn_rng *r, struct insn_state *s)
 {
-	static const u64 bad[] = { 0x0000800000000000, 0xffff7ffffffffff8, 0x12345678abcdef00, 0x8000000000000000,
-				   INSN_DATA + INSN_DATA_RW + 8, INSN_DATA, INSN_DATA + 2, 0x1000, INSN_DATA + INSN_DATA_SIZE - 4 };
+	static const u64 bad[] = { 0x0000800000000000,
+				   0xffff7ffffffffff8,
+				   0x12345678abcdef00,
+				   0x8000000000000000,
+				   INSN_DATA + INSN_DATA_RW + 8,
+				   INSN_DATA,
+				   INSN_DATA + 2,
+				   0x1000,
+				   INSN_DATA + INSN_DATA_SIZE - 4 };
 	s->gpr[R_SP] = bad[insn_rnd(r) % ARRAY_SIZE(bad)];
 	if (insn_rnd(r) & 1)
 		s->gpr[R_BP] = bad[insn_rnd(r) % ARRAY_SIZE(bad)];

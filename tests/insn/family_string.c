@@ -8,7 +8,7 @@ static void counts(struct insn_rng *r, struct insn_state *s)
 	u64 k = insn_rnd(r);
 	s->gpr[R_CX] = k % 8 == 0 ? 0 : k >> 8 & 0x3f;
 	s->flags |= k & 0x400; /* DF */
-	if (k & 0x10000) /* equal runs, so that comparisons go on for a while */
+	if (k & 0x10000)       /* equal runs, so that comparisons go on for a while */
 		memset(s->data + 1024, (int)(k >> 20 & 1), 4096);
 	if (k & 0x20000)
 		s->gpr[R_AX] = (k >> 20 & 1) * 0x0101010101010101ull;
@@ -27,20 +27,35 @@ static void into_fault(struct insn_rng *r, struct insn_state *s)
 	counts(r, s);
 	s->flags &= ~FL_DF;
 	s->gpr[R_CX] = 64;
-	s->gpr[k & 1 ? R_SI : R_DI] = (k & 2 ? INSN_DATA + INSN_DATA_SIZE : INSN_DATA + INSN_DATA_RW) - (k >> 8 & 127);
+	s->gpr[k & 1 ? R_SI : R_DI] =
+		(k & 2 ? INSN_DATA + INSN_DATA_SIZE : INSN_DATA + INSN_DATA_RW) - (k >> 8 & 127);
 	if (k & 4) { /* down, past the start */
 		s->flags |= FL_DF;
 		s->gpr[k & 8 ? R_SI : R_DI] = INSN_DATA + (k >> 16 & 127);
 	}
 }
 
-#define SIZES(op)                                                                                  \
-	I(op "b"); I(op "w"); I(op "d"); I(op "q"); I("rep " op "b"); I("rep " op "w"); I("rep " op "d"); I("rep " op "q")
-#define COMPARES(op)                                                                               \
-	SIZES(op);                                                                                 \
-	I("repne " op "b"); I("repne " op "w"); I("repne " op "d"); I("repne " op "q")
-#define ALL()                                                                                      \
-	SIZES("movs"); SIZES("stos"); SIZES("lods"); COMPARES("cmps"); COMPARES("scas")
+#define SIZES(op)         \
+	I(op "b");        \
+	I(op "w");        \
+	I(op "d");        \
+	I(op "q");        \
+	I("rep " op "b"); \
+	I("rep " op "w"); \
+	I("rep " op "d"); \
+	I("rep " op "q")
+#define COMPARES(op)        \
+	SIZES(op);          \
+	I("repne " op "b"); \
+	I("repne " op "w"); \
+	I("repne " op "d"); \
+	I("repne " op "q")
+#define ALL()             \
+	SIZES("movs");    \
+	SIZES("stos");    \
+	SIZES("lods");    \
+	COMPARES("cmps"); \
+	COMPARES("scas")
 
 void family_string(struct insn_test *t)
 {

@@ -8,29 +8,67 @@ static void unmask(struct insn_rng *r, struct insn_state *s)
 	st16(s->xsave, (u16)(0x340 | (k & 0x3f) | (k >> 8 & 0xc00)));
 }
 
-#define M(op) I(op " dword ptr [rsi]"); I(op " qword ptr [rdi]"); I(op " dword ptr [rbp+4]; " op " qword ptr [rsi+16]")
-#define MI(op) I(op " word ptr [rsi]"); I(op " dword ptr [rdi]")
-#define ST(op) I(op " st, st(1)"); I(op " st, st(0)"); I(op " st, st(7)"); I(op " st(3), st")
-#define STP(op) I(op " st(1), st"); I(op " st(6), st")
+#define M(op)                     \
+	I(op " dword ptr [rsi]"); \
+	I(op " qword ptr [rdi]"); \
+	I(op " dword ptr [rbp+4]; " op " qword ptr [rsi+16]")
+#define MI(op)                   \
+	I(op " word ptr [rsi]"); \
+	I(op " dword ptr [rdi]")
+#define ST(op)              \
+	I(op " st, st(1)"); \
+	I(op " st, st(0)"); \
+	I(op " st, st(7)"); \
+	I(op " st(3), st")
+#define STP(op)             \
+	I(op " st(1), st"); \
+	I(op " st(6), st")
 
 static void operations(struct insn_test *t)
 {
-	M("fadd"); M("fsub"); M("fsubr"); M("fmul"); M("fdiv"); M("fdivr"); M("fcom"); M("fcomp");
-	MI("fiadd"); MI("fisub"); MI("fisubr"); MI("fimul"); MI("fidiv"); MI("fidivr"); MI("ficom"); MI("ficomp");
-	ST("fadd"); ST("fsub"); ST("fsubr"); ST("fmul"); ST("fdiv"); ST("fdivr");
-	STP("faddp"); STP("fsubp"); STP("fsubrp"); STP("fmulp"); STP("fdivp"); STP("fdivrp");
-	I("fcom st(1)"); I("fcomp st(2)"); I("fcompp"); I("fucom st(3)"); I("fucomp st(1)"); I("fucompp");
-	I("fcomi st, st(1)"); I("fcomip st, st(2)"); I("fucomi st, st(3)"); I("fucomip st, st(1)");
+	EACH(M, "fadd", "fsub", "fsubr", "fmul", "fdiv", "fdivr", "fcom", "fcomp");
+	EACH(MI, "fiadd", "fisub", "fisubr", "fimul", "fidiv", "fidivr", "ficom", "ficomp");
+	EACH(ST, "fadd", "fsub", "fsubr", "fmul", "fdiv", "fdivr");
+	EACH(STP, "faddp", "fsubp", "fsubrp", "fmulp", "fdivp", "fdivrp");
+	I("fcom st(1)");
+	I("fcomp st(2)");
+	I("fcompp");
+	I("fucom st(3)");
+	I("fucomp st(1)");
+	I("fucompp");
+	I("fcomi st, st(1)");
+	I("fcomip st, st(2)");
+	I("fucomi st, st(3)");
+	I("fucomip st, st(1)");
 	I("fld dword ptr [rsi]; fld qword ptr [rdi]; fld tbyte ptr [rbp]; fld st(2); fxch st(1)");
 	I("fild word ptr [rsi]; fild dword ptr [rdi]; fild qword ptr [rbp]; fbld [rsi+16]");
-	I("fst dword ptr [rsi]"); I("fst qword ptr [rdi]"); I("fst st(3)");
+	I("fst dword ptr [rsi]");
+	I("fst qword ptr [rdi]");
+	I("fst st(3)");
 	I("fstp dword ptr [rsi]; fstp qword ptr [rdi]; fstp tbyte ptr [rbp]; fstp st(2)");
-	I("fist word ptr [rsi]"); I("fist dword ptr [rdi]");
+	I("fist word ptr [rsi]");
+	I("fist dword ptr [rdi]");
 	I("fistp word ptr [rsi]; fistp dword ptr [rdi]; fistp qword ptr [rbp]; fbstp [rsi+16]");
 	I("fisttp word ptr [rsi]; fisttp dword ptr [rdi]; fisttp qword ptr [rbp]");
 	I("fld1; fldl2t; fldl2e; fldpi; fldlg2; fldln2; fldz");
-	I("fabs"); I("fchs"); I("fsqrt"); I("frndint"); I("fscale"); I("fxtract"); I("fprem"); I("fprem1"); I("ftst"); I("fxam");
-	I("f2xm1"); I("fyl2x"); I("fyl2xp1"); I("fptan"); I("fpatan"); I("fsin"); I("fcos"); I("fsincos");
+	I("fabs");
+	I("fchs");
+	I("fsqrt");
+	I("frndint");
+	I("fscale");
+	I("fxtract");
+	I("fprem");
+	I("fprem1");
+	I("ftst");
+	I("fxam");
+	I("f2xm1");
+	I("fyl2x");
+	I("fyl2xp1");
+	I("fptan");
+	I("fpatan");
+	I("fsin");
+	I("fcos");
+	I("fsincos");
 	I("fincstp; fdecstp; fdecstp; ffree st(2); fnop");
 	I(".byte 0xdf, 0xc1"); /* FFREEP */
 	I("fxam; fnstsw ax; fincstp; fxam; fnstsw [rsi]");

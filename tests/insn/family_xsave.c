@@ -2,7 +2,8 @@
 #include "families.h"
 
 /* The image without what differs between processors: x87 pointers, MXCSR mask, the legacy part's free bytes. */
-#define CUT "mov word ptr [rsi+6], 0; mov qword ptr [rsi+8], 0; mov qword ptr [rsi+16], 0; mov dword ptr [rsi+28], 0;"
+#define CUT \
+	"mov word ptr [rsi+6], 0; mov qword ptr [rsi+8], 0; mov qword ptr [rsi+16], 0; mov dword ptr [rsi+28], 0;"
 
 static void aligned(struct insn_rng *r, struct insn_state *s)
 {
@@ -38,7 +39,7 @@ void family_xsave(struct insn_test *t)
 	I("fxrstor [rdi+1]");
 	if (!insn_has(X86_FEATURE_XSAVE))
 		return;
-#define MASK(m) "mov eax, " m "; xor edx, edx;"
+#define MASK(m)  "mov eax, " m "; xor edx, edx;"
 #define ROUND(m) I(MASK(m) "xsave [rsi]; vzeroall; fninit; xrstor [rsi];" CUT)
 	ROUND("7");
 	ROUND("3");

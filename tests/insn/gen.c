@@ -84,30 +84,80 @@ static const struct {
 	u8 keep;
 } weights[] = {
 	/* They leave the program, or tell of the system. */
-	{ ZYDIS_MNEMONIC_INT, 0 }, { ZYDIS_MNEMONIC_INT1, 0 }, { ZYDIS_MNEMONIC_INT3, 0 }, { ZYDIS_MNEMONIC_SYSCALL, 0 },
-	{ ZYDIS_MNEMONIC_SYSRET, 0 }, { ZYDIS_MNEMONIC_SYSENTER, 0 }, { ZYDIS_MNEMONIC_SYSEXIT, 0 },
-	{ ZYDIS_MNEMONIC_IRET, 0 }, { ZYDIS_MNEMONIC_IRETD, 0 }, { ZYDIS_MNEMONIC_IRETQ, 0 },
-	{ ZYDIS_MNEMONIC_CPUID, 0 }, { ZYDIS_MNEMONIC_RDTSC, 0 }, { ZYDIS_MNEMONIC_RDPMC, 0 }, { ZYDIS_MNEMONIC_SWAPGS, 0 },
-	{ ZYDIS_MNEMONIC_RDMSR, 0 }, { ZYDIS_MNEMONIC_WRMSR, 0 },
-	{ ZYDIS_MNEMONIC_SGDT, 0 }, { ZYDIS_MNEMONIC_SIDT, 0 }, { ZYDIS_MNEMONIC_SLDT, 0 }, { ZYDIS_MNEMONIC_STR, 0 },
-	{ ZYDIS_MNEMONIC_SMSW, 0 }, { ZYDIS_MNEMONIC_LAR, 0 }, { ZYDIS_MNEMONIC_LSL, 0 }, { ZYDIS_MNEMONIC_VERR, 0 },
-	{ ZYDIS_MNEMONIC_VERW, 0 }, { ZYDIS_MNEMONIC_LDS, 0 }, { ZYDIS_MNEMONIC_LES, 0 }, { ZYDIS_MNEMONIC_LFS, 0 },
-	{ ZYDIS_MNEMONIC_LGS, 0 }, { ZYDIS_MNEMONIC_LSS, 0 }, { ZYDIS_MNEMONIC_LWPVAL, 0 },
+	{ ZYDIS_MNEMONIC_INT, 0 },
+	{ ZYDIS_MNEMONIC_INT1, 0 },
+	{ ZYDIS_MNEMONIC_INT3, 0 },
+	{ ZYDIS_MNEMONIC_SYSCALL, 0 },
+	{ ZYDIS_MNEMONIC_SYSRET, 0 },
+	{ ZYDIS_MNEMONIC_SYSENTER, 0 },
+	{ ZYDIS_MNEMONIC_SYSEXIT, 0 },
+	{ ZYDIS_MNEMONIC_IRET, 0 },
+	{ ZYDIS_MNEMONIC_IRETD, 0 },
+	{ ZYDIS_MNEMONIC_IRETQ, 0 },
+	{ ZYDIS_MNEMONIC_CPUID, 0 },
+	{ ZYDIS_MNEMONIC_RDTSC, 0 },
+	{ ZYDIS_MNEMONIC_RDPMC, 0 },
+	{ ZYDIS_MNEMONIC_SWAPGS, 0 },
+	{ ZYDIS_MNEMONIC_RDMSR, 0 },
+	{ ZYDIS_MNEMONIC_WRMSR, 0 },
+	{ ZYDIS_MNEMONIC_SGDT, 0 },
+	{ ZYDIS_MNEMONIC_SIDT, 0 },
+	{ ZYDIS_MNEMONIC_SLDT, 0 },
+	{ ZYDIS_MNEMONIC_STR, 0 },
+	{ ZYDIS_MNEMONIC_SMSW, 0 },
+	{ ZYDIS_MNEMONIC_LAR, 0 },
+	{ ZYDIS_MNEMONIC_LSL, 0 },
+	{ ZYDIS_MNEMONIC_VERR, 0 },
+	{ ZYDIS_MNEMONIC_VERW, 0 },
+	{ ZYDIS_MNEMONIC_LDS, 0 },
+	{ ZYDIS_MNEMONIC_LES, 0 },
+	{ ZYDIS_MNEMONIC_LFS, 0 },
+	{ ZYDIS_MNEMONIC_LGS, 0 },
+	{ ZYDIS_MNEMONIC_LSS, 0 },
+	{ ZYDIS_MNEMONIC_LWPVAL, 0 },
 	/* TF and AC would trap or check alignment from then on. */
-	{ ZYDIS_MNEMONIC_POPF, 0 }, { ZYDIS_MNEMONIC_POPFD, 0 }, { ZYDIS_MNEMONIC_POPFQ, 0 },
+	{ ZYDIS_MNEMONIC_POPF, 0 },
+	{ ZYDIS_MNEMONIC_POPFD, 0 },
+	{ ZYDIS_MNEMONIC_POPFQ, 0 },
 	/* They store the x87 pointers, which no two processors do alike. */
-	{ ZYDIS_MNEMONIC_FNSTENV, 0 }, { ZYDIS_MNEMONIC_FNSAVE, 0 },
+	{ ZYDIS_MNEMONIC_FNSTENV, 0 },
+	{ ZYDIS_MNEMONIC_FNSAVE, 0 },
 	/* Random values here mostly mean a fault now or at the next instruction of the kind. */
-	{ ZYDIS_MNEMONIC_FLDENV, 10 }, { ZYDIS_MNEMONIC_FRSTOR, 10 }, { ZYDIS_MNEMONIC_FLDCW, 15 },
-	{ ZYDIS_MNEMONIC_LDMXCSR, 10 }, { ZYDIS_MNEMONIC_VLDMXCSR, 10 }, { ZYDIS_MNEMONIC_DIV, 15 },
-	{ ZYDIS_MNEMONIC_IDIV, 15 }, { ZYDIS_MNEMONIC_AAM, 50 }, { ZYDIS_MNEMONIC_BOUND, 5 }, { ZYDIS_MNEMONIC_INTO, 10 },
+	{ ZYDIS_MNEMONIC_FLDENV, 10 },
+	{ ZYDIS_MNEMONIC_FRSTOR, 10 },
+	{ ZYDIS_MNEMONIC_FLDCW, 15 },
+	{ ZYDIS_MNEMONIC_LDMXCSR, 10 },
+	{ ZYDIS_MNEMONIC_VLDMXCSR, 10 },
+	{ ZYDIS_MNEMONIC_DIV, 15 },
+	{ ZYDIS_MNEMONIC_IDIV, 15 },
+	{ ZYDIS_MNEMONIC_AAM, 50 },
+	{ ZYDIS_MNEMONIC_BOUND, 5 },
+	{ ZYDIS_MNEMONIC_INTO, 10 },
 	/* They end the sequence. */
-	{ ZYDIS_MNEMONIC_UD0, 2 }, { ZYDIS_MNEMONIC_UD1, 2 }, { ZYDIS_MNEMONIC_UD2, 5 }, { ZYDIS_MNEMONIC_HLT, 2 },
-	{ ZYDIS_MNEMONIC_CLI, 2 }, { ZYDIS_MNEMONIC_STI, 2 }, { ZYDIS_MNEMONIC_IN, 1 }, { ZYDIS_MNEMONIC_OUT, 1 },
-	{ ZYDIS_MNEMONIC_INSB, 1 }, { ZYDIS_MNEMONIC_INSW, 1 }, { ZYDIS_MNEMONIC_INSD, 1 }, { ZYDIS_MNEMONIC_OUTSB, 1 },
-	{ ZYDIS_MNEMONIC_OUTSW, 1 }, { ZYDIS_MNEMONIC_OUTSD, 1 }, { ZYDIS_MNEMONIC_RET, 3 }, { ZYDIS_MNEMONIC_CLTS, 2 },
-	{ ZYDIS_MNEMONIC_INVD, 2 }, { ZYDIS_MNEMONIC_WBINVD, 2 }, { ZYDIS_MNEMONIC_INVLPG, 2 }, { ZYDIS_MNEMONIC_LGDT, 2 },
-	{ ZYDIS_MNEMONIC_LIDT, 2 }, { ZYDIS_MNEMONIC_LLDT, 2 }, { ZYDIS_MNEMONIC_LTR, 2 }, { ZYDIS_MNEMONIC_LMSW, 2 },
+	{ ZYDIS_MNEMONIC_UD0, 2 },
+	{ ZYDIS_MNEMONIC_UD1, 2 },
+	{ ZYDIS_MNEMONIC_UD2, 5 },
+	{ ZYDIS_MNEMONIC_HLT, 2 },
+	{ ZYDIS_MNEMONIC_CLI, 2 },
+	{ ZYDIS_MNEMONIC_STI, 2 },
+	{ ZYDIS_MNEMONIC_IN, 1 },
+	{ ZYDIS_MNEMONIC_OUT, 1 },
+	{ ZYDIS_MNEMONIC_INSB, 1 },
+	{ ZYDIS_MNEMONIC_INSW, 1 },
+	{ ZYDIS_MNEMONIC_INSD, 1 },
+	{ ZYDIS_MNEMONIC_OUTSB, 1 },
+	{ ZYDIS_MNEMONIC_OUTSW, 1 },
+	{ ZYDIS_MNEMONIC_OUTSD, 1 },
+	{ ZYDIS_MNEMONIC_RET, 3 },
+	{ ZYDIS_MNEMONIC_CLTS, 2 },
+	{ ZYDIS_MNEMONIC_INVD, 2 },
+	{ ZYDIS_MNEMONIC_WBINVD, 2 },
+	{ ZYDIS_MNEMONIC_INVLPG, 2 },
+	{ ZYDIS_MNEMONIC_LGDT, 2 },
+	{ ZYDIS_MNEMONIC_LIDT, 2 },
+	{ ZYDIS_MNEMONIC_LLDT, 2 },
+	{ ZYDIS_MNEMONIC_LTR, 2 },
+	{ ZYDIS_MNEMONIC_LMSW, 2 },
 };
 
 static ZydisDecoder decoder64, decoder32;
@@ -143,7 +193,7 @@ struct gen {
 	struct insn_rng r;
 	struct insn_case *c;
 	struct gen_seq *seq;
-	u32 at; /* bytes of code so far */
+	u32 at;    /* bytes of code so far */
 	bool wild; /* the current instruction keeps its random operands */
 	/* Branches whose target is not known yet. */
 	struct {
@@ -275,8 +325,12 @@ static int gpr_number(ZydisRegister r)
 /* VPSRLD / VPSRLQ of an index vector, so that it holds small numbers. */
 static void emit_small_indexes(struct gen *g, unsigned reg, bool quads)
 {
-	u8 b[6] = { 0xc4, (u8)(reg >= 8 ? 0xc1 : 0xe1), (u8)(0x05 | (~reg & 15) << 3), quads ? 0x73 : 0x72,
-		    (u8)(0xd0 | (reg & 7)), quads ? 56 : 24 };
+	u8 b[6] = { 0xc4,
+		    (u8)(reg >= 8 ? 0xc1 : 0xe1),
+		    (u8)(0x05 | (~reg & 15) << 3),
+		    quads ? 0x73 : 0x72,
+		    (u8)(0xd0 | (reg & 7)),
+		    quads ? 56 : 24 };
 	emit(g, b, sizeof(b));
 }
 
@@ -301,8 +355,10 @@ static bool steer(struct gen *g, u8 *b, const ZydisDecodedInstruction *zi, const
 	}
 	ZydisRegisterClass ic = ZydisRegisterGetClass(m->index);
 	if (ic == ZYDIS_REGCLASS_XMM || ic == ZYDIS_REGCLASS_YMM) {
-		bool quads = zi->mnemonic == ZYDIS_MNEMONIC_VPGATHERQD || zi->mnemonic == ZYDIS_MNEMONIC_VPGATHERQQ ||
-			     zi->mnemonic == ZYDIS_MNEMONIC_VGATHERQPD || zi->mnemonic == ZYDIS_MNEMONIC_VGATHERQPS;
+		bool quads = zi->mnemonic == ZYDIS_MNEMONIC_VPGATHERQD ||
+			     zi->mnemonic == ZYDIS_MNEMONIC_VPGATHERQQ ||
+			     zi->mnemonic == ZYDIS_MNEMONIC_VGATHERQPD ||
+			     zi->mnemonic == ZYDIS_MNEMONIC_VGATHERQPS;
 		emit_small_indexes(g, (unsigned)ZydisRegisterGetId(m->index), quads);
 		index = -1;
 	}
@@ -360,10 +416,8 @@ static bool is_large(const ZydisDecodedInstruction *zi)
 	case ZYDIS_MNEMONIC_PUSHAD:
 	case ZYDIS_MNEMONIC_POPA:
 	case ZYDIS_MNEMONIC_POPAD:
-	case ZYDIS_MNEMONIC_ENTER:
-		return true;
-	default:
-		return false;
+	case ZYDIS_MNEMONIC_ENTER: return true;
+	default: return false;
 	}
 }
 
@@ -411,7 +465,8 @@ static bool has_prefix(const ZydisDecodedInstruction *zi, u8 byte)
 }
 
 /* Where processors of different makers do different things, and software does nothing. */
-static bool is_vendor_specific(struct gen *g, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+static bool is_vendor_specific(struct gen *g, const ZydisDecodedInstruction *zi,
+			       const ZydisDecodedOperand *ops)
 {
 	/* 66H at a near branch in 64-bit mode cuts RIP to 16 bits on AMD, nothing on Intel. */
 	if (is_branch(zi) && is64(g) && has_prefix(zi, 0x66))
@@ -437,9 +492,11 @@ static bool wanted(struct gen *g, const ZydisDecodedInstruction *zi, const Zydis
 {
 	if (!set_ok[zi->meta.isa_set] || !chance(g, weight[zi->mnemonic]))
 		return false;
-	if (zi->meta.isa_set == ZYDIS_ISA_SET_I286PROTECTED && zi->mnemonic != ZYDIS_MNEMONIC_ARPL && !chance(g, 5))
+	if (zi->meta.isa_set == ZYDIS_ISA_SET_I286PROTECTED && zi->mnemonic != ZYDIS_MNEMONIC_ARPL &&
+	    !chance(g, 5))
 		return false;
-	if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || zi->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX)
+	if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
+	    zi->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX)
 		return false;
 	if (is_branch(zi) && zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return false;
@@ -492,10 +549,12 @@ static bool gen_insn(struct gen *g)
 	/* Bit strings: the register may name a bit far away. */
 	bool bits = zi.mnemonic == ZYDIS_MNEMONIC_BT || zi.mnemonic == ZYDIS_MNEMONIC_BTS ||
 		    zi.mnemonic == ZYDIS_MNEMONIC_BTR || zi.mnemonic == ZYDIS_MNEMONIC_BTC;
-	if (bits && ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY && ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER && !g->wild)
+	if (bits && ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY && ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    !g->wild)
 		emit_mov(g, (unsigned)gpr_number(ops[1].reg.value), pick(g, 4096));
 	for (unsigned k = 0; k < zi.operand_count_visible; k++)
-		if (ops[k].type == ZYDIS_OPERAND_TYPE_MEMORY && !is_string(&zi) && !steer(g, b, &zi, &ops[k])) {
+		if (ops[k].type == ZYDIS_OPERAND_TYPE_MEMORY && !is_string(&zi) &&
+		    !steer(g, b, &zi, &ops[k])) {
 			g->at = start;
 			return false;
 		}
@@ -504,7 +563,8 @@ static bool gen_insn(struct gen *g)
 	s->body[s->n] = (u16)g->at;
 	emit(g, b, zi.length);
 	if (zi.meta.category == ZYDIS_CATEGORY_DECIMAL)
-		emit(g, "\x85\xc0", 2); /* TEST: some flags were left undefined, and the host's 64-bit code cannot do the same */
+		emit(g, "\x85\xc0",
+		     2); /* TEST: some flags were left undefined, and the host's 64-bit code cannot do the same */
 	s->end[s->n] = (u16)g->at;
 	if (field_size) {
 		g->branch[g->nr_branches].field = (u16)(s->body[s->n] + field);

@@ -9,7 +9,7 @@
 struct insn_case *insn_batch;
 
 static const char *const reg_names[X86_NR_GPR] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-						   "r8",  "r9",	 "r10", "r11", "r12", "r13", "r14", "r15" };
+						   "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
 
 void insn_start(const char *cpu_model)
 {
@@ -97,7 +97,8 @@ static bool compare_xsave(const u8 *a, const u8 *b, FILE *out)
 	}
 	for (unsigned k = 0; k < 16; k++) {
 		for (unsigned part = 0; part < 4; part++) {
-			u64 off = part < 2 ? 160 + 16 * k + 8 * part : X86_XSAVE_AVX_OFFSET + 16 * k + 8 * (part - 2);
+			u64 off = part < 2 ? 160 + 16 * k + 8 * part
+					   : X86_XSAVE_AVX_OFFSET + 16 * k + 8 * (part - 2);
 			snprintf(name, sizeof(name), "ymm%u.%u", k, part);
 			if (ld64(a + off) != ld64(b + off))
 				same = differ(out, name, ld64(a + off), ld64(b + off));
@@ -145,9 +146,10 @@ bool insn_compare(const struct insn_case *c, FILE *out)
 void insn_print_state(const struct insn_state *s, FILE *out)
 {
 	for (unsigned r = 0; r < X86_NR_GPR; r++)
-		fprintf(out, "  %-3s %016llx%s", reg_names[r], (unsigned long long)s->gpr[r], r % 4 == 3 ? "\n" : "");
-	fprintf(out, "  flags %08llx fcw %04x fsw %04x ftw %02x mxcsr %08x\n", (unsigned long long)s->flags, ld16(s->xsave),
-		ld16(s->xsave + 2), s->xsave[4], ld32(s->xsave + 24));
+		fprintf(out, "  %-3s %016llx%s", reg_names[r], (unsigned long long)s->gpr[r],
+			r % 4 == 3 ? "\n" : "");
+	fprintf(out, "  flags %08llx fcw %04x fsw %04x ftw %02x mxcsr %08x\n", (unsigned long long)s->flags,
+		ld16(s->xsave), ld16(s->xsave + 2), s->xsave[4], ld32(s->xsave + 24));
 	for (unsigned k = 0; k < 8; k++)
 		fprintf(out, "  st%u %04x.%016llx%s", k, ld16(s->xsave + 40 + 16 * k),
 			(unsigned long long)ld64(s->xsave + 32 + 16 * k), k % 4 == 3 ? "\n" : "");
@@ -189,30 +191,18 @@ u64 insn_value(struct insn_rng *r)
 {
 	u64 v = insn_rnd(r), k = insn_rnd(r);
 	switch (k % 16) {
-	case 0:
-		return 0;
-	case 1:
-		return ~0ull;
-	case 2:
-		return v & 0xff;
-	case 3:
-		return (u64)(s64)(s8)v;
-	case 4:
-		return (u32)v;
-	case 5:
-		return (u64)(s64)(s32)v;
-	case 6:
-		return BIT(v & 63);
-	case 7:
-		return BIT(v & 63) - 1;
-	case 8:
-		return 0 - BIT(v & 63);
-	case 9:
-		return v & insn_rnd(r) & insn_rnd(r);
-	case 10:
-		return v | insn_rnd(r) | insn_rnd(r);
-	default:
-		return v;
+	case 0: return 0;
+	case 1: return ~0ull;
+	case 2: return v & 0xff;
+	case 3: return (u64)(s64)(s8)v;
+	case 4: return (u32)v;
+	case 5: return (u64)(s64)(s32)v;
+	case 6: return BIT(v & 63);
+	case 7: return BIT(v & 63) - 1;
+	case 8: return 0 - BIT(v & 63);
+	case 9: return v & insn_rnd(r) & insn_rnd(r);
+	case 10: return v | insn_rnd(r) | insn_rnd(r);
+	default: return v;
 	}
 }
 
@@ -220,23 +210,35 @@ u64 insn_value(struct insn_rng *r)
 static u64 float_value(struct insn_rng *r)
 {
 	static const u64 special[] = {
-		0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000, 0xfff0000000000000,
-		0x7ff8000000000000, 0x7ff0000000000001, 0x000fffffffffffff, 0x0000000000000001, 0x7fefffffffffffff,
-		0x3f80000040000000, 0x7f800000ff800000, 0x7fc000007f800001, 0x00000001807fffff, 0x4f0000005f000000,
-		0x43e0000000000000, 0xc1e0000000000000, 0x41dfffffffc00000, 0x3fe0000000000000,
+		0,
+		0x8000000000000000,
+		0x3ff0000000000000,
+		0xbff0000000000000,
+		0x7ff0000000000000,
+		0xfff0000000000000,
+		0x7ff8000000000000,
+		0x7ff0000000000001,
+		0x000fffffffffffff,
+		0x0000000000000001,
+		0x7fefffffffffffff,
+		0x3f80000040000000,
+		0x7f800000ff800000,
+		0x7fc000007f800001,
+		0x00000001807fffff,
+		0x4f0000005f000000,
+		0x43e0000000000000,
+		0xc1e0000000000000,
+		0x41dfffffffc00000,
+		0x3fe0000000000000,
 	};
 	u64 v = insn_rnd(r), k = insn_rnd(r);
 	switch (k % 8) {
 	case 0:
-	case 1:
-		return special[v % ARRAY_SIZE(special)];
+	case 1: return special[v % ARRAY_SIZE(special)];
 	case 2:
-	case 3: /* near 1 */
-		return (v & 0x800fffffffffffff) | (0x3f0 + (v >> 52 & 0x1f)) << 52;
-	case 4:
-		return (v & 0x807fffff807fffff) | (0x3c0000003c000000 + (k & 0x0700000007000000));
-	default:
-		return insn_value(r);
+	case 3: /* near 1 */ return (v & 0x800fffffffffffff) | (0x3f0 + (v >> 52 & 0x1f)) << 52;
+	case 4: return (v & 0x807fffff807fffff) | (0x3c0000003c000000 + (k & 0x0700000007000000));
+	default: return insn_value(r);
 	}
 }
 
@@ -258,7 +260,9 @@ void insn_random_state(struct insn_rng *r, struct insn_state *s)
 		s->xsave[4] |= (u8)(1 << ((top + n) & 7));
 	for (unsigned n = 0; n < 8; n++) {
 		u64 m = float_value(r), e = insn_rnd(r);
-		u16 exp = (u16)(e >> 32 & 0x8000) | (e & 0x300 ? 0x3fff - 32 + (e & 63) : e & 0x400 ? 0x7fff : (e >> 16 & 0x7fff));
+		u16 exp = (u16)(e >> 32 & 0x8000) | (e & 0x300   ? 0x3fff - 32 + (e & 63)
+						     : e & 0x400 ? 0x7fff
+								 : (e >> 16 & 0x7fff));
 		if (e & 0x7000)
 			m |= BIT(63);
 		if ((e >> 20 & 15) == 0)

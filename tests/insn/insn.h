@@ -14,11 +14,11 @@
 #include "x86/defs.h"
 #include "x86/regs.h"
 
-#define INSN_CODE 0x10000000ull
+#define INSN_CODE      0x10000000ull
 #define INSN_CODE_SIZE 4096u
 /* Two pages that can be written, one that can only be read; unmapped ones around. None can be executed. */
-#define INSN_DATA 0x20000000ull
-#define INSN_DATA_RW (2 * 4096u)
+#define INSN_DATA      0x20000000ull
+#define INSN_DATA_RW   (2 * 4096u)
 #define INSN_DATA_SIZE (3 * 4096u)
 /* The stack pointer of insn_random_state(): inside the data, with room both ways. */
 #define INSN_STACK (INSN_DATA + INSN_DATA_RW - 1024)
@@ -28,7 +28,7 @@
 /* Selectors, as Linux has them, so that a program which looks sees the same. */
 #define INSN_CS64 0x33
 #define INSN_CS32 0x23
-#define INSN_DS 0x2b
+#define INSN_DS   0x2b
 
 enum insn_mode { INSN_64, INSN_32 };
 
@@ -109,14 +109,14 @@ void insn_try(struct insn_test *t, const char *text, const u8 *code, unsigned le
 
 /* The assembler's work: I("add eax, ebx") assembles the text and runs it. Several instructions may be
  * given, separated by semicolons. */
-#define I_(text, before, after)                                                                    \
-	do {                                                                                       \
-		const u8 *begin_, *end_;                                                           \
-		__asm__ volatile(".pushsection .rodata\n771:\n" before ".intel_syntax noprefix\n" text   \
-				 "\n.att_syntax prefix\n" after "772:\n.popsection\n\t"             \
-				 "lea 771b(%%rip), %0\n\tlea 772b(%%rip), %1"                      \
-				 : "=r"(begin_), "=r"(end_));                                      \
-		insn_try(t, text, begin_, (unsigned)(end_ - begin_));                              \
+#define I_(text, before, after)                                                                        \
+	do {                                                                                           \
+		const u8 *begin_, *end_;                                                               \
+		__asm__ volatile(".pushsection .rodata\n771:\n" before ".intel_syntax noprefix\n" text \
+				 "\n.att_syntax prefix\n" after "772:\n.popsection\n\t"                \
+				 "lea 771b(%%rip), %0\n\tlea 772b(%%rip), %1"                          \
+				 : "=r"(begin_), "=r"(end_));                                          \
+		insn_try(t, text, begin_, (unsigned)(end_ - begin_));                                  \
 	} while (0)
 #define I(text)   I_(text, "", "")
 #define I32(text) I_(text, ".code32\n", ".code64\n")

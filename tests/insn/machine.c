@@ -53,7 +53,8 @@ static void gate(unsigned vector, u64 target)
 {
 	u8 *g = vm.ram.base + IDT + 16 * vector;
 	unsigned dpl = vector == EXC_BP || vector == EXC_OF ? 3 : 0;
-	st64(g, (target & 0xffff) | 0x10ull << 16 | (u64)(0x8e00 | dpl << 13) << 32 | (target >> 16 & 0xffff) << 48);
+	st64(g, (target & 0xffff) | 0x10ull << 16 | (u64)(0x8e00 | dpl << 13) << 32 |
+			(target >> 16 & 0xffff) << 48);
 	st64(g + 8, target >> 32);
 }
 
@@ -71,7 +72,7 @@ static void build_memory(void)
 	st64(r + GDT + (INSN_DS & ~7), 0x00cff3000000ffffull);
 	st64(r + GDT + (INSN_CS64 & ~7), 0x00affb000000ffffull);
 	st64(r + TSS + 4, KERNEL + STACK_TOP); /* RSP0 */
-	st16(r + TSS + 102, 104);	       /* no I/O permission map */
+	st16(r + TSS + 102, 104);              /* no I/O permission map */
 	for (unsigned v = 0; v < 256; v++)
 		gate(v, KERNEL + STUBS + v);
 	memset(r + STUBS, 0xf4, 256);
@@ -119,8 +120,9 @@ void machine_start(const char *cpu_model)
 	vcpu.timer_tsc = ~0ull;
 	pthread_mutex_init(&vm.intc_lock, NULL);
 	vm.engine->features(features);
-	struct cpuid_params params = { .model = cpu_model, .nr_vcpus = 1, .tsc_khz = vm.tsc_khz,
-				       .engine_features = features };
+	struct cpuid_params params = {
+		.model = cpu_model, .nr_vcpus = 1, .tsc_khz = vm.tsc_khz, .engine_features = features
+	};
 	if (vm.engine->probe(&err) < 0) {
 		fprintf(stderr, "insn: skipped: %s\n", err.msg);
 		exit(77);
@@ -146,7 +148,8 @@ bool machine_has(unsigned feature)
 
 static bool pushes_error(unsigned vector)
 {
-	return vector == EXC_DF || (vector >= EXC_TS && vector <= EXC_PF) || vector == EXC_AC || vector == EXC_CP;
+	return vector == EXC_DF || (vector >= EXC_TS && vector <= EXC_PF) || vector == EXC_AC ||
+	       vector == EXC_CP;
 }
 
 void machine_run(struct insn_case *c)
@@ -179,8 +182,8 @@ void machine_run(struct insn_case *c)
 	res->state.flags = s.rflags;
 	u64 vector = s.rip - 1 - (KERNEL + STUBS), sp = s.gpr[R_SP] - KERNEL;
 	if (end != RUN_HLT || vector > 255 || sp < STUBS + 256 || sp > STACK_TOP - 40) {
-		fprintf(stderr, "insn: the engine stopped in a strange way (%d) at %#llx\n%s", end, (unsigned long long)s.rip,
-			vm.crash);
+		fprintf(stderr, "insn: the engine stopped in a strange way (%d) at %#llx\n%s", end,
+			(unsigned long long)s.rip, vm.crash);
 		res->vector = INSN_LOST;
 		return;
 	}

@@ -64,13 +64,15 @@ bool native_run(unsigned n)
 		int status;
 		native_wait(&shared->done, batch - 1, 100);
 		if (waitpid(child, &status, WNOHANG) == child) {
-			fprintf(stderr, "insn: the child that runs code on the host ended (signal %d) in case %u\n",
+			fprintf(stderr,
+				"insn: the child that runs code on the host ended (signal %d) in case %u\n",
 				WIFSIGNALED(status) ? WTERMSIG(status) : 0, atomic_load(&shared->at));
 			child = -1;
 			return false;
 		}
 		if (waited > 200) {
-			fprintf(stderr, "insn: the code of case %u does not end on the host\n", atomic_load(&shared->at));
+			fprintf(stderr, "insn: the code of case %u does not end on the host\n",
+				atomic_load(&shared->at));
 			return false;
 		}
 	}

@@ -17,7 +17,7 @@ struct native_shared {
 };
 
 #define NATIVE_CASES 4096 /* offset */
-#define NATIVE_SIZE (NATIVE_CASES + INSN_BATCH * sizeof(struct insn_case))
+#define NATIVE_SIZE  (NATIVE_CASES + INSN_BATCH * sizeof(struct insn_case))
 
 static inline void native_wait(_Atomic u32 *word, u32 val, unsigned ms)
 {

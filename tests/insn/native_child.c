@@ -21,8 +21,8 @@
 static u8 *code_rw, *data_rw;
 
 #define XSAVE_HEADER 512
-#define SW_RESERVED 464 /* the kernel's, inside the legacy part */
-#define MAX_FRAME 16384
+#define SW_RESERVED  464 /* the kernel's, inside the legacy part */
+#define MAX_FRAME    16384
 
 static struct {
 	bool inside;
@@ -31,8 +31,9 @@ static struct {
 	_Alignas(64) u8 fp[MAX_FRAME];
 } own;
 
-static const int reg_index[X86_NR_GPR] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-					   REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+static const int reg_index[X86_NR_GPR] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+					   REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+					   REG_R12, REG_R13, REG_R14, REG_R15 };
 
 static u32 frame_size(const u8 *fp)
 {
@@ -127,7 +128,8 @@ static _Noreturn void serve(struct native_shared *shared, struct insn_case *case
 		_exit(1);
 	map_fixed(INSN_CODE, INSN_CODE_SIZE, PROT_READ | PROT_EXEC, fd, 0);
 	map_fixed(INSN_DATA, INSN_DATA_RW, PROT_READ | PROT_WRITE, fd, INSN_CODE_SIZE);
-	map_fixed(INSN_DATA + INSN_DATA_RW, INSN_DATA_SIZE - INSN_DATA_RW, PROT_READ, fd, INSN_CODE_SIZE + INSN_DATA_RW);
+	map_fixed(INSN_DATA + INSN_DATA_RW, INSN_DATA_SIZE - INSN_DATA_RW, PROT_READ, fd,
+		  INSN_CODE_SIZE + INSN_DATA_RW);
 	code_rw = mmap(NULL, INSN_CODE_SIZE + INSN_DATA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	ss.ss_sp = mmap(NULL, stack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (code_rw == MAP_FAILED || ss.ss_sp == MAP_FAILED || sigaltstack(&ss, NULL) < 0)
@@ -159,7 +161,8 @@ static _Noreturn void serve(struct native_shared *shared, struct insn_case *case
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
-		fprintf(stderr, "insn_native is a part of the instruction tests; it is not started by hand\n");
+		fprintf(stderr,
+			"insn_native is a part of the instruction tests; it is not started by hand\n");
 		return 1;
 	}
 	u8 *p = mmap(NULL, NATIVE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, atoi(argv[1]), 0);

@@ -30,7 +30,8 @@ static void print_code(const struct insn_case *c, unsigned from)
 {
 	for (unsigned at = from; at < c->len;) {
 		char text[128];
-		unsigned n = insn_disasm(c->code + at, c->len - at, c->mode, INSN_CODE + at, text, sizeof(text));
+		unsigned n =
+			insn_disasm(c->code + at, c->len - at, c->mode, INSN_CODE + at, text, sizeof(text));
 		printf("  %08llx ", INSN_CODE + at);
 		n = n ? n : 1;
 		for (unsigned k = 0; k < 15; k++)
@@ -134,15 +135,18 @@ int main(int argc, char **argv)
 		}
 		if (bad < n) {
 			failed++;
-			printf("sequence %" PRIu64 " differs; again with: insn_random --cpu %s --seed %" PRIu64
-			       " --only %" PRIu64 "\n", first + bad, model, seed, first + bad);
+			printf("sequence %" PRIu64
+			       " differs; again with: insn_random --cpu %s --seed %" PRIu64 " --only %" PRIu64
+			       "\n",
+			       first + bad, model, seed, first + bad);
 			print_failure(&insn_batch[bad], &seqs[bad]);
 		}
 		if (only != ~0ull)
 			break;
 	}
 	insn_stop();
-	printf("%" PRIu64 " instructions in %" PRIu64 " sequences (%" PRIu64 " ended by a fault), %u differ, %.1f s\n",
+	printf("%" PRIu64 " instructions in %" PRIu64 " sequences (%" PRIu64
+	       " ended by a fault), %u differ, %.1f s\n",
 	       done, k, faults, failed, (double)(os_now_ns() - t0) / 1e9);
 	return failed != 0;
 }

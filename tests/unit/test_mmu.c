@@ -13,7 +13,7 @@
 #include "cpu/soft/mmu.h"
 #include "cpu/soft/walk.h"
 
-#define RAM_SIZE (16 * MiB)
+#define RAM_SIZE  (16 * MiB)
 #define ROM_START 0x300000
 #define ROM_END   0x304000
 
@@ -127,7 +127,7 @@ static int setup(void **state)
 {
 	ram.size = ram.low_size = ram.end = RAM_SIZE;
 	ram.base = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ram.code_map = calloc(RAM_SIZE / 4096, sizeof(u64));
+	ram.code_map = calloc(RAM_SIZE / 4096, sizeof(*ram.code_map));
 	ram.rom[0] = (struct ram_range){ ROM_START, ROM_END };
 	ram.nr_roms = 1;
 	vm.cpuid.maxphyaddr = 40;
@@ -171,7 +171,7 @@ struct spec {
 	bool ok;
 	u32 error;
 	gpa_t gpa;
-	unsigned n;           /* entries used */
+	unsigned n; /* entries used */
 	gpa_t where[4];
 	unsigned entry_bytes;
 	bool may_read, may_write, may_fetch, leaf_dirty;
@@ -205,7 +205,8 @@ static bool nonzero(u64 v, int hi, int lo)
 static struct spec spec_walk(const struct access *a)
 {
 	struct spec s = { 0 };
-	bool nxe = c->efer & EFER_NXE, smep = c->cr4 & CR4_SMEP, smap = c->cr4 & CR4_SMAP, wp = c->cr0 & CR0_WP;
+	bool nxe = c->efer & EFER_NXE, smep = c->cr4 & CR4_SMEP, smap = c->cr4 & CR4_SMAP,
+	     wp = c->cr0 & CR0_WP;
 	int maxphy = 52 - __builtin_popcountll(c->maxphy_mask);
 	bool long_mode = c->efer & EFER_LMA, pae = c->cr4 & CR4_PAE;
 	bool present = true, reserved = false;
@@ -251,7 +252,8 @@ static struct spec spec_walk(const struct access *a)
 			us &= bit(e, 2);
 			rw &= bit(e, 1);
 			xd |= bit(e, 63);
-			reserved = (bit(e, 63) && !nxe) || nonzero(e, 51, maxphy) || (!long_mode && nonzero(e, 62, 52));
+			reserved = (bit(e, 63) && !nxe) || nonzero(e, 51, maxphy) ||
+				   (!long_mode && nonzero(e, 62, 52));
 			bool page = level == 1;
 			if (level == 4)
 				reserved |= bit(e, 7);
@@ -406,15 +408,15 @@ static void check_random_walk(enum paging p)
 		assert_int_equal(v, -1);
 		assert_int_equal(c->cr2, 0xdead);
 		for (unsigned k = 0; k < s.n; k++) {
-			u8 *e = s.where[k] + s.entry_bytes <= RAM_SIZE ? before + (s.where[k] - 0x1000) : NULL;
 			if (s.where[k] - 0x1000 < sizeof(before))
-				*e |= PTE_A | (k == s.n - 1 && a.write ? PTE_D : 0);
+				before[s.where[k] - 0x1000] |= PTE_A | (k == s.n - 1 && a.write ? PTE_D : 0);
 		}
 		assert_memory_equal(before, ram.base + 0x1000, sizeof(before));
 
 		/* And the tags say exactly what may be done without asking again. */
-		enum tlb_mode mode = a.user ? TLB_USER
-				     : c->cr4 & CR4_SMAP && (a.implicit || !(c->flags & FL_AC)) ? TLB_SUP : TLB_SUP_AC;
+		enum tlb_mode mode = a.user                                                     ? TLB_USER
+				     : c->cr4 & CR4_SMAP && (a.implicit || !(c->flags & FL_AC)) ? TLB_SUP
+												: TLB_SUP_AC;
 		struct tlb_table *t = a.la >> 63 ? &c->upper[mode] : &c->asid->half[mode];
 		struct tlb_entry *e = &t->e[a.la >> 12 & (TLB_SIZE - 1)];
 		gva_t page = a.la & ~0xfffull;
@@ -423,7 +425,8 @@ static void check_random_walk(enum paging p)
 		bool code = in_ram && ram.code_map[gpa / 4096];
 		assert_int_equal(e->r == page, in_ram && s.may_read);
 		assert_int_equal(e->x == page, in_ram && s.may_fetch);
-		assert_int_equal(e->w == page, in_ram && s.may_write && (a.write || s.leaf_dirty) && !rom && !code);
+		assert_int_equal(e->w == page,
+				 in_ram && s.may_write && (a.write || s.leaf_dirty) && !rom && !code);
 		if (in_ram)
 			assert_ptr_equal(page + e->addend, ram.base + gpa);
 	}
@@ -474,7 +477,8 @@ static void test_no_paging(void **state)
 	mmu_store(c, NULL, 0x5003, 2, 0xbeef);
 	assert_int_equal(ld64(ram.base + 0x5000), 0x123456beefabcdefull);
 	for (unsigned size = 1; size <= 8; size++)
-		assert_int_equal(mmu_load(c, NULL, 0x5000, size, ACC_R), 0x123456beefabcdefull & bits_mask(size));
+		assert_int_equal(mmu_load(c, NULL, 0x5000, size, ACC_R),
+				 0x123456beefabcdefull & bits_mask(size));
 	assert_ptr_equal(mmu_fetch(c, 0x5001), ram.base + 0x5001);
 	assert_null(mmu_fetch(c, 0xc0000000));
 }
@@ -496,7 +500,8 @@ static void test_pages_crossed(void **state)
 	for (unsigned n = 1; n < 8; n++) {
 		memset(ram.base + 0x200ff0, 0x11, 16);
 		memset(ram.base + 0x280000, 0x22, 16);
-		u64 want = 0x2222222222222222ull << (8 * n) | (0x1111111111111111ull & bits_mask(8) >> (64 - 8 * n));
+		u64 want = 0x2222222222222222ull << (8 * n) |
+			   (0x1111111111111111ull & bits_mask(8) >> (64 - 8 * n));
 		assert_int_equal(mmu_load(c, NULL, 0x401000 - n, 8, ACC_R), want);
 		/* The second page refuses the write: nothing may have changed. */
 		assert_int_equal(RAISED(mmu_store(c, NULL, 0x401000 - n, 8, ~0ull)), EXC_PF);
@@ -868,7 +873,8 @@ static void test_nonglobal_overflow(void **state)
 {
 	world4();
 	for (unsigned k = 0; k < 200; k++)
-		map4(0xffffc90000000000 + k * 4096, 0x200000 + k * 4096, PTE_P | PTE_W | (k & 1 ? PTE_G : 0), 12);
+		map4(0xffffc90000000000 + k * 4096, 0x200000 + k * 4096, PTE_P | PTE_W | (k & 1 ? PTE_G : 0),
+		     12);
 	for (unsigned n = 20; n <= 200; n += 180) {
 		for (unsigned k = 0; k < n; k++)
 			load_at(0xffffc90000000000 + k * 4096);

@@ -31,9 +31,9 @@
 
 /* Where the part of an access that lies in one page goes. */
 struct place {
-	u8 *host;  /* of the first byte; NULL: to the bus */
+	u8 *host; /* of the first byte; NULL: to the bus */
 	gpa_t gpa;
-	bool rom;  /* valid for writes: they are dropped */
+	bool rom; /* valid for writes: they are dropped */
 };
 
 /* --- the reverse table --- */
@@ -400,7 +400,8 @@ static void forget_large(struct soft_cpu *c)
 	c->gen_global = new_generation(c);
 }
 
-static void drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_large *large, gva_t la)
+static void drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_large *large,
+		      gva_t la)
 {
 	gva_t tag = la & ~PAGE_MASK;
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
@@ -464,12 +465,8 @@ void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 		}
 		c->nr_flushes++;
 		break;
-	case 2:
-		mmu_flush_all(c);
-		break;
-	default:
-		mmu_flush_nonglobal(c);
-		break;
+	case 2: mmu_flush_all(c); break;
+	default: mmu_flush_nonglobal(c); break;
 	}
 }
 
@@ -498,9 +495,11 @@ static bool is_stack_op(const struct insn *i)
 		return op == 0xa0 || op == 0xa1 || op == 0xa8 || op == 0xa9;
 	if (i->map != 0)
 		return false;
-	return (op >= 0x50 && op <= 0x5f) || op == 0x68 || op == 0x6a || op == 0x8f || op == 0x9c || op == 0x9d ||
-	       op == 0xc2 || op == 0xc3 || (op >= 0xc8 && op <= 0xcb) || op == 0xcf || op == 0xe8 ||
-	       (op == 0xff && (i->modrm & 0x38) >= 0x10 && (i->modrm & 0x38) != 0x20 && (i->modrm & 0x38) != 0x28);
+	return (op >= 0x50 && op <= 0x5f) || op == 0x68 || op == 0x6a || op == 0x8f || op == 0x9c ||
+	       op == 0x9d || op == 0xc2 || op == 0xc3 || (op >= 0xc8 && op <= 0xcb) || op == 0xcf ||
+	       op == 0xe8 ||
+	       (op == 0xff && (i->modrm & 0x38) >= 0x10 && (i->modrm & 0x38) != 0x20 &&
+		(i->modrm & 0x38) != 0x28);
 }
 
 /* Does the access of la go through SS? In 64-bit mode SS has no base and may be decoded as SEG_FLAT. */
@@ -564,8 +563,8 @@ static void translate(struct soft_cpu *c, const struct insn *i, gva_t la, enum t
 }
 
 /* Translates [la, la + len), len 1..4096, into one or two places; returns the bytes in the first. */
-static unsigned translate_range(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len, unsigned acc,
-				bool implicit, struct place ret[2])
+static unsigned translate_range(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len,
+				unsigned acc, bool implicit, struct place ret[2])
 {
 	bool narrow = is_narrow(c, implicit);
 	enum tlb_mode mode = implicit ? implicit_mode(c) : current_mode(c);
@@ -590,9 +589,11 @@ static u64 bus_load(struct soft_cpu *c, gpa_t gpa, unsigned size)
 
 static void bus_store(struct soft_cpu *c, gpa_t gpa, unsigned size, u64 val)
 {
-	struct vm_exit exit = {
-		.reason = EXIT_EPT_VIOLATION, .write = true, .size = (u8)size, .addr = gpa, .data = val & bits_mask(size)
-	};
+	struct vm_exit exit = { .reason = EXIT_EPT_VIOLATION,
+				.write = true,
+				.size = (u8)size,
+				.addr = gpa,
+				.data = val & bits_mask(size) };
 	soft_exit(c, &exit);
 }
 
@@ -603,14 +604,10 @@ static u64 load_unit(struct soft_cpu *c, const struct place *p, unsigned offset,
 		return bus_load(c, p->gpa + offset, size);
 	const u8 *h = p->host + offset;
 	switch (size) {
-	case 1:
-		return *(const volatile u8 *)h;
-	case 2:
-		return *(const volatile any_u16 *)h;
-	case 4:
-		return *(const volatile any_u32 *)h;
-	default:
-		return *(const volatile any_u64 *)h;
+	case 1: return *(const volatile u8 *)h;
+	case 2: return *(const volatile any_u16 *)h;
+	case 4: return *(const volatile any_u32 *)h;
+	default: return *(const volatile any_u64 *)h;
 	}
 }
 
@@ -623,18 +620,10 @@ static void store_unit(struct soft_cpu *c, const struct place *p, unsigned offse
 	}
 	u8 *h = p->host + offset;
 	switch (size) {
-	case 1:
-		*(volatile u8 *)h = (u8)val;
-		break;
-	case 2:
-		*(volatile any_u16 *)h = (u16)val;
-		break;
-	case 4:
-		*(volatile any_u32 *)h = (u32)val;
-		break;
-	default:
-		*(volatile any_u64 *)h = val;
-		break;
+	case 1: *(volatile u8 *)h = (u8)val; break;
+	case 2: *(volatile any_u16 *)h = (u16)val; break;
+	case 4: *(volatile any_u32 *)h = (u32)val; break;
+	default: *(volatile any_u64 *)h = val; break;
 	}
 }
 
@@ -686,7 +675,8 @@ static void check_breakpoints(struct soft_cpu *c, gva_t la, unsigned len, bool w
 	}
 }
 
-static u64 load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, unsigned acc, bool implicit)
+static u64 load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, unsigned acc,
+		bool implicit)
 {
 	struct place p[2];
 	unsigned n = translate_range(c, i, la, size, acc, implicit, p);
@@ -814,7 +804,8 @@ bool mmu_peek(struct soft_cpu *c, gva_t la, void *buf, unsigned len)
 		struct walk w;
 		gva_t a = is_narrow(c, true) ? (u32)(la + k) : la + k;
 		const u8 *p;
-		if (!is_canonical(a) || !walk_page(c, a, TLB_SUP_AC, 0, &w) || !(p = ram_ptr(c->ram, w.gpa, 1)))
+		if (!is_canonical(a) || !walk_page(c, a, TLB_SUP_AC, 0, &w) ||
+		    !(p = ram_ptr(c->ram, w.gpa, 1)))
 			return false;
 		((u8 *)buf)[k] = *p;
 	}

@@ -54,8 +54,8 @@ static bool entry_mark(struct soft_cpu *c, const struct entry *e, unsigned size,
 	u64 want = e->val | bits;
 	u64 old64 = e->val;
 	u32 old32 = (u32)e->val;
-	bool same = size == 8 ? __atomic_compare_exchange_n((u64 *)e->host, &old64, want, false, __ATOMIC_SEQ_CST,
-							    __ATOMIC_RELAXED)
+	bool same = size == 8 ? __atomic_compare_exchange_n((u64 *)e->host, &old64, want, false,
+							    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)
 			      : __atomic_compare_exchange_n((u32 *)e->host, &old32, (u32)want, false,
 							    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 	if (same)
@@ -123,8 +123,8 @@ static gpa_t leaf_address(const struct format *f, u64 val, unsigned shift, gva_t
 
 enum outcome { FAILED, DONE, AGAIN };
 
-static enum outcome walk_tables(struct soft_cpu *c, const struct format *f, gpa_t table, gva_t la, enum tlb_mode mode,
-				unsigned acc, struct walk *ret)
+static enum outcome walk_tables(struct soft_cpu *c, const struct format *f, gpa_t table, gva_t la,
+				enum tlb_mode mode, unsigned acc, struct walk *ret)
 {
 	struct entry path[4];
 	unsigned n = 0, level = f->levels, shift = 0;
@@ -193,7 +193,9 @@ bool walk_page(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, s
 			fault(c, mode, acc, 0, ret);
 			return false;
 		}
-		f = (struct format){ .levels = 2, .index_bits = 9, .size = 8,
+		f = (struct format){ .levels = 2,
+				     .index_bits = 9,
+				     .size = 8,
 				     .rsvd = c->maxphy_mask | 0x7ff0000000000000ull | xd };
 		table = pdpte & ADDR_MASK;
 	} else {
