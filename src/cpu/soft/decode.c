@@ -521,8 +521,6 @@ static void modrm32(struct insn *i, struct cursor *cu, int override, unsigned mo
 			i->base = RZERO;
 		else
 			i->base = (u8)(rm | (i->rex & REX_B ? 8 : 0));
-		if (index == 4)
-			i->scale = 0;
 	} else if (rm == 5 && mod == 0) {
 		i->base = mode == MODE_64 ? RIPB : RZERO;
 	} else {
@@ -565,9 +563,8 @@ static bool vex(struct insn *i, struct cursor *cu, u8 first, unsigned mode)
 	i->vvvv = ~last >> 3 & 15;
 	i->pfx |= (u8)(PFX_VEX | pps[last & 3] | (last & 4 ? PFX_VEX_L : 0));
 	if (mode != MODE_64) {
-		/* Only eight registers: R, X are 1 by the escape; B is ignored; vvvv's high bit too. */
+		/* Only eight registers: R, X are 1 by the escape; B is ignored; vvvv's high bit too, but see decode_native(). */
 		i->rex &= REX_W;
-		i->vvvv &= 7;
 	}
 	i->osz = mode == MODE_64 && i->rex & REX_W ? 8 : 4;
 	i->opcode = next8(cu);
@@ -672,6 +669,13 @@ static enum decode_result decode_native(struct insn *i, struct cursor *cu, int o
 	read_modrm(i, cu, override, mode);
 	if (row->flags & NR_IMM8)
 		i->imm = next8(cu);
+	if (mode != MODE_64 && i->pfx & PFX_VEX) {
+		/* The row has seen all of vvvv: it must be 1111 where it is no operand. Of an operand, in vvvv or
+		 * in the immediate (VBLENDV), the high bit is ignored. */
+		i->vvvv &= 7;
+		if (i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c)
+			i->imm &= 0x7f;
+	}
 	if (cu->fail != DECODE_OK)
 		return cu->fail;
 	if (row->flags & (i->mem ? NR_REG_ONLY : NR_MEM_ONLY))

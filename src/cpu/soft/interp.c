@@ -283,6 +283,7 @@ enum run_end interp_run(struct soft_cpu *c)
 	atomic_store(&c->in_run, true);
 	if (__builtin_setjmp(self->jb)) {
 		unbook(self);
+		self->activity = X86_ACTIVE; /* a single-step trap after HLT ends the waiting */
 		if (!excp_deliver_pending(self)) {
 			interp_crash(self);
 			fpu_spill(self);

@@ -126,10 +126,10 @@ static void string_io(struct soft_cpu *c, const struct insn *i, bool in)
 	bool rep = i->pfx & (PFX_F2 | PFX_F3);
 	u16 port = (u16)c->gpr[R_DX];
 
+	check_port(c, i, port, size); /* even when there is nothing to repeat */
 	for (unsigned n = 0; n < BATCH; n++) {
 		if (rep && !get_reg(c, i, R_CX))
 			break;
-		check_port(c, i, port, size);
 		if (in)
 			ins_once(c, i, port, size);
 		else

@@ -135,8 +135,8 @@ void op_xlat(struct soft_cpu *c, const struct insn *i)
 
 void op_pusha(struct soft_cpu *c, const struct insn *i)
 {
-	/* Probe both ends first, so that a fault leaves nothing half done. */
-	for (int n = 8; n >= 1; n -= 7)
+	/* Both ends first, the first push before the last, so that a fault is that push's and leaves the rest undone. */
+	for (int n = 1; n <= 8; n += 7)
 		seg_stack_store(c, i, -(s64)(n * i->osz), i->osz, c->gpr[n == 8 ? R_DI : R_AX]);
 	for (int r = 0; r < 8; r++)
 		seg_stack_store(c, i, -(s64)((r + 1) * i->osz), i->osz, c->gpr[r]);
@@ -191,7 +191,7 @@ void op_enter(struct soft_cpu *c, const struct insn *i)
 	}
 	/* The new top of the stack must be writable [SDM2 ENTER: a write to it, without changing it]. */
 	delta -= locals;
-	(void)seg_stack_load(c, i, delta, 1);
+	mmu_probe(c, i, seg_linear(c, i, soft_mode64(c) ? SEG_FLAT : SEG_SS, (sp + (u64)delta) & sp_mask, size, ACC_W), size, ACC_W);
 	set_bp(c, size, soft_stack_size(c) == 2 ? (u16)frame : frame);
 	soft_set_sp(c, sp + (u64)delta);
 	NEXT(c, i);

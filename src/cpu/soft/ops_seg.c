@@ -286,8 +286,8 @@ void op_arpl(struct soft_cpu *c, const struct insn *i)
 
 	need_protected(c, i);
 	if (i->mem) {
-		la = insn_la(c, i, 2, ACC_R | ACC_W);
-		mmu_probe(c, i, la, 2, ACC_R | ACC_W);
+		/* Written only when it changes: a read-only operand may do. */
+		la = insn_la(c, i, 2, ACC_R);
 		dst = ld16_la(c, i, la);
 	} else {
 		dst = (u16)c->gpr[i->rm];
@@ -298,7 +298,7 @@ void op_arpl(struct soft_cpu *c, const struct insn *i)
 	}
 	dst = (u16)((dst & ~3u) | (src & 3));
 	if (i->mem)
-		st16_la(c, i, la, dst);
+		st16_la(c, i, insn_la(c, i, 2, ACC_R | ACC_W), dst);
 	else
 		write_gpr(c, i->rm, 2, dst);
 	set_zf(c, true);

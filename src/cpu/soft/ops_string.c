@@ -5,8 +5,8 @@
  * fault or an interrupt in the middle finds them right and the instruction is resumed by executing it again. A long
  * repetition lets events in after a bounded amount of work (CHUNKS pieces).
  *
- * With REP, a fault in CMPS and SCAS leaves the flags as before the instruction [SDM2 REP]: they are set at
- * the end only. On the vCPU's thread only.
+ * A fault in a repeated CMPS or SCAS leaves the flags of the last comparison that was made: so do processors, whatever
+ * [SDM2 REP] says of the flags' being restored. On the vCPU's thread only.
  */
 #include "cpu/soft/ops.h"
 
@@ -219,7 +219,7 @@ void op_lods(struct soft_cpu *c, const struct insn *i)
 	NEXT(c, i);
 }
 
-/* Flags of a - b at the operand size: both moved to the top of 64 bits, except AF and PF, which need the low byte. */
+/* Flags of a - b at the operand size. */
 static void compare(struct soft_cpu *c, u64 a, u64 b, unsigned size)
 {
 	u32 ax;
@@ -242,16 +242,13 @@ static void compare_strings(struct soft_cpu *c, const struct insn *i, bool two)
 		a = two ? load(c, i, src_la(c, i, i->osz), i->osz) : c->gpr[R_AX] & bits_mask(i->osz);
 		b = load(c, i, dst_la(c, i, i->osz, ACC_R), i->osz);
 		advance(c, i, 1, two, true);
+		compare(c, a, b, i->osz);
 		count--;
 		/* REPE goes on while equal, REPNE while not. */
-		if (!count || (i->pfx & PFX_F3 && a != b) || (i->pfx & PFX_F2 && a == b)) {
-			compare(c, a, b, i->osz);
+		if (!count || (i->pfx & PFX_F3 && a != b) || (i->pfx & PFX_F2 && a == b))
 			break;
-		}
-		if (!may_go_on(c, i, &budget)) {
-			compare(c, a, b, i->osz);
+		if (!may_go_on(c, i, &budget))
 			return;
-		}
 	}
 	NEXT(c, i);
 }
