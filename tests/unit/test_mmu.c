@@ -918,6 +918,69 @@ static void test_invlpg_large(void **state)
 	}
 }
 
+/* The first level's upper tables are given up when too many entries are not global; INVLPG must still find
+ * every piece of a large page in the second level. */
+static void test_invlpg_large_after_overflow(void **state)
+{
+	const gva_t big = 0xffff888000200000, other = 0xffffc90000000000;
+	world4();
+	gpa_t pde = map4(big, 0x200000, PTE_P | PTE_W | PTE_G, 21);
+	for (unsigned k = 0; k < 100; k++)
+		map4(other + k * 4096, 0x100000, PTE_P | PTE_W, 12);
+	ram.base[0x205000] = 1;
+	ram.base[0x405000] = 2;
+	load_at(big);
+	load_at(big + 0x5000);
+	for (unsigned k = 0; k < 100; k++)
+		load_at(other + k * 4096);
+	mmu_set_cr3(c, 0x1000);
+	assert_false(PRESENT(big + 0x5000));
+	put64(pde, 0x400000 | PTE_P | PTE_W | PTE_G | PTE_PS);
+	mmu_invlpg(c, big);
+	assert_int_equal(mmu_load(c, NULL, big + 0x5000, 1, ACC_R), 2);
+	/* The same with a global large page of the lower half, whose PCID's tables go to others meanwhile. */
+	pde = map4(0x40000000, 0x200000, RW | PTE_G, 21);
+	c->cr4 |= CR4_PCIDE;
+	mmu_select(c);
+	assert_int_equal(mmu_load(c, NULL, 0x40005000, 1, ACC_R), 1);
+	for (u64 pcid = 1; pcid < 12; pcid++)
+		mmu_set_cr3(c, 0x1000 | pcid);
+	put64(pde, 0x400000 | RW | PTE_G | PTE_PS);
+	mmu_invlpg(c, 0x40000000);
+	assert_int_equal(mmu_load(c, NULL, 0x40005000, 1, ACC_R), 2);
+}
+
+/* What leaves the first level is found in the second, without a walk, until it is flushed there too. */
+static void test_second_level(void **state)
+{
+	const gva_t far = 0x400000 + TLB_SIZE * 4096ull;
+	world4();
+	gpa_t leaf = map4(0x400000, 0x200000, RW, 12);
+	map4(far, 0x201000, RW, 12);
+	load_at(0x400000);
+	load_at(far);
+	assert_false(PRESENT(0x400000));
+	u64 walks = c->nr_walks;
+	put64(leaf, 0x202000 | RW); /* may be seen late */
+	ram.base[0x200000] = 1;
+	ram.base[0x202000] = 2;
+	assert_int_equal(mmu_load(c, NULL, 0x400000, 1, ACC_R), 1);
+	assert_int_equal(c->nr_walks, walks);
+	/* The first write has to set D, and so walks. */
+	put64(leaf, 0x200000 | RW | PTE_A);
+	mmu_store(c, NULL, 0x400000, 1, 3);
+	assert_int_equal(c->nr_walks, walks + 1);
+	assert_int_equal(ld64(ram.base + leaf) & PTE_D, PTE_D);
+	put64(leaf, 0x202000 | RW);
+	load_at(far);
+	mmu_invlpg(c, 0x400000); /* now in the second level only */
+	assert_int_equal(mmu_load(c, NULL, 0x400000, 1, ACC_R), 2);
+	put64(leaf, 0x200000 | RW);
+	load_at(far);
+	mmu_set_cr3(c, 0x1000);
+	assert_int_equal(mmu_load(c, NULL, 0x400000, 1, ACC_R), 3);
+}
+
 static void test_control_bits_flush(void **state)
 {
 	world4();
@@ -1013,6 +1076,8 @@ int main(void)
 		cmocka_unit_test_setup(test_pcide_toggle, fresh),
 		cmocka_unit_test_setup(test_nonglobal_overflow, fresh),
 		cmocka_unit_test_setup(test_invlpg_large, fresh),
+		cmocka_unit_test_setup(test_invlpg_large_after_overflow, fresh),
+		cmocka_unit_test_setup(test_second_level, fresh),
 		cmocka_unit_test_setup(test_control_bits_flush, fresh),
 		cmocka_unit_test_setup(test_pdptes, fresh),
 		cmocka_unit_test_setup(test_data_breakpoints, fresh),

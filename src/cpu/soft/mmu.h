@@ -1,7 +1,8 @@
-/* What mmu.c and its set-up share; the rest of the engine sees the functions in soft.h. */
+/* What mmu.c, tlb.c and their set-up share; the rest of the engine sees the functions in soft.h. */
 #pragma once
 
 #include "cpu/soft/soft.h"
+#include "cpu/soft/walk.h"
 
 /* Where physical page `page` has w tags: table << TLB_BITS | slot; tables are counted asid by asid, mode by mode, then
  * the upper ones. A place may be stale: the entry itself tells. */
@@ -23,3 +24,26 @@ struct tlb2 {
 	u8 rights, shift;
 	bool dirty, global;
 };
+
+/* Where the part of an access that lies in one page goes. */
+struct tlb_place {
+	u8 *host; /* of the first byte; NULL: to the bus */
+	gpa_t gpa;
+	bool rom; /* valid for writes: they are dropped */
+};
+
+/* Enters what a walk of la for mode found into the first level, and says where la is. */
+void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w, struct tlb_place *ret);
+/* The second level: results of walks; found only when they allow acc without another walk. */
+void tlb_insert2(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w);
+bool tlb_find2(const struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, struct walk *ret);
+
+void tlb_flush_tables(struct tlb_table t[TLB_NR_MODES]);
+void tlb_flush_upper(struct soft_cpu *c);
+void tlb_flush_upper_nonglobal(struct soft_cpu *c);
+u32 tlb_new_generation(struct soft_cpu *c);
+/* This page, and all of the large page it may be in; the second level's whatever the PCID. */
+void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_large *large,
+		   gva_t la);
+void tlb_drop2(struct soft_cpu *c, gva_t la);
+void tlb_write_protect(struct soft_cpu *c, gpa_t page);
