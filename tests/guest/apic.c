@@ -2,7 +2,7 @@
  * [SDM3 chapter 10; 82093AA] */
 #include "lib/irq.h"
 
-#define IOAPIC 0xfec00000ul
+#define IOAPIC        0xfec00000ul
 #define MSR_APIC_BASE 0x1b
 
 static volatile u32 count[256];
@@ -57,7 +57,8 @@ static void test_local(void)
 	u32 r[4];
 
 	cpuid(1, 0, r);
-	check((rdmsr(MSR_APIC_BASE) & ~0x400ull) == (APIC_BASE | 0x900), "APIC_BASE: enabled, bootstrap processor");
+	check((rdmsr(MSR_APIC_BASE) & ~0x400ull) == (APIC_BASE | 0x900),
+	      "APIC_BASE: enabled, bootstrap processor");
 	check(apic_read(APIC_ID) >> 24 == r[1] >> 24, "APIC ID as in CPUID");
 	check((apic_read(APIC_VER) & 0xff) >= 0x10 && (apic_read(APIC_VER) >> 16 & 0xff) >= 3, "version %x",
 	      apic_read(APIC_VER));
@@ -85,7 +86,8 @@ static void test_local(void)
 	ipi(SELF | 0x93);
 	wait_for(&count[0x93], 1);
 	no_eoi = false;
-	check(apic_bit(APIC_ISR, 0x93) && apic_read(APIC_PPR) == 0x90, "in service: ISR, PPR %x", apic_read(APIC_PPR));
+	check(apic_bit(APIC_ISR, 0x93) && apic_read(APIC_PPR) == 0x90, "in service: ISR, PPR %x",
+	      apic_read(APIC_PPR));
 	ipi(SELF | 0x94);
 	let_in(1000000);
 	check(count[0x94] == 0, "the same class waits");

@@ -3,10 +3,10 @@
 #include "lib/guest.h"
 
 #if BITS == 64
-#define STORE_IP "movq $1f, fault_at\n1: "
+#define STORE_IP   "movq $1f, fault_at\n1: "
 #define STORE_NEXT "movq $2f, fault_at\n"
 #else
-#define STORE_IP "movl $1f, fault_at\n1: "
+#define STORE_IP   "movl $1f, fault_at\n1: "
 #define STORE_NEXT "movl $2f, fault_at\n"
 #endif
 
@@ -22,17 +22,17 @@ uptr fault_at;
 static volatile u32 scratch[64] __attribute__((aligned(64)));
 
 /* A function that executes one instruction which faults (FAULT), or traps (TRAP), and notes where. */
-#define FAULT(name, insn, ...)                                                                     \
-	static void name(uptr arg)                                                                 \
-	{                                                                                          \
-		(void)arg;                                                                         \
-		__asm__ volatile(STORE_IP insn : : __VA_ARGS__ : "memory", "cc");                  \
+#define FAULT(name, insn, ...)                                                    \
+	static void name(uptr arg)                                                \
+	{                                                                         \
+		(void)arg;                                                        \
+		__asm__ volatile(STORE_IP insn : : __VA_ARGS__ : "memory", "cc"); \
 	}
-#define TRAP(name, insn, ...)                                                                      \
-	static void name(uptr arg)                                                                 \
-	{                                                                                          \
-		(void)arg;                                                                         \
-		__asm__ volatile(STORE_NEXT insn "\n2: nop" : : __VA_ARGS__ : "memory", "cc");     \
+#define TRAP(name, insn, ...)                                                                  \
+	static void name(uptr arg)                                                             \
+	{                                                                                      \
+		(void)arg;                                                                     \
+		__asm__ volatile(STORE_NEXT insn "\n2: nop" : : __VA_ARGS__ : "memory", "cc"); \
 	}
 
 static void expect_at(const char *what, bool faulted, unsigned vector, long error)
@@ -131,7 +131,10 @@ void sse_divide(uptr arg)
 /* --- debug registers --- */
 static void single_step(uptr arg)
 {
-	__asm__ volatile(STORE_NEXT "pushf; orl $0x100, (%%" BITS_SP "); popf; nop; 2: nop" : : : "memory", "cc");
+	__asm__ volatile(STORE_NEXT "pushf; orl $0x100, (%%" BITS_SP "); popf; nop; 2: nop"
+			 :
+			 :
+			 : "memory", "cc");
 }
 FAULT(code_breakpoint, "nop")
 TRAP(write_watched, "movl $1, %0", "m"(scratch[8]))
@@ -139,8 +142,17 @@ TRAP(read_watched, "testl $1, %0", "m"(scratch[8]))
 FAULT(read_dr7, "mov %%dr7, %%" BITS_AX)
 FAULT(read_dr4, "mov %%dr4, %%" BITS_AX)
 
-#define DR(n) static void write_dr##n(uptr v) { __asm__ volatile("mov %0, %%dr" #n : : "r"(v)); } \
-	static uptr read_dr##n##_(void) { uptr v; __asm__ volatile("mov %%dr" #n ", %0" : "=r"(v)); return v; }
+#define DR(n)                                                     \
+	static void write_dr##n(uptr v)                           \
+	{                                                         \
+		__asm__ volatile("mov %0, %%dr" #n : : "r"(v));   \
+	}                                                         \
+	static uptr read_dr##n##_(void)                           \
+	{                                                         \
+		uptr v;                                           \
+		__asm__ volatile("mov %%dr" #n ", %0" : "=r"(v)); \
+		return v;                                         \
+	}
 DR(0)
 DR(6)
 DR(7)
@@ -221,7 +233,10 @@ FAULT(do_insb, "insb", "d"(0x80), "D"(&scratch))
 
 static void far_jump(uptr sel)
 {
-	struct { uptr off; u16 sel; } __attribute__((packed)) target = { 0, (u16)sel };
+	struct {
+		uptr off;
+		u16 sel;
+	} __attribute__((packed)) target = { 0, (u16)sel };
 #if BITS == 64
 	__asm__ volatile("movq $1f, fault_at; 1: .byte 0x48; ljmp *(%0)" : : "D"(&target) : "memory");
 #else
@@ -330,12 +345,18 @@ FAULT(jump_noncanonical, "jmp *%0", "r"(0x8000000000000000ul))
 FAULT(read_far_page, "movl (%0), %%eax", "r"(0x7ffffffff000ul))
 static void push_noncanonical(uptr arg)
 {
-	__asm__ volatile("mov %%rsp, %%rbx; mov %0, %%rsp; movq $1f, fault_at; 1: push %%rax; mov %%rbx, %%rsp"
-			 : : "r"(0x8000000000000100ul) : "rbx", "memory");
+	__asm__ volatile(
+		"mov %%rsp, %%rbx; mov %0, %%rsp; movq $1f, fault_at; 1: push %%rax; mov %%rbx, %%rsp"
+		:
+		: "r"(0x8000000000000100ul)
+		: "rbx", "memory");
 }
 static void iret_null_cs(uptr arg)
 {
-	__asm__ volatile("push $0x10; push %%rsp; pushf; push $0; push $0; movq $1f, fault_at; 1: iretq" : : : "memory");
+	__asm__ volatile("push $0x10; push %%rsp; pushf; push $0; push $0; movq $1f, fault_at; 1: iretq"
+			 :
+			 :
+			 : "memory");
 }
 #else
 TRAP(overflow, "movl $0x7fffffff, %%eax; addl $1, %%eax; into", "a"(0))
@@ -390,7 +411,10 @@ static void test_memory(void)
 /* CALL through a gate to ring 1 (32-bit; stack segment null) or ring 2 (64-bit; TSS too short). */
 static void call_gate(uptr sel)
 {
-	struct { u32 off; u16 sel; } __attribute__((packed)) target = { 0, (u16)sel };
+	struct {
+		u32 off;
+		u16 sel;
+	} __attribute__((packed)) target = { 0, (u16)sel };
 #if BITS == 64
 	__asm__ volatile("movq $1f, fault_at; 1: lcall *%0" : : "m"(target) : "memory");
 #else
@@ -420,7 +444,7 @@ static void test_double_fault(void)
 static void test_ts(void)
 {
 #if BITS == 64
-	gdt[8] = make_desc(0, 0xfffff, 0xdb, 0xa); /* 40: code, DPL 2 */
+	gdt[8] = make_desc(0, 0xfffff, 0xdb, 0xa);     /* 40: code, DPL 2 */
 	gdt[10] = (u64)0xec00 << 32 | (u64)0x42 << 16; /* 50: call gate, DPL 3, to it */
 	gdt[11] = 0;
 	gdt[5] = make_desc((u32)(uptr)tss, 20, 0x89, 0); /* RSP2 ends at 27 */

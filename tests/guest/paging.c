@@ -3,14 +3,14 @@
  * 64-bit image 4-level paging (4 KiB, 2 MiB, 1 GiB). [SDM3 chapter 4] */
 #include "lib/guest.h"
 
-#define P 1ull
-#define W 2ull
-#define U 4ull
-#define A 0x20ull
-#define D 0x40ull
-#define PS 0x80ull
-#define G 0x100ull
-#define NX (1ull << 63)
+#define P    1ull
+#define W    2ull
+#define U    4ull
+#define A    0x20ull
+#define D    0x40ull
+#define PS   0x80ull
+#define G    0x100ull
+#define NX   (1ull << 63)
 #define ADDR 0x000ffffffffff000ull
 
 #define EC_P 1
@@ -19,14 +19,14 @@
 #define EC_R 8
 #define EC_I 16
 
-#define CR0_WP 0x10000ul
-#define CR0_PG 0x80000000ul
-#define CR4_PSE 0x10ul
-#define CR4_PAE 0x20ul
-#define CR4_PGE 0x80ul
+#define CR0_WP   0x10000ul
+#define CR0_PG   0x80000000ul
+#define CR4_PSE  0x10ul
+#define CR4_PAE  0x20ul
+#define CR4_PGE  0x80ul
 #define CR4_SMEP 0x100000ul
 #define CR4_SMAP 0x200000ul
-#define FL_AC 0x40000ul
+#define FL_AC    0x40000ul
 
 /* The address that is remapped, and the physical page behind it. A 1 GiB page maps physical 0, and TEST_PA is inside it. */
 #define TEST_VA (0x40000000ul + test_off)
@@ -94,7 +94,8 @@ static void build(unsigned leaf_shift)
 			nr_levels++;
 			if (shift[k] == leaf_shift)
 				break;
-			put_entry(walk[nr_levels - 1].table, walk[nr_levels - 1].index, (uptr)table[k + 1] | P | W | U);
+			put_entry(walk[nr_levels - 1].table, walk[nr_levels - 1].index,
+				  (uptr)table[k + 1] | P | W | U);
 			continue;
 		}
 		put_entry(walk[nr_levels - 1].table, index, (uptr)table[k + 1] | P | W | U);
@@ -117,15 +118,34 @@ static void map(u64 bits)
 {
 	for (unsigned k = 0; k + 1 < nr_levels; k++)
 		put_entry(walk[k].table, walk[k].index, upper(k) & ~A);
-	put_entry(walk[nr_levels - 1].table, walk[nr_levels - 1].index, (test_off ? 0 : TEST_PA) | leaf_ps | bits);
+	put_entry(walk[nr_levels - 1].table, walk[nr_levels - 1].index,
+		  (test_off ? 0 : TEST_PA) | leaf_ps | bits);
 }
 
-static void do_read(uptr va) { (void)*(volatile u32 *)va; }
-static void do_write(uptr va) { *(volatile u32 *)va = 0xc3c3c3c3; }
-static void do_rmw(uptr va) { __asm__ volatile("lock addl $0, (%0)" : : "r"(va) : "memory"); }
-static void do_exec(uptr va) { ((void (*)(void))va)(); }
-static void do_write_ac(uptr va) { __asm__ volatile("stac; movl $0xc3c3c3c3, (%0); clac" : : "r"(va) : "memory"); }
-static void do_read_ac(uptr va) { __asm__ volatile("stac; movl (%0), %%eax; clac" : : "r"(va) : "eax", "memory"); }
+static void do_read(uptr va)
+{
+	(void)*(volatile u32 *)va;
+}
+static void do_write(uptr va)
+{
+	*(volatile u32 *)va = 0xc3c3c3c3;
+}
+static void do_rmw(uptr va)
+{
+	__asm__ volatile("lock addl $0, (%0)" : : "r"(va) : "memory");
+}
+static void do_exec(uptr va)
+{
+	((void (*)(void))va)();
+}
+static void do_write_ac(uptr va)
+{
+	__asm__ volatile("stac; movl $0xc3c3c3c3, (%0); clac" : : "r"(va) : "memory");
+}
+static void do_read_ac(uptr va)
+{
+	__asm__ volatile("stac; movl (%0), %%eax; clac" : : "r"(va) : "eax", "memory");
+}
 
 /* --- accessed and dirty bits --- */
 static bool uppers_accessed(void)
@@ -168,7 +188,8 @@ static void no_ad(const char *size, const char *what, void (*fn)(uptr), bool use
 		before = leaf();
 		fault.error |= fault.error & EC_R ? EC_P : 0;
 	}
-	check(faulted && fault.vector == PF && fault.error == error && fault.cr2 == TEST_VA && leaf() == before,
+	check(faulted && fault.vector == PF && fault.error == error && fault.cr2 == TEST_VA &&
+		      leaf() == before,
 	      "%s %s: %s: #PF(%x) for %x, leaf as it was", mode, size, what, (unsigned)fault.error, error);
 }
 
@@ -193,7 +214,8 @@ static void test_size(const char *size, unsigned shift, u64 ps)
 	do_write(TEST_VA);
 	check((leaf() & (A | D)) == (A | D), "%s %s: a write after a read sets D", mode, size);
 	/* bits cleared in memory come back after INVLPG */
-	put_entry(walk[nr_levels - 1].table, walk[nr_levels - 1].index, (test_off ? 0 : TEST_PA) | leaf_ps | P | W);
+	put_entry(walk[nr_levels - 1].table, walk[nr_levels - 1].index,
+		  (test_off ? 0 : TEST_PA) | leaf_ps | P | W);
 	invlpg((void *)TEST_VA);
 	do_read(TEST_VA);
 	check((leaf() & (A | D)) == A, "%s %s: A again after INVLPG, D not", mode, size);
@@ -204,7 +226,8 @@ static void test_size(const char *size, unsigned shift, u64 ps)
 	no_ad(size, "user read of a supervisor page", do_read, true, P | W, EC_P | EC_U);
 	no_ad(size, "user write to a supervisor page", do_write, true, P | W, EC_P | EC_W | EC_U);
 	no_ad(size, "user write to a read-only page", do_write, true, P | U, EC_P | EC_W | EC_U);
-	no_ad(size, "user write to a read-only page, D set", do_write, true, P | U | A | D, EC_P | EC_W | EC_U);
+	no_ad(size, "user write to a read-only page, D set", do_write, true, P | U | A | D,
+	      EC_P | EC_W | EC_U);
 	write_cr0(read_cr0() | CR0_WP);
 	no_ad(size, "write to a read-only page, WP", do_write, false, P, EC_P | EC_W);
 	no_ad(size, "read-modify-write of a read-only page, WP", do_rmw, false, P, EC_P | EC_W);
@@ -218,7 +241,8 @@ static void test_size(const char *size, unsigned shift, u64 ps)
 	}
 	if (has_smep) {
 		write_cr4(read_cr4() | CR4_SMEP);
-		no_ad(size, "supervisor fetch from a user page, SMEP", do_exec, false, P | W | U, EC_P | EC_I);
+		no_ad(size, "supervisor fetch from a user page, SMEP", do_exec, false, P | W | U,
+		      EC_P | EC_I);
 		ad(size, "a user fetch, SMEP", do_exec, true, P | W | U, A);
 		write_cr4(read_cr4() & ~CR4_SMEP);
 	}
@@ -227,7 +251,8 @@ static void test_size(const char *size, unsigned shift, u64 ps)
 		no_ad(size, "supervisor read of a user page, SMAP", do_read, false, P | W | U, EC_P);
 		no_ad(size, "supervisor write to a user page, SMAP", do_write, false, P | W | U, EC_P | EC_W);
 		ad(size, "a supervisor read of a user page, SMAP and AC", do_read_ac, false, P | W | U, A);
-		ad(size, "a supervisor write to a user page, SMAP and AC", do_write_ac, false, P | W | U, A | D);
+		ad(size, "a supervisor write to a user page, SMAP and AC", do_write_ac, false, P | W | U,
+		   A | D);
 		write_cr4(read_cr4() & ~CR4_SMAP);
 	}
 
@@ -238,7 +263,8 @@ static void test_size(const char *size, unsigned shift, u64 ps)
 
 		map(P | W | U);
 		put_entry(l->table, l->index, (get(l->table, l->index) & ~U));
-		expect("user read, U missing one level up", guest_try_user(do_read, TEST_VA, 0), PF, EC_P | EC_U);
+		expect("user read, U missing one level up", guest_try_user(do_read, TEST_VA, 0), PF,
+		       EC_P | EC_U);
 		put_entry(l->table, l->index, (keep & ~W) | U);
 		expect("user write, W missing one level up", guest_try_user(do_write, TEST_VA, 0), PF,
 		       EC_P | EC_U | EC_W);
@@ -278,7 +304,8 @@ static void test_tlb(void)
 	if (pae)
 		((volatile u64 *)walk[nr_levels - 1].table)[walk[nr_levels - 1].index] = TEST_PA | P | W;
 	else
-		((volatile u32 *)walk[nr_levels - 1].table)[walk[nr_levels - 1].index] = (u32)(TEST_PA | P | W);
+		((volatile u32 *)walk[nr_levels - 1].table)[walk[nr_levels - 1].index] =
+			(u32)(TEST_PA | P | W);
 	invlpg((void *)TEST_VA);
 	check(*(volatile u32 *)TEST_VA == 1, "%s: INVLPG drops the old translation", mode);
 
@@ -298,7 +325,8 @@ static void test_tlb(void)
 	if (pae)
 		((volatile u64 *)walk[nr_levels - 1].table)[walk[nr_levels - 1].index] = TEST_PA | P | W;
 	else
-		((volatile u32 *)walk[nr_levels - 1].table)[walk[nr_levels - 1].index] = (u32)(TEST_PA | P | W);
+		((volatile u32 *)walk[nr_levels - 1].table)[walk[nr_levels - 1].index] =
+			(u32)(TEST_PA | P | W);
 	check(!guest_try(do_read, TEST_VA), "%s: present at once", mode);
 
 	/* an access across two pages, the second one missing: CR2 names the second */

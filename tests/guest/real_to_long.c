@@ -7,7 +7,7 @@
 #endif
 
 #define REAL_BASE 0x8000
-#define RESULTS ((volatile u16 *)0x9000)
+#define RESULTS   ((volatile u16 *)0x9000)
 
 extern const u8 real_start[], real_end[];
 void real_run(void);
@@ -89,9 +89,9 @@ static void test_long(void)
 
 void guest_main(void)
 {
-	gdt[9] = make_desc(0, 0xffff, 0x9b, 0);        /* 48: 16-bit code */
-	gdt[10] = make_desc(0, 0xffff, 0x93, 0);       /* 50: 16-bit data */
-	gdt[11] = make_desc(0, 0xfffff, 0x9b, 0xa);    /* 58: 64-bit code */
+	gdt[9] = make_desc(0, 0xffff, 0x9b, 0);     /* 48: 16-bit code */
+	gdt[10] = make_desc(0, 0xffff, 0x93, 0);    /* 50: 16-bit data */
+	gdt[11] = make_desc(0, 0xfffff, 0x9b, 0xa); /* 58: 64-bit code */
 	test_real();
 	test_long();
 	test_real(); /* once more, after long mode */

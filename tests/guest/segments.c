@@ -3,12 +3,12 @@
 #include "lib/guest.h"
 
 /* Selectors of this test; the high gates are 16 bytes in 64-bit images. */
-#define SEL_RO 0x40    /* read-only data, DPL 0 */
-#define SEL_XO 0x48    /* execute-only code, DPL 0 */
-#define SEL_CONF 0x50  /* conforming code, DPL 0 */
-#define SEL_RING3 0x58 /* data, DPL 3, limit in bytes */
-#define SEL_NP 0x60
-#define SEL_GATE 0x68
+#define SEL_RO     0x40 /* read-only data, DPL 0 */
+#define SEL_XO     0x48 /* execute-only code, DPL 0 */
+#define SEL_CONF   0x50 /* conforming code, DPL 0 */
+#define SEL_RING3  0x58 /* data, DPL 3, limit in bytes */
+#define SEL_NP     0x60
+#define SEL_GATE   0x68
 #define SEL_GATE16 0x78
 
 static bool zf;
@@ -106,7 +106,8 @@ static void test_look(void)
 
 /* --- call gates --- */
 
-volatile uptr gate_cs, gate_ss, gate_sp, gate_ret, gate_param, gate_param2, back_sp, back_cs, back_ss, before_sp;
+volatile uptr gate_cs, gate_ss, gate_sp, gate_ret, gate_param, gate_param2, back_sp, back_cs, back_ss,
+	before_sp;
 void gate_target(void);
 void gate_target16(void);
 
@@ -116,10 +117,17 @@ __asm__(".globl gate_target; gate_target:\n"
 	"mov (%rsp), %rax; mov %rax, gate_ret; lretq\n");
 static void call_it(uptr sel)
 {
-	struct { u32 off; u16 sel; } __attribute__((packed)) target = { 0, (u16)sel };
+	struct {
+		u32 off;
+		u16 sel;
+	} __attribute__((packed)) target = { 0, (u16)sel };
 
-	__asm__ volatile("mov %%rsp, before_sp; lcall *(%0); mov %%rsp, back_sp; mov %%cs, %%rax; mov %%rax, back_cs\n"
-			 "mov %%ss, %%rax; mov %%rax, back_ss" : : "r"(&target) : "rax", "memory");
+	__asm__ volatile(
+		"mov %%rsp, before_sp; lcall *(%0); mov %%rsp, back_sp; mov %%cs, %%rax; mov %%rax, back_cs\n"
+		"mov %%ss, %%rax; mov %%rax, back_ss"
+		:
+		: "r"(&target)
+		: "rax", "memory");
 }
 #else
 __asm__(".globl gate_target; gate_target:\n"
@@ -128,11 +136,16 @@ __asm__(".globl gate_target; gate_target:\n"
 	"mov 12(%esp), %eax; mov %eax, gate_param2; lret $8\n");
 static void call_it(uptr sel)
 {
-	struct { u32 off; u16 sel; } __attribute__((packed)) target = { 0, (u16)sel };
+	struct {
+		u32 off;
+		u16 sel;
+	} __attribute__((packed)) target = { 0, (u16)sel };
 
 	__asm__ volatile("mov %%esp, before_sp; push $0x1111; push $0x2222; lcall *(%0); mov %%esp, back_sp\n"
 			 "mov %%cs, %%eax; mov %%eax, back_cs; mov %%ss, %%eax; mov %%eax, back_ss"
-			 : : "r"(&target) : "eax", "memory");
+			 :
+			 : "r"(&target)
+			 : "eax", "memory");
 }
 #endif
 
@@ -153,12 +166,14 @@ static void test_gates(void)
 	set_gate(SEL_GATE, (uptr)gate_target, SEL_CODE, 0xec, BITS == 64 ? 0 : 2);
 
 	check(!guest_try_user(call_it, SEL_GATE | 3, 0), "call gate from CPL 3 and RETF back");
-	check(gate_cs == SEL_CODE && (gate_ss & 3) == 0, "the target runs at CPL 0: %lx, %lx", gate_cs, gate_ss);
+	check(gate_cs == SEL_CODE && (gate_ss & 3) == 0, "the target runs at CPL 0: %lx, %lx", gate_cs,
+	      gate_ss);
 	check(gate_sp == top - (BITS == 64 ? 32 : 24), "on the stack of the TSS: %lx", gate_sp);
-	check(back_cs == SEL_UCODE && back_ss == SEL_UDATA && back_sp == before_sp, "RETF goes back to CPL 3: %lx %lx",
-	      back_sp, before_sp);
+	check(back_cs == SEL_UCODE && back_ss == SEL_UDATA && back_sp == before_sp,
+	      "RETF goes back to CPL 3: %lx %lx", back_sp, before_sp);
 #if BITS == 32
-	check(gate_param == 0x2222 && gate_param2 == 0x1111, "parameters are copied: %lx, %lx", gate_param, gate_param2);
+	check(gate_param == 0x2222 && gate_param2 == 0x1111, "parameters are copied: %lx, %lx", gate_param,
+	      gate_param2);
 #else
 	check(gate_ss == 0, "SS is null in 64-bit mode");
 #endif
@@ -179,7 +194,8 @@ static void test_gates(void)
 	expect("call gate to 32-bit code", guest_try_user(call_it, SEL_GATE | 3, 0), GP, SEL_CODE32);
 	if (off_tcg("non-canonical gate")) {
 		set_gate(SEL_GATE, 1ul << 63, SEL_CODE, 0xec, 0);
-		expect("call gate to a non-canonical address", guest_try_user(call_it, SEL_GATE | 3, 0), GP, 0);
+		expect("call gate to a non-canonical address", guest_try_user(call_it, SEL_GATE | 3, 0), GP,
+		       0);
 	}
 	set_gate(SEL_GATE16, (uptr)gate_target, SEL_CODE, 0xe4, 0);
 	expect("16-bit call gate in long mode", guest_try_user(call_it, SEL_GATE16 | 3, 0), GP, SEL_GATE16);
@@ -193,7 +209,8 @@ static void note_segments(uptr arg)
 {
 	u16 ds, es, fs, gs;
 
-	__asm__ volatile("mov %%ds, %0; mov %%es, %1; mov %%fs, %2; mov %%gs, %3" : "=r"(ds), "=r"(es), "=r"(fs), "=r"(gs));
+	__asm__ volatile("mov %%ds, %0; mov %%es, %1; mov %%fs, %2; mov %%gs, %3"
+			 : "=r"(ds), "=r"(es), "=r"(fs), "=r"(gs));
 	__asm__ volatile("mov %w0, %%ds; mov %w0, %%es" : : "r"(SEL_UDATA));
 	left[0] = ds;
 	left[1] = es;
@@ -205,8 +222,8 @@ static void test_drop(void)
 {
 	__asm__ volatile("mov %w0, %%fs; mov %w1, %%gs" : : "r"(SEL_DATA), "r"(SEL_CONF));
 	check(!guest_try_user(note_segments, 0, 0), "IRET to CPL 3");
-	check(left[2] == 0 && left[3] == SEL_CONF, "FS of DPL 0 is null then, GS of conforming code stays: %x, %x", left[2],
-	      left[3]);
+	check(left[2] == 0 && left[3] == SEL_CONF,
+	      "FS of DPL 0 is null then, GS of conforming code stays: %x, %x", left[2], left[3]);
 	__asm__ volatile("mov %w0, %%fs; mov %w0, %%gs" : : "r"(0));
 }
 
@@ -221,12 +238,25 @@ __asm__(".globl syscall_entry; syscall_entry:\n"
 
 static void do_syscall(uptr arg)
 {
-	__asm__ volatile("movq $1f, sys_rip; stc; syscall; 1: pushfq; pop user_flags; mov %%cs, %%rax; mov %%rax, user_cs\n"
-			 "mov %%ss, %%rax; mov %%rax, user_ss" : : : "rax", "rcx", "r11", "memory", "cc");
+	__asm__ volatile(
+		"movq $1f, sys_rip; stc; syscall; 1: pushfq; pop user_flags; mov %%cs, %%rax; mov %%rax, user_cs\n"
+		"mov %%ss, %%rax; mov %%rax, user_ss"
+		:
+		:
+		: "rax", "rcx", "r11", "memory", "cc");
 }
-static void do_sysret(uptr arg) { __asm__ volatile("sysretq" : : "c"(arg), "a"(0) : "r11", "memory"); }
-static void do_swapgs(uptr arg) { __asm__ volatile("swapgs"); }
-static void do_wrfsbase(uptr v) { __asm__ volatile("wrfsbase %0" : : "r"(v)); }
+static void do_sysret(uptr arg)
+{
+	__asm__ volatile("sysretq" : : "c"(arg), "a"(0) : "r11", "memory");
+}
+static void do_swapgs(uptr arg)
+{
+	__asm__ volatile("swapgs");
+}
+static void do_wrfsbase(uptr v)
+{
+	__asm__ volatile("wrfsbase %0" : : "r"(v));
+}
 
 static void test_syscall(void)
 {
@@ -237,10 +267,12 @@ static void test_syscall(void)
 	wrmsr(0xc0000082, (uptr)syscall_entry);
 	wrmsr(0xc0000084, 0x601);
 	check(!guest_try_user(do_syscall, 0, 0x600), "SYSCALL and SYSRET");
-	check(sys_rcx == sys_rip && (sys_r11 & 0x601) == 0x601, "RCX is the return address, R11 the flags: %lx", sys_r11);
+	check(sys_rcx == sys_rip && (sys_r11 & 0x601) == 0x601,
+	      "RCX is the return address, R11 the flags: %lx", sys_r11);
 	check((sys_flags & 0x601) == 0, "SFMASK clears flags: %lx", sys_flags);
 	check(sys_cs == SEL_CODE && sys_ss == SEL_DATA, "CS and SS by STAR");
-	check((user_flags & 0x601) == 0x601 && user_cs == SEL_UCODE, "and back: %lx, %lx", user_flags, user_cs);
+	check((user_flags & 0x601) == 0x601 && user_cs == SEL_UCODE, "and back: %lx, %lx", user_flags,
+	      user_cs);
 	wrmsr(0xc0000080, rdmsr(0xc0000080) & ~1ull);
 	expect("SYSCALL without EFER.SCE", guest_try_user(do_syscall, 0, 0), UD, -1);
 	wrmsr(0xc0000080, rdmsr(0xc0000080) | 1);
@@ -266,7 +298,7 @@ static void test_syscall(void)
 #else
 /* --- virtual-8086 mode --- */
 
-#define V86_CODE 0x20000 /* linear */
+#define V86_CODE  0x20000 /* linear */
 #define V86_STACK 0x30000
 
 static uptr v86_recover[10];
@@ -303,14 +335,16 @@ static void run_v86(const void *code, unsigned len, uptr flags)
 	if (!guest_setjmp(v86_recover))
 		__asm__ volatile("push $0x1114; push $0x1113; push $0x1112; push $0x1111\n" /* GS FS DS ES */
 				 "push %0; push $0x100; push %1; push %2; push $4; iret"
-				 : : "r"(V86_STACK >> 4), "r"(flags | 0x20002), "r"(V86_CODE >> 4) : "memory");
+				 :
+				 : "r"(V86_STACK >> 4), "r"(flags | 0x20002), "r"(V86_CODE >> 4)
+				 : "memory");
 	for (unsigned v = 0; v < 0x50; v++)
 		interrupt_handler[v] = NULL;
 }
-#define V86(flags, ...)                                                                            \
-	do {                                                                                       \
-		static const u8 code_[] = { 0x90, 0x90, 0x90, 0x90, __VA_ARGS__ };                 \
-		run_v86(code_, sizeof(code_), flags);                                              \
+#define V86(flags, ...)                                                            \
+	do {                                                                       \
+		static const u8 code_[] = { 0x90, 0x90, 0x90, 0x90, __VA_ARGS__ }; \
+		run_v86(code_, sizeof(code_), flags);                              \
 	} while (0)
 #define IOPL3 0x3000
 
@@ -320,19 +354,22 @@ static void test_v86(void)
 
 	V86(0, 0x90); /* falls into INT3 */
 	__asm__ volatile("mov %%ds, %0; mov %%fs, %1" : "=r"(ds), "=r"(fs));
-	check(v86.vector == BP && v86.ip == 6 && v86.cs == V86_CODE >> 4, "INT3 in virtual-8086 mode: #%u, ip %x", v86.vector,
-	      v86.ip);
+	check(v86.vector == BP && v86.ip == 6 && v86.cs == V86_CODE >> 4,
+	      "INT3 in virtual-8086 mode: #%u, ip %x", v86.vector, v86.ip);
 	check(v86.flags & 0x20000, "VM in the pushed flags: %x", v86.flags);
 	check(v86.ss == V86_STACK >> 4 && v86.sp == 0x100, "SS:SP pushed: %x:%x", v86.ss, v86.sp);
-	check(v86.es == 0x1111 && v86.ds == 0x1112 && v86.fs == 0x1113 && v86.gs == 0x1114, "ES, DS, FS, GS pushed");
+	check(v86.es == 0x1111 && v86.ds == 0x1112 && v86.fs == 0x1113 && v86.gs == 0x1114,
+	      "ES, DS, FS, GS pushed");
 	check(fs == 0, "and null in the handler: %x", fs);
 
 	V86(0, 0xcd, 0x21);
-	check(v86.vector == GP && v86.error == 0 && v86.ip == 4, "INT n with IOPL 0: #%u(%x)", v86.vector, v86.error);
+	check(v86.vector == GP && v86.error == 0 && v86.ip == 4, "INT n with IOPL 0: #%u(%x)", v86.vector,
+	      v86.error);
 	V86(IOPL3, 0xcd, 0x04);
 	check(v86.vector == OF && v86.ip == 6, "INT n with IOPL 3 goes through its gate: #%u", v86.vector);
 	V86(IOPL3, 0xcd, 0x21);
-	check(v86.vector == GP && v86.error == 0x21 * 8 + 2, "a gate with DPL 0: #%u(%x)", v86.vector, v86.error);
+	check(v86.vector == GP && v86.error == 0x21 * 8 + 2, "a gate with DPL 0: #%u(%x)", v86.vector,
+	      v86.error);
 	V86(0, 0xfa);
 	check(v86.vector == GP && v86.error == 0, "CLI with IOPL 0");
 	V86(0, 0x9c);
@@ -361,10 +398,12 @@ static void test_v86(void)
 	/* mov ax, 1234; mov ds, ax; mov byte [10], 5a */
 	*(volatile u8 *)(0x12340 + 0x10) = 0;
 	V86(0, 0xb8, 0x34, 0x12, 0x8e, 0xd8, 0xc6, 0x06, 0x10, 0x00, 0x5a);
-	check(v86.vector == BP && *(volatile u8 *)(0x12340 + 0x10) == 0x5a && v86.ds == 0x1234, "DS := paragraph");
-	V86(0, 0x9a, 0x0a, 0x00, 0x00, 0x20, 0xf4, 0x1e, 0x1f, 0xcb); /* call 2000:000A; hlt; push ds; pop ds; retf */
-	check(v86.vector == GP && v86.ip == 9 && v86.sp == 0x100, "far CALL and RETF: #%u ip %x sp %x", v86.vector, v86.ip,
-	      v86.sp);
+	check(v86.vector == BP && *(volatile u8 *)(0x12340 + 0x10) == 0x5a && v86.ds == 0x1234,
+	      "DS := paragraph");
+	V86(0, 0x9a, 0x0a, 0x00, 0x00, 0x20, 0xf4, 0x1e, 0x1f,
+	    0xcb); /* call 2000:000A; hlt; push ds; pop ds; retf */
+	check(v86.vector == GP && v86.ip == 9 && v86.sp == 0x100, "far CALL and RETF: #%u ip %x sp %x",
+	      v86.vector, v86.ip, v86.sp);
 	if (off_tcg("segment limits")) {
 		V86(0, 0xa1, 0xff, 0xff);
 		check(v86.vector == GP && v86.ip == 4, "a word at FFFFH");

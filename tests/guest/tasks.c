@@ -9,16 +9,17 @@ struct tss32 {
 };
 
 struct tss16 {
-	u16 link, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di, es, cs, ss, ds, ldt;
+	u16 link, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di, es, cs, ss, ds,
+		ldt;
 };
 
-#define SEL_TASK 0x40
-#define SEL_TASK16 0x48
-#define SEL_GATE 0x50
-#define SEL_BAD 0x58
+#define SEL_TASK     0x40
+#define SEL_TASK16   0x48
+#define SEL_GATE     0x50
+#define SEL_BAD      0x58
 #define SEL_CODE_LOW 0x60 /* 16-bit code and data over the image's first 64 KiB */
 #define SEL_DATA_LOW 0x68
-#define FL_NT 0x4000
+#define FL_NT        0x4000
 
 static struct tss32 task __attribute__((aligned(128)));
 static struct tss16 task16 __attribute__((aligned(128)));
@@ -69,19 +70,28 @@ static void reset_task(void (*entry)(void))
 
 static void call_task(uptr sel)
 {
-	struct { u32 off; u16 sel; } __attribute__((packed)) target = { 0, (u16)sel };
+	struct {
+		u32 off;
+		u16 sel;
+	} __attribute__((packed)) target = { 0, (u16)sel };
 
 	__asm__ volatile("lcall *%0" : : "m"(target) : "memory", "cc");
 }
 
 static void jmp_task(uptr sel)
 {
-	struct { u32 off; u16 sel; } __attribute__((packed)) target = { 0, (u16)sel };
+	struct {
+		u32 off;
+		u16 sel;
+	} __attribute__((packed)) target = { 0, (u16)sel };
 
 	__asm__ volatile("ljmp *%0" : : "m"(target) : "memory", "cc");
 }
 
-static void do_int(uptr arg) { __asm__ volatile("int $0x44" : : : "memory"); }
+static void do_int(uptr arg)
+{
+	__asm__ volatile("int $0x44" : : : "memory");
+}
 static void iret_nt(uptr arg)
 {
 	__asm__ volatile("pushfl; orl $0x4000, (%%esp); popfl; iret" : : : "memory", "cc");
@@ -89,11 +99,16 @@ static void iret_nt(uptr arg)
 
 static u32 call_and_check_registers(unsigned sel)
 {
-	struct { u32 off; u16 sel; } __attribute__((packed)) target = { 0, (u16)sel };
+	struct {
+		u32 off;
+		u16 sel;
+	} __attribute__((packed)) target = { 0, (u16)sel };
 	u32 bx = 0xb, cx = 0xc, dx = 0xd, si = 0x51, di = 0xd1;
 
 	__asm__ volatile("stc; lcall *%5; pushfl; popl tss + 0x1c"
-			 : "+b"(bx), "+c"(cx), "+d"(dx), "+S"(si), "+D"(di) : "m"(target) : "memory", "cc");
+			 : "+b"(bx), "+c"(cx), "+d"(dx), "+S"(si), "+D"(di)
+			 : "m"(target)
+			 : "memory", "cc");
 	return bx == 0xb && cx == 0xc && dx == 0xd && si == 0x51 && di == 0xd1;
 }
 
@@ -137,9 +152,13 @@ static void test_gates(void)
 	reset_task(task_error);
 	set_idt(GP, 0, SEL_TASK, 0x85, 0);
 	task_new_eip = (uptr)after_fault;
-	__asm__ volatile("mov %w0, %%ds; .globl after_fault; after_fault: nop" : : "r"(SEL_TASK) : "eax", "memory");
+	__asm__ volatile("mov %w0, %%ds; .globl after_fault; after_fault: nop"
+			 :
+			 : "r"(SEL_TASK)
+			 : "eax", "memory");
 	reset_idt();
-	check(seen_count == 1 && seen_error == SEL_TASK, "#GP through a task gate, error code %x", seen_error);
+	check(seen_count == 1 && seen_error == SEL_TASK, "#GP through a task gate, error code %x",
+	      seen_error);
 
 	reset_task(task_exit_jmp);
 	jmp_task(SEL_TASK);
@@ -158,7 +177,8 @@ static void test_gates(void)
 	gdt[SEL_TASK16 / 8] = make_desc((uptr)&task16, 0x2b, 0x81, 0);
 	seen_count = 0;
 	call_task(SEL_TASK16);
-	check(seen_count == 1 && task16.ax == 0x4444 && task16.link == SEL_TSS, "a 16-bit TSS, called and left");
+	check(seen_count == 1 && task16.ax == 0x4444 && task16.link == SEL_TSS,
+	      "a 16-bit TSS, called and left");
 	check(!busy(SEL_TASK16) && busy(SEL_TSS), "its busy bit is clear again");
 }
 
@@ -221,7 +241,8 @@ static void test_faults(void)
 		seen_error = 0xffffffff;
 		jmp_task(SEL_TASK);
 		__asm__ volatile("str %0" : "=r"(tr));
-		check(tr == SEL_TSS && seen_error == (sel & 0xfffc) && task.cs == (bad[k].offset == 0x4c ? sel : SEL_CODE),
+		check(tr == SEL_TSS && seen_error == (sel & 0xfffc) &&
+			      task.cs == (bad[k].offset == 0x4c ? sel : SEL_CODE),
 		      "new task, %s: error code %x in the new task", bad[k].what, seen_error);
 		reset_idt();
 	}

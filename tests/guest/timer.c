@@ -2,7 +2,7 @@
  * masked, TSC deadline). [8254; 8259A; SDM3 10.5.4] */
 #include "lib/irq.h"
 
-#define PIT_HZ 1193182u
+#define PIT_HZ       1193182u
 #define TIMER_VECTOR 0x50
 
 static volatile u32 ticks, apic_ticks;

@@ -3,22 +3,28 @@
 #include "lib/irq.h"
 
 #define COM1 0x3f8
-#define RBR 0
-#define THR 0
-#define IER 1
-#define IIR 2
-#define FCR 2
-#define LCR 3
-#define MCR 4
-#define LSR 5
-#define MSR 6
-#define SCR 7
+#define RBR  0
+#define THR  0
+#define IER  1
+#define IIR  2
+#define FCR  2
+#define LCR  3
+#define MCR  4
+#define LSR  5
+#define MSR  6
+#define SCR  7
 
 static volatile u32 irqs;
 static volatile u8 last_iir;
 
-static u8 in(unsigned r) { return inb((u16)(COM1 + r)); }
-static void out(unsigned r, u8 v) { outb((u16)(COM1 + r), v); }
+static u8 in(unsigned r)
+{
+	return inb((u16)(COM1 + r));
+}
+static void out(unsigned r, u8 v)
+{
+	outb((u16)(COM1 + r), v);
+}
 
 static void on_irq4(struct frame *f)
 {
@@ -31,14 +37,14 @@ static void on_irq4(struct frame *f)
 
 static void drain(void)
 {
-	while (!(in(LSR) & 0x40))
+	while (!(in(LSR)&0x40))
 		;
 }
 
 static bool received(void)
 {
 	for (u64 start = rdtsc(); rdtsc() - start < 4000000000ull;)
-		if (in(LSR) & 1)
+		if (in(LSR)&1)
 			return true;
 	return false;
 }
@@ -62,12 +68,12 @@ static void test_registers(void)
 	out(0, 1);
 	out(LCR, 3);
 	check(dll == 0x0c && dlm == 0 && lcr == 3, "divisor latch behind LCR.DLAB");
-	check((in(IER) & 0xf0) == 0, "IER's upper bits are 0");
+	check((in(IER)&0xf0) == 0, "IER's upper bits are 0");
 	out(FCR, 7);
 	iir = in(IIR);
 	check((iir & 0xc0) == 0xc0, "IIR shows the FIFO: %x", iir);
 	drain();
-	check((in(LSR) & 0x60) == 0x60, "transmitter empty: LSR %x", in(LSR));
+	check((in(LSR)&0x60) == 0x60, "transmitter empty: LSR %x", in(LSR));
 }
 
 static void test_loopback(void)
@@ -78,7 +84,7 @@ static void test_loopback(void)
 
 	drain();
 	out(MCR, 0x10);
-	while (in(LSR) & 1)
+	while (in(LSR)&1)
 		(void)in(RBR);
 	for (unsigned v = 0; v < 256 && ok; v += 15) {
 		out(THR, (u8)v);
@@ -89,13 +95,13 @@ static void test_loopback(void)
 	/* the receive FIFO takes 16 */
 	for (unsigned k = 0; k < 16; k++) {
 		out(THR, (u8)(k * 3));
-		while (!(in(LSR) & 0x20))
+		while (!(in(LSR)&0x20))
 			;
 	}
-	while (!(in(LSR) & 0x40))
+	while (!(in(LSR)&0x40))
 		;
 	unsigned n = 0;
-	while (n < 20 && in(LSR) & 1)
+	while (n < 20 && in(LSR)&1)
 		got[n++] = in(RBR);
 	out(MCR, 0x10 | 1);
 	msr[0] = in(MSR);
@@ -147,7 +153,7 @@ static void test_interrupts(void)
 	out(IER, 1);
 	out(THR, 0x77);
 	received();
-	for (u64 start = rdtsc(); rdtsc() - start < 4000000000ull && in(IIR) & 1;)
+	for (u64 start = rdtsc(); rdtsc() - start < 4000000000ull && in(IIR)&1;)
 		;
 	iir = in(IIR);
 	(void)in(RBR);

@@ -304,13 +304,10 @@ static enum excp_class class_of(unsigned vector)
 	case EXC_NP:
 	case EXC_SS:
 	case EXC_GP:
-	case EXC_CP:
-		return CONTRIBUTORY;
+	case EXC_CP: return CONTRIBUTORY;
 	case EXC_PF:
-	case EXC_VE:
-		return PAGE_FAULT;
-	default:
-		return BENIGN;
+	case EXC_VE: return PAGE_FAULT;
+	default: return BENIGN;
 	}
 }
 
@@ -344,7 +341,8 @@ static __attribute__((noinline)) bool deliver(struct soft_cpu *c, enum excp_kind
 		if (kind != EXCP_INTR) /* which the loop has booked */
 			soft_account(c, EXIT_EXCEPTION, c->exc.vector, 0);
 		c->rip = c->exc.rip;
-		c->delivering = kind == EXCP_FAULT && c->exc.vector == EXC_DF ? DELIVERING_DF : (s16)c->exc.vector;
+		c->delivering =
+			kind == EXCP_FAULT && c->exc.vector == EXC_DF ? DELIVERING_DF : (s16)c->exc.vector;
 		if (!__builtin_setjmp(c->jb_deliver)) {
 			excp_deliver(c, NULL, c->exc.vector, (enum excp_kind)kind,
 				     c->exc.has_error ? (s64)c->exc.error : NO_ERROR, c->exc.rip);

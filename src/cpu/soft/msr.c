@@ -16,36 +16,36 @@
 #define MTRRCAP_WC  BIT(10)
 #define MTRRCAP_FIX BIT(8)
 
-#define MSR_P5_MC_ADDR      0x00
-#define MSR_P5_MC_TYPE      0x01
-#define MSR_EBL_CR_POWERON  0x2a
-#define MSR_PLATFORM_INFO   0xce
-#define MSR_AMD_K7_EVNTSEL0 0xc0010000
-#define MSR_AMD_SYSCFG      0xc0010010
-#define MSR_AMD_HWCR        0xc0010015
-#define MSR_AMD_IORR_BASE0  0xc0010016
-#define MSR_AMD_TOP_MEM     0xc001001a
-#define MSR_AMD_TOP_MEM2    0xc001001d
-#define MSR_AMD_NB_CFG      0xc001001f
+#define MSR_P5_MC_ADDR       0x00
+#define MSR_P5_MC_TYPE       0x01
+#define MSR_EBL_CR_POWERON   0x2a
+#define MSR_PLATFORM_INFO    0xce
+#define MSR_AMD_K7_EVNTSEL0  0xc0010000
+#define MSR_AMD_SYSCFG       0xc0010010
+#define MSR_AMD_HWCR         0xc0010015
+#define MSR_AMD_IORR_BASE0   0xc0010016
+#define MSR_AMD_TOP_MEM      0xc001001a
+#define MSR_AMD_TOP_MEM2     0xc001001d
+#define MSR_AMD_NB_CFG       0xc001001f
 #define MSR_AMD_PATCH_LOADER 0xc0010020
-#define MSR_AMD_INT_PENDING 0xc0010055
-#define MSR_AMD_MMIO_CFG    0xc0010058
+#define MSR_AMD_INT_PENDING  0xc0010055
+#define MSR_AMD_MMIO_CFG     0xc0010058
 #define MSR_AMD_PSTATE_LIMIT 0xc0010061
-#define MSR_AMD_SMM_ADDR    0xc0010112
-#define MSR_AMD_VM_CR       0xc0010114
-#define MSR_AMD_OSVW_LENGTH 0xc0010140
-#define MSR_AMD_LS_CFG      0xc0011020
-#define MSR_AMD_DE_CFG      0xc0011029
-#define MSR_AMD_EX_CFG      0xc001102c
+#define MSR_AMD_SMM_ADDR     0xc0010112
+#define MSR_AMD_VM_CR        0xc0010114
+#define MSR_AMD_OSVW_LENGTH  0xc0010140
+#define MSR_AMD_LS_CFG       0xc0011020
+#define MSR_AMD_DE_CFG       0xc0011029
+#define MSR_AMD_EX_CFG       0xc001102c
 
 #define HWCR_TSC_FREQ_SEL BIT(24) /* the TSC counts at the P0 frequency: it is constant */
 #define DE_CFG_LFENCE     BIT(1)  /* LFENCE serializes */
 
 /* Immune to all that is listed, by what the engine is: it runs no guest code speculatively on guest data. */
-#define ARCH_CAPS                                                                                  \
-	(BIT(0) /* RDCL_NO */ | BIT(3) /* SKIP_L1DFL_VMENTRY */ | BIT(4) /* SSB_NO */ |             \
-	 BIT(5) /* MDS_NO */ | BIT(6) /* PSCHANGE_MC_NO */ | BIT(8) /* TAA_NO */ |                  \
-	 BIT(13) /* SBDR_SSDP_NO */ | BIT(14) /* FBSDP_NO */ | BIT(15) /* PSDP_NO */ |              \
+#define ARCH_CAPS                                                                                       \
+	(BIT(0) /* RDCL_NO */ | BIT(3) /* SKIP_L1DFL_VMENTRY */ | BIT(4) /* SSB_NO */ |                 \
+	 BIT(5) /* MDS_NO */ | BIT(6) /* PSCHANGE_MC_NO */ | BIT(8) /* TAA_NO */ |                      \
+	 BIT(13) /* SBDR_SSDP_NO */ | BIT(14) /* FBSDP_NO */ | BIT(15) /* PSDP_NO */ |                  \
 	 BIT(20) /* BHI_NO */ | BIT(24) /* PBRSB_NO */ | BIT(26) /* GDS_NO */ | BIT(27) /* RFDS_NO */ | \
 	 BIT(62) /* ITS_NO */)
 
@@ -277,21 +277,18 @@ static bool write_exit(struct soft_cpu *c, const struct msr *m, u32 nr, u64 val)
 
 /* --- the table --- */
 
-#define FIELD(number, f, valid)                                                                    \
+#define FIELD(number, f, valid)                                                                             \
 	.nr = number, .count = 1, .name = #number, .read = read_field, .write = write_field, .mask = valid, \
 	.field = offsetof(struct soft_cpu, f)
-#define ADDRESS(number, f)                                                                         \
-	.nr = number, .count = 1, .name = #number, .read = read_field, .write = write_address,      \
+#define ADDRESS(number, f)                                                                     \
+	.nr = number, .count = 1, .name = #number, .read = read_field, .write = write_address, \
 	.field = offsetof(struct soft_cpu, f)
-#define CONST(number, n, value)                                                                    \
-	.nr = number, .count = n, .name = #number, .read = read_const, .val = value
-#define QUIET(number, n, value)                                                                    \
-	CONST(number, n, value), .write = write_ignore, .mask = ~0ull
-#define FIXED_MTRR(number, n, index)                                                               \
-	.nr = number, .count = n, .name = #number, .read = read_field, .write = write_mtrr_fixed,  \
+#define CONST(number, n, value) .nr = number, .count = n, .name = #number, .read = read_const, .val = value
+#define QUIET(number, n, value) CONST(number, n, value), .write = write_ignore, .mask = ~0ull
+#define FIXED_MTRR(number, n, index)                                                              \
+	.nr = number, .count = n, .name = #number, .read = read_field, .write = write_mtrr_fixed, \
 	.field = offsetof(struct soft_cpu, mtrr_fixed) + 8 * (index), .feature = X86_FEATURE_MTRR
-#define EXIT(number, n)                                                                            \
-	.nr = number, .count = n, .name = #number, .read = read_exit, .write = write_exit
+#define EXIT(number, n) .nr = number, .count = n, .name = #number, .read = read_exit, .write = write_exit
 
 /* Sorted by number. */
 static const struct msr table[] = {
@@ -303,9 +300,18 @@ static const struct msr table[] = {
 	{ EXIT(MSR_APIC_BASE, 1) },
 	{ QUIET(MSR_EBL_CR_POWERON, 1, 0) },
 	{ CONST(MSR_FEATURE_CONTROL, 1, 1) }, /* locked, everything off */
-	{ .nr = MSR_TSC_ADJUST, .count = 1, .name = "MSR_TSC_ADJUST", .read = read_field, .write = write_tsc_adjust,
-	  .field = offsetof(struct soft_cpu, tsc_adjust), .feature = X86_FEATURE_TSC_ADJUST },
-	{ .nr = MSR_BIOS_SIGN_ID, .count = 1, .name = "MSR_BIOS_SIGN_ID", .read = read_const, .write = write_any,
+	{ .nr = MSR_TSC_ADJUST,
+	  .count = 1,
+	  .name = "MSR_TSC_ADJUST",
+	  .read = read_field,
+	  .write = write_tsc_adjust,
+	  .field = offsetof(struct soft_cpu, tsc_adjust),
+	  .feature = X86_FEATURE_TSC_ADJUST },
+	{ .nr = MSR_BIOS_SIGN_ID,
+	  .count = 1,
+	  .name = "MSR_BIOS_SIGN_ID",
+	  .read = read_const,
+	  .write = write_any,
 	  .val = 0x100000000 },
 	{ CONST(MSR_PLATFORM_INFO, 1, 0) },
 	{ CONST(MSR_MTRRCAP, 1, MTRRCAP_WC | MTRRCAP_FIX | X86_NR_MTRR_VAR), .feature = X86_FEATURE_MTRR },
@@ -318,47 +324,79 @@ static const struct msr table[] = {
 	{ CONST(MSR_MCG_STATUS, 1, 0), .write = write_ignore, .mask = 0x7, .feature = X86_FEATURE_MCA },
 	{ CONST(MSR_PERF_STATUS, 1, 0) },
 	{ FIELD(MSR_MISC_ENABLE, misc_enable, MISC_ENABLE_BITS) },
-	{ CONST(MSR_DEBUGCTL, 1, 0), .write = write_ignore, .mask = 0x3 }, /* LBR, BTF: as if none were there */
-	{ .nr = MSR_MTRR_PHYSBASE0, .count = 2 * X86_NR_MTRR_VAR, .name = "MSR_MTRR_PHYSBASE0",
-	  .read = read_mtrr_variable, .write = write_mtrr_variable, .feature = X86_FEATURE_MTRR },
+	{ CONST(MSR_DEBUGCTL, 1, 0), .write = write_ignore,
+	  .mask = 0x3 }, /* LBR, BTF: as if none were there */
+	{ .nr = MSR_MTRR_PHYSBASE0,
+	  .count = 2 * X86_NR_MTRR_VAR,
+	  .name = "MSR_MTRR_PHYSBASE0",
+	  .read = read_mtrr_variable,
+	  .write = write_mtrr_variable,
+	  .feature = X86_FEATURE_MTRR },
 	{ FIXED_MTRR(MSR_MTRR_FIX64K, 1, 0) },
 	{ FIXED_MTRR(MSR_MTRR_FIX16K_80, 2, 1) },
 	{ FIXED_MTRR(MSR_MTRR_FIX4K_C0, 8, 3) },
-	{ .nr = MSR_PAT, .count = 1, .name = "MSR_PAT", .read = read_field, .write = write_pat,
-	  .field = offsetof(struct soft_cpu, pat), .feature = X86_FEATURE_PAT },
-	{ .nr = MSR_MTRR_DEF_TYPE, .count = 1, .name = "MSR_MTRR_DEF_TYPE", .read = read_field,
-	  .write = write_mtrr_def_type, .field = offsetof(struct soft_cpu, mtrr_def_type),
+	{ .nr = MSR_PAT,
+	  .count = 1,
+	  .name = "MSR_PAT",
+	  .read = read_field,
+	  .write = write_pat,
+	  .field = offsetof(struct soft_cpu, pat),
+	  .feature = X86_FEATURE_PAT },
+	{ .nr = MSR_MTRR_DEF_TYPE,
+	  .count = 1,
+	  .name = "MSR_MTRR_DEF_TYPE",
+	  .read = read_field,
+	  .write = write_mtrr_def_type,
+	  .field = offsetof(struct soft_cpu, mtrr_def_type),
 	  .feature = X86_FEATURE_MTRR },
 	{ EXIT(MSR_TSC_DEADLINE, 1), .feature = X86_FEATURE_TSC_DEADLINE },
 	{ EXIT(MSR_X2APIC_BASE, MSR_X2APIC_LAST - MSR_X2APIC_BASE + 1), .feature = X86_FEATURE_X2APIC },
 	{ FIELD(MSR_XSS, xss, 0), .feature = X86_FEATURE_XSAVES },
 	{ EXIT(MSR_KVM_WALL_CLOCK_NEW, 0x100) },
-	{ .nr = MSR_EFER, .count = 1, .name = "MSR_EFER", .read = read_field, .write = write_efer,
+	{ .nr = MSR_EFER,
+	  .count = 1,
+	  .name = "MSR_EFER",
+	  .read = read_field,
+	  .write = write_efer,
 	  .field = offsetof(struct soft_cpu, efer) },
 	{ FIELD(MSR_STAR, star, ~0ull), .feature = X86_FEATURE_SYSCALL },
 	{ ADDRESS(MSR_LSTAR, lstar), .feature = X86_FEATURE_SYSCALL },
 	{ ADDRESS(MSR_CSTAR, cstar), .feature = X86_FEATURE_SYSCALL },
 	{ FIELD(MSR_SFMASK, sfmask, 0xffffffff), .feature = X86_FEATURE_SYSCALL },
-	{ .nr = MSR_FS_BASE, .count = 2, .name = "MSR_FS_BASE", .read = read_base, .write = write_base,
+	{ .nr = MSR_FS_BASE,
+	  .count = 2,
+	  .name = "MSR_FS_BASE",
+	  .read = read_base,
+	  .write = write_base,
 	  .feature = X86_FEATURE_LM },
 	{ ADDRESS(MSR_KERNEL_GS_BASE, kernel_gs_base), .feature = X86_FEATURE_LM },
-	{ .nr = MSR_TSC_AUX, .count = 1, .name = "MSR_TSC_AUX", .read = read_field, .write = write_tsc_aux,
-	  .field = offsetof(struct soft_cpu, tsc_aux), .feature = X86_FEATURE_RDTSCP },
-	{ QUIET(MSR_AMD_K7_EVNTSEL0, 8, 0) }, /* the counters exist on every AMD processor; these do not count */
+	{ .nr = MSR_TSC_AUX,
+	  .count = 1,
+	  .name = "MSR_TSC_AUX",
+	  .read = read_field,
+	  .write = write_tsc_aux,
+	  .field = offsetof(struct soft_cpu, tsc_aux),
+	  .feature = X86_FEATURE_RDTSCP },
+	{ QUIET(MSR_AMD_K7_EVNTSEL0, 8,
+		0) }, /* the counters exist on every AMD processor; these do not count */
 	{ QUIET(MSR_AMD_SYSCFG, 1, 0) },
 	{ QUIET(MSR_AMD_HWCR, 1, HWCR_TSC_FREQ_SEL) },
 	{ QUIET(MSR_AMD_IORR_BASE0, 4, 0) },
 	{ QUIET(MSR_AMD_TOP_MEM, 1, 0) },
 	{ QUIET(MSR_AMD_TOP_MEM2, 1, 0) },
 	{ QUIET(MSR_AMD_NB_CFG, 1, 0) },
-	{ .nr = MSR_AMD_PATCH_LOADER, .count = 1, .name = "MSR_AMD_PATCH_LOADER", .read = NULL, .write = write_any },
+	{ .nr = MSR_AMD_PATCH_LOADER,
+	  .count = 1,
+	  .name = "MSR_AMD_PATCH_LOADER",
+	  .read = NULL,
+	  .write = write_any },
 	{ QUIET(MSR_AMD_INT_PENDING, 1, 0) },
 	{ QUIET(MSR_AMD_MMIO_CFG, 1, 0) },
 	{ CONST(MSR_AMD_PSTATE_LIMIT, 11, 0) }, /* limit, control, status, eight definitions: none valid */
 	{ QUIET(MSR_AMD_SMM_ADDR, 2, 0) },
 	{ CONST(MSR_AMD_VM_CR, 1, 0x18) }, /* SVM disabled and locked */
 	{ QUIET(MSR_AMD_OSVW_LENGTH, 2, 0) },
-	{ QUIET(MSR_AMD_LS_CFG, 3, 0) }, /* LS_CFG, IC_CFG, DC_CFG */
+	{ QUIET(MSR_AMD_LS_CFG, 3, 0) },             /* LS_CFG, IC_CFG, DC_CFG */
 	{ QUIET(MSR_AMD_DE_CFG, 2, DE_CFG_LFENCE) }, /* DE_CFG, BU_CFG2 */
 	{ QUIET(MSR_AMD_EX_CFG, 1, 0) },
 };

@@ -10,7 +10,7 @@
 #include "cpu/soft/ops.h"
 #include "cpu/soft/seg.h"
 
-#define CR0_KNOWN (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
+#define CR0_KNOWN  (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 #define CR4_PAGING (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)
 
 #define DR7_GD    BIT(13)
@@ -54,7 +54,8 @@ static void set_cr0(struct soft_cpu *c, const struct insn *i, u64 val)
 	if (val & CR0_PG && !(old & CR0_PG) && efer & EFER_LME) {
 		unsigned tr = c->tr.attr & SA_TYPE;
 
-		if (!(c->cr4 & CR4_PAE) || c->seg[SEG_CS].attr & SA_L || tr == DT_TSS16 || tr == DT_TSS16_BUSY)
+		if (!(c->cr4 & CR4_PAE) || c->seg[SEG_CS].attr & SA_L || tr == DT_TSS16 ||
+		    tr == DT_TSS16_BUSY)
 			soft_gp(c, i, 0);
 		efer |= EFER_LMA;
 	} else if (!(val & CR0_PG) && old & CR0_PG && efer & EFER_LMA) {
@@ -62,7 +63,8 @@ static void set_cr0(struct soft_cpu *c, const struct insn *i, u64 val)
 			soft_gp(c, i, 0);
 		efer &= ~EFER_LMA;
 	}
-	if (uses_pdptes(val, c->cr4, efer) && (old ^ val) & (CR0_PG | CR0_CD | CR0_NW) && !mmu_load_pdptes(c, c->cr3))
+	if (uses_pdptes(val, c->cr4, efer) && (old ^ val) & (CR0_PG | CR0_CD | CR0_NW) &&
+	    !mmu_load_pdptes(c, c->cr3))
 		soft_gp(c, i, 0);
 
 	if ((old ^ val) & CR0_PE)
@@ -93,20 +95,13 @@ static u64 cr4_allowed(const struct soft_cpu *c)
 		u32 bit;
 		u8 feature;
 	} bits[] = {
-		{ CR4_TSD, X86_FEATURE_TSC },
-		{ CR4_DE, X86_FEATURE_DE },
-		{ CR4_PSE, X86_FEATURE_PSE },
-		{ CR4_PAE, X86_FEATURE_PAE },
-		{ CR4_MCE, X86_FEATURE_MCE },
-		{ CR4_PGE, X86_FEATURE_PGE },
-		{ CR4_OSFXSR, X86_FEATURE_FXSR },
-		{ CR4_OSXMMEXCPT, X86_FEATURE_SSE },
-		{ CR4_UMIP, X86_FEATURE_UMIP },
-		{ CR4_FSGSBASE, X86_FEATURE_FSGSBASE },
-		{ CR4_PCIDE, X86_FEATURE_PCID },
-		{ CR4_OSXSAVE, X86_FEATURE_XSAVE },
-		{ CR4_SMEP, X86_FEATURE_SMEP },
-		{ CR4_SMAP, X86_FEATURE_SMAP },
+		{ CR4_TSD, X86_FEATURE_TSC },     { CR4_DE, X86_FEATURE_DE },
+		{ CR4_PSE, X86_FEATURE_PSE },     { CR4_PAE, X86_FEATURE_PAE },
+		{ CR4_MCE, X86_FEATURE_MCE },     { CR4_PGE, X86_FEATURE_PGE },
+		{ CR4_OSFXSR, X86_FEATURE_FXSR }, { CR4_OSXMMEXCPT, X86_FEATURE_SSE },
+		{ CR4_UMIP, X86_FEATURE_UMIP },   { CR4_FSGSBASE, X86_FEATURE_FSGSBASE },
+		{ CR4_PCIDE, X86_FEATURE_PCID },  { CR4_OSXSAVE, X86_FEATURE_XSAVE },
+		{ CR4_SMEP, X86_FEATURE_SMEP },   { CR4_SMAP, X86_FEATURE_SMAP },
 	};
 	u64 mask = CR4_PCE;
 
@@ -154,21 +149,11 @@ void op_mov_r_cr(struct soft_cpu *c, const struct insn *i)
 		soft_ud(c, i);
 	need_cpl0(c, i);
 	switch (i->reg) {
-	case 0:
-		v = c->cr0;
-		break;
-	case 2:
-		v = c->cr2;
-		break;
-	case 3:
-		v = c->cr3;
-		break;
-	case 4:
-		v = c->cr4;
-		break;
-	default:
-		v = soft_out_get_cr8(c);
-		break;
+	case 0: v = c->cr0; break;
+	case 2: v = c->cr2; break;
+	case 3: v = c->cr3; break;
+	case 4: v = c->cr4; break;
+	default: v = soft_out_get_cr8(c); break;
 	}
 	c->gpr[i->rm] = soft_mode64(c) ? v : (u32)v;
 	soft_account(c, EXIT_CR, i->reg, t0);
@@ -184,21 +169,11 @@ void op_mov_cr_r(struct soft_cpu *c, const struct insn *i)
 	need_cpl0(c, i);
 	v = source(c, i);
 	switch (i->reg) {
-	case 0:
-		set_cr0(c, i, v);
-		break;
-	case 2:
-		c->cr2 = v;
-		break;
-	case 3:
-		set_cr3(c, i, v);
-		break;
-	case 4:
-		set_cr4(c, i, v);
-		break;
-	default:
-		set_cr8(c, i, v);
-		break;
+	case 0: set_cr0(c, i, v); break;
+	case 2: c->cr2 = v; break;
+	case 3: set_cr3(c, i, v); break;
+	case 4: set_cr4(c, i, v); break;
+	default: set_cr8(c, i, v); break;
 	}
 	soft_account(c, EXIT_CR, i->reg, t0);
 	c->rip = next;
@@ -247,7 +222,9 @@ static unsigned dr_number(struct soft_cpu *c, const struct insn *i)
 void op_mov_r_dr(struct soft_cpu *c, const struct insn *i)
 {
 	unsigned n = dr_number(c, i);
-	u64 v = n < 4 ? c->dr[n] : n == 6 ? (c->dr6 & DR6_KNOWN) | DR6_FIXED : (c->dr7 & DR7_KNOWN) | DR7_FIXED;
+	u64 v = n < 4    ? c->dr[n]
+		: n == 6 ? (c->dr6 & DR6_KNOWN) | DR6_FIXED
+			 : (c->dr7 & DR7_KNOWN) | DR7_FIXED;
 
 	c->gpr[i->rm] = soft_mode64(c) ? v : (u32)v;
 	soft_account(c, EXIT_DR, n, 0);

@@ -14,7 +14,7 @@
 #include "cpu/soft/ops.h"
 #include "cpu/soft/seg.h"
 
-#define BATCH 64
+#define BATCH           64
 #define TSS_IO_MAP_BASE 0x66
 
 static void check_port(struct soft_cpu *c, const struct insn *i, u16 port, unsigned size)
@@ -116,7 +116,8 @@ static void outs_once(struct soft_cpu *c, const struct insn *i, u16 port, unsign
 
 static bool interrupted(const struct soft_cpu *c)
 {
-	return c->attention || c->flags & FL_TF || atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed);
+	return c->attention || c->flags & FL_TF ||
+	       atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed);
 }
 
 static void string_io(struct soft_cpu *c, const struct insn *i, bool in)

@@ -16,12 +16,9 @@ static gva_t la_plus(const struct soft_cpu *c, gva_t la, unsigned n)
 static u64 load_size(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size)
 {
 	switch (size) {
-	case 2:
-		return ld16_la(c, i, la);
-	case 4:
-		return ld32_la(c, i, la);
-	default:
-		return ld64_la(c, i, la);
+	case 2: return ld16_la(c, i, la);
+	case 4: return ld32_la(c, i, la);
+	default: return ld64_la(c, i, la);
 	}
 }
 

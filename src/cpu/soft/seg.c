@@ -251,12 +251,9 @@ u64 seg_stack_load(struct soft_cpu *c, const struct insn *i, s64 delta, unsigned
 	gva_t la = stack_la(c, i, delta, size, ACC_R);
 
 	switch (size) {
-	case 2:
-		return ld16_la(c, i, la);
-	case 4:
-		return ld32_la(c, i, la);
-	default:
-		return ld64_la(c, i, la);
+	case 2: return ld16_la(c, i, la);
+	case 4: return ld32_la(c, i, la);
+	default: return ld64_la(c, i, la);
 	}
 }
 
@@ -265,15 +262,9 @@ void seg_stack_store(struct soft_cpu *c, const struct insn *i, s64 delta, unsign
 	gva_t la = stack_la(c, i, delta, size, ACC_W);
 
 	switch (size) {
-	case 2:
-		st16_la(c, i, la, (u16)val);
-		break;
-	case 4:
-		st32_la(c, i, la, (u32)val);
-		break;
-	default:
-		st64_la(c, i, la, val);
-		break;
+	case 2: st16_la(c, i, la, (u16)val); break;
+	case 4: st32_la(c, i, la, (u32)val); break;
+	default: st64_la(c, i, la, val); break;
 	}
 }
 
@@ -287,7 +278,8 @@ void seg_stack_current(const struct soft_cpu *c, struct seg_stack *st)
 }
 
 /* [SDM2 CALL, INT n: inter-privilege] */
-void seg_stack_inner(struct soft_cpu *c, const struct insn *i, unsigned dpl, unsigned ext, struct seg_stack *st)
+void seg_stack_inner(struct soft_cpu *c, const struct insn *i, unsigned dpl, unsigned ext,
+		     struct seg_stack *st)
 {
 	bool tss32 = c->tr.attr & 8;
 	unsigned off = tss32 ? dpl * 8 + 4 : dpl * 4 + 2;
@@ -332,8 +324,8 @@ u64 seg_stack_tss64(struct soft_cpu *c, const struct insn *i, unsigned n, unsign
 	return rsp;
 }
 
-static gva_t frame_la(struct soft_cpu *c, const struct insn *i, const struct seg_stack *st, u64 off, unsigned size,
-		      s64 err)
+static gva_t frame_la(struct soft_cpu *c, const struct insn *i, const struct seg_stack *st, u64 off,
+		      unsigned size, s64 err)
 {
 	if (st->flat) {
 		if (!seg_canonical(off) || !seg_canonical(off + size - 1))
@@ -345,7 +337,8 @@ static gva_t frame_la(struct soft_cpu *c, const struct insn *i, const struct seg
 	return (u32)(st->ss.base + off);
 }
 
-static void frame_probe(struct soft_cpu *c, const struct insn *i, const struct seg_stack *st, gva_t la, unsigned len)
+static void frame_probe(struct soft_cpu *c, const struct insn *i, const struct seg_stack *st, gva_t la,
+			unsigned len)
 {
 	if (st->sys)
 		mmu_sys_probe(c, i, la, len, ACC_W);
@@ -353,8 +346,8 @@ static void frame_probe(struct soft_cpu *c, const struct insn *i, const struct s
 		mmu_probe(c, i, la, len, ACC_W);
 }
 
-static void frame_store(struct soft_cpu *c, const struct insn *i, const struct seg_stack *st, gva_t la, unsigned size,
-			u64 val)
+static void frame_store(struct soft_cpu *c, const struct insn *i, const struct seg_stack *st, gva_t la,
+			unsigned size, u64 val)
 {
 	if (st->sys)
 		mmu_sys_store(c, i, la, size, val);
@@ -366,8 +359,8 @@ static void frame_store(struct soft_cpu *c, const struct insn *i, const struct s
 		st16_la(c, i, la, (u16)val);
 }
 
-void seg_stack_push(struct soft_cpu *c, const struct insn *i, struct seg_stack *st, const u64 *val, unsigned n,
-		    unsigned size, s64 err)
+void seg_stack_push(struct soft_cpu *c, const struct insn *i, struct seg_stack *st, const u64 *val,
+		    unsigned n, unsigned size, s64 err)
 {
 	u64 top = st->sp & st->mask;
 	unsigned len = n * size, k;
@@ -376,7 +369,8 @@ void seg_stack_push(struct soft_cpu *c, const struct insn *i, struct seg_stack *
 		frame_probe(c, i, st, frame_la(c, i, st, top - len, len, err), len);
 	} else {
 		for (k = 1; k <= n; k++)
-			frame_probe(c, i, st, frame_la(c, i, st, (top - k * size) & st->mask, size, err), size);
+			frame_probe(c, i, st, frame_la(c, i, st, (top - k * size) & st->mask, size, err),
+				    size);
 	}
 	for (k = 1; k <= n; k++) {
 		u64 off = (top - k * size) & st->mask;

@@ -21,18 +21,54 @@ enum desc_type {
 };
 
 /* Fields of a descriptor's (first) eight bytes [SDM3 3.4.5, 5.8.3]. */
-static inline unsigned desc_type(u64 d) { return d >> 40 & 0xf; }
-static inline bool desc_is_user(u64 d) { return d >> 44 & 1; } /* S: code or data */
-static inline unsigned desc_dpl(u64 d) { return d >> 45 & 3; }
-static inline bool desc_present(u64 d) { return d >> 47 & 1; }
-static inline bool desc_l(u64 d) { return d >> 53 & 1; }
-static inline bool desc_db(u64 d) { return d >> 54 & 1; }
-static inline bool desc_is_code(u64 d) { return desc_is_user(d) && d >> 43 & 1; }
-static inline bool desc_is_conforming(u64 d) { return d >> 42 & 1; } /* of a code segment */
-static inline bool desc_is_data(u64 d) { return desc_is_user(d) && !(d >> 43 & 1); }
-static inline bool desc_is_writable(u64 d) { return desc_is_data(d) && d >> 41 & 1; }
-static inline bool desc_is_readable(u64 d) { return desc_is_data(d) || (desc_is_code(d) && d >> 41 & 1); }
-static inline u32 desc_base(u64 d) { return (d >> 16 & 0xffffff) | (d >> 56 << 24); }
+static inline unsigned desc_type(u64 d)
+{
+	return d >> 40 & 0xf;
+}
+static inline bool desc_is_user(u64 d)
+{
+	return d >> 44 & 1;
+} /* S: code or data */
+static inline unsigned desc_dpl(u64 d)
+{
+	return d >> 45 & 3;
+}
+static inline bool desc_present(u64 d)
+{
+	return d >> 47 & 1;
+}
+static inline bool desc_l(u64 d)
+{
+	return d >> 53 & 1;
+}
+static inline bool desc_db(u64 d)
+{
+	return d >> 54 & 1;
+}
+static inline bool desc_is_code(u64 d)
+{
+	return desc_is_user(d) && d >> 43 & 1;
+}
+static inline bool desc_is_conforming(u64 d)
+{
+	return d >> 42 & 1;
+} /* of a code segment */
+static inline bool desc_is_data(u64 d)
+{
+	return desc_is_user(d) && !(d >> 43 & 1);
+}
+static inline bool desc_is_writable(u64 d)
+{
+	return desc_is_data(d) && d >> 41 & 1;
+}
+static inline bool desc_is_readable(u64 d)
+{
+	return desc_is_data(d) || (desc_is_code(d) && d >> 41 & 1);
+}
+static inline u32 desc_base(u64 d)
+{
+	return (d >> 16 & 0xffffff) | (d >> 56 << 24);
+}
 
 static inline u32 desc_limit(u64 d)
 {
@@ -40,11 +76,23 @@ static inline u32 desc_limit(u64 d)
 	return d >> 55 & 1 ? limit << 12 | 0xfff : limit;
 }
 
-static inline u16 gate_sel(u64 d) { return (u16)(d >> 16); }
-static inline u32 gate_off(u64 d) { return (d & 0xffff) | (d >> 32 & 0xffff0000); }
+static inline u16 gate_sel(u64 d)
+{
+	return (u16)(d >> 16);
+}
+static inline u32 gate_off(u64 d)
+{
+	return (d & 0xffff) | (d >> 32 & 0xffff0000);
+}
 
-static inline bool seg_is_null(u16 sel) { return !(sel & 0xfffc); }
-static inline bool seg_canonical(u64 la) { return bits_sext(la, 48) == la; }
+static inline bool seg_is_null(u16 sel)
+{
+	return !(sel & 0xfffc);
+}
+static inline bool seg_canonical(u64 la)
+{
+	return bits_sext(la, 48) == la;
+}
 
 /* The error code that names sel; EXT while an event is delivered [SDM3 6.13]. */
 static inline s64 seg_err(const struct soft_cpu *c, u16 sel)
@@ -90,12 +138,13 @@ struct seg_stack {
 
 void seg_stack_current(const struct soft_cpu *c, struct seg_stack *st);
 /* The stack for privilege level dpl out of a 16- or 32-bit TSS, with all checks; ext goes to error codes. */
-void seg_stack_inner(struct soft_cpu *c, const struct insn *i, unsigned dpl, unsigned ext, struct seg_stack *st);
+void seg_stack_inner(struct soft_cpu *c, const struct insn *i, unsigned dpl, unsigned ext,
+		     struct seg_stack *st);
 /* RSP number n (0-2; 3 + IST index) of the 64-bit TSS. */
 u64 seg_stack_tss64(struct soft_cpu *c, const struct insn *i, unsigned n, unsigned ext);
 /* Pushes val[0..n), size bytes each; probes all before it writes; #SS(err). Moves st->sp. */
-void seg_stack_push(struct soft_cpu *c, const struct insn *i, struct seg_stack *st, const u64 *val, unsigned n,
-		    unsigned size, s64 err);
+void seg_stack_push(struct soft_cpu *c, const struct insn *i, struct seg_stack *st, const u64 *val,
+		    unsigned n, unsigned size, s64 err);
 
 /* seg_far.c */
 /* The checks of the code segment that RETF and IRET return to [SDM2 RET]. */

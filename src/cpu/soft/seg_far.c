@@ -90,8 +90,7 @@ static void far_task(struct soft_cpu *c, const struct insn *i, u16 sel, u64 d, b
 static bool far_system(struct soft_cpu *c, const struct insn *i, u16 sel, u64 d, bool call)
 {
 	switch (desc_type(d)) {
-	case DT_CALL32:
-		return true;
+	case DT_CALL32: return true;
 	case DT_CALL16:
 		if (soft_long(c))
 			break;

@@ -67,8 +67,9 @@ static void iret_vm86(struct soft_cpu *c, const struct insn *i, u64 rip, u16 cs,
 		soft_gp(c, i, 0);
 
 	c->cpl = 3;
-	soft_set_flags(c, (flags & (FL_ARITH | FL_TF | FL_IF | FL_DF | FL_IOPL | FL_NT | FL_RF | FL_VM | FL_AC |
-				    FL_VIF | FL_VIP | FL_ID)) | FL_RES1);
+	soft_set_flags(c, (flags & (FL_ARITH | FL_TF | FL_IF | FL_DF | FL_IOPL | FL_NT | FL_RF | FL_VM |
+				    FL_AC | FL_VIF | FL_VIP | FL_ID)) |
+				  FL_RES1);
 	seg_set_real(c, SEG_CS, cs);
 	for (k = 0; k < ARRAY_SIZE(order); k++)
 		seg_set_real(c, order[k], sel[k]);

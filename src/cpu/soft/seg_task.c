@@ -10,15 +10,15 @@
  */
 #include "cpu/soft/seg.h"
 
-#define DR6_BT BIT(15)
+#define DR6_BT    BIT(15)
 #define DR7_LOCAL 0x155u /* L0-L3, LE */
 
 /* Where things are in a TSS of either size. */
 struct tss_layout {
-	u8 width;  /* of a register */
+	u8 width; /* of a register */
 	u8 ip, flags, gpr, seg, nr_seg, ldt;
-	u8 end;    /* of what is saved */
-	u8 limit;  /* least limit */
+	u8 end;   /* of what is saved */
+	u8 limit; /* least limit */
 };
 static const struct tss_layout layout16 = { 2, 0x0e, 0x10, 0x12, 0x22, 4, 0x2a, 0x2a, 0x2b };
 static const struct tss_layout layout32 = { 4, 0x20, 0x24, 0x28, 0x48, 6, 0x60, 0x60, 0x67 };
@@ -47,7 +47,8 @@ static void save_old(struct soft_cpu *c, const struct insn *i, const struct tss_
 		mmu_sys_store(c, i, seg_la(c, base + l->seg + k * w), 2, c->seg[k].sel);
 }
 
-static void read_new(struct soft_cpu *c, const struct insn *i, const struct tss_layout *l, gva_t base, struct task *t)
+static void read_new(struct soft_cpu *c, const struct insn *i, const struct tss_layout *l, gva_t base,
+		     struct task *t)
 {
 	unsigned w = l->width, k;
 
@@ -154,8 +155,8 @@ static void load_new(struct soft_cpu *c, const struct tss_layout *l, const struc
 		soft_gp(c, NULL, c->delivering != -1);
 }
 
-void seg_task_switch(struct soft_cpu *c, const struct insn *i, u16 sel, enum task_switch_kind kind, s64 error_code,
-		     u64 next_rip)
+void seg_task_switch(struct soft_cpu *c, const struct insn *i, u16 sel, enum task_switch_kind kind,
+		     s64 error_code, u64 next_rip)
 {
 	const struct tss_layout *old_l = layout_of(c->tr.attr), *new_l;
 	bool nest = kind == TASK_CALL || kind == TASK_EXC;

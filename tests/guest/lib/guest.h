@@ -19,18 +19,35 @@ typedef _Bool bool;
 #define BITS 32
 #endif
 
-#define SEL_CODE 0x08
-#define SEL_DATA 0x10
-#define SEL_UCODE 0x1b
-#define SEL_UDATA 0x23
-#define SEL_TSS 0x28
-#define SEL_CODE32 0x38
-#define SEL_FREE 0x40
-#define GDT_ENTRIES 64
+#define SEL_CODE           0x08
+#define SEL_DATA           0x10
+#define SEL_UCODE          0x1b
+#define SEL_UDATA          0x23
+#define SEL_TSS            0x28
+#define SEL_CODE32         0x38
+#define SEL_FREE           0x40
+#define GDT_ENTRIES        64
 #define VECTOR_USER_RETURN 0x30
 
-enum { DE = 0, DB = 1, NMI = 2, BP = 3, OF = 4, BR = 5, UD = 6, NM = 7, DF = 8, TS = 10, NP = 11, SS = 12, GP = 13, PF = 14,
-       MF = 16, AC = 17, XM = 19 };
+enum {
+	DE = 0,
+	DB = 1,
+	NMI = 2,
+	BP = 3,
+	OF = 4,
+	BR = 5,
+	UD = 6,
+	NM = 7,
+	DF = 8,
+	TS = 10,
+	NP = 11,
+	SS = 12,
+	GP = 13,
+	PF = 14,
+	MF = 16,
+	AC = 17,
+	XM = 19
+};
 
 struct frame {
 #ifdef __x86_64__
@@ -62,7 +79,8 @@ extern uptr user_alias; /* added to addresses of user code and stack */
 /* Every test's main. Its return ends the run: it fails when a check failed. */
 void guest_main(void);
 
-void print(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* %s %c %d %u %x %lx %llx, width with 0 */
+void print(const char *fmt, ...)
+	__attribute__((format(printf, 1, 2))); /* %s %c %d %u %x %lx %llx, width with 0 */
 #define check(ok, ...) check_(!!(ok), __VA_ARGS__)
 void check_(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void skip(const char *why);
@@ -91,16 +109,48 @@ void guest_longjmp(uptr buf[10]) __attribute__((noreturn));
 /* One line per expected fault: vector, error code. error -1: do not care. */
 void expect(const char *what, bool faulted, unsigned vector, long error);
 
-static inline void outb(u16 port, u8 v) { __asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port)); }
-static inline void outw(u16 port, u16 v) { __asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port)); }
-static inline void outl(u16 port, u32 v) { __asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port)); }
-static inline u8 inb(u16 port) { u8 v; __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port)); return v; }
-static inline u16 inw(u16 port) { u16 v; __asm__ volatile("inw %1, %0" : "=a"(v) : "Nd"(port)); return v; }
-static inline u32 inl(u16 port) { u32 v; __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port)); return v; }
+static inline void outb(u16 port, u8 v)
+{
+	__asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
+}
+static inline void outw(u16 port, u16 v)
+{
+	__asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port));
+}
+static inline void outl(u16 port, u32 v)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port));
+}
+static inline u8 inb(u16 port)
+{
+	u8 v;
+	__asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
+	return v;
+}
+static inline u16 inw(u16 port)
+{
+	u16 v;
+	__asm__ volatile("inw %1, %0" : "=a"(v) : "Nd"(port));
+	return v;
+}
+static inline u32 inl(u16 port)
+{
+	u32 v;
+	__asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
+	return v;
+}
 
-#define CR_ACCESS(n)                                                                               \
-	static inline uptr read_cr##n(void) { uptr v; __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory"); return v; } \
-	static inline void write_cr##n(uptr v) { __asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory"); }
+#define CR_ACCESS(n)                                                           \
+	static inline uptr read_cr##n(void)                                    \
+	{                                                                      \
+		uptr v;                                                        \
+		__asm__ volatile("mov %%cr" #n ", %0" : "=r"(v) : : "memory"); \
+		return v;                                                      \
+	}                                                                      \
+	static inline void write_cr##n(uptr v)                                 \
+	{                                                                      \
+		__asm__ volatile("mov %0, %%cr" #n : : "r"(v) : "memory");     \
+	}
 CR_ACCESS(0)
 CR_ACCESS(2)
 CR_ACCESS(3)
@@ -112,7 +162,10 @@ static inline u64 rdmsr(u32 n)
 	__asm__ volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(n));
 	return lo | (u64)hi << 32;
 }
-static inline void wrmsr(u32 n, u64 v) { __asm__ volatile("wrmsr" : : "c"(n), "a"((u32)v), "d"((u32)(v >> 32)) : "memory"); }
+static inline void wrmsr(u32 n, u64 v)
+{
+	__asm__ volatile("wrmsr" : : "c"(n), "a"((u32)v), "d"((u32)(v >> 32)) : "memory");
+}
 static inline void cpuid(u32 leaf, u32 sub, u32 r[4])
 {
 	__asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(sub));
@@ -123,11 +176,28 @@ static inline u64 rdtsc(void)
 	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
 	return lo | (u64)hi << 32;
 }
-static inline void invlpg(const volatile void *p) { __asm__ volatile("invlpg (%0)" : : "r"(p) : "memory"); }
-static inline void cli(void) { __asm__ volatile("cli" : : : "memory"); }
-static inline void sti(void) { __asm__ volatile("sti" : : : "memory"); }
-static inline void sti_hlt(void) { __asm__ volatile("sti; hlt; cli" : : : "memory"); }
-static inline uptr read_flags(void) { uptr v; __asm__ volatile("pushf; pop %0" : "=r"(v)); return v; }
+static inline void invlpg(const volatile void *p)
+{
+	__asm__ volatile("invlpg (%0)" : : "r"(p) : "memory");
+}
+static inline void cli(void)
+{
+	__asm__ volatile("cli" : : : "memory");
+}
+static inline void sti(void)
+{
+	__asm__ volatile("sti" : : : "memory");
+}
+static inline void sti_hlt(void)
+{
+	__asm__ volatile("sti; hlt; cli" : : : "memory");
+}
+static inline uptr read_flags(void)
+{
+	uptr v;
+	__asm__ volatile("pushf; pop %0" : "=r"(v));
+	return v;
+}
 static inline void *memset_(void *p, int c, uptr n)
 {
 	void *q = p;

@@ -16,14 +16,14 @@ static inline void pic_init(u16 lines)
 	outb(0xa1, 2);
 	outb(0x21, 1);
 	outb(0xa1, 1);
-	outb(0x21, (u8)~(lines | (lines >> 8 ? 4 : 0)));
-	outb(0xa1, (u8)~(lines >> 8));
+	outb(0x21, (u8) ~(lines | (lines >> 8 ? 4 : 0)));
+	outb(0xa1, (u8) ~(lines >> 8));
 }
 
 static inline void pic_mask(u16 lines)
 {
 	outb(0x21, (u8)~lines);
-	outb(0xa1, (u8)~(lines >> 8));
+	outb(0xa1, (u8) ~(lines >> 8));
 }
 
 static inline u16 pic_read(u8 ocw3) /* 0AH: IRR, 0BH: ISR */
@@ -40,28 +40,34 @@ static inline void pic_eoi(unsigned irq)
 	outb(0x20, 0x20);
 }
 
-#define APIC_BASE 0xfee00000ul
-#define APIC_ID    0x20
-#define APIC_VER   0x30
-#define APIC_TPR   0x80
-#define APIC_PPR   0xa0
-#define APIC_EOI   0xb0
-#define APIC_SVR   0xf0
-#define APIC_ISR   0x100
-#define APIC_IRR   0x200
-#define APIC_ESR   0x280
-#define APIC_ICR   0x300
-#define APIC_ICR2  0x310
-#define APIC_LVT_TIMER 0x320
-#define APIC_LVT_LINT0 0x350
-#define APIC_LVT_ERROR 0x370
+#define APIC_BASE       0xfee00000ul
+#define APIC_ID         0x20
+#define APIC_VER        0x30
+#define APIC_TPR        0x80
+#define APIC_PPR        0xa0
+#define APIC_EOI        0xb0
+#define APIC_SVR        0xf0
+#define APIC_ISR        0x100
+#define APIC_IRR        0x200
+#define APIC_ESR        0x280
+#define APIC_ICR        0x300
+#define APIC_ICR2       0x310
+#define APIC_LVT_TIMER  0x320
+#define APIC_LVT_LINT0  0x350
+#define APIC_LVT_ERROR  0x370
 #define APIC_TIMER_INIT 0x380
 #define APIC_TIMER_CUR  0x390
 #define APIC_TIMER_DIV  0x3e0
-#define LVT_MASKED (1u << 16)
+#define LVT_MASKED      (1u << 16)
 
-static inline u32 apic_read(unsigned reg) { return *(volatile u32 *)(APIC_BASE + reg); }
-static inline void apic_write(unsigned reg, u32 v) { *(volatile u32 *)(APIC_BASE + reg) = v; }
+static inline u32 apic_read(unsigned reg)
+{
+	return *(volatile u32 *)(APIC_BASE + reg);
+}
+static inline void apic_write(unsigned reg, u32 v)
+{
+	*(volatile u32 *)(APIC_BASE + reg) = v;
+}
 static inline bool apic_bit(unsigned reg, unsigned vector)
 {
 	return apic_read(reg + vector / 32 * 16) >> (vector % 32) & 1;

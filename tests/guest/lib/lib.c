@@ -2,7 +2,7 @@
  * debug-exit port: 0 all passed (bothy's status 1), 1 a check failed (3). */
 #include "guest.h"
 
-#define COM1 0x3f8
+#define COM1       0x3f8
 #define DEBUG_EXIT 0xf4
 
 u64 gdt[GDT_ENTRIES] __attribute__((aligned(16)));
@@ -20,8 +20,15 @@ uptr user_alias;
 
 void *memset(void *p, int c, uptr n);
 void *memcpy(void *d, const void *s, uptr n);
-void *memset(void *p, int c, uptr n) { return memset_(p, c, n); }
-void *memcpy(void *d, const void *s, uptr n) { memcpy_(d, s, n); return d; }
+void *memset(void *p, int c, uptr n)
+{
+	return memset_(p, c, n);
+}
+void *memcpy(void *d, const void *s, uptr n)
+{
+	memcpy_(d, s, n);
+	return d;
+}
 
 /* --- output --- */
 
@@ -75,9 +82,7 @@ static void vprint(const char *fmt, __builtin_va_list ap)
 			for (const char *s = __builtin_va_arg(ap, const char *); *s; s++)
 				put(*s);
 			break;
-		case 'c':
-			put((char)__builtin_va_arg(ap, int));
-			break;
+		case 'c': put((char)__builtin_va_arg(ap, int)); break;
 		case 'd': {
 			long d = longs ? __builtin_va_arg(ap, long) : __builtin_va_arg(ap, int);
 			if (d < 0)
@@ -87,12 +92,12 @@ static void vprint(const char *fmt, __builtin_va_list ap)
 		}
 		case 'u':
 		case 'x':
-			v = longs > 1 ? __builtin_va_arg(ap, u64) :
-			    longs ? __builtin_va_arg(ap, unsigned long) : __builtin_va_arg(ap, unsigned);
+			v = longs > 1 ? __builtin_va_arg(ap, u64)
+			    : longs   ? __builtin_va_arg(ap, unsigned long)
+				      : __builtin_va_arg(ap, unsigned);
 			put_number(v, *fmt == 'x' ? 16 : 10, width);
 			break;
-		default:
-			put(*fmt);
+		default: put(*fmt);
 		}
 	}
 }
@@ -157,8 +162,8 @@ void guest_exit(void)
 
 u64 make_desc(u32 base, u32 limit, u8 access, u8 flags)
 {
-	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)access << 40 | (u64)(limit >> 16 & 0xf) << 48 |
-	       (u64)flags << 52 | (u64)(base >> 24) << 56;
+	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)access << 40 |
+	       (u64)(limit >> 16 & 0xf) << 48 | (u64)flags << 52 | (u64)(base >> 24) << 56;
 }
 
 void set_idt(unsigned vector, uptr handler, u16 sel, unsigned type_dpl, unsigned ist)
@@ -175,8 +180,8 @@ void set_idt(unsigned vector, uptr handler, u16 sel, unsigned type_dpl, unsigned
 void reset_idt(void)
 {
 	for (unsigned v = 0; v < 256; v++)
-		set_idt(v, guest_vector_table[v], SEL_CODE, v == BP || v == OF || v == VECTOR_USER_RETURN ? 0xee : 0x8e,
-			0);
+		set_idt(v, guest_vector_table[v], SEL_CODE,
+			v == BP || v == OF || v == VECTOR_USER_RETURN ? 0xee : 0x8e, 0);
 	load_idt(idt, sizeof(idt) - 1);
 }
 
@@ -224,7 +229,9 @@ static void set_up_tables(void)
 	tss[0x66] = 0x80; /* offset of the I/O bit map: all ports forbidden */
 	memset_(tss + 0x80, 0xff, sizeof(tss) - 0x80);
 	load_gdt(sizeof(gdt) - 1);
-	__asm__ volatile("mov %w0, %%ds; mov %w0, %%es; mov %w0, %%ss; ltr %w1" : : "r"(SEL_DATA), "r"(SEL_TSS));
+	__asm__ volatile("mov %w0, %%ds; mov %w0, %%es; mov %w0, %%ss; ltr %w1"
+			 :
+			 : "r"(SEL_DATA), "r"(SEL_TSS));
 #if BITS == 64
 	__asm__ volatile("pushq %0; lea 1f(%%rip), %%rax; push %%rax; lretq; 1:" : : "i"(SEL_CODE) : "rax");
 #else
@@ -251,8 +258,8 @@ void guest_interrupt(struct frame *f)
 	fault.cr2 = read_cr2();
 	if (catching)
 		guest_longjmp(recover);
-	print("unexpected vector %u, error %lx, ip %lx, cs %lx, flags %lx, cr2 %lx\n", fault.vector, fault.error,
-	      fault.ip, fault.cs, fault.flags, fault.cr2);
+	print("unexpected vector %u, error %lx, ip %lx, cs %lx, flags %lx, cr2 %lx\n", fault.vector,
+	      fault.error, fault.ip, fault.cs, fault.flags, fault.cr2);
 	nr_failed++;
 	guest_exit();
 }
@@ -280,7 +287,8 @@ bool guest_try_user(void (*fn)(uptr arg), uptr arg, uptr flags)
 #if BITS == 64
 		*--sp = (uptr)guest_user_return + user_alias;
 #endif
-		guest_enter_user((void (*)(uptr))((uptr)fn + user_alias), arg, (u8 *)sp + user_alias, flags | 2);
+		guest_enter_user((void (*)(uptr))((uptr)fn + user_alias), arg, (u8 *)sp + user_alias,
+				 flags | 2);
 	}
 	catching = false;
 	return fault.happened;
@@ -295,7 +303,8 @@ void expect(const char *what, bool faulted, unsigned vector, long error)
 	else if (ok)
 		check(true, "%s: #%u", what, vector);
 	else if (faulted)
-		check(false, "%s: #%u(%lx) instead of #%u(%lx)", what, fault.vector, fault.error, vector, (uptr)error);
+		check(false, "%s: #%u(%lx) instead of #%u(%lx)", what, fault.vector, fault.error, vector,
+		      (uptr)error);
 	else
 		check(false, "%s: no fault instead of #%u(%lx)", what, vector, (uptr)error);
 }
