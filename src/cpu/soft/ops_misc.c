@@ -135,9 +135,7 @@ void op_xlat(struct soft_cpu *c, const struct insn *i)
 
 void op_pusha(struct soft_cpu *c, const struct insn *i)
 {
-	/* Both ends first, the first push before the last, so that a fault is that push's and leaves the rest undone. */
-	for (int n = 1; n <= 8; n += 7)
-		seg_stack_store(c, i, -(s64)(n * i->osz), i->osz, c->gpr[n == 8 ? R_DI : R_AX]);
+	/* A fault leaves the pushes before it in memory, as on processors; the registers are unchanged, so it can be restarted. */
 	for (int r = 0; r < 8; r++)
 		seg_stack_store(c, i, -(s64)((r + 1) * i->osz), i->osz, c->gpr[r]);
 	soft_set_sp(c, c->gpr[R_SP] - 8 * i->osz);
