@@ -328,6 +328,12 @@ static bool combine(struct soft_cpu *c, int first, enum excp_kind kind)
 	return true;
 }
 
+static void book(struct soft_cpu *c, enum excp_kind kind, unsigned vector, u64 t0)
+{
+	if (kind != EXCP_INTR) /* which the loop has booked */
+		soft_account(c, EXIT_EXCEPTION, vector, t0);
+}
+
 /* Delivers c->exc. Not inlined: __builtin_setjmp() saves this frame. */
 static __attribute__((noinline)) bool deliver(struct soft_cpu *c, enum excp_kind first_kind)
 {
@@ -338,18 +344,20 @@ static __attribute__((noinline)) bool deliver(struct soft_cpu *c, enum excp_kind
 	bool first_has_error = c->exc.has_error;
 
 	for (;;) {
-		if (kind != EXCP_INTR) /* which the loop has booked */
-			soft_account(c, EXIT_EXCEPTION, c->exc.vector, 0);
+		volatile u64 t0 = vcpu_rdtsc();
+		volatile u8 vector = c->exc.vector;
+
 		c->rip = c->exc.rip;
-		c->delivering =
-			kind == EXCP_FAULT && c->exc.vector == EXC_DF ? DELIVERING_DF : (s16)c->exc.vector;
+		c->delivering = kind == EXCP_FAULT && vector == EXC_DF ? DELIVERING_DF : (s16)vector;
 		if (!__builtin_setjmp(c->jb_deliver)) {
-			excp_deliver(c, NULL, c->exc.vector, (enum excp_kind)kind,
+			excp_deliver(c, NULL, vector, (enum excp_kind)kind,
 				     c->exc.has_error ? (s64)c->exc.error : NO_ERROR, c->exc.rip);
 			c->delivering = -1;
 			c->activity = X86_ACTIVE; /* a trap of HLT itself */
+			book(c, (enum excp_kind)kind, vector, t0);
 			return true;
 		}
+		book(c, (enum excp_kind)kind, vector, t0);
 		if (!combine(c, c->delivering, (enum excp_kind)kind))
 			break;
 		kind = EXCP_FAULT;
