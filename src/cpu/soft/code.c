@@ -201,7 +201,7 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 	struct block *b = c->code->temp;
 	struct decode_info info;
 	enum decode_result result;
-	u8 bytes[16];
+	u8 bytes[16] = { 0 };
 	unsigned len = 0, want = 15;
 
 	if ((key & KEY_MODE) != MODE_64) {
@@ -218,7 +218,8 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 	result = decode_insn(bytes, len, key, c->features, &b->insn[0], &info);
 	if (result == DECODE_MORE && len < want) {
 		gva_t next = la + len;
-		const u8 *q = mmu_fetch(c, (key & KEY_MODE) == MODE_64 ? next : (u32)next);
+		/* All-ones are an instruction's end soon; and a page that another vCPU maps just now is not one's beginning. */
+		const u8 *q = p ? mmu_fetch(c, (key & KEY_MODE) == MODE_64 ? next : (u32)next) : NULL;
 
 		while (len < want) {
 			bytes[len] = q ? *(const volatile u8 *)q++ : 0xff;

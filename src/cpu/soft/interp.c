@@ -222,6 +222,14 @@ static enum run_end loop(struct soft_cpu *c)
 	int what;
 
 	for (;;) {
+		/* First, since a guest may be single-stepped for ever: by code breakpoints that it has armed. */
+		if (unlikely(--c->budget < 0)) {
+			c->budget = BUDGET;
+			if (vcpu_rdtsc() >= vcpu->timer_tsc) {
+				fpu_spill(c);
+				vcpu_timer_check(vcpu);
+			}
+		}
 		if (unlikely(c->attention | c->activity |
 			     atomic_load_explicit(&vcpu->requests, memory_order_relaxed))) {
 			c->cur = NULL;
@@ -236,14 +244,6 @@ static enum run_end loop(struct soft_cpu *c)
 			}
 			if (what != GO_ON)
 				return (enum run_end)what;
-		}
-		if (unlikely(--c->budget < 0)) {
-			c->budget = BUDGET;
-			if (vcpu_rdtsc() >= vcpu->timer_tsc) {
-				fpu_spill(c);
-				vcpu_timer_check(vcpu);
-				continue;
-			}
 		}
 		la = linear_rip(c);
 		e = tlb_slot(c, la);
