@@ -46,7 +46,8 @@ struct cpuid_table {
 	X(FSGSBASE, 7, 0, 1, 0, 1) X(TSC_ADJUST, 7, 0, 1, 1, 1) X(BMI1, 7, 0, 1, 3, 3)             \
 	X(AVX2, 7, 0, 1, 5, 3) X(SMEP, 7, 0, 1, 7, 1) X(BMI2, 7, 0, 1, 8, 3)                       \
 	X(ERMS, 7, 0, 1, 9, 1) X(INVPCID, 7, 0, 1, 10, 1) X(RDSEED, 7, 0, 1, 18, 9)                \
-	X(ADX, 7, 0, 1, 19, 9) X(SMAP, 7, 0, 1, 20, 1) X(CLFLUSHOPT, 7, 0, 1, 23, 9)               \
+	X(ADX, 7, 0, 1, 19, 9) X(SMAP, 7, 0, 1, 20, 1) X(PCOMMIT, 7, 0, 1, 22, 9)                    \
+	X(CLFLUSHOPT, 7, 0, 1, 23, 9)                                                             \
 	X(CLWB, 7, 0, 1, 24, 9) X(SHA, 7, 0, 1, 29, 9) X(UMIP, 7, 0, 2, 2, 1)                      \
 	X(GFNI, 7, 0, 2, 8, 9) X(VAES, 7, 0, 2, 9, 9) X(VPCLMULQDQ, 7, 0, 2, 10, 9)                \
 	X(RDPID, 7, 0, 2, 22, 9) X(FSRM, 7, 0, 3, 4, 9) X(ARCH_CAPABILITIES, 7, 0, 3, 29, 1)       \

@@ -150,6 +150,9 @@ static bool known_difference(const struct oracle *o, const struct insn *i, enum 
 		return true;
 	if (result == DECODE_OK && i->map == 0 && (i->opcode == 0x8e || i->opcode == 0x8c))
 		return true;
+	/* PCOMMIT, which Zydis has forgotten. */
+	if (result == DECODE_OK && i->map == 1 && i->opcode == 0xae && i->modrm == 0xf8 && i->pfx & PFX_66)
+		return true;
 	/* VEX forms that the host itself refuses with SIGILL in the thunk: reserved vvvv, L and W. */
 	if (result == DECODE_OK && i->thunk)
 		return true;

@@ -173,6 +173,8 @@ static const struct row group_0fae_66[8] = {
 	[6] = { .flags = V | R_MEM, .feature = X86_FEATURE_CLWB, .one = int_nop_m },
 	[7] = { .flags = V | R_MEM, .feature = X86_FEATURE_CLFLUSHOPT, .one = int_nop_m },
 };
+/* PCOMMIT: all RAM is as persistent as it gets. */
+static const struct row row_pcommit = { .flags = V, .feature = X86_FEATURE_PCOMMIT, .one = int_nop };
 static const struct row group_0fae_f3[8] = {
 	[0] = { .flags = V | R_REG | R_ONLY64, .feature = X86_FEATURE_FSGSBASE, .one = op_rdfsbase },
 	[1] = { .flags = V | R_REG | R_ONLY64, .feature = X86_FEATURE_FSGSBASE, .one = op_rdgsbase },
@@ -598,7 +600,7 @@ static const struct row *special_row(const struct insn *i, unsigned mode, const 
 			if (i->pfx & PFX_F2)
 				return &row_ud;
 			if (i->pfx & PFX_66)
-				return &group_0fae_66[reg];
+				return i->modrm == 0xf8 ? &row_pcommit : &group_0fae_66[reg];
 			return is_mem ? &group_0fae[reg] : &group_0fae_reg[reg];
 		case 0xc7:
 			if (!is_mem)
