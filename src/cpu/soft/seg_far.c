@@ -294,6 +294,9 @@ void seg_far_drop_data(struct soft_cpu *c)
 	for (k = 0; k < ARRAY_SIZE(data); k++) {
 		struct x86_segreg *s = &c->seg[data[k]];
 
+		/* A null selector loses its RPL, FS and GS keep their base [SDM2 IRET: RETURN-TO-OUTER-PRIVILEGE-LEVEL]. */
+		if (s->attr & SA_UNUSABLE)
+			s->sel = 0;
 		if (s->attr & SA_UNUSABLE || (s->attr & 0xc) == 0xc) /* null, or conforming code */
 			continue;
 		if ((s->attr & SA_DPL) >> SA_DPL_SHIFT < c->cpl) {
