@@ -44,23 +44,25 @@ void int_jmp_rel(struct soft_cpu *c, const struct insn *i)
 	c->rip = relative_target(c, i);
 }
 
+/* The return address goes to memory before the target is checked, as on processors. */
 static inline void call(struct soft_cpu *c, const struct insn *i, u64 target)
 {
 	u64 ret = soft_next_rip(c, i);
 
 	if (likely(i->osz == 8)) {
 		st64_la(c, i, c->gpr[R_SP] - 8, ret);
+		c->rip = checked_target(c, i, target);
 		c->gpr[R_SP] -= 8;
 	} else {
 		seg_stack_store(c, i, -(s64)i->osz, i->osz, ret);
+		c->rip = checked_target(c, i, target);
 		soft_set_sp(c, c->gpr[R_SP] - i->osz);
 	}
-	c->rip = target;
 }
 
 void int_call_rel(struct soft_cpu *c, const struct insn *i)
 {
-	call(c, i, relative_target(c, i));
+	call(c, i, c->gpr[RIPB] + i->off + i->len + i->imm);
 }
 
 static u64 rm_operand(struct soft_cpu *c, const struct insn *i)
@@ -78,7 +80,7 @@ void int_jmp_rm(struct soft_cpu *c, const struct insn *i)
 
 void int_call_rm(struct soft_cpu *c, const struct insn *i)
 {
-	call(c, i, checked_target(c, i, rm_operand(c, i)));
+	call(c, i, rm_operand(c, i));
 }
 
 void int_ret(struct soft_cpu *c, const struct insn *i)

@@ -100,8 +100,13 @@ static inline __attribute__((always_inline)) void native(struct soft_cpu *c, con
 	if (class != CLASS_INT && unlikely(c->simd_off & off[class]))
 		fpu_raise_off(c, i, off[class], class >= CLASS_X87);
 	if (acc) {
-		if (!i->flat && x87_pending(c, i, class)) /* before the checks of the segment */
-			soft_raise(c, i, EXC_MF, NO_ERROR);
+		if (!i->flat) { /* what comes before the checks of the segment */
+			if (x87_pending(c, i, class))
+				soft_raise(c, i, EXC_MF, NO_ERROR);
+			if (is_vector(class) && simd_aligned(i) &&
+			    (insn_ea(c, i) + c->seg[i->seg].base) & (i->msz - 1))
+				soft_gp(c, i, 0);
+		}
 		gva_t la = insn_la(c, i, i->msz, acc);
 		void *mem = acc & ACC_W ? tlb_write(c, la, i->msz) : tlb_read(c, la, i->msz);
 		if (likely(mem && (!is_vector(class) || c->vec_live)))

@@ -143,6 +143,9 @@ static void store_bytes(struct soft_cpu *c, const struct insn *i, const u8 *data
 {
 	gva_t la[16] = { 0 };
 
+	/* The segment is checked even when no byte is selected. */
+	if (!i->flat)
+		element_la(c, i, c->gpr[R_DI], 1, ACC_W);
 	for (unsigned k = 0; k < n; k++) {
 		if (!(mask[k] >> 7))
 			continue;
@@ -179,14 +182,14 @@ void op_simd_maskmovq(struct soft_cpu *c, const struct insn *i)
 	top = ld16(x + FPU_FSW) >> 11 & 7;
 	soft_copy(data, x + FPU_ST + 16 * ((i->reg - top) & 7), 8);
 	soft_copy(mask, x + FPU_ST + 16 * ((i->rm - top) & 7), 8);
-	store_bytes(c, i, data, mask, 8);
-	/* Like every MMX instruction: top of stack 0, nothing empty [SDM1 9.5]. */
+	/* Like every MMX instruction: top of stack 0, nothing empty [SDM1 9.5]. Processors do this before they look at the operand. */
 	for (unsigned r = 0; r < 8; r++)
 		soft_copy(regs[r], x + FPU_ST + 16 * ((r - top) & 7), 16);
 	soft_copy(x + FPU_ST, regs, sizeof(regs));
 	st16(x + FPU_FSW, ld16(x + FPU_FSW) & ~(7u << 11));
 	st16(x + FPU_FTW, 0xff);
 	st64(x + FPU_XSTATE_BV, ld64(x + FPU_XSTATE_BV) | XFEATURE_X87);
+	store_bytes(c, i, data, mask, 8);
 	NEXT(c, i);
 }
 
