@@ -294,6 +294,10 @@ void excp_deliver(struct soft_cpu *c, const struct insn *i, unsigned vector, enu
 
 /* --- double and triple faults --- */
 
+/* Benign exceptions one in the delivery of the other, such as #AC by an unaligned stack for #AC, go on for ever. The
+ * processor does too, and hears nothing any more; here it ends as a triple fault does. */
+#define MAX_SERIAL 32
+
 enum excp_class { BENIGN, CONTRIBUTORY, PAGE_FAULT };
 
 static enum excp_class class_of(unsigned vector)
@@ -338,6 +342,7 @@ static void book(struct soft_cpu *c, enum excp_kind kind, unsigned vector, u64 t
 static __attribute__((noinline)) bool deliver(struct soft_cpu *c, enum excp_kind first_kind)
 {
 	volatile int kind = (int)first_kind;
+	volatile unsigned rounds = 0;
 	u64 first_rip = c->exc.rip;
 	u32 first_error = c->exc.error;
 	u8 first_vector = c->exc.vector;
@@ -358,7 +363,7 @@ static __attribute__((noinline)) bool deliver(struct soft_cpu *c, enum excp_kind
 			return true;
 		}
 		book(c, (enum excp_kind)kind, vector, t0);
-		if (!combine(c, c->delivering, (enum excp_kind)kind))
+		if (!combine(c, c->delivering, (enum excp_kind)kind) || ++rounds == MAX_SERIAL)
 			break;
 		kind = EXCP_FAULT;
 	}
