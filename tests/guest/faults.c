@@ -139,6 +139,9 @@ static void single_step(uptr arg)
 FAULT(code_breakpoint, "nop")
 TRAP(write_watched, "movl $1, %0", "m"(scratch[8]))
 TRAP(read_watched, "testl $1, %0", "m"(scratch[8]))
+static u16 watched_ss;
+TRAP(mov_ss_int1, "mov %0, %%ss; .byte 0xf1", "m"(watched_ss))
+TRAP(mov_ss_nop, "mov %0, %%ss", "m"(watched_ss))
 FAULT(read_dr7, "mov %%dr7, %%" BITS_AX)
 FAULT(read_dr4, "mov %%dr4, %%" BITS_AX)
 
@@ -154,6 +157,7 @@ FAULT(read_dr4, "mov %%dr4, %%" BITS_AX)
 		return v;                                         \
 	}
 DR(0)
+DR(1)
 DR(6)
 DR(7)
 
@@ -162,6 +166,7 @@ static void test_debug(void)
 	uptr cr4 = read_cr4();
 
 	(void)read_dr0_;
+	(void)read_dr1_;
 	(void)read_dr7_;
 	write_dr6(0);
 	at_0("single step", single_step, 0, DB, -1);
@@ -187,6 +192,24 @@ static void test_debug(void)
 	at_0("code breakpoint", code_breakpoint, 0, DB, -1);
 	check((read_dr6_() & 0x400f) == 1, "DR6.B0 after a code breakpoint: %lx", read_dr6_());
 	write_dr7(0x400);
+
+	/* MOV SS holds its data breakpoint back; what comes next is #DB itself, and there is one #DB for both. */
+	watched_ss = SEL_DATA;
+	write_dr6(0);
+	write_dr0((uptr)&watched_ss);
+	write_dr7(0x70002);
+	if (off_tcg("MOV SS before INT1")) {
+		at_0("MOV SS with a data breakpoint, INT1", mov_ss_int1, 0, DB, -1);
+		check((read_dr6_() & 0x400f) == 1, "DR6.B0 after INT1: %lx", read_dr6_());
+		write_dr7(0x400);
+		check(!guest_try(mov_ss_nop, 0), "MOV SS without breakpoints");
+		/* Intel's processors hold code breakpoints off too, AMD's do not. */
+		write_dr1(fault_at);
+		write_dr7(0x7000a);
+		check(guest_try(mov_ss_nop, 0) && fault.vector == DB && fault.ip - fault_at <= 1,
+		      "MOV SS with a data breakpoint before a code breakpoint: #%u at %lx", fault.vector, fault.ip);
+		check(read_dr6_() & 1, "DR6.B0 then: %lx", read_dr6_());
+	}
 
 	write_dr6(0);
 	write_dr7(0x2000 | 0x400);

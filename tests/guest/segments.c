@@ -224,6 +224,10 @@ static void test_drop(void)
 	check(!guest_try_user(note_segments, 0, 0), "IRET to CPL 3");
 	check(left[2] == 0 && left[3] == SEL_CONF,
 	      "FS of DPL 0 is null then, GS of conforming code stays: %x, %x", left[2], left[3]);
+	__asm__ volatile("mov %w0, %%fs; mov %w1, %%gs" : : "r"(2), "r"(3));
+	check(!guest_try_user(note_segments, 0, 0), "IRET to CPL 3 with null selectors");
+	if (off_tcg("RPL of null selectors"))
+		check(left[2] == 0 && left[3] == 0, "null selectors lose their RPL: %x, %x", left[2], left[3]);
 	__asm__ volatile("mov %w0, %%fs; mov %w0, %%gs" : : "r"(0));
 }
 

@@ -282,6 +282,10 @@ void excp_deliver(struct soft_cpu *c, const struct insn *i, unsigned vector, enu
 
 	if (kind == EXCP_FAULT && vector != EXC_DB)
 		e.flags |= FL_RF;
+	/* One #DB reports all that DR6 has: also a data breakpoint held back by MOV SS, when INT1 or a code breakpoint
+	 * or the single step comes first. Another one on top would overwrite the frame on the handler's IST stack. */
+	if (vector == EXC_DB && kind != EXCP_SOFT_INT)
+		c->attention &= ~(u32)ATT_DB;
 	if (soft_real(c))
 		deliver_real(c, i, &e);
 	else if (soft_long(c))

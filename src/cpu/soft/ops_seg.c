@@ -197,8 +197,6 @@ void op_int1(struct soft_cpu *c, const struct insn *i)
 {
 	soft_account(c, EXIT_EXCEPTION, EXC_DB, 0);
 	excp_deliver(c, i, EXC_DB, EXCP_INT1, NO_ERROR, soft_next_rip(c, i));
-	/* This #DB is also that of a breakpoint that MOV SS held back. */
-	c->attention &= ~(u32)ATT_DB;
 }
 
 void op_into(struct soft_cpu *c, const struct insn *i)
