@@ -201,6 +201,18 @@ static void soft_get_state(struct vcpu *vcpu, struct x86_state *s)
 	s->exc_vector = s->exc_pending ? EXC_DB : 0;
 }
 
+/* MSRs that WRMSR only lets canonical addresses into, which what uses them counts on. */
+static int soft_check_addresses(const struct x86_state *s, struct err *err)
+{
+	const u64 address[] = { s->lstar, s->cstar, s->kernel_gs_base, s->sysenter_esp, s->sysenter_eip };
+
+	for (unsigned k = 0; k < ARRAY_SIZE(address); k++)
+		if (bits_sext(address[k], 48) != address[k])
+			return err_set(err, -EINVAL, "the CPU state has the non-canonical address %#llx in an MSR",
+				       (unsigned long long)address[k]);
+	return 0;
+}
+
 static int soft_check_state(const struct x86_state *s, struct err *err)
 {
 	if (s->cr0 & CR0_PG && !(s->cr0 & CR0_PE))
@@ -221,7 +233,7 @@ static int soft_check_state(const struct x86_state *s, struct err *err)
 			       s->exc_vector);
 	if (s->efer & EFER_LMA && s->seg[SEG_CS].attr & SA_L && bits_sext(s->rip, 48) != s->rip)
 		return err_set(err, -EINVAL, "the CPU state has the non-canonical RIP %#llx", (unsigned long long)s->rip);
-	return 0;
+	return soft_check_addresses(s, err);
 }
 
 static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct err *err)
