@@ -41,7 +41,7 @@ void insn_try(struct insn_test *t, const char *text, const u8 *code, unsigned le
 			struct insn_case *c = &insn_batch[k];
 			t->tried++;
 			t->faulted += c->native.vector != INSN_END;
-			if (insn_compare(c, NULL))
+			if (c->native.vector != INSN_ENDLESS && insn_compare(c, NULL))
 				continue;
 			t->failed++;
 			if (shown++ > 0)

@@ -334,6 +334,11 @@ static void emit_small_indexes(struct gen *g, unsigned reg, bool quads)
 	emit(g, b, sizeof(b));
 }
 
+static bool is_gather(const ZydisDecodedInstruction *zi)
+{
+	return zi->meta.isa_set == ZYDIS_ISA_SET_AVX2GATHER;
+}
+
 /* Gives the registers of a memory operand values, or patches a displacement; false: not with this operand. */
 static bool steer(struct gen *g, u8 *b, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *op)
 {
@@ -345,6 +350,8 @@ static bool steer(struct gen *g, u8 *b, const ZydisDecodedInstruction *zi, const
 
 	if (g->wild)
 		return true;
+	if (is_gather(zi))
+		t = INSN_DATA + pick(g, INSN_DATA_RW / 2); /* its indexes will be below 256 */
 	if (m->segment == ZYDIS_REGISTER_GS)
 		t -= INSN_GS_BASE;
 	if (zi->address_width == 16)
@@ -482,6 +489,9 @@ static bool is_vendor_specific(struct gen *g, const ZydisDecodedInstruction *zi,
 	if (!is64(g) && zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && zi->raw.vex.W &&
 	    (zi->mnemonic == ZYDIS_MNEMONIC_VPINSRD || zi->mnemonic == ZYDIS_MNEMONIC_VPEXTRD))
 		return true;
+	/* Zydis counts it as AVX alone. */
+	if (zi->mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ && !insn_has(X86_FEATURE_PCLMULQDQ))
+		return true;
 	/* PREFETCH of a register: #UD or NOP. */
 	if (zi->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP && ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		return true;
@@ -501,7 +511,7 @@ static bool wanted(struct gen *g, const ZydisDecodedInstruction *zi, const Zydis
 	if (is_branch(zi) && zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return false;
 	/* FS is the host's own; in 32-bit mode GS is null. */
-	if (is_masked_store(zi) && (has_prefix(zi, 0x65) || has_prefix(zi, 0x67)))
+	if (is_masked_store(zi) && (has_prefix(zi, 0x65) || has_prefix(zi, 0x67) || has_prefix(zi, 0x2e)))
 		return false;
 	if (has_prefix(zi, 0x64) || (!is64(g) && has_prefix(zi, 0x65)) || is_vendor_specific(g, zi, ops))
 		return false;
@@ -529,7 +539,9 @@ static bool gen_insn(struct gen *g)
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(is64(g) ? &decoder64 : &decoder32, b, 15, &zi, ops)) ||
 	    !wanted(g, &zi, ops))
 		return false;
-	g->wild = !is_masked_store(&zi) && !is_popa(&zi) && chance(g, 1);
+	/* A gather that faults, and a base added to an address that is not canonical, differ between processors. */
+	bool fixed = is_masked_store(&zi) || is_popa(&zi) || has_prefix(&zi, 0x65) || is_gather(&zi);
+	g->wild = !fixed && chance(g, 1);
 	g->c->loose_cr2 |= is_large(&zi);
 	unsigned field = 0, field_size = 0;
 	if (is_branch(&zi) && zi.raw.imm[0].is_relative) {

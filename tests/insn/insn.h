@@ -41,7 +41,11 @@ struct insn_state {
 	u8 data[INSN_DATA_SIZE];
 };
 
-enum { INSN_END = 3 /* #BP: ran to its end */, INSN_LOST = 256 /* the engine or the child died */ };
+enum {
+	INSN_END = 3,    /* #BP: ran to its end */
+	INSN_LOST = 256, /* the engine ended in a strange way */
+	INSN_ENDLESS,    /* on the host; then it is not run on the engine */
+};
 
 struct insn_result {
 	int vector;

@@ -169,7 +169,7 @@ void machine_run(struct insn_case *c)
 	s.seg[SEG_CS] = c->mode == INSN_64 ? segment(INSN_CS64, SA_P | SA_S | SA_DPL | 0xb | SA_L | SA_G)
 					   : segment(INSN_CS32, SA_P | SA_S | SA_DPL | 0xb | SA_DB | SA_G);
 	memcpy(s.xsave, c->in.xsave, INSN_XSAVE);
-	st64(s.xsave + 512, base.xcr0 & 7);
+	st64(s.xsave + 512, base.xcr0 ? base.xcr0 : XFEATURE_X87 | XFEATURE_SSE); /* 0: no XSAVE */
 	if (vm.engine->set_state(&vcpu, &s, &err) < 0)
 		fail(&err);
 	enum run_end end = vm.engine->run(&vcpu);

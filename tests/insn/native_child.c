@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/time.h>
 #include <ucontext.h>
 
 #include "native.h"
@@ -27,6 +28,7 @@ static u8 *code_rw, *data_rw;
 static struct {
 	bool inside;
 	struct insn_case *c;
+	const struct insn_case *at_last_tick;
 	gregset_t gregs;
 	_Alignas(64) u8 fp[MAX_FRAME];
 } own;
@@ -86,7 +88,19 @@ static void leave(ucontext_t *uc, struct insn_case *c)
 static void on_signal(int sig, siginfo_t *si, void *context)
 {
 	ucontext_t *uc = context;
-	if (own.inside) {
+	/* The kernel lets AC stand. */
+	__asm__ volatile(
+		"lea -128(%%rsp), %%rsp\n\tpushfq\n\tandq $~0x40000, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp"
+		:
+		:
+		: "cc", "memory");
+	if (sig == SIGALRM) {
+		if (own.inside && own.at_last_tick == own.c) {
+			leave(uc, own.c);
+			own.c->native.vector = INSN_ENDLESS;
+		}
+		own.at_last_tick = own.c;
+	} else if (own.inside) {
 		leave(uc, own.c);
 	} else if (sig == SIGTRAP) {
 		enter(uc, own.c);
@@ -102,6 +116,7 @@ static __attribute__((noinline)) void run_case(struct insn_case *c)
 	memcpy(code_rw, c->code, c->len);
 	memcpy(data_rw, c->in.data, INSN_DATA_SIZE);
 	own.c = c;
+	own.at_last_tick = NULL;
 	__asm__ volatile("int3" ::: "memory", "cc");
 	memcpy(c->native.state.data, data_rw, INSN_DATA_SIZE);
 }
@@ -117,7 +132,7 @@ static void map_fixed(u64 la, size_t size, int prot, int fd, off_t off)
 
 static _Noreturn void serve(struct native_shared *shared, struct insn_case *cases)
 {
-	static const int signals[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+	static const int signals[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM };
 	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 	int fd = memfd_create("insn", MFD_CLOEXEC);
 	size_t stack = 256 * KiB;
@@ -141,6 +156,10 @@ static _Noreturn void serve(struct native_shared *shared, struct insn_case *case
 	/* 32-bit code needs data segments. GS has a base and no selector. */
 	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(INSN_DS));
 	if (syscall(SYS_arch_prctl, ARCH_SET_GS, INSN_GS_BASE) < 0)
+		_exit(1);
+	/* Two ticks in one case: it does not end. */
+	const struct itimerval tick = { .it_interval.tv_usec = 50000, .it_value.tv_usec = 50000 };
+	if (setitimer(ITIMER_REAL, &tick, NULL) < 0)
 		_exit(1);
 	for (u32 served = 0;;) {
 		while (atomic_load(&shared->go) == served)
