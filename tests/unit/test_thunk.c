@@ -197,9 +197,6 @@ static bool aim(const struct insn *i, enum kind kind, u64 target)
 		return true;
 	if (i->base >= X86_NR_GPR || i->seg != SEG_FLAT)
 		return false;
-	/* The decoder forgets the scale of a VSIB index 4. */
-	if (kind == KIND_GATHER && i->index == RZERO)
-		return false;
 	if (kind == KIND_GATHER) {
 		/* 0..63 as index, in both widths */
 		unsigned index = i->index == RZERO ? 4 : i->index;
