@@ -28,9 +28,11 @@ static inline u64 bits_mask(unsigned size)
 	return ~0ull >> (64 - 8 * size);
 }
 
+/* clang-format off */
 static inline u16 ld16(const void *p) { u16 v; __builtin_memcpy(&v, p, 2); return v; }
 static inline u32 ld32(const void *p) { u32 v; __builtin_memcpy(&v, p, 4); return v; }
 static inline u64 ld64(const void *p) { u64 v; __builtin_memcpy(&v, p, 8); return v; }
 static inline void st16(void *p, u16 v) { __builtin_memcpy(p, &v, 2); }
 static inline void st32(void *p, u32 v) { __builtin_memcpy(p, &v, 4); }
 static inline void st64(void *p, u64 v) { __builtin_memcpy(p, &v, 8); }
+/* clang-format on */

@@ -28,8 +28,8 @@ struct log_limit {
 void log_limited(struct log_limit *limit, const char *fmt, ...) printf_like(2, 3);
 
 /* Printed at LOG_INFO. */
-#define log_guest(...)                                                                             \
-	do {                                                                                       \
-		static struct log_limit log_guest_limit_;                                          \
-		log_limited(&log_guest_limit_, __VA_ARGS__);                                       \
+#define log_guest(...)                                       \
+	do {                                                 \
+		static struct log_limit log_guest_limit_;    \
+		log_limited(&log_guest_limit_, __VA_ARGS__); \
 	} while (0)

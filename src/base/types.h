@@ -24,15 +24,17 @@ typedef u64 iova_t;
 #define MIN(a, b)     ((a) < (b) ? (a) : (b))
 #define MAX(a, b)     ((a) > (b) ? (a) : (b))
 #define BIT(n)        (1ull << (n))
+/* clang-format off */
 #define ALIGN_UP(x, a)   (((x) + ((a) - 1)) & ~((typeof(x))(a) - 1))
 #define ALIGN_DOWN(x, a) ((x) & ~((typeof(x))(a) - 1))
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+/* clang-format on */
 
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-#define packed_struct   __attribute__((packed))
+#define packed_struct     __attribute__((packed))
 #define printf_like(f, a) __attribute__((format(printf, f, a)))
 
 #define KiB (1ull << 10)

@@ -46,7 +46,7 @@ struct msr_region {
 	u32 first, last;
 };
 
-#define BUS_MAX_REGIONS 128
+#define BUS_MAX_REGIONS     128
 #define BUS_MAX_MSR_REGIONS 16
 
 struct bus {

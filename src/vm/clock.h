@@ -16,7 +16,8 @@ struct clock_timer;
 u64 clock_now(struct vm *vm); /* ns of guest time; any thread */
 
 /* Main thread, at device init. lock: the device's, may be NULL. */
-struct clock_timer *clock_timer_new(struct vm *vm, pthread_mutex_t *lock, void (*fn)(void *opaque), void *opaque);
+struct clock_timer *clock_timer_new(struct vm *vm, pthread_mutex_t *lock, void (*fn)(void *opaque),
+				    void *opaque);
 void clock_timer_free(struct clock_timer *t); /* NULL is allowed */
 /* Any thread, with the device's lock held. deadline in guest time; a past one fires soon. */
 void clock_timer_arm(struct clock_timer *t, u64 deadline);

@@ -13,11 +13,11 @@ struct chr;
 
 /* Where the board puts it and what it is connected to. Each device reads what concerns it. */
 struct device_conf {
-	const char *id;   /* unique in the VM, e.g. "com1"; NULL: the device's name */
-	u64 base;         /* first port or MMIO address */
-	unsigned gsi;     /* interrupt line */
-	unsigned index;   /* vCPU number, unit number, ... */
-	struct chr *chr;  /* character back end, NULL: none */
+	const char *id;  /* unique in the VM, e.g. "com1"; NULL: the device's name */
+	u64 base;        /* first port or MMIO address */
+	unsigned gsi;    /* interrupt line */
+	unsigned index;  /* vCPU number, unit number, ... */
+	struct chr *chr; /* character back end, NULL: none */
 };
 
 enum reset_kind {

@@ -16,50 +16,52 @@ struct vcpu;
 struct vm;
 
 /* X(NAME, number, "name", key) — key: what the key of an account means, or NULL. */
-#define EXIT_REASONS(X)                                                                            \
-	X(EXCEPTION, 0, "exception or NMI", "vector")                                              \
-	X(EXTINT, 1, "external interrupt", "vector")                                               \
-	X(TRIPLE_FAULT, 2, "triple fault", NULL)                                                   \
-	X(INIT, 3, "INIT signal", NULL)                                                            \
-	X(SIPI, 4, "start-up IPI", NULL)                                                           \
-	X(INTR_WINDOW, 7, "interrupt window", NULL)                                                \
-	X(NMI_WINDOW, 8, "NMI window", NULL)                                                       \
-	X(TASK_SWITCH, 9, "task switch", NULL)                                                     \
-	X(CPUID, 10, "CPUID", "leaf")                                                              \
-	X(HLT, 12, "HLT", NULL)                                                                    \
-	X(INVLPG, 14, "INVLPG", NULL)                                                              \
-	X(VMCALL, 18, "VMCALL", "call")                                                            \
-	X(CR, 28, "control-register access", "register")                                           \
-	X(DR, 29, "debug-register access", "register")                                             \
-	X(IO, 30, "I/O instruction", "port")                                                       \
-	X(RDMSR, 31, "RDMSR", "MSR")                                                               \
-	X(WRMSR, 32, "WRMSR", "MSR")                                                               \
-	X(MWAIT, 36, "MWAIT", NULL)                                                                \
-	X(PAUSE, 40, "PAUSE", NULL)                                                                \
-	X(GDTR_IDTR, 46, "GDTR or IDTR access", NULL)                                              \
-	X(LDTR_TR, 47, "LDTR or TR access", NULL)                                                  \
-	X(EPT_VIOLATION, 48, "EPT violation (MMIO)", "address")                                    \
-	X(EPT_MISCONFIG, 49, "EPT misconfiguration", "address")                                    \
-	X(WBINVD, 54, "WBINVD", NULL)                                                              \
-	X(XSETBV, 55, "XSETBV", NULL)                                                              \
+#define EXIT_REASONS(X)                                         \
+	X(EXCEPTION, 0, "exception or NMI", "vector")           \
+	X(EXTINT, 1, "external interrupt", "vector")            \
+	X(TRIPLE_FAULT, 2, "triple fault", NULL)                \
+	X(INIT, 3, "INIT signal", NULL)                         \
+	X(SIPI, 4, "start-up IPI", NULL)                        \
+	X(INTR_WINDOW, 7, "interrupt window", NULL)             \
+	X(NMI_WINDOW, 8, "NMI window", NULL)                    \
+	X(TASK_SWITCH, 9, "task switch", NULL)                  \
+	X(CPUID, 10, "CPUID", "leaf")                           \
+	X(HLT, 12, "HLT", NULL)                                 \
+	X(INVLPG, 14, "INVLPG", NULL)                           \
+	X(VMCALL, 18, "VMCALL", "call")                         \
+	X(CR, 28, "control-register access", "register")        \
+	X(DR, 29, "debug-register access", "register")          \
+	X(IO, 30, "I/O instruction", "port")                    \
+	X(RDMSR, 31, "RDMSR", "MSR")                            \
+	X(WRMSR, 32, "WRMSR", "MSR")                            \
+	X(MWAIT, 36, "MWAIT", NULL)                             \
+	X(PAUSE, 40, "PAUSE", NULL)                             \
+	X(GDTR_IDTR, 46, "GDTR or IDTR access", NULL)           \
+	X(LDTR_TR, 47, "LDTR or TR access", NULL)               \
+	X(EPT_VIOLATION, 48, "EPT violation (MMIO)", "address") \
+	X(EPT_MISCONFIG, 49, "EPT misconfiguration", "address") \
+	X(WBINVD, 54, "WBINVD", NULL)                           \
+	X(XSETBV, 55, "XSETBV", NULL)                           \
 	X(INVPCID, 58, "INVPCID", NULL)
 
+/* clang-format off */
 enum exit_reason {
 #define EXIT_ENUM_(NAME, number, name, key) EXIT_##NAME = number,
 	EXIT_REASONS(EXIT_ENUM_)
 #undef EXIT_ENUM_
 	EXIT_NR = 70
 };
+/* clang-format on */
 
 #define EXIT_NO_KEY (~0ull)
 
 struct vm_exit {
 	enum exit_reason reason;
-	bool write;    /* IO, EPT_VIOLATION: the guest writes */
-	u8 size;       /* IO 1 2 4; EPT_VIOLATION 1 2 4 8 */
-	bool fault;    /* out, MSRs: the guest gets #GP */
-	u64 addr;      /* port, guest-physical address, MSR number */
-	u64 data;      /* in for writes, out for reads (zero-extended) */
+	bool write; /* IO, EPT_VIOLATION: the guest writes */
+	u8 size;    /* IO 1 2 4; EPT_VIOLATION 1 2 4 8 */
+	bool fault; /* out, MSRs: the guest gets #GP */
+	u64 addr;   /* port, guest-physical address, MSR number */
+	u64 data;   /* in for writes, out for reads (zero-extended) */
 };
 
 struct exit_count {
@@ -80,10 +82,10 @@ struct exit_key_count {
 struct exit_stats {
 	struct exit_count reason[EXIT_NR];
 	struct exit_key_count key[EXIT_MAX_KEYS]; /* open addressing */
-	u64 keys_dropped; /* exits of the keys that gave way */
-	u64 start_tsc, stop_tsc; /* of the vCPU's thread; stop 0 while it runs */
-	u64 idle_tsc;            /* waiting in HLT */
-	u64 insns;               /* guest instructions retired, 0 where the engine cannot tell */
+	u64 keys_dropped;                         /* exits of the keys that gave way */
+	u64 start_tsc, stop_tsc;                  /* of the vCPU's thread; stop 0 while it runs */
+	u64 idle_tsc;                             /* waiting in HLT */
+	u64 insns;                                /* guest instructions begun; 0: the engine cannot tell */
 };
 
 /* Answers the exit (IO, EPT_VIOLATION, RDMSR, WRMSR) and books it. On the vCPU's thread. */

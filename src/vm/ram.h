@@ -24,11 +24,11 @@ struct ram_range {
 };
 
 struct ram {
-	u8 *base;      /* hva of gpa 0 */
-	int fd;        /* the memfd; offsets below low_size as gpa, above it gpa - (4 GiB - low_size) */
-	u64 size;      /* bytes of RAM */
-	u64 low_size;  /* of which below the hole */
-	u64 end;       /* one past the highest gpa of RAM; multiple of 4096 */
+	u8 *base;     /* hva of gpa 0 */
+	int fd;       /* the memfd; offsets below low_size as gpa, above it gpa - (4 GiB - low_size) */
+	u64 size;     /* bytes of RAM */
+	u64 low_size; /* of which below the hole */
+	u64 end;      /* one past the highest gpa of RAM; multiple of 4096 */
 	struct ram_range rom[RAM_MAX_ROMS]; /* page-aligned, inside RAM, not writable by the guest */
 	unsigned nr_roms;
 	_Atomic u64 *code_map; /* end / 4096 entries */

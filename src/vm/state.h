@@ -18,6 +18,7 @@ struct state_field {
 	enum state_type type;
 };
 
+/* clang-format off */
 #define STATE_FIELD_(s, f, n, t)                                                                   \
 	{ #f, offsetof(struct s, f), n, t }
 #define STATE_BOOL(s, f) STATE_FIELD_(s, f, 1, STATE_BOOL_)
@@ -30,6 +31,7 @@ struct state_field {
 #define STATE_U32S(s, f) STATE_FIELD_(s, f, sizeof(((struct s *)0)->f) / 4, STATE_U32_)
 #define STATE_U64S(s, f) STATE_FIELD_(s, f, sizeof(((struct s *)0)->f) / 8, STATE_U64_)
 #define STATE_END        { NULL, 0, 0, STATE_END_ }
+/* clang-format on */
 
 /* Bytes that state_save() writes for this list. */
 size_t state_size(const struct state_field *fields);

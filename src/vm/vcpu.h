@@ -16,7 +16,7 @@
 struct vm;
 
 enum vcpu_request {
-	VCPU_REQ_INTR = 1 << 0,  /* the interrupt controller may have a vector: look (irq_pending) */
+	VCPU_REQ_INTR = 1 << 0, /* the interrupt controller may have a vector: look (irq_pending) */
 	VCPU_REQ_NMI = 1 << 1,
 	VCPU_REQ_INIT = 1 << 2,
 	VCPU_REQ_SIPI = 1 << 3,  /* vector in vcpu->sipi_vector */
@@ -28,14 +28,14 @@ enum vcpu_request {
 struct vcpu {
 	/* First, because every engine polls it between blocks; one cache line. */
 	_Atomic u32 requests;
-	u64 timer_tsc; /* host TSC at which timer_fn is due, ~0 = never; written by the vCPU's own thread
+	u64 timer_tsc;  /* host TSC at which timer_fn is due, ~0 = never; written by the vCPU's own thread
 			* or while it does not run */
 	s64 tsc_offset; /* guest TSC = host TSC + tsc_offset */
 
 	struct vm *vm;
-	u32 id; /* also its initial APIC id */
-	void *engine; /* the engine's own state */
-	void *lapic;  /* the local APIC's, for its file only */
+	u32 id;        /* also its initial APIC id */
+	void *engine;  /* the engine's own state */
+	void *lapic;   /* the local APIC's, for its file only */
 	bool apic_off; /* set by it: IA32_APIC_BASE.EN is 0, so CPUID.1:EDX.APIC reads 0 [SDM3 10.4.3] */
 	_Atomic u8 sipi_vector;
 

@@ -24,11 +24,12 @@ struct cpuid_table {
 	u64 features[4]; /* enum x86_feature bitmap, for the engine's #UD checks */
 	u64 xcr0_mask;   /* XCR0 bits the guest may set */
 	u32 maxphyaddr;
-	u32 signature;   /* CPUID.1:EAX, also EDX at reset */
+	u32 signature; /* CPUID.1:EAX, also EDX at reset */
 };
 
 /* Every feature that the table or an engine asks about. X(name, leaf, subleaf, reg, bit, level),
  * reg 0..3 = EAX EBX ECX EDX; level 1..3 = x86-64-v1..v3, 9 = only in "host". */
+/* clang-format off */
 #define X86_FEATURES(X)                                                                            \
 	X(FPU, 1, 0, 3, 0, 1) X(VME, 1, 0, 3, 1, 9) X(DE, 1, 0, 3, 2, 1) X(PSE, 1, 0, 3, 3, 1)     \
 	X(TSC, 1, 0, 3, 4, 1) X(MSR, 1, 0, 3, 5, 1) X(PAE, 1, 0, 3, 6, 1) X(MCE, 1, 0, 3, 7, 1)    \
@@ -59,13 +60,16 @@ struct cpuid_table {
 	X(SYSCALL, 0x80000001, 0, 3, 11, 1) X(NX, 0x80000001, 0, 3, 20, 1)                         \
 	X(PDPE1GB, 0x80000001, 0, 3, 26, 1) X(RDTSCP, 0x80000001, 0, 3, 27, 1)                     \
 	X(LM, 0x80000001, 0, 3, 29, 1) X(INVTSC, 0x80000007, 0, 3, 8, 1)
+/* clang-format on */
 
+/* clang-format off */
 enum x86_feature {
 #define X86_FEATURE_ENUM_(name, leaf, sub, reg, bit, level) X86_FEATURE_##name,
 	X86_FEATURES(X86_FEATURE_ENUM_)
 #undef X86_FEATURE_ENUM_
 	X86_NR_FEATURES
 };
+/* clang-format on */
 
 static inline bool cpuid_has(const struct cpuid_table *t, enum x86_feature f)
 {
@@ -73,10 +77,11 @@ static inline bool cpuid_has(const struct cpuid_table *t, enum x86_feature f)
 }
 
 struct cpuid_params {
-	const char *model;     /* NULL: "host" */
+	const char *model; /* NULL: "host" */
 	u32 nr_vcpus;
 	u64 tsc_khz;
-	const u64 *engine_features; /* bitmap of X86_NR_FEATURES bits the engine can execute; host bits are ANDed */
+	/* Bitmap of X86_NR_FEATURES bits that the engine can execute; the host's are ANDed. */
+	const u64 *engine_features;
 };
 
 /* Builds the table. An unknown model is refused with the valid ones listed; a model that the

@@ -6,7 +6,8 @@
 #if HAVE_ZYDIS
 #include <Zydis/Zydis.h>
 
-static bool decode(const u8 *bytes, unsigned len, unsigned mode, ZydisDecodedInstruction *insn, ZydisDecodedOperand *ops)
+static bool decode(const u8 *bytes, unsigned len, unsigned mode, ZydisDecodedInstruction *insn,
+		   ZydisDecodedOperand *ops)
 {
 	ZydisDecoder decoder;
 
@@ -31,7 +32,8 @@ unsigned disasm(const u8 *bytes, unsigned len, unsigned mode, u64 rip, char *out
 		return 0;
 	}
 	ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-	ZydisFormatterFormatInstruction(&formatter, &insn, ops, insn.operand_count_visible, out, out_len, rip, NULL);
+	ZydisFormatterFormatInstruction(&formatter, &insn, ops, insn.operand_count_visible, out, out_len, rip,
+					NULL);
 	return insn.length;
 }
 
@@ -49,10 +51,8 @@ bool disasm_ends_block(const u8 *bytes, unsigned len, unsigned mode)
 	case ZYDIS_CATEGORY_RET:
 	case ZYDIS_CATEGORY_UNCOND_BR:
 	case ZYDIS_CATEGORY_SYSCALL:
-	case ZYDIS_CATEGORY_SYSRET:
-		return true;
-	default:
-		return false;
+	case ZYDIS_CATEGORY_SYSRET: return true;
+	default: return false;
 	}
 }
 #else

@@ -31,7 +31,7 @@ enum x86_activity {
 /* The XSAVE image, standard format [SDM1 13.4.1]: x87 and SSE 0-511, header 512-575,
  * AVX 576, opmask 1088 (832 on some AMD; the image here uses the layout of enum below
  * whatever the host's is), ZMM_Hi256, Hi16_ZMM. */
-#define X86_XSAVE_SIZE 2688
+#define X86_XSAVE_SIZE             2688
 #define X86_XSAVE_AVX_OFFSET       576
 #define X86_XSAVE_OPMASK_OFFSET    1088
 #define X86_XSAVE_ZMM_HI256_OFFSET 1152
@@ -54,7 +54,7 @@ struct x86_state {
 	u64 tsc_offset; /* guest TSC = host TSC + tsc_offset */
 	u64 tsc_adjust;
 
-	u8 activity; /* enum x86_activity */
+	u8 activity;       /* enum x86_activity */
 	bool sti_shadow;   /* interrupts held off for one instruction by STI */
 	bool movss_shadow; /* likewise, and debug traps, by MOV SS / POP SS */
 	bool nmi_blocked;  /* between an NMI and the next IRET */
