@@ -36,7 +36,8 @@ void insn_try(struct insn_test *t, const char *text, const u8 *code, unsigned le
 			if (t->setup)
 				t->setup(&t->rng, &c->in);
 		}
-		insn_run(n);
+		if (insn_run(n) >= 0)
+			exit(1);
 		for (unsigned k = 0; k < n; k++) {
 			struct insn_case *c = &insn_batch[k];
 			t->tried++;

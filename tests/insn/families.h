@@ -4,13 +4,16 @@
 #include "insn.h"
 #include "x86/cpuid.h"
 
-#define INSN_FAMILIES(X)                                                                             \
-	X(arith)                                                                                     \
-	X(logic)                                                                                     \
-	X(shift)                                                                                     \
-	X(move)                                                                                      \
-	X(muldiv) X(bits) X(string) X(stack) X(flow) X(atomic) X(legacy) X(x87) X(mmx) X(sse) X(avx) \
-		X(crypto) X(xsave) X(align) X(step) X(fault)
+#define INSN_FAMILIES(X) \
+	X(arith)         \
+	X(logic)         \
+	X(shift)         \
+	X(move)          \
+	X(muldiv)        \
+	X(bits)          \
+	X(string)        \
+	X(stack)         \
+	X(flow) X(atomic) X(legacy) X(x87) X(mmx) X(sse) X(avx) X(crypto) X(xsave) X(align) X(step) X(fault)
 
 #define FAMILY_DECLARE_(name) void family_##name(struct insn_test *t);
 INSN_FAMILIES(FAMILY_DECLARE_)

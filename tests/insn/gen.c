@@ -587,6 +587,64 @@ static bool gen_insn(struct gen *g)
 	return true;
 }
 
+static bool is_prefix(const struct gen *g, u8 b)
+{
+	switch (b) {
+	case 0x26:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x64:
+	case 0x65:
+	case 0x66:
+	case 0x67:
+	case 0xf0:
+	case 0xf2:
+	case 0xf3: return true;
+	default: return is64(g) && (b & 0xf0) == 0x40;
+	}
+}
+
+/* Maps and groups where bytes that Zydis does not know may be an instruction of this very processor, or of the system: EVEX, XOP,
+ * 3DNow!, 0F 00, 0F 01, 0F AE, 0F C7; MPX, which are NOPs where it is missing; LOCK MOV CR0, on AMD another
+ * name of CR8; VPERMQ and VPERMPD with W = 0, which AMD takes. */
+static bool may_be_something(const struct gen *g, const u8 *b)
+{
+	static const u8 second[] = { 0x00, 0x01, 0x0f, 0x1a, 0x1b, 0x20, 0x22, 0xae, 0xc7 };
+
+	while (is_prefix(g, *b))
+		b++;
+	if (b[0] == 0x62 || b[0] == 0x8f)
+		return true;
+	if (b[0] == 0xc4)
+		return (b[1] & 0x1f) == 3 && b[3] <= 1;
+	for (unsigned k = 0; k < sizeof(second); k++)
+		if (b[0] == 0x0f && b[1] == second[k])
+			return true;
+	return false;
+}
+
+/* Bytes that are no instruction, as the end of a sequence. */
+static void gen_invalid(struct gen *g)
+{
+	u8 b[20] = { 0 };
+	ZydisDecodedInstruction zi;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	struct gen_seq *s = g->seq;
+
+	for (unsigned tries = 0; tries < 30; tries++) {
+		draw(g, b);
+		b[15] = 0; /* ends a run of prefixes; the bytes behind are 0 as well */
+		ZyanStatus st = ZydisDecoderDecodeFull(is64(g) ? &decoder64 : &decoder32, b, 15, &zi, ops);
+		if (ZYAN_SUCCESS(st) || st == ZYDIS_STATUS_NO_MORE_DATA || may_be_something(g, b))
+			continue;
+		s->start[s->n] = s->body[s->n] = (u16)g->at;
+		emit(g, b, 15);
+		s->end[s->n++] = (u16)g->at;
+		return;
+	}
+}
+
 static void aim_branches(struct gen *g)
 {
 	for (unsigned k = 0; k < g->nr_branches; k++) {
@@ -617,6 +675,8 @@ void gen_case(u64 seed, struct insn_case *c, struct gen_seq *ret_seq)
 	unsigned want = 1 + pick(&g, GEN_MAX_INSNS);
 	while (ret_seq->n < want && g.at < INSN_MAX_CODE - 64)
 		gen_insn(&g);
+	if (chance(&g, 20) && ret_seq->n < GEN_MAX_INSNS)
+		gen_invalid(&g);
 	aim_branches(&g);
 	c->len = g.at;
 }

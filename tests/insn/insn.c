@@ -44,10 +44,11 @@ static void normalize(u8 *x)
 		memset(x + X86_XSAVE_AVX_OFFSET, 0, 256);
 }
 
-void insn_run(unsigned n)
+int insn_run(unsigned n)
 {
-	if (!native_run(n))
-		exit(1);
+	int dead = native_run(n);
+	if (dead >= 0)
+		return dead;
 	for (unsigned k = 0; k < n; k++) {
 		if (insn_batch[k].native.vector == INSN_ENDLESS) {
 			insn_batch[k].soft = insn_batch[k].native;
@@ -57,6 +58,7 @@ void insn_run(unsigned n)
 		normalize(insn_batch[k].native.state.xsave);
 		normalize(insn_batch[k].soft.state.xsave);
 	}
+	return -1;
 }
 
 /* --- comparison --- */

@@ -71,7 +71,7 @@ extern struct insn_case *insn_batch;
 /* Starts the child and the VM; exits with a sentence on failure, and with status 77 (skipped) when this host cannot do it. */
 void insn_start(const char *cpu_model);
 void insn_stop(void);
-void insn_run(unsigned n);
+int insn_run(unsigned n);        /* -1, or the case whose code the host does not survive: said on stderr */
 bool insn_has(unsigned feature); /* enum x86_feature, of the VM and the host both */
 
 /* Do the two results agree? The x87 pointers (FIP, FDP, FOP) are not compared: which of them survive a save
@@ -128,7 +128,8 @@ void insn_try(struct insn_test *t, const char *text, const u8 *code, unsigned le
 /* --- the two sides --- */
 struct insn_case *native_start(void); /* the batch */
 void native_stop(void);
-bool native_run(unsigned n); /* false: the child died */
+/* The case that ended the child, or made it hang, or -1. */
+int native_run(unsigned n);
 void machine_start(const char *cpu_model);
 void machine_stop(void);
 void machine_run(struct insn_case *c);

@@ -54,7 +54,7 @@ struct insn_case *native_start(void)
 	return (struct insn_case *)(p + NATIVE_CASES);
 }
 
-bool native_run(unsigned n)
+int native_run(unsigned n)
 {
 	u32 batch = atomic_load(&shared->go) + 1;
 	shared->n = n;
@@ -68,15 +68,15 @@ bool native_run(unsigned n)
 				"insn: the child that runs code on the host ended (signal %d) in case %u\n",
 				WIFSIGNALED(status) ? WTERMSIG(status) : 0, atomic_load(&shared->at));
 			child = -1;
-			return false;
+			return (int)atomic_load(&shared->at);
 		}
 		if (waited > 200) {
 			fprintf(stderr, "insn: the code of case %u does not end on the host\n",
 				atomic_load(&shared->at));
-			return false;
+			return (int)atomic_load(&shared->at);
 		}
 	}
-	return true;
+	return -1;
 }
 
 void native_stop(void)

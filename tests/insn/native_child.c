@@ -150,6 +150,8 @@ static _Noreturn void serve(struct native_shared *shared, struct insn_case *case
 	if (code_rw == MAP_FAILED || ss.ss_sp == MAP_FAILED || sigaltstack(&ss, NULL) < 0)
 		_exit(1);
 	data_rw = code_rw + INSN_CODE_SIZE;
+	sigemptyset(&sa.sa_mask);
+	sigaddset(&sa.sa_mask, SIGALRM); /* not in the middle of a swap */
 	for (unsigned k = 0; k < ARRAY_SIZE(signals); k++)
 		if (sigaction(signals[k], &sa, NULL) < 0)
 			_exit(1);

@@ -125,7 +125,15 @@ int main(int argc, char **argv)
 		u64 first = k;
 		for (unsigned b = 0; b < n; b++)
 			gen_case(case_seed(seed, k++), &insn_batch[b], &seqs[b]);
-		insn_run(n);
+		int dead = insn_run(n);
+		if (dead >= 0) {
+			printf("sequence %" PRIu64
+			       " ends the process that runs it: insn_random --cpu %s --seed %" PRIu64
+			       " --only %" PRIu64 "\n",
+			       first + (unsigned)dead, model, seed, first + (unsigned)dead);
+			print_code(&insn_batch[dead], 0);
+			return 1;
+		}
 		unsigned bad = n;
 		for (unsigned b = 0; b < n; b++) {
 			done += executed(&insn_batch[b], &seqs[b]);
