@@ -1,5 +1,9 @@
 /* Near control flow: Jcc, JMP, CALL, RET, LOOP [SDM2]; PAUSE, which ends a block so that the mailbox is looked at.
  *
+ * A loop of PAUSEs waits for another vCPU, whose thread the host may have put off for this one: to wake a thread can
+ * put it on the waker's own processor, at once. So such a loop gives the processor away now and then, which is
+ * VT-x's PAUSE-loop exiting [SDM3 25.1.3], though at every CPL, and its terms: gap and window.
+ *
  * A target is checked before anything changes: canonical in 64-bit mode, within CS otherwise.
  * On the vCPU's thread only.
  */
@@ -44,20 +48,23 @@ void int_jmp_rel(struct soft_cpu *c, const struct insn *i)
 	c->rip = relative_target(c, i);
 }
 
-/* The return address goes to memory before the target is checked, as on processors. */
+/* The stack is checked before the target, as on processors, and written after it. */
 static inline void call(struct soft_cpu *c, const struct insn *i, u64 target)
 {
 	u64 ret = soft_next_rip(c, i);
 
 	if (likely(i->osz == 8)) {
+		if (unlikely(bits_sext(target, 48) != target))
+			mmu_probe(c, i, c->gpr[R_SP] - 8, 8, ACC_W);
+		target = checked_target(c, i, target);
 		st64_la(c, i, c->gpr[R_SP] - 8, ret);
-		c->rip = checked_target(c, i, target);
 		c->gpr[R_SP] -= 8;
 	} else {
+		target = checked_target(c, i, target);
 		seg_stack_store(c, i, -(s64)i->osz, i->osz, ret);
-		c->rip = checked_target(c, i, target);
 		soft_set_sp(c, c->gpr[R_SP] - i->osz);
 	}
+	c->rip = target;
 }
 
 void int_call_rel(struct soft_cpu *c, const struct insn *i)
@@ -107,8 +114,25 @@ void int_loop(struct soft_cpu *c, const struct insn *i)
 		c->gpr[R_CX] = i->asz == 2 ? (c->gpr[R_CX] & ~mask) | count : count;
 }
 
+#define PAUSE_GAP_US    5  /* PAUSEs farther apart are no loop */
+#define PAUSE_WINDOW_US 20 /* that a loop may run */
+
 void int_pause(struct soft_cpu *c, const struct insn *i)
 {
+	const struct vm *vm = c->vcpu->vm;
+	u64 us = vm->tsc_khz / 1000, now;
+
 	__builtin_ia32_pause();
+	if (vm->nr_vcpus > 1) {
+		now = vcpu_rdtsc();
+		if (now - c->pause_last > PAUSE_GAP_US * us) {
+			c->pause_first = now;
+		} else if (now - c->pause_first > PAUSE_WINDOW_US * us) {
+			soft_yield();
+			soft_account(c, EXIT_PAUSE, EXIT_NO_KEY, now);
+			now = c->pause_first = vcpu_rdtsc();
+		}
+		c->pause_last = now;
+	}
 	END(c, i);
 }
