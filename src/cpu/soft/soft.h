@@ -24,6 +24,7 @@
 #pragma once
 
 #include <setjmp.h>
+#include <sys/syscall.h>
 
 #include "base/bits.h"
 #include "base/types.h"
@@ -156,6 +157,7 @@ struct soft_cpu {
 	u32 attention; /* ATT_*: something to do before the next block */
 	s32 budget; /* blocks until the clock is looked at */
 	u64 icount; /* instructions begun */
+	u64 pause_first, pause_last; /* TSC of the first and the last PAUSE of a loop */
 	struct vcpu *vcpu;
 	struct block *cur; /* the block being executed */
 	u64 trail[SOFT_TRAIL]; /* RIPs of the last blocks, for the description of a crash */
@@ -494,6 +496,14 @@ int soft_out_irq_pending(struct soft_cpu *c);
 int soft_out_irq_ack(struct soft_cpu *c);
 u64 soft_out_get_cr8(struct soft_cpu *c);
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8);
+
+/* Lets other threads of the host have this processor. The kernel keeps vector registers as they are. */
+static inline void soft_yield(void)
+{
+	long nr = SYS_sched_yield;
+
+	__asm__ volatile("syscall" : "+a"(nr) : : "rcx", "r11", "memory");
+}
 
 /* --- bytes without libc --- */
 static inline void soft_copy(void *dst, const void *src, u64 n)
