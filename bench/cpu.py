@@ -177,12 +177,14 @@ def summarize(tests, runs):
             if figures:
                 test[system] = min(figures)
                 test.setdefault("all", {})[system] = figures
-            checks.update({r["check"][name]: system for r in results if name in r["check"]})
+            for r in results:
+                if name in r["check"]:
+                    checks.setdefault(r["check"][name], set()).add(TITLES[system])
             reasons = [r["skip"][name] for r in results if name in r["skip"]]
             if reasons:
                 test.setdefault("skip", {})[system] = reasons[0]
         if len(checks) > 1:
-            wrong.append(f"{test['label']}: " + ", ".join(f"{c} ({TITLES[s]})" for c, s in checks.items()))
+            wrong.append(f"{test['label']}: " + ", ".join(f"{c} ({' '.join(sorted(s))})" for c, s in checks.items()))
     return wrong
 
 
@@ -230,12 +232,14 @@ def print_table(tests, systems, boot, memory):
 
     for test in tests.values():
         r = ratio(test, "bothy", "native"), ratio(test, "tcg", "native"), ratio(test, "tcg", "bothy")
-        groups.setdefault(test["group"], []).append(r)
+        if all(s in test for s in systems):
+            groups.setdefault(test["group"], []).append(r)
         cells = "".join(f"{show_ns(test[s]) if s in test else 'skipped':>10}" for s in systems)
         print(f"{test['label']:34}{cells}{ratios(r)}")
-    print("\ngeometric means")
-    for group, rs in [*groups.items(), ("all", [r for rs in groups.values() for r in rs])]:
-        print(f"{group:34}{'':{10 * len(systems)}}{ratios([geomean(v) for v in zip(*rs)])}")
+    print("\ngeometric means, of what all can run")
+    for group, rs in [*groups.items(), ("all", sum(groups.values(), []))]:
+        means = [geomean(v) for v in zip(*rs)] or [None] * 3
+        print(f"{group:34}{'':{10 * len(systems)}}{ratios(means)}")
     print(f"\n{'of the machine':34}" + "".join(f"{TITLES[s]:>10}" for s in systems[1:]))
     print(f"{'time to the first process':34}" + "".join(f"{boot[s]:>8.2f} s" for s in systems[1:]))
     for point, when in POINTS:
@@ -250,7 +254,8 @@ def write_svg(path, tests, systems, caption):
     colours = {"bothy": "#1f6f8b", "tcg": "#d98e4a"}
     drawn = [s for s in systems if s != "native"]
     rows = [t for t in tests.values() if ratio(t, "bothy", "native")]
-    rows.append({"label": "geometric mean", **{s: geomean([ratio(t, s, "native") for t in rows]) for s in drawn},
+    common = [t for t in rows if all(s in t for s in systems)]
+    rows.append({"label": "geometric mean", **{s: geomean([ratio(t, s, "native") for t in common]) for s in drawn},
                  "native": 1.0})
     values = [ratio(t, s, "native") for t in rows for s in drawn if ratio(t, s, "native")]
     # A little less than 1 needs no decade of its own.
@@ -388,7 +393,8 @@ def main():
             "boot_s": {s: [r["boot_s"] for r in runs[s]] for s in guests},
             "memory_beyond_guest_ram_kib": {s: [r["memory"] for r in runs[s]] for s in guests},
             "clock_source": clocks,
-            "geometric_means": {f"{a}/{b}": geomean([ratio(t, a, b) for t in tests.values()])
+            "geometric_means": {f"{a}/{b}": geomean([ratio(t, a, b) for t in tests.values()
+                                                     if all(s in t for s in systems)])
                                 for a, b in (("bothy", "native"), ("tcg", "native"), ("tcg", "bothy"))},
             "gates": [dict(zip(("what", "figure", "bound", "met"), r)) for r in rows]}, indent=1))
     else:
