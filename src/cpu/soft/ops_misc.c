@@ -178,7 +178,7 @@ void op_enter(struct soft_cpu *c, const struct insn *i)
 	seg_stack_store(c, i, delta, size, bp);
 	if (level) {
 		for (unsigned k = 1; k < level; k++) {
-			s64 from = (s64)((bp - k * size) & sp_mask) - (s64)(sp & sp_mask);
+			s64 from = (s64)(((bp - k * size) & sp_mask) - (sp & sp_mask));
 			u64 v = seg_stack_load(c, i, from, size);
 
 			delta -= size;
@@ -198,7 +198,7 @@ void op_enter(struct soft_cpu *c, const struct insn *i)
 void op_leave(struct soft_cpu *c, const struct insn *i)
 {
 	u64 mask = soft_sp_mask(c), v;
-	s64 delta = (s64)(c->gpr[R_BP] & mask) - (s64)(c->gpr[R_SP] & mask);
+	s64 delta = (s64)((c->gpr[R_BP] & mask) - (c->gpr[R_SP] & mask));
 
 	v = seg_stack_load(c, i, delta, i->osz);
 	soft_set_sp(c, c->gpr[R_BP] + i->osz);
