@@ -64,7 +64,7 @@ static void rev_add(struct soft_cpu *c, u64 page, u16 loc)
 		/* Way 0 is the youngest. */
 		rev_drop(c, &set[TLB_REV_WAYS - 1]);
 		for (unsigned w = TLB_REV_WAYS - 1; w > 0; w--)
-			set[w] = set[w - 1];
+			soft_copy(&set[w], &set[w - 1], sizeof(*set)); /* no memcpy under sanitizers */
 		r = &set[0];
 		r->page = page;
 		for (unsigned k = 0; k < ARRAY_SIZE(r->loc); k++)
@@ -213,16 +213,16 @@ static struct tlb2 *tlb2_slot(const struct soft_cpu *c, gva_t la, enum tlb_mode 
 
 void tlb_insert2(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w)
 {
-	*tlb2_slot(c, la, mode) = (struct tlb2){
-		.key = (la & ~PAGE_MASK) | mode,
-		.gpa = w->gpa & ~PAGE_MASK,
-		/* The large pages of the lower half are listed by PCID, so what is global there is not so here. */
-		.gen = w->global && la >> 63 ? c->gen_global : c->asid->gen,
-		.rights = w->rights,
-		.shift = w->shift,
-		.dirty = w->dirty,
-		.global = w->global,
-	};
+	struct tlb2 *e = tlb2_slot(c, la, mode);
+
+	e->key = (la & ~PAGE_MASK) | mode;
+	e->gpa = w->gpa & ~PAGE_MASK;
+	/* The large pages of the lower half are listed by PCID, so what is global there is not so here. */
+	e->gen = w->global && la >> 63 ? c->gen_global : c->asid->gen;
+	e->rights = w->rights;
+	e->shift = w->shift;
+	e->dirty = w->dirty;
+	e->global = w->global;
 }
 
 bool tlb_find2(const struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, struct walk *ret)
