@@ -274,9 +274,10 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 			break;
 		}
 		if (result != DECODE_OK) {
+			/* It hangs on all bytes that were there to be looked at. */
 			set_fault(&b->insn[n], result, off);
 			n++;
-			off++;
+			off += look;
 			break;
 		}
 		if (!place(&b->insn[n], off)) {
