@@ -539,8 +539,9 @@ static bool gen_insn(struct gen *g)
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(is64(g) ? &decoder64 : &decoder32, b, 15, &zi, ops)) ||
 	    !wanted(g, &zi, ops))
 		return false;
-	/* A gather that faults, and a base added to an address that is not canonical, differ between processors. */
-	bool fixed = is_masked_store(&zi) || is_popa(&zi) || has_prefix(&zi, 0x65) || is_gather(&zi);
+	/* A gather that faults, a base added to an address that is not canonical, and large operands over the end of
+	 * a segment differ between processors. */
+	bool fixed = is_masked_store(&zi) || is_large(&zi) || has_prefix(&zi, 0x65) || is_gather(&zi);
 	g->wild = !fixed && chance(g, 1);
 	g->c->loose_cr2 |= is_large(&zi);
 	unsigned field = 0, field_size = 0;
