@@ -30,8 +30,14 @@ static void on_apic(struct frame *f)
 
 	apics++;
 	apic_write(APIC_EOI, 0);
-	if (deadline)
-		wrmsr(MSR_TSC_DEADLINE, past[apics & 3]);
+	if (!deadline)
+		return;
+	/* From here on nothing but this is executed. */
+	if (apics == 100) {
+		check(true, "deadlines in the past come at once");
+		ready();
+	}
+	wrmsr(MSR_TSC_DEADLINE, past[apics & 3]);
 }
 
 static void on_hpet(struct frame *f)
@@ -94,10 +100,9 @@ void guest_main(void)
 		deadline = true;
 		apics = 0;
 		wrmsr(MSR_TSC_DEADLINE, 1);
-		check(wait_for(&apics, 100), "deadlines in the past come at once");
+	} else {
+		ready();
 	}
-	print("%u %u %u %u\n", pits, rtcs, apics, hpets);
-	ready();
 	for (;;)
 		sti_hlt();
 }
