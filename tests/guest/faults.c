@@ -207,7 +207,8 @@ static void test_debug(void)
 		write_dr1(fault_at);
 		write_dr7(0x7000a);
 		check(guest_try(mov_ss_nop, 0) && fault.vector == DB && fault.ip - fault_at <= 1,
-		      "MOV SS with a data breakpoint before a code breakpoint: #%u at %lx", fault.vector, fault.ip);
+		      "MOV SS with a data breakpoint before a code breakpoint: #%u at %lx", fault.vector,
+		      fault.ip);
 		check(read_dr6_() & 1, "DR6.B0 then: %lx", read_dr6_());
 	}
 

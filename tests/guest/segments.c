@@ -227,7 +227,8 @@ static void test_drop(void)
 	__asm__ volatile("mov %w0, %%fs; mov %w1, %%gs" : : "r"(2), "r"(3));
 	check(!guest_try_user(note_segments, 0, 0), "IRET to CPL 3 with null selectors");
 	if (off_tcg("RPL of null selectors"))
-		check(left[2] == 0 && left[3] == 0, "null selectors lose their RPL: %x, %x", left[2], left[3]);
+		check(left[2] == 0 && left[3] == 0, "null selectors lose their RPL: %x, %x", left[2],
+		      left[3]);
 	__asm__ volatile("mov %w0, %%fs; mov %w0, %%gs" : : "r"(0));
 }
 
