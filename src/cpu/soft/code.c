@@ -99,7 +99,8 @@ static void protect(struct soft_cpu *c, gpa_t page)
 
 		if (!other || other == c)
 			continue;
-		for (u32 n = 1; atomic_load(&other->in_run) && atomic_load(&other->code->protect_pending); n++) {
+		for (u32 n = 1; atomic_load(&other->in_run) && atomic_load(&other->code->protect_pending);
+		     n++) {
 			take_protects(c);
 			__builtin_ia32_pause();
 			if (n % 256 == 0) /* its thread may have been put off for this one */
