@@ -678,6 +678,9 @@ static enum decode_result decode_native(struct insn *i, struct cursor *cu, int o
 		if (i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c)
 			i->imm &= 0x7f;
 	}
+	/* PCMPESTRM, PCMPESTRI: W widens the lengths in rAX and rDX, in 64-bit mode only. */
+	if (mode != MODE_64 && i->map == 3 && (i->opcode | 1) == 0x61)
+		i->rex &= (u8)~REX_W;
 	if (cu->fail != DECODE_OK)
 		return cu->fail;
 	if (row->flags & (i->mem ? NR_REG_ONLY : NR_MEM_ONLY))

@@ -285,7 +285,7 @@ static int print_seg(char *out, size_t len, const char *name, const struct x86_s
 }
 
 /* The instructions of the last blocks up to RIP, oldest first. */
-static size_t print_trail(struct soft_cpu *c, char *out, size_t len)
+static void print_trail(struct soft_cpu *c, char *out, size_t len)
 {
 	unsigned bits = (c->key & KEY_MODE) == MODE_64 ? 64 : (c->key & KEY_MODE) == MODE_32 ? 32 : 16;
 	size_t n = 0;
@@ -311,7 +311,6 @@ static size_t print_trail(struct soft_cpu *c, char *out, size_t len)
 			rip += used;
 		}
 	}
-	return n;
 }
 
 void interp_crash(struct soft_cpu *c)
@@ -342,7 +341,7 @@ void interp_crash(struct soft_cpu *c)
 			      (unsigned long long)c->gdtr.base, c->gdtr.limit, (unsigned long long)c->idtr.base,
 			      c->idtr.limit, (unsigned long long)c->cr0, (unsigned long long)c->cr2,
 			      (unsigned long long)c->cr3, (unsigned long long)c->cr4, (unsigned long long)c->efer);
-	n += print_trail(c, text + n, len - n);
+	print_trail(c, text + n, len - n);
 	vm_crash(c->vcpu->vm, text);
 }
 
