@@ -5,7 +5,8 @@
  * standard error. SIGINT, SIGTERM and SIGHUP are blocked in every thread and read from a signalfd on the
  * main loop, so that they end the VM in order: the vCPUs stop, the terminal is restored, files are closed.
  *
- * The exit table is composed while the machine still exists, and printed after the terminal is back to normal.
+ * The exit table is composed while the machine still exists, and printed after the terminal is back to
+ * normal.
  */
 #include "cli/run.h"
 

@@ -81,7 +81,8 @@ void pci_dev_init(struct pci_dev *pd, struct device *owner, const struct pci_id 
 	st16(pd->init + PCI_SUBSYSTEM_VENDOR_ID, id->subsystem_vendor);
 	st16(pd->init + PCI_SUBSYSTEM_ID, id->subsystem);
 	pd->init[PCI_INT_PIN] = id->int_pin;
-	/* Decode, master, parity and SERR enables, INTx disable [PCI 6.2.2]; ones clear errors [PCI 6.2.3]. */
+	/* Decode, master, parity and SERR enables, INTx disable [PCI 6.2.2]; ones clear errors [PCI
+	 * 6.2.3]. */
 	st16(pd->wmask + PCI_COMMAND, 0x0547);
 	st16(pd->w1c + PCI_STATUS, 0xf900);
 	pd->wmask[0x0c] = 0xff; /* cache line size */

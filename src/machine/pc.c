@@ -175,7 +175,8 @@ int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err)
 			return r;
 	}
 	pc->kvmclock = device_find(pc->vm, "kvmclock");
-	rtc_set_memory(device_find(pc->vm, "rtc"), pc->vm->ram.low_size, pc->vm->ram.size - pc->vm->ram.low_size);
+	rtc_set_memory(device_find(pc->vm, "rtc"), pc->vm->ram.low_size,
+		       pc->vm->ram.size - pc->vm->ram.low_size);
 	return 0;
 }
 
@@ -189,8 +190,9 @@ void pc_set_memory_types(const struct pc *pc, struct x86_state *s)
 	s->mtrr_mask[0] = (phys_mask & ~(GiB - 1)) | BIT(11);
 }
 
-/* The 8259A pair as a PC's firmware leaves it: vectors 08H and 70H; of the first one only the cascade is open, behind it the lines
- * that nothing drives before a driver asks for it. A kernel of its own programs them anew; a real-mode one may not. */
+/* The 8259A pair as a PC's firmware leaves it: vectors 08H and 70H; of the first one only the cascade is
+ * open, behind it the lines that nothing drives before a driver asks for it. A kernel of its own
+ * programs them anew; a real-mode one may not. */
 void pc_program_pics(struct pc *pc)
 {
 	static const struct {

@@ -9,7 +9,8 @@
  * on_writable later. */
 struct chr {
 	const struct chr_ops *ops;
-	/* Set by the device. Main thread, no lock held: bytes typed; how many it can take now; space again. */
+	/* Set by the device. Main thread, no lock held: bytes typed; how many it can take now; space
+	 * again. */
 	void (*on_input)(void *opaque, const u8 *buf, size_t len);
 	size_t (*can_input)(void *opaque);
 	void (*on_writable)(void *opaque);

@@ -1,11 +1,11 @@
 /* Guest time and device timers, on the event loop's timers.
  *
- * Guest time is the host's monotonic clock minus clock_base_ns; pausing keeps the value, resuming moves the
- * base. A timer remembers its deadline in guest time; the loop's timer underneath is only the
- * alarm that makes the main thread look. When it rings, the main thread takes the device's lock and then
- * looks whether the timer is still armed and due. Cancelling and arming happen under
- * that lock, so an alarm that had already rung finds the timer disarmed or its deadline in the future: a timer
- * cancelled under the lock never fires afterwards, one moved to later does not fire early.
+ * Guest time is the host's monotonic clock minus clock_base_ns; pausing keeps the value, resuming moves
+ * the base. A timer remembers its deadline in guest time; the loop's timer underneath is only the alarm
+ * that makes the main thread look. When it rings, the main thread takes the device's lock and then looks
+ * whether the timer is still armed and due. Cancelling and arming happen under that lock, so an alarm
+ * that had already rung finds the timer disarmed or its deadline in the future: a timer cancelled under
+ * the lock never fires afterwards, one moved to later does not fire early.
  *
  * Locks: device lock, then the timer's guard, then the loop's. The guard protects armed and deadline for
  * timers whose device needs no lock, and against pausing.

@@ -51,7 +51,8 @@ struct device {
 	pthread_mutex_t *lock; /* own_lock, or vm->intc_lock for interrupt controllers (set in init) */
 };
 
-/* Creates, initializes, resets and links; the VM frees it. -ENOENT for an unknown name with the known ones listed. */
+/* Creates, initializes, resets and links; the VM frees it. -ENOENT for an unknown name with the known
+ * ones listed. */
 int device_new(struct vm *vm, const char *name, const struct device_conf *conf, struct device **ret_dev,
 	       struct err *err);
 void device_free_all(struct vm *vm); /* in reverse order of creation */

@@ -1,11 +1,11 @@
 /* The one dispatcher for exits, and the one account of them.
  *
- * An exit costs two readings of the TSC and a few additions to counters that only its own vCPU
- * writes. Counts by key live in a table with open addressing and a short probe. When all places for a new
- * key are taken (a kernel looking for hypervisors asks for 256 CPUID leaves, a hostile guest sweeps all ports),
- * it takes that of the rarest; what that one had is then booked under its reason alone. So the table cannot
- * grow, and what is frequent stays. Counters are written with relaxed atomic stores: any thread may read
- * them; while a place changes hands a reader may see the new key with an old count.
+ * An exit costs two readings of the TSC and a few additions to counters that only its own vCPU writes.
+ * Counts by key live in a table with open addressing and a short probe. When all places for a new key
+ * are taken (a kernel looking for hypervisors asks for 256 CPUID leaves, a hostile guest sweeps all
+ * ports), it takes that of the rarest; what that one had is then booked under its reason alone. So the
+ * table cannot grow, and what is frequent stays. Counters are written with relaxed atomic stores: any
+ * thread may read them; while a place changes hands a reader may see the new key with an old count.
  *
  * Figures of the report, all vCPUs added up: wall = the time between start and stop of the vCPUs' threads;
  * idle = waiting (HLT, before the start-up IPI, after a shutdown); exits = all reasons but HLT, whose

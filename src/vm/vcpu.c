@@ -12,14 +12,14 @@
  * or it sleeps, and the wake ends that. A waiter may also wake for nothing; it looks again.
  * While a poster might be between B and C of an earlier wait, a late C only causes such a wake for nothing.
  *
- * Before it sleeps, the thread looks at the mailbox for some microseconds: waking a thread on another CPU costs
- * tens of microseconds, and a guest's idle loop is often left sooner.
+ * Before it sleeps, the thread looks at the mailbox for some microseconds: waking a thread on another
+ * CPU costs tens of microseconds, and a guest's idle loop is often left sooner.
  *
  * The local timer's deadline is the thread's own: it bounds the time in the futex and is checked
  * after it, so the local APIC's timer costs no other thread.
  *
- * INIT and start-up IPI [SDM3 8.4, 10.4.7]: INIT puts the processor into the state of x86_state_reset(), after
- * which vCPU 0 executes from the reset vector and the others wait for a SIPI. A SIPI to a
+ * INIT and start-up IPI [SDM3 8.4, 10.4.7]: INIT puts the processor into the state of x86_state_reset(),
+ * after which vCPU 0 executes from the reset vector and the others wait for a SIPI. A SIPI to a
  * processor that does not wait for one is ignored. Shutdown ends by INIT (or STOP) only; NMI could end
  * it on hardware, but the machine ends at a triple fault, so nothing would be left to take it.
  *

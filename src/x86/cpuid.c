@@ -1,9 +1,9 @@
 /* CPU models as tables: what CPUID tells a guest [SDM2 CPUID], [APM3 appendix E].
  *
- * Which features. A model names its features by the x86-64 level of the psABI; "host" names all. Of these
- * a guest gets what the engine can execute; where the engine lets the host execute the guest's own instruction
- * (vectors, bit manipulation, random numbers, ...) also the host must have it. Then features go whose
- * prerequisite is missing (AVX without XSAVE). v1 to v3 promise a level, so a host that lacks
+ * Which features. A model names its features by the x86-64 level of the psABI; "host" names all. Of
+ * these a guest gets what the engine can execute; where the engine lets the host execute the guest's own
+ * instruction (vectors, bit manipulation, random numbers, ...) also the host must have it. Then features
+ * go whose prerequisite is missing (AVX without XSAVE). v1 to v3 promise a level, so a host that lacks
  * part of it is refused with the missing names; "host" promises nothing beyond v1.
  *
  * Identity. The vendor is always the host's: a guest picks code by it (SYSENTER and SYSCALL differ), and
@@ -16,8 +16,8 @@
  * hyper-threads; 32 KiB L1, 1 MiB L2 per core, 16 MiB L3 shared. AMD's topology extensions are hidden, so
  * leaf 80000008H and the older cache leaves count there.
  *
- * Omitted: MONITOR (5), performance counters (AH), PT, SGX, RDT, AMX, AVX-512 (their leaves are zero), and the
- * "highest basic leaf's data" for leaves out of range (zeros, as AMD has it).
+ * Omitted: MONITOR (5), performance counters (AH), PT, SGX, RDT, AMX, AVX-512 (their leaves are zero),
+ * and the "highest basic leaf's data" for leaves out of range (zeros, as AMD has it).
  *
  * cpuid_build: main thread. cpuid_query reads only: any thread.
  */

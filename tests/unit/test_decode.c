@@ -1,5 +1,5 @@
-/* The decoder against Zydis, on random and on enumerated bytes in all three modes: what both accept has the same length;
- * what only one accepts must be among the exceptions below, each with its reason.
+/* The decoder against Zydis, on random and on enumerated bytes in all three modes: what both accept has
+ * the same length; what only one accepts must be among the exceptions below, each with its reason.
  *
  *   test_decode [SEED [COUNT]]       COUNT random cases per mode
  */
@@ -66,10 +66,8 @@ static bool not_offered(const ZydisDecodedInstruction *z)
 	case ZYDIS_INSTRUCTION_ENCODING_3DNOW:
 	case ZYDIS_INSTRUCTION_ENCODING_XOP:
 	case ZYDIS_INSTRUCTION_ENCODING_EVEX:
-	case ZYDIS_INSTRUCTION_ENCODING_MVEX:
-		return true;
-	default:
-		break;
+	case ZYDIS_INSTRUCTION_ENCODING_MVEX: return true;
+	default: break;
 	}
 	switch (z->meta.category) {
 	case ZYDIS_CATEGORY_VTX:
@@ -95,10 +93,8 @@ static bool not_offered(const ZydisDecodedInstruction *z)
 	case ZYDIS_CATEGORY_PADLOCK:
 	case ZYDIS_CATEGORY_KMASK:
 	case ZYDIS_CATEGORY_HRESET:
-	case ZYDIS_CATEGORY_AVX512:
-		return true;
-	default:
-		break;
+	case ZYDIS_CATEGORY_AVX512: return true;
+	default: break;
 	}
 	/* AVX-512's mask registers and TDX's calls. */
 	if (!strncmp(ZydisMnemonicGetString(z->mnemonic), "seam", 4) ||
@@ -107,45 +103,67 @@ static bool not_offered(const ZydisDecodedInstruction *z)
 	switch (z->meta.isa_ext) {
 	case ZYDIS_ISA_EXT_KNC:
 	case ZYDIS_ISA_EXT_KNCE:
-	case ZYDIS_ISA_EXT_KNCV:
-		return true;
-	default:
-		break;
+	case ZYDIS_ISA_EXT_KNCV: return true;
+	default: break;
 	}
 	switch (z->mnemonic) {
-	case ZYDIS_MNEMONIC_PTWRITE: case ZYDIS_MNEMONIC_TDCALL:
-	case ZYDIS_MNEMONIC_MONITOR: case ZYDIS_MNEMONIC_MWAIT: case ZYDIS_MNEMONIC_MONITORX: case ZYDIS_MNEMONIC_MWAITX:
-	case ZYDIS_MNEMONIC_XBEGIN: case ZYDIS_MNEMONIC_XEND: case ZYDIS_MNEMONIC_XABORT: case ZYDIS_MNEMONIC_XTEST:
-	case ZYDIS_MNEMONIC_EXTRQ: case ZYDIS_MNEMONIC_INSERTQ: case ZYDIS_MNEMONIC_MOVNTSD: case ZYDIS_MNEMONIC_MOVNTSS:
-	case ZYDIS_MNEMONIC_GETSEC: case ZYDIS_MNEMONIC_RSM: case ZYDIS_MNEMONIC_FEMMS: case ZYDIS_MNEMONIC_RDPRU:
-	case ZYDIS_MNEMONIC_PSMASH: case ZYDIS_MNEMONIC_PVALIDATE: case ZYDIS_MNEMONIC_RMPADJUST:
-	case ZYDIS_MNEMONIC_RMPUPDATE: case ZYDIS_MNEMONIC_INVLPGB: case ZYDIS_MNEMONIC_TLBSYNC:
-	case ZYDIS_MNEMONIC_MCOMMIT: case ZYDIS_MNEMONIC_VMRUN: case ZYDIS_MNEMONIC_VMLOAD: case ZYDIS_MNEMONIC_VMSAVE:
-	case ZYDIS_MNEMONIC_STGI: case ZYDIS_MNEMONIC_CLGI: case ZYDIS_MNEMONIC_SKINIT: case ZYDIS_MNEMONIC_INVLPGA:
-	case ZYDIS_MNEMONIC_LLWPCB: case ZYDIS_MNEMONIC_SLWPCB: case ZYDIS_MNEMONIC_VMMCALL:
-		return true;
-	default:
-		return false;
+	case ZYDIS_MNEMONIC_PTWRITE:
+	case ZYDIS_MNEMONIC_TDCALL:
+	case ZYDIS_MNEMONIC_MONITOR:
+	case ZYDIS_MNEMONIC_MWAIT:
+	case ZYDIS_MNEMONIC_MONITORX:
+	case ZYDIS_MNEMONIC_MWAITX:
+	case ZYDIS_MNEMONIC_XBEGIN:
+	case ZYDIS_MNEMONIC_XEND:
+	case ZYDIS_MNEMONIC_XABORT:
+	case ZYDIS_MNEMONIC_XTEST:
+	case ZYDIS_MNEMONIC_EXTRQ:
+	case ZYDIS_MNEMONIC_INSERTQ:
+	case ZYDIS_MNEMONIC_MOVNTSD:
+	case ZYDIS_MNEMONIC_MOVNTSS:
+	case ZYDIS_MNEMONIC_GETSEC:
+	case ZYDIS_MNEMONIC_RSM:
+	case ZYDIS_MNEMONIC_FEMMS:
+	case ZYDIS_MNEMONIC_RDPRU:
+	case ZYDIS_MNEMONIC_PSMASH:
+	case ZYDIS_MNEMONIC_PVALIDATE:
+	case ZYDIS_MNEMONIC_RMPADJUST:
+	case ZYDIS_MNEMONIC_RMPUPDATE:
+	case ZYDIS_MNEMONIC_INVLPGB:
+	case ZYDIS_MNEMONIC_TLBSYNC:
+	case ZYDIS_MNEMONIC_MCOMMIT:
+	case ZYDIS_MNEMONIC_VMRUN:
+	case ZYDIS_MNEMONIC_VMLOAD:
+	case ZYDIS_MNEMONIC_VMSAVE:
+	case ZYDIS_MNEMONIC_STGI:
+	case ZYDIS_MNEMONIC_CLGI:
+	case ZYDIS_MNEMONIC_SKINIT:
+	case ZYDIS_MNEMONIC_INVLPGA:
+	case ZYDIS_MNEMONIC_LLWPCB:
+	case ZYDIS_MNEMONIC_SLWPCB:
+	case ZYDIS_MNEMONIC_VMMCALL: return true;
+	default: return false;
 	}
 }
 
 /* Lengths or validity that processors and Zydis see differently. */
-static bool known_difference(const struct oracle *o, const struct insn *i, enum decode_result result, unsigned mode,
-			     const u8 *bytes)
+static bool known_difference(const struct oracle *o, const struct insn *i, enum decode_result result,
+			     unsigned mode, const u8 *bytes)
 {
 	if (o->valid) {
 		const ZydisDecodedInstruction *z = &o->insn;
 
-		/* Near branches with 66H in 64-bit mode: Intel ignores the prefix, and so does bothy; Zydis follows
-		 * Intel too, so only the operand size of others differs. */
+		/* Near branches with 66H in 64-bit mode: Intel ignores the prefix, and so does bothy;
+		 * Zydis follows Intel too, so only the operand size of others differs. */
 		if (not_offered(z))
 			return result == DECODE_UD;
 		/* bothy faults when CR0.PE = 0 is known, at execution. */
 		(void)bytes;
 		return false;
 	}
-	/* Zydis refuses an illegal register or operand that the handler refuses when it runs: control and debug registers that
-	 * do not exist, MOV to CS, segment registers 6 and 7, LOCK where the handler says so. */
+	/* Zydis refuses an illegal register or operand that the handler refuses when it runs: control
+	 * and debug registers that do not exist, MOV to CS, segment registers 6 and 7, LOCK where the
+	 * handler says so. */
 	if (result == DECODE_OK && i->map == 1 && i->opcode >= 0x20 && i->opcode <= 0x23)
 		return true;
 	if (result == DECODE_OK && i->map == 0 && (i->opcode == 0x8e || i->opcode == 0x8c))
@@ -199,22 +217,27 @@ static void compare(const u8 *bytes, unsigned mode, struct tally *t)
 
 static void finish(const struct tally *t)
 {
-	print_message("same length %llu, both refuse %llu, explained %llu, different %llu\n", (unsigned long long)t->both,
-		      (unsigned long long)t->same_ud, (unsigned long long)t->excused, (unsigned long long)t->wrong);
+	print_message("same length %llu, both refuse %llu, explained %llu, different %llu\n",
+		      (unsigned long long)t->both, (unsigned long long)t->same_ud,
+		      (unsigned long long)t->excused, (unsigned long long)t->wrong);
 	assert_int_equal(t->wrong, 0);
 }
 
 /* Random bytes, biased to prefixes and the 0F maps. */
 static void random_bytes(u8 *bytes)
 {
-	static const u8 prefixes[] = { 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e, 0x36, 0x64, 0x65, 0x48, 0x41, 0x4f, 0x40 };
+	static const u8 prefixes[] = { 0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e, 0x36,
+				       0x64, 0x65, 0x48, 0x41, 0x4f, 0x40 };
 	unsigned n = 0;
 
 	while (n < 4 && next_random() % 3 == 0)
 		bytes[n++] = prefixes[next_random() % ARRAY_SIZE(prefixes)];
 	switch (next_random() % 6) {
 	case 0: bytes[n++] = 0x0f; break;
-	case 1: bytes[n++] = 0x0f; bytes[n++] = next_random() & 1 ? 0x38 : 0x3a; break;
+	case 1:
+		bytes[n++] = 0x0f;
+		bytes[n++] = next_random() & 1 ? 0x38 : 0x3a;
+		break;
 	case 2: bytes[n++] = next_random() & 1 ? 0xc4 : 0xc5; break;
 	}
 	while (n < 15)
@@ -225,7 +248,8 @@ static void random_lengths(void **state)
 {
 	struct tally t = { 0 };
 
-	print_message("seed %llu, %llu cases per mode\n", (unsigned long long)seed, (unsigned long long)count);
+	print_message("seed %llu, %llu cases per mode\n", (unsigned long long)seed,
+		      (unsigned long long)count);
 	for (unsigned mode = MODE_16; mode <= MODE_64; mode++)
 		for (u64 n = 0; n < count; n++) {
 			u8 bytes[16];
@@ -279,10 +303,12 @@ static void prefixes_of_instructions(void **state)
 			if (decode_insn(bytes, 15, mode, features, &whole, &info) != DECODE_OK)
 				continue;
 			for (unsigned len = 0; len < whole.len; len++) {
-				u8 *exact = malloc(len ? len : 1); /* so that the sanitizer sees a read beyond */
+				u8 *exact =
+					malloc(len ? len : 1); /* so that the sanitizer sees a read beyond */
 
 				memcpy(exact, bytes, len);
-				assert_int_equal(decode_insn(exact, len, mode, features, &part, &info), DECODE_MORE);
+				assert_int_equal(decode_insn(exact, len, mode, features, &part, &info),
+						 DECODE_MORE);
 				free(exact);
 			}
 		}

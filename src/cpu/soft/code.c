@@ -1,14 +1,16 @@
 /* The cache of decoded blocks; see code.h.
  *
- * Self-modifying code: ram->code_map has a bit for every 64-byte granule from which something was decoded, and a page with
- * any bit set has no writable TLB entry, so every store there comes to mmu_store(), which calls
- * code_invalidate() when its granules are marked. That drops just the blocks that overlap the bytes written. If the
- * block being executed is among them, its instructions are replaced by op_stop: the storing instruction completes and what follows
- * is fetched anew, as the processor guarantees for a store by itself [SDM3 8.1.3].
+ * Self-modifying code: ram->code_map has a bit for every 64-byte granule from which something was
+ * decoded, and a page with any bit set has no writable TLB entry, so every store there comes to
+ * mmu_store(), which calls code_invalidate() when its granules are marked. That drops just the blocks
+ * that overlap the bytes written. If the block being executed is among them, its instructions are
+ * replaced by op_stop: the storing instruction completes and what follows is fetched anew, as the
+ * processor guarantees for a store by itself [SDM3 8.1.3].
  *
- * Bits are set before bytes are read and cleared only when the page's last block is gone. With several vCPUs the first
- * mark of a page takes its writable translations from all of them before a byte is decoded (protect()), and a store to marked
- * granules queues the invalidation for the others; they take it before their next block.
+ * Bits are set before bytes are read and cleared only when the page's last block is gone. With several
+ * vCPUs the first mark of a page takes its writable translations from all of them before a byte is
+ * decoded (protect()), and a store to marked granules queues the invalidation for the others; they take
+ * it before their next block.
  *
  * All functions on the vCPU's own thread except code_queue().
  */
@@ -70,9 +72,9 @@ static void take_protects(struct soft_cpu *c)
 	queue_unlock(code);
 }
 
-/* Takes the writable translations of a page from all vCPUs, and returns when none of them can be in use: a vCPU that executes
- * acknowledges between two blocks, one that does not will look at its mailbox before its next block. Two
- * vCPUs that wait for each other serve each other's request meanwhile. */
+/* Takes the writable translations of a page from all vCPUs, and returns when none of them can be in use:
+ * a vCPU that executes acknowledges between two blocks, one that does not will look at its mailbox
+ * before its next block. Two vCPUs that wait for each other serve each other's request meanwhile. */
 static void protect(struct soft_cpu *c, gpa_t page)
 {
 	struct vm *vm = c->vcpu->vm;
@@ -122,8 +124,8 @@ static void mark(struct soft_cpu *c, gpa_t gpa, u64 len)
 		protect(c, gpa & ~(RAM_PAGE_SIZE - 1));
 }
 
-/* This vCPU's last block of the page is gone. The last vCPU clears the page's marks; one that starts to use the page at
- * that moment is seen in `users` and gets all marks back. */
+/* This vCPU's last block of the page is gone. The last vCPU clears the page's marks; one that starts to
+ * use the page at that moment is seen in `users` and gets all marks back. */
 static void unmark(struct soft_cpu *c, u64 pfn)
 {
 	u64 me = BIT(c->vcpu->id);
@@ -197,8 +199,8 @@ static void flush_thunks(struct soft_cpu *c)
 	thunk_reset();
 }
 
-/* One instruction at la that the cache cannot hold: it crosses into the next page, ends beyond the CS limit, or lies
- * outside RAM. `have` bytes are in the page at p. */
+/* One instruction at la that the cache cannot hold: it crosses into the next page, ends beyond the CS
+ * limit, or lies outside RAM. `have` bytes are in the page at p. */
 static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, unsigned have)
 {
 	struct block *b = c->code->temp;
@@ -221,7 +223,8 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 	result = decode_insn(bytes, len, key, c->features, &b->insn[0], &info);
 	if (result == DECODE_MORE && len < want) {
 		gva_t next = la + len;
-		/* All-ones are an instruction's end soon; and a page that another vCPU maps just now is not one's beginning. */
+		/* All-ones are an instruction's end soon; and a page that another vCPU maps just now is
+		 * not one's beginning. */
 		const u8 *q = p ? mmu_fetch(c, (key & KEY_MODE) == MODE_64 ? next : (u32)next) : NULL;
 
 		while (len < want) {
@@ -316,7 +319,8 @@ struct block *code_find(struct soft_cpu *c, gva_t la, u32 key)
 		if (b->hva != (u64)p || b->key != key)
 			continue;
 		if ((key & KEY_MODE) != MODE_64 && c->rip + b->bytes - 1 > c->seg[SEG_CS].limit)
-			return build_temp(c, la, key, p, (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1))));
+			return build_temp(c, la, key, p,
+					  (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1))));
 		/* To the front: the loop looks at the first one only. */
 		*link = b->hash_next;
 		b->hash_next = code->hash[code_hash((u64)p)];

@@ -1,9 +1,10 @@
 /* Decoded blocks: where they are kept, found and dropped.
  *
- * A block is a straight run of instructions inside one page of guest RAM, identified by the host address of its first byte
- * (so by physical address: shared by all address spaces) and the mode bits of KEY_*. Every block is in two lists: a hash
- * bucket, and the list of its page, which code_invalidate() walks. Memory comes from one arena per vCPU
- * that is emptied as a whole when full; a dropped block stays readable until then.
+ * A block is a straight run of instructions inside one page of guest RAM, identified by the host address
+ * of its first byte (so by physical address: shared by all address spaces) and the mode bits of KEY_*.
+ * Every block is in two lists: a hash bucket, and the list of its page, which code_invalidate() walks.
+ * Memory comes from one arena per vCPU that is emptied as a whole when full; a dropped block stays
+ * readable until then.
  */
 #pragma once
 
@@ -16,7 +17,7 @@
 struct block {
 	u64 hva; /* of the first byte; 0 once dropped */
 	u32 key;
-	u16 n;     /* instructions */
+	u16 n; /* instructions */
 	u16 bytes;
 	struct block *hash_next;
 	struct block *page_next;
@@ -39,7 +40,8 @@ struct code_cache {
 	_Atomic u32 queue_lock;
 	u32 nr_queued; /* > CODE_QUEUE: overflow, drop everything */
 	struct code_range queue[CODE_QUEUE];
-	/* Pages that another vCPU is about to decode from: it waits until this one has no writable translation of them. */
+	/* Pages that another vCPU is about to decode from: it waits until this one has no writable
+	 * translation of them. */
 	u32 nr_protect; /* > CODE_QUEUE: overflow, drop every translation */
 	gpa_t protect[CODE_QUEUE];
 	_Atomic bool protect_pending;
@@ -52,7 +54,8 @@ static inline u32 code_hash(u64 hva)
 	return (u32)((hva ^ hva >> 15) & ((1u << CODE_HASH_BITS) - 1));
 }
 
-/* The block at c->rip (linear address la), decoded if need be. May raise what the fetch raises. Never NULL. */
+/* The block at c->rip (linear address la), decoded if need be. May raise what the fetch raises. Never
+ * NULL. */
 struct block *code_find(struct soft_cpu *c, gva_t la, u32 key);
 
 /* Instructions of b from i on (those not executed when i is where it stopped). */
@@ -65,12 +68,14 @@ void code_take_queue(struct soft_cpu *c);
 
 /* What the vCPUs of a VM share (vm->engine_vm). */
 struct soft_vm {
-	/* By page: which vCPUs have blocks there. When the last one has none, the page's word in ram->code_map is cleared. */
+	/* By page: which vCPUs have blocks there. When the last one has none, the page's word in
+	 * ram->code_map is cleared. */
 	_Atomic u64 *code_users;
 	u64 nr_pages;
 };
 
-/* Any thread: queues the range for c (not executing it itself) and leaves the posting of VCPU_REQ_FLUSH to the caller. */
+/* Any thread: queues the range for c (not executing it itself) and leaves the posting of VCPU_REQ_FLUSH
+ * to the caller. */
 void code_queue(struct code_cache *code, gpa_t gpa, u64 len);
 
 /* Host code. */

@@ -1,12 +1,12 @@
 /* The decoder: prefixes, opcode tables, ModRM, displacement, immediate [SDM2 2.1-2.3, appendix A].
  *
- * Four maps: one byte, 0F, 0F38, 0F3A. The integer and system instructions are in the tables here; what the tables leave
- * out in maps 0F, 0F38, 0F3A and under VEX is asked of simd_row(), x87 of x87_row(). A row says which
- * bytes follow (ModRM, immediate), how the operand size comes about, and names the handlers by form and
- * size; handlers never look at prefixes that the row has already digested.
+ * Four maps: one byte, 0F, 0F38, 0F3A. The integer and system instructions are in the tables here; what
+ * the tables leave out in maps 0F, 0F38, 0F3A and under VEX is asked of simd_row(), x87 of x87_row(). A
+ * row says which bytes follow (ModRM, immediate), how the operand size comes about, and names the
+ * handlers by form and size; handlers never look at prefixes that the row has already digested.
  *
- * Called for cold code only (a block is decoded once), with at most 15 bytes that were copied or that lie in one
- * page of guest RAM: another vCPU may change them meanwhile, so every byte is read once.
+ * Called for cold code only (a block is decoded once), with at most 15 bytes that were copied or that
+ * lie in one page of guest RAM: another vCPU may change them meanwhile, so every byte is read once.
  */
 #include "cpu/soft/decode.h"
 
@@ -33,19 +33,19 @@ enum imm_kind {
 enum row_flags {
 	R_VALID = 1 << 0,
 	R_MODRM = 1 << 1,
-	R_BYTE = 1 << 2,   /* operand size 1 */
-	R_DEF64 = 1 << 3,  /* 64-bit mode: operand size 8 unless 66 */
+	R_BYTE = 1 << 2,    /* operand size 1 */
+	R_DEF64 = 1 << 3,   /* 64-bit mode: operand size 8 unless 66 */
 	R_FORCE64 = 1 << 4, /* 64-bit mode: operand size 8 */
-	R_OPREG = 1 << 5,  /* register in the opcode's low three bits */
-	R_SWAP = 1 << 6,   /* register form: reg is the destination, so rm and reg change places */
-	R_LOCK = 1 << 7,   /* LOCK allowed with a memory operand */
+	R_OPREG = 1 << 5,   /* register in the opcode's low three bits */
+	R_SWAP = 1 << 6,    /* register form: reg is the destination, so rm and reg change places */
+	R_LOCK = 1 << 7,    /* LOCK allowed with a memory operand */
 	R_ENDS = 1 << 8,
-	R_NO64 = 1 << 9,   /* #UD in 64-bit mode */
+	R_NO64 = 1 << 9, /* #UD in 64-bit mode */
 	R_ONLY64 = 1 << 10,
-	R_MEM = 1 << 11,   /* #UD with a register */
-	R_REG = 1 << 12,   /* #UD with memory */
-	R_NP = 1 << 13,    /* #UD with F2/F3 (66 too) */
-	R_CRDR = 1 << 14,  /* ModRM.mod is ignored: always registers; operand size is the mode's */
+	R_MEM = 1 << 11,    /* #UD with a register */
+	R_REG = 1 << 12,    /* #UD with memory */
+	R_NP = 1 << 13,     /* #UD with F2/F3 (66 too) */
+	R_CRDR = 1 << 14,   /* ModRM.mod is ignored: always registers; operand size is the mode's */
 	R_AUXREG = 1 << 15, /* aux comes from ModRM.reg */
 };
 
@@ -54,7 +54,7 @@ struct row {
 	u8 imm;
 	u8 aux;
 	u8 feature;
-	insn_fn one;             /* one handler for all, or: */
+	insn_fn one;              /* one handler for all, or: */
 	const insn_fn *reg, *mem; /* by size */
 	const insn_fn *lock;      /* by size, when LOCK is there */
 	const struct row *group;  /* eight rows by ModRM.reg */
@@ -63,14 +63,19 @@ struct row {
 
 /* --- rows run natively ------------------------------------------------------------------- */
 #define NAT(name, ...) static const struct native_row name = { __VA_ARGS__ }
-NAT(nat_muldiv, .msz = NR_OSZ, .flags = NR_VALID | NR_LOAD | NR_GPR_RM | NR_FLAGS_OUT | NR_FLAGS_IN | NR_IMPL_AXDX);
+NAT(nat_muldiv, .msz = NR_OSZ,
+    .flags = NR_VALID | NR_LOAD | NR_GPR_RM | NR_FLAGS_OUT | NR_FLAGS_IN | NR_IMPL_AXDX);
 NAT(nat_shxd_i, .msz = NR_OSZ,
-    .flags = (u16)(NR_VALID | NR_LOAD | NR_STORE | NR_IMM8 | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT | NR_FLAGS_IN));
+    .flags = (u16)(NR_VALID | NR_LOAD | NR_STORE | NR_IMM8 | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT |
+		   NR_FLAGS_IN));
 NAT(nat_shxd_c, .msz = NR_OSZ,
-    .flags = (u16)(NR_VALID | NR_LOAD | NR_STORE | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT | NR_FLAGS_IN | NR_IMPL_CX));
-NAT(nat_bsx, .msz = NR_OSZ, .flags = NR_VALID | NR_LOAD | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT | NR_FLAGS_IN);
+    .flags = (u16)(NR_VALID | NR_LOAD | NR_STORE | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT | NR_FLAGS_IN |
+		   NR_IMPL_CX));
+NAT(nat_bsx, .msz = NR_OSZ,
+    .flags = NR_VALID | NR_LOAD | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT | NR_FLAGS_IN);
 NAT(nat_cmpxchg, .msz = NR_OSZ,
-    .flags = (u16)(NR_VALID | NR_LOAD | NR_STORE | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT | NR_FLAGS_IN | NR_IMPL_AXDX));
+    .flags = (u16)(NR_VALID | NR_LOAD | NR_STORE | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT | NR_FLAGS_IN |
+		   NR_IMPL_AXDX));
 NAT(nat_xadd, .msz = NR_OSZ,
     .flags = NR_VALID | NR_LOAD | NR_STORE | NR_GPR_RM | NR_GPR_REG | NR_FLAGS_OUT | NR_FLAGS_IN);
 NAT(nat_rdrand, .flags = NR_VALID | NR_GPR_RM | NR_FLAGS_OUT | NR_FLAGS_IN | NR_REG_ONLY);
@@ -78,15 +83,19 @@ NAT(nat_rdrand, .flags = NR_VALID | NR_GPR_RM | NR_FLAGS_OUT | NR_FLAGS_IN | NR_
 /* --- groups ------------------------------------------------------------------------------ */
 #define V (R_VALID | R_MODRM)
 
-#define ALU_GROUP(name, extra, immk)                                                               \
-	static const struct row name[8] = {                                                        \
-		ALU_GROUP_ROW(0, extra, immk, R_LOCK), ALU_GROUP_ROW(1, extra, immk, R_LOCK),      \
-		ALU_GROUP_ROW(2, extra, immk, R_LOCK), ALU_GROUP_ROW(3, extra, immk, R_LOCK),      \
-		ALU_GROUP_ROW(4, extra, immk, R_LOCK), ALU_GROUP_ROW(5, extra, immk, R_LOCK),      \
-		ALU_GROUP_ROW(6, extra, immk, R_LOCK), ALU_GROUP_ROW(7, extra, immk, 0),           \
+#define ALU_GROUP(name, extra, immk)                                                          \
+	static const struct row name[8] = {                                                   \
+		ALU_GROUP_ROW(0, extra, immk, R_LOCK), ALU_GROUP_ROW(1, extra, immk, R_LOCK), \
+		ALU_GROUP_ROW(2, extra, immk, R_LOCK), ALU_GROUP_ROW(3, extra, immk, R_LOCK), \
+		ALU_GROUP_ROW(4, extra, immk, R_LOCK), ALU_GROUP_ROW(5, extra, immk, R_LOCK), \
+		ALU_GROUP_ROW(6, extra, immk, R_LOCK), ALU_GROUP_ROW(7, extra, immk, 0),      \
 	}
-#define ALU_GROUP_ROW(n, extra, immk, lk)                                                          \
-	[n] = { .flags = V | (extra) | (lk), .imm = (immk), .reg = alu_ri[n], .mem = alu_mi[n], .lock = alu_lock_mi[n] }
+#define ALU_GROUP_ROW(n, extra, immk, lk)    \
+	[n] = { .flags = V | (extra) | (lk), \
+		.imm = (immk),               \
+		.reg = alu_ri[n],            \
+		.mem = alu_mi[n],            \
+		.lock = alu_lock_mi[n] }
 ALU_GROUP(group_80, R_BYTE, IMM_8);
 ALU_GROUP(group_81, 0, IMM_Z);
 ALU_GROUP(group_83, 0, IMM_8);
@@ -94,14 +103,14 @@ ALU_GROUP(group_82, R_BYTE | R_NO64, IMM_8);
 
 static const struct row group_8f[8] = { [0] = { .flags = V | R_DEF64, .reg = pop_r, .mem = pop_m } };
 
-#define SHIFT_GROUP(name, extra, immk, aux_, r, m)                                                 \
-	static const struct row name[8] = {                                                        \
-		SHIFT_ROW(0, extra, immk, aux_, r, m), SHIFT_ROW(1, extra, immk, aux_, r, m),      \
-		SHIFT_ROW(2, extra, immk, aux_, r, m), SHIFT_ROW(3, extra, immk, aux_, r, m),      \
-		SHIFT_ROW(4, extra, immk, aux_, r, m), SHIFT_ROW(5, extra, immk, aux_, r, m),      \
-		SHIFT_ROW(6, extra, immk, aux_, r, m), SHIFT_ROW(7, extra, immk, aux_, r, m),      \
+#define SHIFT_GROUP(name, extra, immk, aux_, r, m)                                            \
+	static const struct row name[8] = {                                                   \
+		SHIFT_ROW(0, extra, immk, aux_, r, m), SHIFT_ROW(1, extra, immk, aux_, r, m), \
+		SHIFT_ROW(2, extra, immk, aux_, r, m), SHIFT_ROW(3, extra, immk, aux_, r, m), \
+		SHIFT_ROW(4, extra, immk, aux_, r, m), SHIFT_ROW(5, extra, immk, aux_, r, m), \
+		SHIFT_ROW(6, extra, immk, aux_, r, m), SHIFT_ROW(7, extra, immk, aux_, r, m), \
 	}
-#define SHIFT_ROW(n, extra, immk, aux_, r, m)                                                      \
+#define SHIFT_ROW(n, extra, immk, aux_, r, m) \
 	[n] = { .flags = V | (extra), .imm = (immk), .aux = (aux_), .reg = r[n], .mem = m[n] }
 SHIFT_GROUP(group_c0, R_BYTE, IMM_U8, 0, shift_ri, shift_mi);
 SHIFT_GROUP(group_c1, 0, IMM_U8, 0, shift_ri, shift_mi);
@@ -110,19 +119,27 @@ SHIFT_GROUP(group_d1, 0, IMM_NONE, 1, shift_ri, shift_mi);
 SHIFT_GROUP(group_d2, R_BYTE, IMM_NONE, 0, shift_rc, shift_mc);
 SHIFT_GROUP(group_d3, 0, IMM_NONE, 0, shift_rc, shift_mc);
 
-static const struct row group_c6[8] = { [0] = { .flags = V | R_BYTE, .imm = IMM_8, .reg = mov_ri, .mem = mov_mi } };
+static const struct row group_c6[8] = {
+	[0] = { .flags = V | R_BYTE, .imm = IMM_8, .reg = mov_ri, .mem = mov_mi }
+};
 static const struct row group_c7[8] = { [0] = { .flags = V, .imm = IMM_Z, .reg = mov_ri, .mem = mov_mi } };
 
-#define GROUP_F6(name, extra, immk)                                                                \
-	static const struct row name[8] = {                                                        \
-		[0] = { .flags = V | (extra), .imm = (immk), .reg = test_ri, .mem = test_mi },     \
-		[1] = { .flags = V | (extra), .imm = (immk), .reg = test_ri, .mem = test_mi },     \
-		[2] = { .flags = V | (extra) | R_LOCK, .reg = unary_r[2], .mem = unary_m[2], .lock = unary_lock_m[2] }, \
-		[3] = { .flags = V | (extra) | R_LOCK, .reg = unary_r[3], .mem = unary_m[3], .lock = unary_lock_m[3] }, \
-		[4] = { .flags = V | (extra), .native = &nat_muldiv },                             \
-		[5] = { .flags = V | (extra), .native = &nat_muldiv },                             \
-		[6] = { .flags = V | (extra), .native = &nat_muldiv },                             \
-		[7] = { .flags = V | (extra), .native = &nat_muldiv },                             \
+#define GROUP_F6(name, extra, immk)                                                            \
+	static const struct row name[8] = {                                                    \
+		[0] = { .flags = V | (extra), .imm = (immk), .reg = test_ri, .mem = test_mi }, \
+		[1] = { .flags = V | (extra), .imm = (immk), .reg = test_ri, .mem = test_mi }, \
+		[2] = { .flags = V | (extra) | R_LOCK,                                         \
+			.reg = unary_r[2],                                                     \
+			.mem = unary_m[2],                                                     \
+			.lock = unary_lock_m[2] },                                             \
+		[3] = { .flags = V | (extra) | R_LOCK,                                         \
+			.reg = unary_r[3],                                                     \
+			.mem = unary_m[3],                                                     \
+			.lock = unary_lock_m[3] },                                             \
+		[4] = { .flags = V | (extra), .native = &nat_muldiv },                         \
+		[5] = { .flags = V | (extra), .native = &nat_muldiv },                         \
+		[6] = { .flags = V | (extra), .native = &nat_muldiv },                         \
+		[7] = { .flags = V | (extra), .native = &nat_muldiv },                         \
 	}
 GROUP_F6(group_f6, R_BYTE, IMM_8);
 GROUP_F6(group_f7, 0, IMM_Z);
@@ -143,15 +160,18 @@ static const struct row group_ff[8] = {
 
 /* 0F 00 */
 static const struct row group_0f00[8] = {
-	[0] = { .flags = V, .one = op_sldt }, [1] = { .flags = V, .one = op_str },
+	[0] = { .flags = V, .one = op_sldt },          [1] = { .flags = V, .one = op_str },
 	[2] = { .flags = V | R_ENDS, .one = op_lldt }, [3] = { .flags = V | R_ENDS, .one = op_ltr },
-	[4] = { .flags = V, .one = op_verr }, [5] = { .flags = V, .one = op_verw },
+	[4] = { .flags = V, .one = op_verr },          [5] = { .flags = V, .one = op_verw },
 };
 /* 0F 01, memory forms; the register forms are in rows_0f01_reg. */
 static const struct row group_0f01[8] = {
-	[0] = { .flags = V | R_MEM, .one = op_sgdt }, [1] = { .flags = V | R_MEM, .one = op_sidt },
-	[2] = { .flags = V | R_MEM, .one = op_lgdt }, [3] = { .flags = V | R_MEM, .one = op_lidt },
-	[4] = { .flags = V, .one = op_smsw }, [6] = { .flags = V | R_ENDS, .one = op_lmsw },
+	[0] = { .flags = V | R_MEM, .one = op_sgdt },
+	[1] = { .flags = V | R_MEM, .one = op_sidt },
+	[2] = { .flags = V | R_MEM, .one = op_lgdt },
+	[3] = { .flags = V | R_MEM, .one = op_lidt },
+	[4] = { .flags = V, .one = op_smsw },
+	[6] = { .flags = V | R_ENDS, .one = op_lmsw },
 	[7] = { .flags = V | R_MEM | R_ENDS, .one = op_invlpg },
 };
 static const struct row group_0fae[8] = {
@@ -198,8 +218,9 @@ static const struct row group_0fc7_reg[8] = {
 	[7] = { .flags = V, .feature = X86_FEATURE_RDSEED, .native = &nat_rdrand },
 };
 static const struct row group_prefetch[8] = {
-	[0] = { .flags = V, .one = int_nop }, [1] = { .flags = V, .one = int_nop }, [2] = { .flags = V, .one = int_nop },
-	[3] = { .flags = V, .one = int_nop }, [4] = { .flags = V, .one = int_nop }, [5] = { .flags = V, .one = int_nop },
+	[0] = { .flags = V, .one = int_nop }, [1] = { .flags = V, .one = int_nop },
+	[2] = { .flags = V, .one = int_nop }, [3] = { .flags = V, .one = int_nop },
+	[4] = { .flags = V, .one = int_nop }, [5] = { .flags = V, .one = int_nop },
 	[6] = { .flags = V, .one = int_nop }, [7] = { .flags = V, .one = int_nop },
 };
 
@@ -220,29 +241,43 @@ static const struct modrm_row rows_0f01_reg[] = {
 };
 
 /* --- the one-byte map -------------------------------------------------------------------- */
-#define ALU(n)                                                                                     \
-	[(n) * 8 + 0] = { .flags = V | R_BYTE | ((n) != 7 ? R_LOCK : 0), .reg = alu_rr[n], .mem = alu_mr[n], .lock = alu_lock_mr[n] }, \
-	[(n) * 8 + 1] = { .flags = V | ((n) != 7 ? R_LOCK : 0), .reg = alu_rr[n], .mem = alu_mr[n], .lock = alu_lock_mr[n] }, \
-	[(n) * 8 + 2] = { .flags = V | R_BYTE | R_SWAP, .reg = alu_rr[n], .mem = alu_rm[n] },      \
-	[(n) * 8 + 3] = { .flags = V | R_SWAP, .reg = alu_rr[n], .mem = alu_rm[n] },               \
-	[(n) * 8 + 4] = { .flags = R_VALID | R_BYTE, .imm = IMM_8, .reg = alu_ri[n] },             \
-	[(n) * 8 + 5] = { .flags = R_VALID, .imm = IMM_Z, .reg = alu_ri[n] }
+#define ALU(n)                                                                                       \
+	[(n)*8 + 0] = { .flags = V | R_BYTE | ((n) != 7 ? R_LOCK : 0),                               \
+			.reg = alu_rr[n],                                                            \
+			.mem = alu_mr[n],                                                            \
+			.lock = alu_lock_mr[n] },                                                    \
+		 [(n)*8 + 1] = { .flags = V | ((n) != 7 ? R_LOCK : 0),                               \
+				 .reg = alu_rr[n],                                                   \
+				 .mem = alu_mr[n],                                                   \
+				 .lock = alu_lock_mr[n] },                                           \
+		 [(n)*8 + 2] = { .flags = V | R_BYTE | R_SWAP, .reg = alu_rr[n], .mem = alu_rm[n] }, \
+		 [(n)*8 + 3] = { .flags = V | R_SWAP, .reg = alu_rr[n], .mem = alu_rm[n] },          \
+		 [(n)*8 + 4] = { .flags = R_VALID | R_BYTE, .imm = IMM_8, .reg = alu_ri[n] },        \
+		 [(n)*8 + 5] = { .flags = R_VALID, .imm = IMM_Z, .reg = alu_ri[n] }
 
-#define OPREG8(op, ...)                                                                            \
-	[(op) + 0] = { __VA_ARGS__ }, [(op) + 1] = { __VA_ARGS__ }, [(op) + 2] = { __VA_ARGS__ },  \
-	[(op) + 3] = { __VA_ARGS__ }, [(op) + 4] = { __VA_ARGS__ }, [(op) + 5] = { __VA_ARGS__ },  \
-	[(op) + 6] = { __VA_ARGS__ }, [(op) + 7] = { __VA_ARGS__ }
+#define OPREG8(op, ...)                                                                                   \
+	[(op) + 0] = { __VA_ARGS__ }, [(op) + 1] = { __VA_ARGS__ }, [(op) + 2] = { __VA_ARGS__ },         \
+		[(op) + 3] = { __VA_ARGS__ }, [(op) + 4] = { __VA_ARGS__ }, [(op) + 5] = { __VA_ARGS__ }, \
+		[(op) + 6] = { __VA_ARGS__ }, [(op) + 7] = { __VA_ARGS__ }
 
-#define JCC_ROWS(op, immk)                                                                         \
-	JCC_ROW(op, 0, immk), JCC_ROW(op, 1, immk), JCC_ROW(op, 2, immk), JCC_ROW(op, 3, immk),    \
-	JCC_ROW(op, 4, immk), JCC_ROW(op, 5, immk), JCC_ROW(op, 6, immk), JCC_ROW(op, 7, immk),    \
-	JCC_ROW(op, 8, immk), JCC_ROW(op, 9, immk), JCC_ROW(op, 10, immk), JCC_ROW(op, 11, immk),  \
-	JCC_ROW(op, 12, immk), JCC_ROW(op, 13, immk), JCC_ROW(op, 14, immk), JCC_ROW(op, 15, immk)
+#define JCC_ROWS(op, immk)                                                                                \
+	JCC_ROW(op, 0, immk), JCC_ROW(op, 1, immk), JCC_ROW(op, 2, immk), JCC_ROW(op, 3, immk),           \
+		JCC_ROW(op, 4, immk), JCC_ROW(op, 5, immk), JCC_ROW(op, 6, immk), JCC_ROW(op, 7, immk),   \
+		JCC_ROW(op, 8, immk), JCC_ROW(op, 9, immk), JCC_ROW(op, 10, immk), JCC_ROW(op, 11, immk), \
+		JCC_ROW(op, 12, immk), JCC_ROW(op, 13, immk), JCC_ROW(op, 14, immk), JCC_ROW(op, 15, immk)
 /* The handler comes from jcc[] by the low four bits of the opcode (aux). */
-#define JCC_ROW(op, n, immk) [(op) + (n)] = { .flags = R_VALID | R_FORCE64 | R_ENDS, .imm = (immk), .aux = 0x80 | (n) }
+#define JCC_ROW(op, n, immk) \
+	[(op) + (n)] = { .flags = R_VALID | R_FORCE64 | R_ENDS, .imm = (immk), .aux = 0x80 | (n) }
 
 static const struct row map0[256] = {
-	ALU(0), ALU(1), ALU(2), ALU(3), ALU(4), ALU(5), ALU(6), ALU(7),
+	ALU(0),
+	ALU(1),
+	ALU(2),
+	ALU(3),
+	ALU(4),
+	ALU(5),
+	ALU(6),
+	ALU(7),
 	[0x06] = { .flags = R_VALID | R_NO64, .aux = SEG_ES, .one = op_push_sreg },
 	[0x07] = { .flags = R_VALID | R_NO64 | R_ENDS, .aux = SEG_ES, .one = op_pop_sreg },
 	[0x0e] = { .flags = R_VALID | R_NO64, .aux = SEG_CS, .one = op_push_sreg },
@@ -374,17 +409,25 @@ static const struct row row_arpl = { .flags = V, .one = op_arpl };
 static const struct row row_movsxd = { .flags = V | R_SWAP, .reg = movsxd_r, .mem = movsxd_m };
 static const struct row row_nop = { .flags = R_VALID, .one = int_nop };
 static const struct row row_pause = { .flags = R_VALID | R_ENDS, .one = int_pause };
-static const struct row row_invpcid = { .flags = V | R_MEM | R_ENDS, .feature = X86_FEATURE_INVPCID, .one = op_invpcid };
-static const struct row row_cmpxchg16b = { .flags = V | R_MEM | R_LOCK, .feature = X86_FEATURE_CX16, .one = op_cmpxchg16b };
+static const struct row row_invpcid = { .flags = V | R_MEM | R_ENDS,
+					.feature = X86_FEATURE_INVPCID,
+					.one = op_invpcid };
+static const struct row row_cmpxchg16b = { .flags = V | R_MEM | R_LOCK,
+					   .feature = X86_FEATURE_CX16,
+					   .one = op_cmpxchg16b };
 static const struct row row_rdpid = { .flags = V | R_REG, .feature = X86_FEATURE_RDPID, .one = op_rdpid };
 static const struct row row_ud = { .flags = 0 };
 
 #define CC16(op, ...) CC8(op, 0, __VA_ARGS__), CC8(op, 8, __VA_ARGS__)
-#define CC8(op, b, ...)                                                                            \
-	[(op) + (b) + 0] = { .aux = (b) + 0, __VA_ARGS__ }, [(op) + (b) + 1] = { .aux = (b) + 1, __VA_ARGS__ }, \
-	[(op) + (b) + 2] = { .aux = (b) + 2, __VA_ARGS__ }, [(op) + (b) + 3] = { .aux = (b) + 3, __VA_ARGS__ }, \
-	[(op) + (b) + 4] = { .aux = (b) + 4, __VA_ARGS__ }, [(op) + (b) + 5] = { .aux = (b) + 5, __VA_ARGS__ }, \
-	[(op) + (b) + 6] = { .aux = (b) + 6, __VA_ARGS__ }, [(op) + (b) + 7] = { .aux = (b) + 7, __VA_ARGS__ }
+#define CC8(op, b, ...)                                                   \
+	[(op) + (b) + 0] = { .aux = (b) + 0, __VA_ARGS__ },               \
+		      [(op) + (b) + 1] = { .aux = (b) + 1, __VA_ARGS__ }, \
+		      [(op) + (b) + 2] = { .aux = (b) + 2, __VA_ARGS__ }, \
+		      [(op) + (b) + 3] = { .aux = (b) + 3, __VA_ARGS__ }, \
+		      [(op) + (b) + 4] = { .aux = (b) + 4, __VA_ARGS__ }, \
+		      [(op) + (b) + 5] = { .aux = (b) + 5, __VA_ARGS__ }, \
+		      [(op) + (b) + 6] = { .aux = (b) + 6, __VA_ARGS__ }, \
+		      [(op) + (b) + 7] = { .aux = (b) + 7, __VA_ARGS__ }
 
 static const struct row map1[256] = {
 	[0x00] = { .flags = V, .group = group_0f00 },
@@ -398,10 +441,14 @@ static const struct row map1[256] = {
 	[0x09] = { .flags = R_VALID, .one = op_wbinvd },
 	[0x0b] = { .flags = R_VALID | R_ENDS, .one = op_ud },
 	[0x0d] = { .flags = V, .group = group_prefetch },
-	[0x18] = { .flags = V, .group = group_prefetch }, [0x19] = { .flags = V, .group = group_prefetch },
-	[0x1a] = { .flags = V, .group = group_prefetch }, [0x1b] = { .flags = V, .group = group_prefetch },
-	[0x1c] = { .flags = V, .group = group_prefetch }, [0x1d] = { .flags = V, .group = group_prefetch },
-	[0x1e] = { .flags = V, .group = group_prefetch }, [0x1f] = { .flags = V, .group = group_prefetch },
+	[0x18] = { .flags = V, .group = group_prefetch },
+	[0x19] = { .flags = V, .group = group_prefetch },
+	[0x1a] = { .flags = V, .group = group_prefetch },
+	[0x1b] = { .flags = V, .group = group_prefetch },
+	[0x1c] = { .flags = V, .group = group_prefetch },
+	[0x1d] = { .flags = V, .group = group_prefetch },
+	[0x1e] = { .flags = V, .group = group_prefetch },
+	[0x1f] = { .flags = V, .group = group_prefetch },
 	[0x20] = { .flags = V | R_CRDR, .one = op_mov_r_cr },
 	[0x21] = { .flags = V | R_CRDR, .one = op_mov_r_dr },
 	[0x22] = { .flags = V | R_CRDR | R_ENDS, .one = op_mov_cr_r },
@@ -504,7 +551,7 @@ static void modrm16(struct insn *i, struct cursor *cu, int override)
 	} else if (mod == 2) {
 		i->disp = (s16)next_le(cu, 2);
 	}
-	i->seg = override >= 0 ? (u8)override : i->base == R_BP ? SEG_SS : SEG_DS;
+	i->seg = override >= 0 ? (u8) override : i->base == R_BP ? SEG_SS : SEG_DS;
 }
 
 /* With 32- and 64-bit addressing [SDM2 tables 2-2, 2-3]. */
@@ -533,7 +580,7 @@ static void modrm32(struct insn *i, struct cursor *cu, int override, unsigned mo
 	else if (mod == 2 || i->base == RZERO || i->base == RIPB)
 		i->disp = (s32)next_le(cu, 4);
 	if (override >= 0)
-		i->seg = (u8)override;
+		i->seg = (u8) override;
 	else if (mode == MODE_64)
 		i->seg = SEG_FLAT;
 	else
@@ -565,7 +612,8 @@ static bool vex(struct insn *i, struct cursor *cu, u8 first, unsigned mode)
 	i->vvvv = ~last >> 3 & 15;
 	i->pfx |= (u8)(PFX_VEX | pps[last & 3] | (last & 4 ? PFX_VEX_L : 0));
 	if (mode != MODE_64) {
-		/* Only eight registers: R, X are 1 by the escape; B is ignored; vvvv's high bit too, but see decode_native(). */
+		/* Only eight registers: R, X are 1 by the escape; B is ignored; vvvv's high bit too, but
+		 * see decode_native(). */
 		i->rex &= REX_W;
 	}
 	i->osz = mode == MODE_64 && i->rex & REX_W ? 8 : 4;
@@ -573,7 +621,8 @@ static bool vex(struct insn *i, struct cursor *cu, u8 first, unsigned mode)
 	return i->map >= 1 && i->map <= 3;
 }
 
-/* The row for opcodes that are not plain table entries; NULL: look in simd_row(). *ret_done = false: use the table. */
+/* The row for opcodes that are not plain table entries; NULL: look in simd_row(). *ret_done = false: use
+ * the table. */
 static const struct row *special_row(const struct insn *i, unsigned mode, const u64 *features, bool *ret_done)
 {
 	unsigned reg = i->modrm >> 3 & 7;
@@ -606,8 +655,7 @@ static const struct row *special_row(const struct insn *i, unsigned mode, const 
 			if (!is_mem)
 				return reg == 7 && i->pfx & PFX_F3 ? &row_rdpid : &group_0fc7_reg[reg];
 			return reg == 1 && i->rex & REX_W ? &row_cmpxchg16b : &group_0fc7[reg];
-		case 0xb8:
-			return NULL;
+		case 0xb8: return NULL;
 		case 0xbc:
 			if (i->pfx & PFX_F3 && feature_on(features, X86_FEATURE_BMI1))
 				return NULL;
@@ -634,7 +682,9 @@ static void read_imm(struct insn *i, struct cursor *cu, unsigned kind)
 	switch (kind) {
 	case IMM_8: i->imm = (u64)(s64)(s8)next8(cu); break;
 	case IMM_U8: i->imm = next8(cu); break;
-	case IMM_Z: i->imm = i->osz == 2 ? (u64)(s64)(s16)next_le(cu, 2) : (u64)(s64)(s32)next_le(cu, 4); break;
+	case IMM_Z:
+		i->imm = i->osz == 2 ? (u64)(s64)(s16)next_le(cu, 2) : (u64)(s64)(s32)next_le(cu, 4);
+		break;
 	case IMM_V: i->imm = next_le(cu, i->osz); break;
 	case IMM_16: i->imm = next_le(cu, 2); break;
 	case IMM_ENTER: i->imm = next_le(cu, 3); break;
@@ -672,8 +722,8 @@ static enum decode_result decode_native(struct insn *i, struct cursor *cu, int o
 	if (row->flags & NR_IMM8)
 		i->imm = next8(cu);
 	if (mode != MODE_64 && i->pfx & PFX_VEX) {
-		/* The row has seen all of vvvv: it must be 1111 where it is no operand. Of an operand, in vvvv or
-		 * in the immediate (VBLENDV), the high bit is ignored. */
+		/* The row has seen all of vvvv: it must be 1111 where it is no operand. Of an operand,
+		 * in vvvv or in the immediate (VBLENDV), the high bit is ignored. */
 		i->vvvv &= 7;
 		if (i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c)
 			i->imm &= 0x7f;
@@ -703,8 +753,8 @@ static enum decode_result decode_emms(struct insn *i, struct cursor *cu, const u
 }
 
 /* The instruction under a table row. */
-static enum decode_result decode_row(struct insn *i, struct cursor *cu, int override, unsigned mode, const struct row *row,
-				     struct decode_info *info)
+static enum decode_result decode_row(struct insn *i, struct cursor *cu, int override, unsigned mode,
+				     const struct row *row, struct decode_info *info)
 {
 	unsigned f = row->flags;
 	insn_fn fn;
@@ -776,12 +826,12 @@ static enum decode_result decode_row(struct insn *i, struct cursor *cu, int over
 static void implicit_segment(struct insn *i, int override, unsigned mode)
 {
 	i->base = i->index = RZERO;
-	i->seg = override >= 0 ? (u8)override : mode == MODE_64 ? SEG_FLAT : SEG_DS;
+	i->seg = override >= 0 ? (u8) override : mode == MODE_64 ? SEG_FLAT : SEG_DS;
 	i->flat = mode == MODE_64 && i->asz == 8;
 }
 
-enum decode_result decode_insn(const u8 *bytes, unsigned len, unsigned key, const u64 *features, struct insn *i,
-			       struct decode_info *info)
+enum decode_result decode_insn(const u8 *bytes, unsigned len, unsigned key, const u64 *features,
+			       struct insn *i, struct decode_info *info)
 {
 	struct cursor cu = { .bytes = bytes, .len = len };
 	unsigned mode = key & KEY_MODE;
@@ -803,7 +853,10 @@ enum decode_result decode_insn(const u8 *bytes, unsigned len, unsigned key, cons
 		case 0xf0: i->pfx |= PFX_LOCK; break;
 		case 0xf2: i->pfx = (u8)((i->pfx & ~PFX_F3) | PFX_F2); break;
 		case 0xf3: i->pfx = (u8)((i->pfx & ~PFX_F2) | PFX_F3); break;
-		case 0x26: case 0x2e: case 0x36: case 0x3e:
+		case 0x26:
+		case 0x2e:
+		case 0x36:
+		case 0x3e:
 			if (mode != MODE_64)
 				override = b >> 3 & 3;
 			break;
@@ -818,8 +871,17 @@ enum decode_result decode_insn(const u8 *bytes, unsigned len, unsigned key, cons
 					return cu.fail;
 				/* A REX that a legacy prefix follows is void. */
 				switch (b) {
-				case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3: case 0x26: case 0x2e:
-				case 0x36: case 0x3e: case 0x64: case 0x65:
+				case 0x66:
+				case 0x67:
+				case 0xf0:
+				case 0xf2:
+				case 0xf3:
+				case 0x26:
+				case 0x2e:
+				case 0x36:
+				case 0x3e:
+				case 0x64:
+				case 0x65:
 				case 0x40 ... 0x4f:
 					i->rex = 0;
 					i->pfx &= (u8)~PFX_REX;
@@ -875,18 +937,31 @@ opcode:
 		return cu.fail;
 
 	/* ModRM is needed to choose among rows; whether it exists is known from map and opcode. */
-	bool table_modrm = i->pfx & PFX_VEX	 ? true
-			   : i->map == 0	 ? (map0[b].flags & R_MODRM) || b == 0x63 || (b >= 0xd8 && b <= 0xdf)
-			   : i->map == 1	 ? !(map1[i->opcode].flags & R_VALID) || map1[i->opcode].flags & R_MODRM
-						 : true;
+	bool table_modrm = i->pfx & PFX_VEX ? true
+			   : i->map == 0 ? (map0[b].flags & R_MODRM) || b == 0x63 || (b >= 0xd8 && b <= 0xdf)
+			   : i->map == 1
+				   ? !(map1[i->opcode].flags & R_VALID) || map1[i->opcode].flags & R_MODRM
+				   : true;
 	if (i->map == 1 && i->opcode == 0x77)
 		table_modrm = false;
 	if (i->map == 1 && !(i->pfx & PFX_VEX)) {
 		/* Opcodes that do not exist have no ModRM to wait for. */
 		switch (i->opcode) {
-		case 0x04: case 0x0a: case 0x0c: case 0x0e: case 0x0f: case 0x36: case 0x37: case 0xa6: case 0xa7:
-		case 0x24 ... 0x27: case 0x39: case 0x3b ... 0x3f: case 0x7a: case 0x7b: case 0xaa:
-			return DECODE_UD;
+		case 0x04:
+		case 0x0a:
+		case 0x0c:
+		case 0x0e:
+		case 0x0f:
+		case 0x36:
+		case 0x37:
+		case 0xa6:
+		case 0xa7:
+		case 0x24 ... 0x27:
+		case 0x39:
+		case 0x3b ... 0x3f:
+		case 0x7a:
+		case 0x7b:
+		case 0xaa: return DECODE_UD;
 		}
 	}
 	if (table_modrm) {

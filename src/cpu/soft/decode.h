@@ -5,59 +5,59 @@
 
 enum decode_result {
 	DECODE_OK,
-	DECODE_MORE,  /* the len bytes given are a proper prefix of an instruction: page end */
-	DECODE_UD,    /* #UD (ret_insn->len bytes looked at) */
-	DECODE_GP,    /* longer than 15 bytes: #GP(0) */
+	DECODE_MORE, /* the len bytes given are a proper prefix of an instruction: page end */
+	DECODE_UD,   /* #UD (ret_insn->len bytes looked at) */
+	DECODE_GP,   /* longer than 15 bytes: #GP(0) */
 };
 
 struct decode_info {
 	bool ends_block; /* control flow, or the mode may change: the next instruction starts a new block */
 };
 
-/* Decodes one instruction of at most len bytes. key: KEY_* (mode). features as in struct cpuid_table: instructions of
- * features that are off are #UD. Fills all of insn but off and thunk (disp of a RIP-relative operand is
- * relative to the end of the instruction: the caller adds off + len). */
-enum decode_result decode_insn(const u8 *bytes, unsigned len, unsigned key, const u64 *features, struct insn *ret_insn,
-			       struct decode_info *ret_info);
+/* Decodes one instruction of at most len bytes. key: KEY_* (mode). features as in struct cpuid_table:
+ * instructions of features that are off are #UD. Fills all of insn but off and thunk (disp of a
+ * RIP-relative operand is relative to the end of the instruction: the caller adds off + len). */
+enum decode_result decode_insn(const u8 *bytes, unsigned len, unsigned key, const u64 *features,
+			       struct insn *ret_insn, struct decode_info *ret_info);
 
 /* What a vector, x87 or other natively executed row needs; see thunk.h for the meaning. */
 struct native_row {
-	u8 msz;      /* memory operand in bytes; NR_VL: by vector length (16 or 32); NR_OSZ: by operand size; 0 no memory form */
-	u16 flags;   /* NR_* */
-	u8 feature;  /* enum x86_feature; 0 = FPU always there */
-	insn_fn fn;  /* a special handler instead of the generic ones (and no thunk); NULL otherwise. In simd_row()'s
+	u8 msz; /* memory operand in bytes; NR_VL: by vector length (16 or 32); NR_OSZ: by operand size; 0 no memory form */
+	u16 flags;  /* NR_* */
+	u8 feature; /* enum x86_feature; 0 = FPU always there */
+	insn_fn fn; /* a special handler instead of the generic ones (and no thunk); NULL otherwise. In simd_row()'s
 		      * rows op_native_mem means: only general registers, prefixes are part of the opcode */
 };
 
-#define NR_VL  0xff
-#define NR_OSZ 0xfe
-#define NR_HALF_VL 0xfd    /* half / quarter / eighth of the vector length */
+#define NR_VL         0xff
+#define NR_OSZ        0xfe
+#define NR_HALF_VL    0xfd /* half / quarter / eighth of the vector length */
 #define NR_QUARTER_VL 0xfc
-#define NR_EIGHTH_VL 0xfb
-#define NR_W 0xfa          /* 4, or 8 with REX.W / VEX.W (general registers: only in 64-bit mode, so by osz) */
-#define NR_DDUP 0xf9       /* VMOVDDUP: 8, or 32 with VEX.L */
+#define NR_EIGHTH_VL  0xfb
+#define NR_W          0xfa /* 4, or 8 with REX.W / VEX.W (general registers: only in 64-bit mode, so by osz) */
+#define NR_DDUP       0xf9 /* VMOVDDUP: 8, or 32 with VEX.L */
 
 enum native_flags {
 	NR_VALID = 1 << 0,
-	NR_LOAD = 1 << 1,      /* the memory operand is read */
-	NR_STORE = 1 << 2,     /* written (both: read-modify-write) */
+	NR_LOAD = 1 << 1,  /* the memory operand is read */
+	NR_STORE = 1 << 2, /* written (both: read-modify-write) */
 	NR_IMM8 = 1 << 3,
-	NR_GPR_REG = 1 << 4,   /* ModRM.reg names a general register */
-	NR_GPR_RM = 1 << 5,    /* ModRM.rm, when a register, names a general register */
+	NR_GPR_REG = 1 << 4, /* ModRM.reg names a general register */
+	NR_GPR_RM = 1 << 5,  /* ModRM.rm, when a register, names a general register */
 	NR_GPR_VVVV = 1 << 6,
 	NR_FLAGS_OUT = 1 << 7, /* writes arithmetic flags */
 	NR_FLAGS_IN = 1 << 8,  /* reads them */
 	NR_MEM_ONLY = 1 << 9,  /* #UD with a register */
 	NR_REG_ONLY = 1 << 10,
-	NR_MMX = 1 << 11,      /* uses MMX registers: x87 state rules (#NM by TS/EM, #MF pending) */
+	NR_MMX = 1 << 11, /* uses MMX registers: x87 state rules (#NM by TS/EM, #MF pending) */
 	NR_X87 = 1 << 12,
 	NR_IMPL_AXDX = 1 << 13, /* also reads and writes rAX, rDX (MUL, DIV, CMPXCHG, ...) */
 	NR_IMPL_CX = 1 << 14,   /* also uses rCX (shift by CL) */
 	NR_VEX_ONLY = 1 << 15,
 };
 
-/* simd_table.c: the row for a vector, MMX or x87-free native instruction outside the integer tables; NULL = #UD.
- * map 1..3, opcode, insn->pfx/rex/vvvv/modrm are filled (modrm: the byte after the opcode). */
+/* simd_table.c: the row for a vector, MMX or x87-free native instruction outside the integer tables;
+ * NULL = #UD. map 1..3, opcode, insn->pfx/rex/vvvv/modrm are filled (modrm: the byte after the opcode). */
 const struct native_row *simd_row(const struct insn *i);
 /* x87: opcode D8..DF with modrm; NULL = #UD. */
 const struct native_row *x87_row(const struct insn *i);

@@ -3,18 +3,18 @@
  * After [SDM3 chapter 6], the pseudo code of INT n in [SDM2], [SDM3 17.2-17.3] and, for virtual-8086 mode,
  * [SDM3 20.3].
  *
- * soft_raise() notes the fault and jumps back to the loop, which calls excp_deliver_pending(). While an event is
- * delivered, c->delivering says so, faults jump back to deliver() here, and are combined with the first one by
- * [SDM3 table 6-5]: a second fault is delivered instead, or #DF, or the processor shuts down. INT n and its
- * like are executed by their handlers through excp_deliver(): a fault there is an ordinary one of that instruction.
- * A delivery probes the whole frame before it writes it and changes registers last, so that the state under a
- * nested fault is the old one.
+ * soft_raise() notes the fault and jumps back to the loop, which calls excp_deliver_pending(). While an
+ * event is delivered, c->delivering says so, faults jump back to deliver() here, and are combined with
+ * the first one by [SDM3 table 6-5]: a second fault is delivered instead, or #DF, or the processor shuts
+ * down. INT n and its like are executed by their handlers through excp_deliver(): a fault there is an
+ * ordinary one of that instruction. A delivery probes the whole frame before it writes it and changes
+ * registers last, so that the state under a nested fault is the old one.
  *
- * RF: faults push it set; traps, interrupts and code breakpoints push it as it is. What raises #DB as a fault of the
- * other kind (general detect) sets RF beforehand.
+ * RF: faults push it set; traps, interrupts and code breakpoints push it as it is. What raises #DB as a
+ * fault of the other kind (general detect) sets RF beforehand.
  *
- * Not offered: VME (so INT n in virtual-8086 mode obeys IOPL alone), shadow stacks, user interrupts, BTF, RTM.
- * Threads: the vCPU's own.
+ * Not offered: VME (so INT n in virtual-8086 mode obeys IOPL alone), shadow stacks, user interrupts,
+ * BTF, RTM. Threads: the vCPU's own.
  */
 #include "cpu/soft/seg.h"
 
@@ -282,8 +282,9 @@ void excp_deliver(struct soft_cpu *c, const struct insn *i, unsigned vector, enu
 
 	if (kind == EXCP_FAULT && vector != EXC_DB)
 		e.flags |= FL_RF;
-	/* One #DB reports all that DR6 has: also a data breakpoint held back by MOV SS, when INT1 or a code breakpoint
-	 * or the single step comes first. Another one on top would overwrite the frame on the handler's IST stack. */
+	/* One #DB reports all that DR6 has: also a data breakpoint held back by MOV SS, when INT1 or a
+	 * code breakpoint or the single step comes first. Another one on top would overwrite the frame
+	 * on the handler's IST stack. */
 	if (vector == EXC_DB && kind != EXCP_SOFT_INT)
 		c->attention &= ~(u32)ATT_DB;
 	if (soft_real(c))
@@ -298,8 +299,8 @@ void excp_deliver(struct soft_cpu *c, const struct insn *i, unsigned vector, enu
 
 /* --- double and triple faults --- */
 
-/* Benign exceptions one in the delivery of the other, such as #AC by an unaligned stack for #AC, go on for ever. The
- * processor does too, and hears nothing any more; here it ends as a triple fault does. */
+/* Benign exceptions one in the delivery of the other, such as #AC by an unaligned stack for #AC, go on
+ * for ever. The processor does too, and hears nothing any more; here it ends as a triple fault does. */
 #define MAX_SERIAL 32
 
 enum excp_class { BENIGN, CONTRIBUTORY, PAGE_FAULT };
@@ -319,8 +320,8 @@ static enum excp_class class_of(unsigned vector)
 	}
 }
 
-/* Replaces the fault in c->exc, that came up while `first` was delivered, by what is to be delivered; false: nothing
- * any more. */
+/* Replaces the fault in c->exc, that came up while `first` was delivered, by what is to be delivered;
+ * false: nothing any more. */
 static bool combine(struct soft_cpu *c, int first, enum excp_kind kind)
 {
 	enum excp_class a = kind == EXCP_FAULT && first >= 0 ? class_of((unsigned)first) : BENIGN;

@@ -1,19 +1,21 @@
 /* Vector, x87 and MXCSR state: where it lives, and the instructions that save and restore it
  * [SDM1 10.5, 13; SDM3 13].
  *
- * While the guest uses vectors, the state is in the host's registers (vec_live); the thunks leave it there and the engine's
- * own code uses general registers only. fpu_spill() takes it to cpu->xsave, an XSAVE image in standard format, and
- * gives C code back its own; fpu_load() brings it in again. The instructions here spill first and then work on the image
- * as on any memory. In the image all bytes of x87, SSE and AVX are always valid; XSTATE_BV says what is in use
- * (XINUSE), as the host's XSAVE found it. The compacted format differs in the header only: of the three components
- * AVX alone is outside the legacy region, and it is the first there in both.
+ * While the guest uses vectors, the state is in the host's registers (vec_live); the thunks leave it
+ * there and the engine's own code uses general registers only. fpu_spill() takes it to cpu->xsave, an
+ * XSAVE image in standard format, and gives C code back its own; fpu_load() brings it in again. The
+ * instructions here spill first and then work on the image as on any memory. In the image all bytes of
+ * x87, SSE and AVX are always valid; XSTATE_BV says what is in use (XINUSE), as the host's XSAVE found
+ * it. The compacted format differs in the header only: of the three components AVX alone is outside the
+ * legacy region, and it is the first there in both.
  *
- * FIP, FDP and FOP: the host's would point into thunks. The guest's are kept in soft_cpu while the state is live and put
- * into the image when it is spilled. FCS and FDS stay in soft_cpu.
+ * FIP, FDP and FOP: the host's would point into thunks. The guest's are kept in soft_cpu while the state
+ * is live and put into the image when it is spilled. FCS and FDS stay in soft_cpu.
  *
  * MXCSR bits: what the host has, below bit 16 (AMD's misaligned mode is not offered).
  *
- * DEVIATION: XSAVEOPT and XSAVES use the init optimization only, not the modified optimization (allowed: [SDM1 13.9]).
+ * DEVIATION: XSAVEOPT and XSAVES use the init optimization only, not the modified optimization (allowed:
+ * [SDM1 13.9]).
  *
  * On the vCPU's thread; fpu_init() on the main thread.
  */

@@ -1,4 +1,5 @@
-/* Vector and x87 state of the software engine: where it is, and which classes of instructions fault at once. */
+/* Vector and x87 state of the software engine: where it is, and which classes of instructions fault at
+ * once. */
 #pragma once
 
 #include "cpu/soft/soft.h"
@@ -48,8 +49,9 @@ enum {
 void fpu_init(void);
 /* Recomputes c->simd_off from CR0, CR4, XCR0 and the mode. soft_mode_changed() calls it. */
 void fpu_mode_changed(struct soft_cpu *c);
-/* The image c->xsave came from outside (reset, set_state): reserved bits are dropped, components in their initial
- * state are written out, so that from here on all bytes are always valid and XSTATE_BV is just XINUSE. */
+/* The image c->xsave came from outside (reset, set_state): reserved bits are dropped, components in
+ * their initial state are written out, so that from here on all bytes are always valid and XSTATE_BV is
+ * just XINUSE. */
 void fpu_image_loaded(struct soft_cpu *c);
 
 /* Raises what the class's bits say: #UD or #NM. */

@@ -1,9 +1,9 @@
 /* The loop: find the block at RIP, run it, look at events between blocks.
  *
- * Events are looked at when cpu->attention, the vCPU's mailbox or the activity state is not 0; the clock every
- * BUDGET blocks. Order between instructions [SDM3 table 6-2]: debug traps of the last instruction, NMI, external
- * interrupts, then code breakpoints and faults of the next. A fault anywhere comes back to the setjmp of soft_run() with c->exc
- * filled in and c->rip at the faulting instruction.
+ * Events are looked at when cpu->attention, the vCPU's mailbox or the activity state is not 0; the clock
+ * every BUDGET blocks. Order between instructions [SDM3 table 6-2]: debug traps of the last instruction,
+ * NMI, external interrupts, then code breakpoints and faults of the next. A fault anywhere comes back to
+ * the setjmp of soft_run() with c->exc filled in and c->rip at the faulting instruction.
  *
  * On the vCPU's thread only.
  */
@@ -166,7 +166,8 @@ static int events(struct soft_cpu *c)
 	c->attention &= ~(u32)(ATT_SHADOW | ATT_MOVSS);
 	if (c->attention & ATT_BREAK) {
 		/* MOV SS holds code breakpoints off on Intel's processors, not on AMD's. */
-		if (!(c->flags & FL_RF) && (!(shadow & ATT_MOVSS) || c->amd) && excp_code_breakpoint(c, &dr6)) {
+		if (!(c->flags & FL_RF) && (!(shadow & ATT_MOVSS) || c->amd) &&
+		    excp_code_breakpoint(c, &dr6)) {
 			c->dr6 |= dr6;
 			c->cur = NULL;
 			soft_raise(c, NULL, EXC_DB, NO_ERROR);
@@ -202,8 +203,8 @@ static void step(struct soft_cpu *c)
 	c->flags &= ~(u32)FL_RF; /* before: IRET may set it for the next one */
 	run_block(c, b);
 	c->cur = NULL;
-	/* SYSCALL and SYSRET see to it themselves; INT n and its like have cleared TF, and with it the trap, if they went
-	 * through the IDT. */
+	/* SYSCALL and SYSRET see to it themselves; INT n and its like have cleared TF, and with it the
+	 * trap, if they went through the IDT. */
 	if (fn == op_syscall || fn == op_sysret ||
 	    ((fn == op_int_n || fn == op_int3 || fn == op_into || fn == op_int1) && !(c->flags & FL_TF)))
 		tf = false;
@@ -222,7 +223,8 @@ static enum run_end loop(struct soft_cpu *c)
 	int what;
 
 	for (;;) {
-		/* First, since a guest may be single-stepped for ever: by code breakpoints that it has armed. */
+		/* First, since a guest may be single-stepped for ever: by code breakpoints that it has
+		 * armed. */
 		if (unlikely(--c->budget < 0)) {
 			c->budget = BUDGET;
 			if (vcpu_rdtsc() >= vcpu->timer_tsc) {

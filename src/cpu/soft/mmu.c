@@ -1,16 +1,18 @@
 /* Memory as instructions see it: which translations hold, and the slow path of every access [SDM3 chapter 4].
  *
- * Models: translation with caching (TLB), PCIDs, global pages, INVLPG, INVPCID, MOV to CR3; accesses that cross a page,
- * go to memory-mapped I/O, to ROM, or write bytes that were decoded as code; data breakpoints; alignment checks.
+ * Models: translation with caching (TLB), PCIDs, global pages, INVLPG, INVPCID, MOV to CR3; accesses
+ * that cross a page, go to memory-mapped I/O, to ROM, or write bytes that were decoded as code; data
+ * breakpoints; alignment checks.
  *
- * How: translations are walked by walk.c and kept by tlb.c. A PCID that is not current is flushed by being marked invalid; its
- * tables are cleared when it is next used. Entries hold the rights of the control bits that they were
- * made under, so mmu_select() flushes when these change.
+ * How: translations are walked by walk.c and kept by tlb.c. A PCID that is not current is flushed by
+ * being marked invalid; its tables are cleared when it is next used. Entries hold the rights of the
+ * control bits that they were made under, so mmu_select() flushes when these change.
  *
- * A write to marked code is done first and then reported (code_invalidate); the page gets its w tag back at the
- * first write after the last mark is gone.
+ * A write to marked code is done first and then reported (code_invalidate); the page gets its w tag back
+ * at the first write after the last mark is gone.
  *
- * Omitted: caching of upper-level entries, and memory types (all RAM is write-back; PAT and MTRRs have no effect).
+ * Omitted: caching of upper-level entries, and memory types (all RAM is write-back; PAT and MTRRs have
+ * no effect).
  *
  * On the vCPU's thread; compiled with general registers only, because guest vector state may be live. */
 #include "cpu/soft/mmu.h"
@@ -45,7 +47,8 @@ void mmu_select(struct soft_cpu *c)
 		mmu_flush_all(c);
 	}
 	enum tlb_mode mode = current_mode(c);
-	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the fast one. */
+	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the
+	 * fast one. */
 	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;
 	if (unlikely(c->align_checks)) {
 		c->tlb[0] = c->tlb[1] = c->no_tlb;
@@ -212,7 +215,8 @@ static bool uses_ss(const struct soft_cpu *c, const struct insn *i, gva_t la)
 	return i->seg == SEG_SS || (i->seg == SEG_FLAT && i->mem && (i->base == R_SP || i->base == R_BP));
 }
 
-/* Whether addresses are 32 bits wide: outside 64-bit mode; for the processor's own accesses outside IA-32e mode. */
+/* Whether addresses are 32 bits wide: outside 64-bit mode; for the processor's own accesses outside
+ * IA-32e mode. */
 static bool is_narrow(const struct soft_cpu *c, bool implicit)
 {
 	return implicit ? !soft_long(c) : !soft_mode64(c);
@@ -327,7 +331,8 @@ static void store_unit(struct soft_cpu *c, const struct tlb_place *p, unsigned o
 	}
 }
 
-/* The largest unit for n bytes at gpa: all of them when that is a size an access can have, else what is aligned. */
+/* The largest unit for n bytes at gpa: all of them when that is a size an access can have, else what is
+ * aligned. */
 static unsigned unit_size(gpa_t gpa, unsigned n)
 {
 	if (n <= 8 && bits_is_pow2(n))

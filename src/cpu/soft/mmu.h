@@ -4,8 +4,8 @@
 #include "cpu/soft/soft.h"
 #include "cpu/soft/walk.h"
 
-/* Where physical page `page` has w tags: table << TLB_BITS | slot; tables are counted asid by asid, mode by mode, then
- * the upper ones. A place may be stale: the entry itself tells. */
+/* Where physical page `page` has w tags: table << TLB_BITS | slot; tables are counted asid by asid, mode
+ * by mode, then the upper ones. A place may be stale: the entry itself tells. */
 #define TLB_REV_BITS 11
 #define TLB_REV_WAYS 2u
 #define TLB_REV_FREE 0xffff
@@ -14,8 +14,9 @@ struct tlb_rev {
 	u16 loc[4];
 };
 
-/* Second-level TLB: results of walks, behind the tables of struct tlb_entry and much larger. An entry belongs to a generation:
- * that of its PCID's, or c->gen_global for a global page. A flush is a new generation number. */
+/* Second-level TLB: results of walks, behind the tables of struct tlb_entry and much larger. An entry
+ * belongs to a generation: that of its PCID's, or c->gen_global for a global page. A flush is a new
+ * generation number. */
 #define TLB2_BITS 15
 struct tlb2 {
 	gva_t key; /* linear page address | mode */

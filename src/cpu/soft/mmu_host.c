@@ -1,4 +1,5 @@
-/* Memory for the TLBs of one vCPU (mmu.c): allocated once, of fixed size. Main thread, while the vCPU does not run. */
+/* Memory for the TLBs of one vCPU (mmu.c): allocated once, of fixed size. Main thread, while the vCPU
+ * does not run. */
 #include "cpu/soft/mmu.h"
 
 #include <errno.h>

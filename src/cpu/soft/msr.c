@@ -1,12 +1,12 @@
 /* Model-specific registers: one table of every MSR that exists here; all others are #GP.
  *
- * After [SDM4 table 2-2], [SDM3 11.11 (MTRR), 11.12 (PAT), 17.17 (TSC)], [AMD BKDG/PPR] for C001xxxxH. A row says how a
- * register reads and writes: a field of the CPU with a mask of valid bits, a constant, a function, or the machine (local
- * APIC, KVM clock), reached as an exit. AMD's rows exist on every host: a guest on Intel does not look there, and
- * Linux on AMD reads some of them without expecting a fault.
+ * After [SDM4 table 2-2], [SDM3 11.11 (MTRR), 11.12 (PAT), 17.17 (TSC)], [AMD BKDG/PPR] for C001xxxxH. A
+ * row says how a register reads and writes: a field of the CPU with a mask of valid bits, a constant, a
+ * function, or the machine (local APIC, KVM clock), reached as an exit. AMD's rows exist on every host:
+ * a guest on Intel does not look there, and Linux on AMD reads some of them without expecting a fault.
  *
- * Memory types are checked and kept, and mean nothing here. Not offered, so #GP: SPEC_CTRL, PRED_CMD, performance
- * counters, machine-check banks (MCG_CAP says 0), power and thermal registers, SVM and VMX.
+ * Memory types are checked and kept, and mean nothing here. Not offered, so #GP: SPEC_CTRL, PRED_CMD,
+ * performance counters, machine-check banks (MCG_CAP says 0), power and thermal registers, SVM and VMX.
  * Threads: the vCPU's own.
  */
 #include "cpu/soft/msr.h"

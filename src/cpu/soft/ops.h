@@ -1,9 +1,10 @@
-/* The handlers that the decoder's tables name, by file. Integer handlers are instantiated by operand form and size inside
- * ops_int.c and reach the decoder through its own tables. */
+/* The handlers that the decoder's tables name, by file. Integer handlers are instantiated by operand
+ * form and size inside ops_int.c and reach the decoder through its own tables. */
 #pragma once
 
 #include "cpu/soft/soft.h"
 
+/* clang-format off */
 #define OPS(X)                                                                                     \
 	/* seg.c / ops_seg.c: segment registers, far transfers, descriptors. osz, mem, rm, imm as decoded */ \
 	X(mov_sreg_rm) X(mov_rm_sreg)                                                              \
@@ -39,6 +40,7 @@
 	X(pusha) X(popa) X(enter) X(leave)                                                         \
 	X(cmpxchg8b) X(cmpxchg16b)                                                                 \
 	X(gp0) X(end_of_block) X(stop)
+/* clang-format on */
 
 #define OPS_DECLARE_(name) void op_##name(struct soft_cpu *c, const struct insn *i);
 OPS(OPS_DECLARE_)

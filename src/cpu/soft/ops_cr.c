@@ -1,8 +1,8 @@
 /* Control and debug registers: MOV, CLTS, LMSW, INVLPG, INVPCID, WBINVD, INVD.
  *
- * After [SDM2 MOV to/from control registers, debug registers], [SDM3 2.5, 4.1, 4.4.1, 4.10.4, 9.8.5, 17.2]. What a
- * CPU model does not have is a reserved bit of CR4, so VME, PVI, LA57, VMXE, PKE and CET are always refused. Caching
- * controls (CD, NW, PWT, PCD) are kept, and mean nothing here.
+ * After [SDM2 MOV to/from control registers, debug registers], [SDM3 2.5, 4.1, 4.4.1, 4.10.4, 9.8.5,
+ * 17.2]. What a CPU model does not have is a reserved bit of CR4, so VME, PVI, LA57, VMXE, PKE and CET
+ * are always refused. Caching controls (CD, NW, PWT, PCD) are kept, and mean nothing here.
  *
  * Translations that hang on control bits are flushed by mmu_select(), through soft_mode_changed().
  * Threads: the vCPU's own.

@@ -1,8 +1,10 @@
-/* Near control flow: Jcc, JMP, CALL, RET, LOOP [SDM2]; PAUSE, which ends a block so that the mailbox is looked at.
+/* Near control flow: Jcc, JMP, CALL, RET, LOOP [SDM2]; PAUSE, which ends a block so that the mailbox is
+ * looked at.
  *
- * A loop of PAUSEs waits for another vCPU, whose thread the host may have put off for this one: to wake a thread can
- * put it on the waker's own processor, at once. So such a loop gives the processor away now and then, which is
- * VT-x's PAUSE-loop exiting [SDM3 25.1.3], though at every CPL, and its terms: gap and window.
+ * A loop of PAUSEs waits for another vCPU, whose thread the host may have put off for this one: to wake
+ * a thread can put it on the waker's own processor, at once. So such a loop gives the processor away now
+ * and then, which is VT-x's PAUSE-loop exiting [SDM3 25.1.3], though at every CPL, and its terms: gap
+ * and window.
  *
  * A target is checked before anything changes: canonical in 64-bit mode, within CS otherwise.
  * On the vCPU's thread only.
@@ -28,20 +30,21 @@ static inline u64 relative_target(struct soft_cpu *c, const struct insn *i)
 	return checked_target(c, i, c->gpr[RIPB] + i->off + i->len + i->imm);
 }
 
-#define JCC(cc)                                                                                    \
-	static void jcc_##cc(struct soft_cpu *c, const struct insn *i)                             \
-	{                                                                                          \
-		if (int_cond(c->fl, cc))                                                           \
-			c->rip = relative_target(c, i);                                            \
-		else                                                                               \
-			soft_advance(c, i);                                                        \
+#define JCC(cc)                                                        \
+	static void jcc_##cc(struct soft_cpu *c, const struct insn *i) \
+	{                                                              \
+		if (int_cond(c->fl, cc))                               \
+			c->rip = relative_target(c, i);                \
+		else                                                   \
+			soft_advance(c, i);                            \
 	}
-JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)
-JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
-const insn_fn jcc[16] = {
-	jcc_0, jcc_1, jcc_2, jcc_3, jcc_4, jcc_5, jcc_6, jcc_7,
-	jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15,
-};
+JCC(0)
+JCC(1)
+JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14)
+	JCC(15) const insn_fn jcc[16] = {
+		jcc_0, jcc_1, jcc_2,  jcc_3,  jcc_4,  jcc_5,  jcc_6,  jcc_7,
+		jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15,
+	};
 
 void int_jmp_rel(struct soft_cpu *c, const struct insn *i)
 {

@@ -1,12 +1,13 @@
 /* Integer instructions, one handler per form and operand size [SDM2].
  *
- * The arithmetic itself is done by the same instruction of the host, so results and flags, the undefined ones
- * included, are the hardware's. Flags are kept as LAHF and SETO leave them in AX (struct soft_cpu, fl); an instruction
- * that reads flags, or leaves some alone, gets them loaded first by "add $0x7f, %al; sahf": the addition makes
- * OF from bit 0 of AL, and SAHF sets the other five.
+ * The arithmetic itself is done by the same instruction of the host, so results and flags, the undefined
+ * ones included, are the hardware's. Flags are kept as LAHF and SETO leave them in AX (struct soft_cpu,
+ * fl); an instruction that reads flags, or leaves some alone, gets them loaded first by "add $0x7f, %al;
+ * sahf": the addition makes OF from bit 0 of AL, and SAHF sets the other five.
  *
- * A read-modify-write form asks the TLB for a writable host address first; where there is none (page crossing, MMIO, ROM,
- * code page, miss) mmu_load() with ACC_W has proved that mmu_store() cannot fault before any flag changes.
+ * A read-modify-write form asks the TLB for a writable host address first; where there is none (page
+ * crossing, MMIO, ROM, code page, miss) mmu_load() with ACC_W has proved that mmu_store() cannot fault
+ * before any flag changes.
  *
  * On the vCPU's thread only.
  */
@@ -23,14 +24,38 @@ typedef u32 __attribute__((aligned(1))) u32_any;
 typedef u64 __attribute__((aligned(1))) u64_any;
 
 /* --- registers by size --- */
-static inline u8 get8(const struct soft_cpu *c, unsigned off) { return *((const u8 *)c->gpr + off); }
-static inline void set8(struct soft_cpu *c, unsigned off, u8 v) { *((u8 *)c->gpr + off) = v; }
-static inline u16 get16(const struct soft_cpu *c, unsigned r) { return (u16)c->gpr[r]; }
-static inline void set16(struct soft_cpu *c, unsigned r, u16 v) { st16(&c->gpr[r], v); }
-static inline u32 get32(const struct soft_cpu *c, unsigned r) { return (u32)c->gpr[r]; }
-static inline void set32(struct soft_cpu *c, unsigned r, u32 v) { c->gpr[r] = v; }
-static inline u64 get64(const struct soft_cpu *c, unsigned r) { return c->gpr[r]; }
-static inline void set64(struct soft_cpu *c, unsigned r, u64 v) { c->gpr[r] = v; }
+static inline u8 get8(const struct soft_cpu *c, unsigned off)
+{
+	return *((const u8 *)c->gpr + off);
+}
+static inline void set8(struct soft_cpu *c, unsigned off, u8 v)
+{
+	*((u8 *)c->gpr + off) = v;
+}
+static inline u16 get16(const struct soft_cpu *c, unsigned r)
+{
+	return (u16)c->gpr[r];
+}
+static inline void set16(struct soft_cpu *c, unsigned r, u16 v)
+{
+	st16(&c->gpr[r], v);
+}
+static inline u32 get32(const struct soft_cpu *c, unsigned r)
+{
+	return (u32)c->gpr[r];
+}
+static inline void set32(struct soft_cpu *c, unsigned r, u32 v)
+{
+	c->gpr[r] = v;
+}
+static inline u64 get64(const struct soft_cpu *c, unsigned r)
+{
+	return c->gpr[r];
+}
+static inline void set64(struct soft_cpu *c, unsigned r, u64 v)
+{
+	c->gpr[r] = v;
+}
 
 #define REG8(i)  (i)->reg_b
 #define REG16(i) (i)->reg
@@ -42,158 +67,169 @@ static inline void set64(struct soft_cpu *c, unsigned r, u64 v) { c->gpr[r] = v;
 #define RM64(i)  (i)->rm
 
 /* Expands M(bits, suffix letter) or with one leading argument for the four or the three sizes. */
-#define FOR_SIZES(M, ...)  M(8, "b", ##__VA_ARGS__) M(16, "w", ##__VA_ARGS__) M(32, "l", ##__VA_ARGS__) M(64, "q", ##__VA_ARGS__)
+#define FOR_SIZES(M, ...) \
+	M(8, "b", ##__VA_ARGS__) M(16, "w", ##__VA_ARGS__) M(32, "l", ##__VA_ARGS__) M(64, "q", ##__VA_ARGS__)
 #define FOR_SIZES3(M, ...) M(16, "w", ##__VA_ARGS__) M(32, "l", ##__VA_ARGS__) M(64, "q", ##__VA_ARGS__)
 
-#define SIZES(prefix)  { prefix##8, prefix##16, prefix##32, prefix##64 }
-#define SIZES3(prefix) { NULL, prefix##16, prefix##32, prefix##64 }
+#define SIZES(prefix)                                         \
+	{                                                     \
+		prefix##8, prefix##16, prefix##32, prefix##64 \
+	}
+#define SIZES3(prefix)                                   \
+	{                                                \
+		NULL, prefix##16, prefix##32, prefix##64 \
+	}
 
 /* Modify in place: `stmt` changes `d` (of type u##n) and perhaps the flags. */
-#define RMW(n, c, i, la, stmt)                                                                     \
-	do {                                                                                       \
-		u##n##_any *p_ = tlb_write(c, la, n / 8);                                          \
-		u##n d;                                                                            \
-		if (likely(p_)) {                                                                  \
-			d = *p_;                                                                   \
-			stmt;                                                                      \
-			*p_ = d;                                                                   \
-		} else {                                                                           \
-			d = (u##n)mmu_load(c, i, la, n / 8, ACC_R | ACC_W);                        \
-			stmt;                                                                      \
-			mmu_store(c, i, la, n / 8, d);                                             \
-		}                                                                                  \
+#define RMW(n, c, i, la, stmt)                                              \
+	do {                                                                \
+		u##n##_any *p_ = tlb_write(c, la, n / 8);                   \
+		u##n d;                                                     \
+		if (likely(p_)) {                                           \
+			d = *p_;                                            \
+			stmt;                                               \
+			*p_ = d;                                            \
+		} else {                                                    \
+			d = (u##n)mmu_load(c, i, la, n / 8, ACC_R | ACC_W); \
+			stmt;                                               \
+			mmu_store(c, i, la, n / 8, d);                      \
+		}                                                           \
 	} while (0)
 
 /* --- ADD OR ADC SBB AND SUB XOR CMP --- */
 #define ALU_OPS(X) X(add, 0) X(or, 0) X(adc, 1) X(sbb, 1) X(and, 0) X(sub, 0) X(xor, 0)
 
-#define ALU_ASM(op, sfx, carry, d, s, fl)                                                          \
-	do {                                                                                       \
-		u32 ax_ = (fl);                                                                    \
-		if (carry)                                                                         \
-			__asm__("bt $8, %%eax\n\t" #op sfx " %2, %0" SAVE_FLAGS                    \
-				: "+r"(d), "+&a"(ax_) : "r"(s) : "cc");                            \
-		else                                                                               \
+#define ALU_ASM(op, sfx, carry, d, s, fl)                                                            \
+	do {                                                                                         \
+		u32 ax_ = (fl);                                                                      \
+		if (carry)                                                                           \
+			__asm__("bt $8, %%eax\n\t" #op sfx " %2, %0" SAVE_FLAGS                      \
+				: "+r"(d), "+&a"(ax_)                                                \
+				: "r"(s)                                                             \
+				: "cc");                                                             \
+		else                                                                                 \
 			__asm__(#op sfx " %2, %0" SAVE_FLAGS : "+r"(d), "=&a"(ax_) : "r"(s) : "cc"); \
-		(fl) = (u16)ax_;                                                                   \
+		(fl) = (u16)ax_;                                                                     \
 	} while (0)
 
-#define ALU_FORMS(n, sfx, op, carry)                                                               \
-	static void op##_rr##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n d = get##n(c, RM##n(i)), s = get##n(c, REG##n(i));                            \
-		ALU_ASM(op, sfx, carry, d, s, c->fl);                                              \
-		set##n(c, RM##n(i), d);                                                            \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_rm##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n s = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R)), d = get##n(c, REG##n(i));  \
-		ALU_ASM(op, sfx, carry, d, s, c->fl);                                              \
-		set##n(c, REG##n(i), d);                                                           \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_mr##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		u##n s = get##n(c, REG##n(i));                                                     \
-		RMW(n, c, i, la, ALU_ASM(op, sfx, carry, d, s, c->fl));                            \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_ri##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n d = get##n(c, RM##n(i)), s = (u##n)i->imm;                                    \
-		ALU_ASM(op, sfx, carry, d, s, c->fl);                                              \
-		set##n(c, RM##n(i), d);                                                            \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_mi##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		u##n s = (u##n)i->imm;                                                             \
-		RMW(n, c, i, la, ALU_ASM(op, sfx, carry, d, s, c->fl));                            \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static inline void op##_lock##n(struct soft_cpu *c, const struct insn *i, u##n s)          \
-	{                                                                                          \
-		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		gpa_t gpa;                                                                      \
-		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                              \
-		u32 ax = c->fl;                                                                    \
-		if (likely(p)) {                                                                   \
-			__asm__ volatile("bt $8, %%eax\n\tlock " #op sfx " %2, %0" SAVE_FLAGS      \
-					 : "+m"(*p), "+&a"(ax) : "r"(s) : "cc", "memory");         \
-			c->fl = (u16)ax;                                                           \
-			lock_end(c, gpa, n / 8);                                                            \
-		} else {                                                                           \
-			RMW(n, c, i, la, ALU_ASM(op, sfx, carry, d, s, c->fl));                    \
-		}                                                                                  \
-	}                                                                                          \
-	static void op##_lock_mr##n(struct soft_cpu *c, const struct insn *i)                      \
-	{                                                                                          \
-		op##_lock##n(c, i, get##n(c, REG##n(i)));                                          \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_lock_mi##n(struct soft_cpu *c, const struct insn *i)                      \
-	{                                                                                          \
-		op##_lock##n(c, i, (u##n)i->imm);                                                  \
-		NEXT(c, i);                                                                        \
+#define ALU_FORMS(n, sfx, op, carry)                                                              \
+	static void op##_rr##n(struct soft_cpu *c, const struct insn *i)                          \
+	{                                                                                         \
+		u##n d = get##n(c, RM##n(i)), s = get##n(c, REG##n(i));                           \
+		ALU_ASM(op, sfx, carry, d, s, c->fl);                                             \
+		set##n(c, RM##n(i), d);                                                           \
+		NEXT(c, i);                                                                       \
+	}                                                                                         \
+	static void op##_rm##n(struct soft_cpu *c, const struct insn *i)                          \
+	{                                                                                         \
+		u##n s = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R)), d = get##n(c, REG##n(i)); \
+		ALU_ASM(op, sfx, carry, d, s, c->fl);                                             \
+		set##n(c, REG##n(i), d);                                                          \
+		NEXT(c, i);                                                                       \
+	}                                                                                         \
+	static void op##_mr##n(struct soft_cpu *c, const struct insn *i)                          \
+	{                                                                                         \
+		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                   \
+		u##n s = get##n(c, REG##n(i));                                                    \
+		RMW(n, c, i, la, ALU_ASM(op, sfx, carry, d, s, c->fl));                           \
+		NEXT(c, i);                                                                       \
+	}                                                                                         \
+	static void op##_ri##n(struct soft_cpu *c, const struct insn *i)                          \
+	{                                                                                         \
+		u##n d = get##n(c, RM##n(i)), s = (u##n)i->imm;                                   \
+		ALU_ASM(op, sfx, carry, d, s, c->fl);                                             \
+		set##n(c, RM##n(i), d);                                                           \
+		NEXT(c, i);                                                                       \
+	}                                                                                         \
+	static void op##_mi##n(struct soft_cpu *c, const struct insn *i)                          \
+	{                                                                                         \
+		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                   \
+		u##n s = (u##n)i->imm;                                                            \
+		RMW(n, c, i, la, ALU_ASM(op, sfx, carry, d, s, c->fl));                           \
+		NEXT(c, i);                                                                       \
+	}                                                                                         \
+	static inline void op##_lock##n(struct soft_cpu *c, const struct insn *i, u##n s)         \
+	{                                                                                         \
+		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                   \
+		gpa_t gpa;                                                                        \
+		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                                \
+		u32 ax = c->fl;                                                                   \
+		if (likely(p)) {                                                                  \
+			__asm__ volatile("bt $8, %%eax\n\tlock " #op sfx " %2, %0" SAVE_FLAGS     \
+					 : "+m"(*p), "+&a"(ax)                                    \
+					 : "r"(s)                                                 \
+					 : "cc", "memory");                                       \
+			c->fl = (u16)ax;                                                          \
+			lock_end(c, gpa, n / 8);                                                  \
+		} else {                                                                          \
+			RMW(n, c, i, la, ALU_ASM(op, sfx, carry, d, s, c->fl));                   \
+		}                                                                                 \
+	}                                                                                         \
+	static void op##_lock_mr##n(struct soft_cpu *c, const struct insn *i)                     \
+	{                                                                                         \
+		op##_lock##n(c, i, get##n(c, REG##n(i)));                                         \
+		NEXT(c, i);                                                                       \
+	}                                                                                         \
+	static void op##_lock_mi##n(struct soft_cpu *c, const struct insn *i)                     \
+	{                                                                                         \
+		op##_lock##n(c, i, (u##n)i->imm);                                                 \
+		NEXT(c, i);                                                                       \
 	}
 #define ALU_SIZES(op, carry) FOR_SIZES(ALU_FORMS, op, carry)
 ALU_OPS(ALU_SIZES)
 
 /* CMP and TEST only set flags. */
-#define CMP_ASM(op, sfx, a, s, fl)                                                                 \
-	do {                                                                                       \
-		u32 ax_;                                                                           \
-		__asm__(#op sfx " %2, %1" SAVE_FLAGS : "=&a"(ax_) : "r"(a), "r"(s) : "cc");        \
-		(fl) = (u16)ax_;                                                                   \
+#define CMP_ASM(op, sfx, a, s, fl)                                                          \
+	do {                                                                                \
+		u32 ax_;                                                                    \
+		__asm__(#op sfx " %2, %1" SAVE_FLAGS : "=&a"(ax_) : "r"(a), "r"(s) : "cc"); \
+		(fl) = (u16)ax_;                                                            \
 	} while (0)
 
-#define CMP_FORMS(n, sfx, op)                                                                      \
-	static void op##_rr##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		CMP_ASM(op, sfx, get##n(c, RM##n(i)), get##n(c, REG##n(i)), c->fl);                \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_mr##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n a = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));                            \
-		CMP_ASM(op, sfx, a, get##n(c, REG##n(i)), c->fl);                                  \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_ri##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		CMP_ASM(op, sfx, get##n(c, RM##n(i)), (u##n)i->imm, c->fl);                        \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_mi##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n a = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));                            \
-		CMP_ASM(op, sfx, a, (u##n)i->imm, c->fl);                                          \
-		NEXT(c, i);                                                                        \
+#define CMP_FORMS(n, sfx, op)                                                       \
+	static void op##_rr##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                           \
+		CMP_ASM(op, sfx, get##n(c, RM##n(i)), get##n(c, REG##n(i)), c->fl); \
+		NEXT(c, i);                                                         \
+	}                                                                           \
+	static void op##_mr##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                           \
+		u##n a = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));             \
+		CMP_ASM(op, sfx, a, get##n(c, REG##n(i)), c->fl);                   \
+		NEXT(c, i);                                                         \
+	}                                                                           \
+	static void op##_ri##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                           \
+		CMP_ASM(op, sfx, get##n(c, RM##n(i)), (u##n)i->imm, c->fl);         \
+		NEXT(c, i);                                                         \
+	}                                                                           \
+	static void op##_mi##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                           \
+		u##n a = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));             \
+		CMP_ASM(op, sfx, a, (u##n)i->imm, c->fl);                           \
+		NEXT(c, i);                                                         \
 	}
 FOR_SIZES(CMP_FORMS, cmp)
 FOR_SIZES(CMP_FORMS, test)
 
-#define CMP_RM(n, sfx)                                                                             \
-	static void cmp_rm##n(struct soft_cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		u##n s = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));                            \
-		CMP_ASM(cmp, sfx, get##n(c, REG##n(i)), s, c->fl);                                 \
-		NEXT(c, i);                                                                        \
+#define CMP_RM(n, sfx)                                                  \
+	static void cmp_rm##n(struct soft_cpu *c, const struct insn *i) \
+	{                                                               \
+		u##n s = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R)); \
+		CMP_ASM(cmp, sfx, get##n(c, REG##n(i)), s, c->fl);      \
+		NEXT(c, i);                                             \
 	}
 FOR_SIZES(CMP_RM)
 
-#define ALU_TABLE(form)                                                                            \
-	{                                                                                          \
-		SIZES(add_##form), SIZES(or_##form), SIZES(adc_##form), SIZES(sbb_##form),         \
-		SIZES(and_##form), SIZES(sub_##form), SIZES(xor_##form), SIZES(cmp_##form),        \
+#define ALU_TABLE(form)                                                                             \
+	{                                                                                           \
+		SIZES(add_##form), SIZES(or_##form), SIZES(adc_##form), SIZES(sbb_##form),          \
+			SIZES(and_##form), SIZES(sub_##form), SIZES(xor_##form), SIZES(cmp_##form), \
 	}
-#define ALU_LOCK_TABLE(form)                                                                       \
-	{                                                                                          \
-		SIZES(add_##form), SIZES(or_##form), SIZES(adc_##form), SIZES(sbb_##form),         \
-		SIZES(and_##form), SIZES(sub_##form), SIZES(xor_##form),                           \
+#define ALU_LOCK_TABLE(form)                                                               \
+	{                                                                                  \
+		SIZES(add_##form), SIZES(or_##form), SIZES(adc_##form), SIZES(sbb_##form), \
+			SIZES(and_##form), SIZES(sub_##form), SIZES(xor_##form),           \
 	}
 const insn_fn alu_rr[8][4] = ALU_TABLE(rr);
 const insn_fn alu_rm[8][4] = ALU_TABLE(rm);
@@ -208,70 +244,76 @@ const insn_fn test_ri[4] = SIZES(test_ri);
 const insn_fn test_mi[4] = SIZES(test_mi);
 
 /* --- INC DEC NOT NEG: flags loaded first, as INC and DEC keep CF and NOT keeps all --- */
-#define UNARY_ASM(op, sfx, d, fl)                                                                  \
-	do {                                                                                       \
-		u32 ax_ = (fl);                                                                    \
-		__asm__(LOAD_FLAGS #op sfx " %0" SAVE_FLAGS : "+r"(d), "+&a"(ax_) : : "cc");       \
-		(fl) = (u16)ax_;                                                                   \
+#define UNARY_ASM(op, sfx, d, fl)                                                            \
+	do {                                                                                 \
+		u32 ax_ = (fl);                                                              \
+		__asm__(LOAD_FLAGS #op sfx " %0" SAVE_FLAGS : "+r"(d), "+&a"(ax_) : : "cc"); \
+		(fl) = (u16)ax_;                                                             \
 	} while (0)
-#define UNARY_FORMS(n, sfx, op)                                                                    \
-	static void op##_r##n(struct soft_cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		u##n d = get##n(c, RM##n(i));                                                      \
-		UNARY_ASM(op, sfx, d, c->fl);                                                      \
-		set##n(c, RM##n(i), d);                                                            \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_m##n(struct soft_cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		RMW(n, c, i, la, UNARY_ASM(op, sfx, d, c->fl));                                    \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_lock_m##n(struct soft_cpu *c, const struct insn *i)                       \
-	{                                                                                          \
-		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		gpa_t gpa;                                                                      \
-		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                              \
-		u32 ax = c->fl;                                                                    \
-		if (likely(p)) {                                                                   \
-			__asm__ volatile(LOAD_FLAGS "lock " #op sfx " %0" SAVE_FLAGS               \
-					 : "+m"(*p), "+&a"(ax) : : "cc", "memory");                \
-			c->fl = (u16)ax;                                                           \
-			lock_end(c, gpa, n / 8);                                                            \
-		} else {                                                                           \
-			RMW(n, c, i, la, UNARY_ASM(op, sfx, d, c->fl));                            \
-		}                                                                                  \
-		NEXT(c, i);                                                                        \
+#define UNARY_FORMS(n, sfx, op)                                                      \
+	static void op##_r##n(struct soft_cpu *c, const struct insn *i)              \
+	{                                                                            \
+		u##n d = get##n(c, RM##n(i));                                        \
+		UNARY_ASM(op, sfx, d, c->fl);                                        \
+		set##n(c, RM##n(i), d);                                              \
+		NEXT(c, i);                                                          \
+	}                                                                            \
+	static void op##_m##n(struct soft_cpu *c, const struct insn *i)              \
+	{                                                                            \
+		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                      \
+		RMW(n, c, i, la, UNARY_ASM(op, sfx, d, c->fl));                      \
+		NEXT(c, i);                                                          \
+	}                                                                            \
+	static void op##_lock_m##n(struct soft_cpu *c, const struct insn *i)         \
+	{                                                                            \
+		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                      \
+		gpa_t gpa;                                                           \
+		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                   \
+		u32 ax = c->fl;                                                      \
+		if (likely(p)) {                                                     \
+			__asm__ volatile(LOAD_FLAGS "lock " #op sfx " %0" SAVE_FLAGS \
+					 : "+m"(*p), "+&a"(ax)                       \
+					 :                                           \
+					 : "cc", "memory");                          \
+			c->fl = (u16)ax;                                             \
+			lock_end(c, gpa, n / 8);                                     \
+		} else {                                                             \
+			RMW(n, c, i, la, UNARY_ASM(op, sfx, d, c->fl));              \
+		}                                                                    \
+		NEXT(c, i);                                                          \
 	}
 FOR_SIZES(UNARY_FORMS, inc)
 FOR_SIZES(UNARY_FORMS, dec)
-FOR_SIZES(UNARY_FORMS, not)
+FOR_SIZES(UNARY_FORMS, not )
 FOR_SIZES(UNARY_FORMS, neg)
 const insn_fn unary_r[4][4] = { SIZES(inc_r), SIZES(dec_r), SIZES(not_r), SIZES(neg_r) };
 const insn_fn unary_m[4][4] = { SIZES(inc_m), SIZES(dec_m), SIZES(not_m), SIZES(neg_m) };
-const insn_fn unary_lock_m[4][4] = { SIZES(inc_lock_m), SIZES(dec_lock_m), SIZES(not_lock_m), SIZES(neg_lock_m) };
+const insn_fn unary_lock_m[4][4] = { SIZES(inc_lock_m), SIZES(dec_lock_m), SIZES(not_lock_m),
+				     SIZES(neg_lock_m) };
 
 /* --- shifts and rotates: a count of 0 leaves the flags alone --- */
-#define SHIFT_ASM(op, sfx, d, count, fl)                                                           \
-	do {                                                                                       \
-		u32 ax_ = (fl);                                                                    \
-		__asm__(LOAD_FLAGS #op sfx " %%cl, %0" SAVE_FLAGS : "+r"(d), "+&a"(ax_) : "c"((u8)(count)) : "cc"); \
-		(fl) = (u16)ax_;                                                                   \
+#define SHIFT_ASM(op, sfx, d, count, fl)                          \
+	do {                                                      \
+		u32 ax_ = (fl);                                   \
+		__asm__(LOAD_FLAGS #op sfx " %%cl, %0" SAVE_FLAGS \
+			: "+r"(d), "+&a"(ax_)                     \
+			: "c"((u8)(count))                        \
+			: "cc");                                  \
+		(fl) = (u16)ax_;                                  \
 	} while (0)
-#define SHIFT_FORM(n, sfx, op, form, count)                                                        \
-	static void op##_r##form##n(struct soft_cpu *c, const struct insn *i)                      \
-	{                                                                                          \
-		u##n d = get##n(c, RM##n(i));                                                      \
-		SHIFT_ASM(op, sfx, d, count, c->fl);                                               \
-		set##n(c, RM##n(i), d);                                                            \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_m##form##n(struct soft_cpu *c, const struct insn *i)                      \
-	{                                                                                          \
-		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		RMW(n, c, i, la, SHIFT_ASM(op, sfx, d, count, c->fl));                             \
-		NEXT(c, i);                                                                        \
+#define SHIFT_FORM(n, sfx, op, form, count)                                   \
+	static void op##_r##form##n(struct soft_cpu *c, const struct insn *i) \
+	{                                                                     \
+		u##n d = get##n(c, RM##n(i));                                 \
+		SHIFT_ASM(op, sfx, d, count, c->fl);                          \
+		set##n(c, RM##n(i), d);                                       \
+		NEXT(c, i);                                                   \
+	}                                                                     \
+	static void op##_m##form##n(struct soft_cpu *c, const struct insn *i) \
+	{                                                                     \
+		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);               \
+		RMW(n, c, i, la, SHIFT_ASM(op, sfx, d, count, c->fl));        \
+		NEXT(c, i);                                                   \
 	}
 #define SHIFT_FORMS(op) FOR_SIZES(SHIFT_FORM, op, i, i->imm) FOR_SIZES(SHIFT_FORM, op, c, c->gpr[R_CX])
 SHIFT_FORMS(rol)
@@ -281,10 +323,10 @@ SHIFT_FORMS(rcr)
 SHIFT_FORMS(shl)
 SHIFT_FORMS(shr)
 SHIFT_FORMS(sar)
-#define SHIFT_TABLE(f)                                                                             \
-	{                                                                                          \
-		SIZES(rol_##f), SIZES(ror_##f), SIZES(rcl_##f), SIZES(rcr_##f), SIZES(shl_##f), SIZES(shr_##f), \
-		SIZES(shl_##f), SIZES(sar_##f),                                                    \
+#define SHIFT_TABLE(f)                                                                          \
+	{                                                                                       \
+		SIZES(rol_##f), SIZES(ror_##f), SIZES(rcl_##f), SIZES(rcr_##f), SIZES(shl_##f), \
+			SIZES(shr_##f), SIZES(shl_##f), SIZES(sar_##f),                         \
 	}
 const insn_fn shift_ri[8][4] = SHIFT_TABLE(ri);
 const insn_fn shift_rc[8][4] = SHIFT_TABLE(rc);
@@ -292,41 +334,41 @@ const insn_fn shift_mi[8][4] = SHIFT_TABLE(mi);
 const insn_fn shift_mc[8][4] = SHIFT_TABLE(mc);
 
 /* --- IMUL with two and three operands --- */
-#define IMUL_ASM(sfx, d, s, fl)                                                                    \
-	do {                                                                                       \
-		u32 ax_ = (fl);                                                                    \
+#define IMUL_ASM(sfx, d, s, fl)                                                                            \
+	do {                                                                                               \
+		u32 ax_ = (fl);                                                                            \
 		__asm__(LOAD_FLAGS "imul" sfx " %2, %0" SAVE_FLAGS : "+r"(d), "+&a"(ax_) : "r"(s) : "cc"); \
-		(fl) = (u16)ax_;                                                                   \
+		(fl) = (u16)ax_;                                                                           \
 	} while (0)
 /* imul_rr comes with R_SWAP: rm is the destination. */
-#define IMUL_FORMS(n, sfx)                                                                         \
-	static void imul_rr##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n d = get##n(c, i->rm);                                                         \
-		IMUL_ASM(sfx, d, get##n(c, i->reg), c->fl);                                        \
-		set##n(c, i->rm, d);                                                               \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void imul_rm##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n s = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R)), d = get##n(c, i->reg);     \
-		IMUL_ASM(sfx, d, s, c->fl);                                                        \
-		set##n(c, i->reg, d);                                                              \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void imul_rri##n(struct soft_cpu *c, const struct insn *i)                          \
-	{                                                                                          \
-		u##n d = get##n(c, i->rm);                                                         \
-		IMUL_ASM(sfx, d, (u##n)i->imm, c->fl);                                             \
-		set##n(c, i->reg, d);                                                              \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void imul_rmi##n(struct soft_cpu *c, const struct insn *i)                          \
-	{                                                                                          \
-		u##n d = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));                            \
-		IMUL_ASM(sfx, d, (u##n)i->imm, c->fl);                                             \
-		set##n(c, i->reg, d);                                                              \
-		NEXT(c, i);                                                                        \
+#define IMUL_FORMS(n, sfx)                                                                     \
+	static void imul_rr##n(struct soft_cpu *c, const struct insn *i)                       \
+	{                                                                                      \
+		u##n d = get##n(c, i->rm);                                                     \
+		IMUL_ASM(sfx, d, get##n(c, i->reg), c->fl);                                    \
+		set##n(c, i->rm, d);                                                           \
+		NEXT(c, i);                                                                    \
+	}                                                                                      \
+	static void imul_rm##n(struct soft_cpu *c, const struct insn *i)                       \
+	{                                                                                      \
+		u##n s = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R)), d = get##n(c, i->reg); \
+		IMUL_ASM(sfx, d, s, c->fl);                                                    \
+		set##n(c, i->reg, d);                                                          \
+		NEXT(c, i);                                                                    \
+	}                                                                                      \
+	static void imul_rri##n(struct soft_cpu *c, const struct insn *i)                      \
+	{                                                                                      \
+		u##n d = get##n(c, i->rm);                                                     \
+		IMUL_ASM(sfx, d, (u##n)i->imm, c->fl);                                         \
+		set##n(c, i->reg, d);                                                          \
+		NEXT(c, i);                                                                    \
+	}                                                                                      \
+	static void imul_rmi##n(struct soft_cpu *c, const struct insn *i)                      \
+	{                                                                                      \
+		u##n d = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));                        \
+		IMUL_ASM(sfx, d, (u##n)i->imm, c->fl);                                         \
+		set##n(c, i->reg, d);                                                          \
+		NEXT(c, i);                                                                    \
 	}
 FOR_SIZES3(IMUL_FORMS)
 const insn_fn imul_rr[4] = SIZES3(imul_rr);
@@ -335,11 +377,11 @@ const insn_fn imul_rri[4] = SIZES3(imul_rri);
 const insn_fn imul_rmi[4] = SIZES3(imul_rmi);
 
 /* --- BT BTS BTR BTC: a register offset to a memory operand reaches beyond it [SDM2 BT] --- */
-#define BT_ASM(op, sfx, d, s, fl)                                                                  \
-	do {                                                                                       \
-		u32 ax_ = (fl);                                                                    \
+#define BT_ASM(op, sfx, d, s, fl)                                                                       \
+	do {                                                                                            \
+		u32 ax_ = (fl);                                                                         \
 		__asm__(LOAD_FLAGS #op sfx " %2, %0" SAVE_FLAGS : "+r"(d), "+&a"(ax_) : "r"(s) : "cc"); \
-		(fl) = (u16)ax_;                                                                   \
+		(fl) = (u16)ax_;                                                                        \
 	} while (0)
 
 static inline gva_t bit_string_la(struct soft_cpu *c, const struct insn *i, s64 bit, unsigned n, unsigned acc)
@@ -352,69 +394,71 @@ static inline gva_t bit_string_la(struct soft_cpu *c, const struct insn *i, s64 
 	return seg_linear(c, i, i->seg, i->asz == 8 ? ea : i->asz == 4 ? (u32)ea : (u16)ea, n / 8, acc);
 }
 
-#define BT_FORMS(n, sfx, op, W)                                                                    \
-	static void op##_rr##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n d = get##n(c, i->rm);                                                         \
-		BT_ASM(op, sfx, d, get##n(c, i->reg), c->fl);                                      \
-		if (W)                                                                             \
-			set##n(c, i->rm, d);                                                       \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_ri##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n d = get##n(c, i->rm);                                                         \
-		BT_ASM(op, sfx, d, (u##n)i->imm, c->fl);                                           \
-		if (W)                                                                             \
-			set##n(c, i->rm, d);                                                       \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static inline void op##_mem##n(struct soft_cpu *c, const struct insn *i, gva_t la, u##n s) \
-	{                                                                                          \
-		if (W) {                                                                           \
-			RMW(n, c, i, la, BT_ASM(op, sfx, d, s, c->fl));                            \
-		} else {                                                                           \
-			u##n d = ld##n##_la(c, i, la);                                             \
-			BT_ASM(op, sfx, d, s, c->fl);                                              \
-		}                                                                                  \
-	}                                                                                          \
-	static void op##_mr##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n s = get##n(c, i->reg);                                                        \
-		op##_mem##n(c, i, bit_string_la(c, i, (s##n)s, n, (W) ? ACC_R | ACC_W : ACC_R), s);\
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_mi##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		op##_mem##n(c, i, insn_la(c, i, n / 8, (W) ? ACC_R | ACC_W : ACC_R), (u##n)i->imm);\
-		NEXT(c, i);                                                                        \
+#define BT_FORMS(n, sfx, op, W)                                                                     \
+	static void op##_rr##n(struct soft_cpu *c, const struct insn *i)                            \
+	{                                                                                           \
+		u##n d = get##n(c, i->rm);                                                          \
+		BT_ASM(op, sfx, d, get##n(c, i->reg), c->fl);                                       \
+		if (W)                                                                              \
+			set##n(c, i->rm, d);                                                        \
+		NEXT(c, i);                                                                         \
+	}                                                                                           \
+	static void op##_ri##n(struct soft_cpu *c, const struct insn *i)                            \
+	{                                                                                           \
+		u##n d = get##n(c, i->rm);                                                          \
+		BT_ASM(op, sfx, d, (u##n)i->imm, c->fl);                                            \
+		if (W)                                                                              \
+			set##n(c, i->rm, d);                                                        \
+		NEXT(c, i);                                                                         \
+	}                                                                                           \
+	static inline void op##_mem##n(struct soft_cpu *c, const struct insn *i, gva_t la, u##n s)  \
+	{                                                                                           \
+		if (W) {                                                                            \
+			RMW(n, c, i, la, BT_ASM(op, sfx, d, s, c->fl));                             \
+		} else {                                                                            \
+			u##n d = ld##n##_la(c, i, la);                                              \
+			BT_ASM(op, sfx, d, s, c->fl);                                               \
+		}                                                                                   \
+	}                                                                                           \
+	static void op##_mr##n(struct soft_cpu *c, const struct insn *i)                            \
+	{                                                                                           \
+		u##n s = get##n(c, i->reg);                                                         \
+		op##_mem##n(c, i, bit_string_la(c, i, (s##n)s, n, (W) ? ACC_R | ACC_W : ACC_R), s); \
+		NEXT(c, i);                                                                         \
+	}                                                                                           \
+	static void op##_mi##n(struct soft_cpu *c, const struct insn *i)                            \
+	{                                                                                           \
+		op##_mem##n(c, i, insn_la(c, i, n / 8, (W) ? ACC_R | ACC_W : ACC_R), (u##n)i->imm); \
+		NEXT(c, i);                                                                         \
 	}
-#define BT_LOCK_FORMS(n, sfx, op)                                                                  \
-	static inline void op##_lock##n(struct soft_cpu *c, const struct insn *i, gva_t la, u##n s)\
-	{                                                                                          \
-		gpa_t gpa;                                                                      \
-		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                              \
-		u32 ax = c->fl;                                                                    \
-		s &= n - 1;                                                                        \
-		if (likely(p)) {                                                                   \
-			__asm__ volatile(LOAD_FLAGS "lock " #op sfx " %2, %0" SAVE_FLAGS           \
-					 : "+m"(*p), "+&a"(ax) : "r"(s) : "cc", "memory");         \
-			c->fl = (u16)ax;                                                           \
-			lock_end(c, gpa, n / 8);                                                            \
-		} else {                                                                           \
-			op##_mem##n(c, i, la, s);                                                  \
-		}                                                                                  \
-	}                                                                                          \
-	static void op##_lock_mr##n(struct soft_cpu *c, const struct insn *i)                      \
-	{                                                                                          \
-		u##n s = get##n(c, i->reg);                                                        \
-		op##_lock##n(c, i, bit_string_la(c, i, (s##n)s, n, ACC_R | ACC_W), s);             \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void op##_lock_mi##n(struct soft_cpu *c, const struct insn *i)                      \
-	{                                                                                          \
-		op##_lock##n(c, i, insn_la(c, i, n / 8, ACC_R | ACC_W), (u##n)i->imm);             \
-		NEXT(c, i);                                                                        \
+#define BT_LOCK_FORMS(n, sfx, op)                                                                   \
+	static inline void op##_lock##n(struct soft_cpu *c, const struct insn *i, gva_t la, u##n s) \
+	{                                                                                           \
+		gpa_t gpa;                                                                          \
+		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                                  \
+		u32 ax = c->fl;                                                                     \
+		s &= n - 1;                                                                         \
+		if (likely(p)) {                                                                    \
+			__asm__ volatile(LOAD_FLAGS "lock " #op sfx " %2, %0" SAVE_FLAGS            \
+					 : "+m"(*p), "+&a"(ax)                                      \
+					 : "r"(s)                                                   \
+					 : "cc", "memory");                                         \
+			c->fl = (u16)ax;                                                            \
+			lock_end(c, gpa, n / 8);                                                    \
+		} else {                                                                            \
+			op##_mem##n(c, i, la, s);                                                   \
+		}                                                                                   \
+	}                                                                                           \
+	static void op##_lock_mr##n(struct soft_cpu *c, const struct insn *i)                       \
+	{                                                                                           \
+		u##n s = get##n(c, i->reg);                                                         \
+		op##_lock##n(c, i, bit_string_la(c, i, (s##n)s, n, ACC_R | ACC_W), s);              \
+		NEXT(c, i);                                                                         \
+	}                                                                                           \
+	static void op##_lock_mi##n(struct soft_cpu *c, const struct insn *i)                       \
+	{                                                                                           \
+		op##_lock##n(c, i, insn_la(c, i, n / 8, ACC_R | ACC_W), (u##n)i->imm);              \
+		NEXT(c, i);                                                                         \
 	}
 FOR_SIZES3(BT_FORMS, bt, 0)
 FOR_SIZES3(BT_FORMS, bts, 1)
@@ -477,8 +521,8 @@ const insn_fn bt_lock_mi[4][4] = { { NULL }, SIZES3(bts_lock_mi), SIZES3(btr_loc
 	static void xchg_mr##n(struct soft_cpu *c, const struct insn *i)                           \
 	{                                                                                          \
 		gva_t la = insn_la(c, i, n / 8, ACC_R | ACC_W);                                    \
-		gpa_t gpa;                                                                      \
-		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                              \
+		gpa_t gpa;                                                                         \
+		u##n##_any *p = lock_begin(c, i, la, n / 8, &gpa);                                 \
 		u##n v = get##n(c, REG##n(i));                                                     \
 		if (likely(p)) {                                                                   \
 			__asm__ volatile("xchg" sfx " %0, %1" : "+r"(v), "+m"(*p) : : "memory");   \
@@ -503,51 +547,51 @@ const insn_fn xchg_rr[4] = SIZES(xchg_rr);
 const insn_fn xchg_mr[4] = SIZES(xchg_mr);
 
 /* Register forms come with R_SWAP: rm is the destination, reg the source. */
-#define MOVX_FORMS(n, sfx)                                                                         \
-	static void movzx8_r##n(struct soft_cpu *c, const struct insn *i)                          \
-	{                                                                                          \
-		set##n(c, i->rm, get8(c, i->reg_b));                                               \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void movzx8_m##n(struct soft_cpu *c, const struct insn *i)                          \
-	{                                                                                          \
-		set##n(c, i->reg, ld8_la(c, i, insn_la(c, i, 1, ACC_R)));                          \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void movsx8_r##n(struct soft_cpu *c, const struct insn *i)                          \
-	{                                                                                          \
-		set##n(c, i->rm, (u##n)(s8)get8(c, i->reg_b));                                     \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void movsx8_m##n(struct soft_cpu *c, const struct insn *i)                          \
-	{                                                                                          \
-		set##n(c, i->reg, (u##n)(s8)ld8_la(c, i, insn_la(c, i, 1, ACC_R)));                \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void movzx16_r##n(struct soft_cpu *c, const struct insn *i)                         \
-	{                                                                                          \
-		set##n(c, i->rm, get16(c, i->reg));                                                \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void movzx16_m##n(struct soft_cpu *c, const struct insn *i)                         \
-	{                                                                                          \
-		set##n(c, i->reg, ld16_la(c, i, insn_la(c, i, 2, ACC_R)));                         \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void movsx16_r##n(struct soft_cpu *c, const struct insn *i)                         \
-	{                                                                                          \
-		set##n(c, i->rm, (u##n)(s16)get16(c, i->reg));                                     \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void movsx16_m##n(struct soft_cpu *c, const struct insn *i)                         \
-	{                                                                                          \
-		set##n(c, i->reg, (u##n)(s16)ld16_la(c, i, insn_la(c, i, 2, ACC_R)));              \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void lea_m##n(struct soft_cpu *c, const struct insn *i)                             \
-	{                                                                                          \
-		set##n(c, i->reg, (u##n)insn_ea(c, i));                                            \
-		NEXT(c, i);                                                                        \
+#define MOVX_FORMS(n, sfx)                                                            \
+	static void movzx8_r##n(struct soft_cpu *c, const struct insn *i)             \
+	{                                                                             \
+		set##n(c, i->rm, get8(c, i->reg_b));                                  \
+		NEXT(c, i);                                                           \
+	}                                                                             \
+	static void movzx8_m##n(struct soft_cpu *c, const struct insn *i)             \
+	{                                                                             \
+		set##n(c, i->reg, ld8_la(c, i, insn_la(c, i, 1, ACC_R)));             \
+		NEXT(c, i);                                                           \
+	}                                                                             \
+	static void movsx8_r##n(struct soft_cpu *c, const struct insn *i)             \
+	{                                                                             \
+		set##n(c, i->rm, (u##n)(s8)get8(c, i->reg_b));                        \
+		NEXT(c, i);                                                           \
+	}                                                                             \
+	static void movsx8_m##n(struct soft_cpu *c, const struct insn *i)             \
+	{                                                                             \
+		set##n(c, i->reg, (u##n)(s8)ld8_la(c, i, insn_la(c, i, 1, ACC_R)));   \
+		NEXT(c, i);                                                           \
+	}                                                                             \
+	static void movzx16_r##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                             \
+		set##n(c, i->rm, get16(c, i->reg));                                   \
+		NEXT(c, i);                                                           \
+	}                                                                             \
+	static void movzx16_m##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                             \
+		set##n(c, i->reg, ld16_la(c, i, insn_la(c, i, 2, ACC_R)));            \
+		NEXT(c, i);                                                           \
+	}                                                                             \
+	static void movsx16_r##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                             \
+		set##n(c, i->rm, (u##n)(s16)get16(c, i->reg));                        \
+		NEXT(c, i);                                                           \
+	}                                                                             \
+	static void movsx16_m##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                             \
+		set##n(c, i->reg, (u##n)(s16)ld16_la(c, i, insn_la(c, i, 2, ACC_R))); \
+		NEXT(c, i);                                                           \
+	}                                                                             \
+	static void lea_m##n(struct soft_cpu *c, const struct insn *i)                \
+	{                                                                             \
+		set##n(c, i->reg, (u##n)insn_ea(c, i));                               \
+		NEXT(c, i);                                                           \
 	}
 FOR_SIZES3(MOVX_FORMS)
 const insn_fn movzx8_r[4] = SIZES3(movzx8_r);
@@ -560,8 +604,8 @@ const insn_fn movsx16_r[4] = SIZES3(movsx16_r);
 const insn_fn movsx16_m[4] = SIZES3(movsx16_m);
 const insn_fn lea_m[4] = SIZES3(lea_m);
 
-/* MOVSXD with 16- and 32-bit operands is a plain MOV [SDM2 MOVSXD]; with a 16-bit one only 16 bits are read (AMD and newer
- * Intel), which a 32-bit read in the same place would show only at a page's end. */
+/* MOVSXD with 16- and 32-bit operands is a plain MOV [SDM2 MOVSXD]; with a 16-bit one only 16 bits are
+ * read (AMD and newer Intel), which a 32-bit read in the same place would show only at a page's end. */
 #define movsxd_r16 mov_rr16
 #define movsxd_m16 mov_rm16
 #define movsxd_r32 mov_rr32
@@ -614,29 +658,29 @@ static void cbw64(struct soft_cpu *c, const struct insn *i)
 }
 const insn_fn cbw[4] = SIZES3(cbw);
 
-#define CWD_FORM(n, sfx)                                                                           \
-	static void cwd##n(struct soft_cpu *c, const struct insn *i)                               \
-	{                                                                                          \
-		set##n(c, R_DX, (u##n)((s##n)get##n(c, R_AX) >> (n - 1)));                         \
-		NEXT(c, i);                                                                        \
+#define CWD_FORM(n, sfx)                                                   \
+	static void cwd##n(struct soft_cpu *c, const struct insn *i)       \
+	{                                                                  \
+		set##n(c, R_DX, (u##n)((s##n)get##n(c, R_AX) >> (n - 1))); \
+		NEXT(c, i);                                                \
 	}
 FOR_SIZES3(CWD_FORM)
 const insn_fn cwd[4] = SIZES3(cwd);
 
 /* R_SWAP: rm is the destination. With 32 bits the upper half is cleared whether or not the move happens, and
  * the load happens in any case [SDM2 CMOVcc]. */
-#define CMOV_FORMS(n, sfx)                                                                         \
-	static void cmov_rr##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n v = get##n(c, int_cond(c->fl, i->aux) ? i->reg : i->rm);                      \
-		set##n(c, i->rm, v);                                                               \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void cmov_rm##n(struct soft_cpu *c, const struct insn *i)                           \
-	{                                                                                          \
-		u##n v = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));                            \
-		set##n(c, i->reg, int_cond(c->fl, i->aux) ? v : get##n(c, i->reg));                \
-		NEXT(c, i);                                                                        \
+#define CMOV_FORMS(n, sfx)                                                          \
+	static void cmov_rr##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                           \
+		u##n v = get##n(c, int_cond(c->fl, i->aux) ? i->reg : i->rm);       \
+		set##n(c, i->rm, v);                                                \
+		NEXT(c, i);                                                         \
+	}                                                                           \
+	static void cmov_rm##n(struct soft_cpu *c, const struct insn *i)            \
+	{                                                                           \
+		u##n v = ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R));             \
+		set##n(c, i->reg, int_cond(c->fl, i->aux) ? v : get##n(c, i->reg)); \
+		NEXT(c, i);                                                         \
 	}
 FOR_SIZES3(CMOV_FORMS)
 const insn_fn cmov_rr[4] = SIZES3(cmov_rr);
@@ -670,48 +714,48 @@ static inline u64 top(struct soft_cpu *c, const struct insn *i, unsigned size)
 	return likely(size == 8) ? ld64_la(c, i, c->gpr[R_SP]) : seg_stack_load(c, i, 0, size);
 }
 
-#define STACK_FORMS(n, sfx)                                                                        \
-	static void push_r##n(struct soft_cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		push(c, i, get##n(c, i->rm), n / 8);                                               \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void push_m##n(struct soft_cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		push(c, i, ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R)), n / 8);                  \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void push_i##n(struct soft_cpu *c, const struct insn *i)                            \
-	{                                                                                          \
-		push(c, i, (u##n)i->imm, n / 8);                                                   \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void pop_r##n(struct soft_cpu *c, const struct insn *i)                             \
-	{                                                                                          \
-		u##n v = (u##n)top(c, i, n / 8);                                                   \
-		soft_set_sp(c, c->gpr[R_SP] + n / 8);                                              \
-		set##n(c, i->rm, v);                                                               \
-		NEXT(c, i);                                                                        \
-	}                                                                                          \
-	static void pop_m##n(struct soft_cpu *c, const struct insn *i)                             \
-	{                                                                                          \
-		/* An address based on rSP uses its value after the pop. */                        \
-		u##n v = (u##n)top(c, i, n / 8);                                                   \
-		u64 sp = c->gpr[R_SP];                                                             \
-		gva_t la;                                                                          \
-		if (i->base == R_SP) {                                                             \
+#define STACK_FORMS(n, sfx)                                                                            \
+	static void push_r##n(struct soft_cpu *c, const struct insn *i)                                \
+	{                                                                                              \
+		push(c, i, get##n(c, i->rm), n / 8);                                                   \
+		NEXT(c, i);                                                                            \
+	}                                                                                              \
+	static void push_m##n(struct soft_cpu *c, const struct insn *i)                                \
+	{                                                                                              \
+		push(c, i, ld##n##_la(c, i, insn_la(c, i, n / 8, ACC_R)), n / 8);                      \
+		NEXT(c, i);                                                                            \
+	}                                                                                              \
+	static void push_i##n(struct soft_cpu *c, const struct insn *i)                                \
+	{                                                                                              \
+		push(c, i, (u##n)i->imm, n / 8);                                                       \
+		NEXT(c, i);                                                                            \
+	}                                                                                              \
+	static void pop_r##n(struct soft_cpu *c, const struct insn *i)                                 \
+	{                                                                                              \
+		u##n v = (u##n)top(c, i, n / 8);                                                       \
+		soft_set_sp(c, c->gpr[R_SP] + n / 8);                                                  \
+		set##n(c, i->rm, v);                                                                   \
+		NEXT(c, i);                                                                            \
+	}                                                                                              \
+	static void pop_m##n(struct soft_cpu *c, const struct insn *i)                                 \
+	{                                                                                              \
+		/* An address based on rSP uses its value after the pop. */                            \
+		u##n v = (u##n)top(c, i, n / 8);                                                       \
+		u64 sp = c->gpr[R_SP];                                                                 \
+		gva_t la;                                                                              \
+		if (i->base == R_SP) {                                                                 \
 			/* A fault must find rSP as it was: compute with it moved, put back, store. */ \
-			u64 ea;                                                                    \
-			soft_set_sp(c, sp + n / 8);                                                \
-			ea = insn_ea(c, i);                                                        \
-			c->gpr[R_SP] = sp;                                                         \
-			la = seg_linear(c, i, i->seg, ea, n / 8, ACC_W);                           \
-		} else {                                                                           \
-			la = insn_la(c, i, n / 8, ACC_W);                                          \
-		}                                                                                  \
-		st##n##_la(c, i, la, v);                                                           \
-		soft_set_sp(c, sp + n / 8);                                                        \
-		NEXT(c, i);                                                                        \
+			u64 ea;                                                                        \
+			soft_set_sp(c, sp + n / 8);                                                    \
+			ea = insn_ea(c, i);                                                            \
+			c->gpr[R_SP] = sp;                                                             \
+			la = seg_linear(c, i, i->seg, ea, n / 8, ACC_W);                               \
+		} else {                                                                               \
+			la = insn_la(c, i, n / 8, ACC_W);                                              \
+		}                                                                                      \
+		st##n##_la(c, i, la, v);                                                               \
+		soft_set_sp(c, sp + n / 8);                                                            \
+		NEXT(c, i);                                                                            \
 	}
 FOR_SIZES3(STACK_FORMS)
 const insn_fn push_r[4] = SIZES3(push_r);
@@ -729,7 +773,7 @@ void int_cmc(struct soft_cpu *c, const struct insn *i)
 
 void int_clc(struct soft_cpu *c, const struct insn *i)
 {
-	c->fl &= (u16)~(FL_CF << 8);
+	c->fl &= (u16) ~(FL_CF << 8);
 	NEXT(c, i);
 }
 

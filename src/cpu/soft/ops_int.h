@@ -1,7 +1,7 @@
 /* Tables of the integer handlers in ops_int.c and ops_flow.c: [...][log2 of the operand size in bytes].
  *
- * Forms: rr = rm register (destination), reg register; rm = reg register, memory (load); mr = memory, reg register;
- * ri / mi = rm register / memory with immediate; a NULL entry does not exist.
+ * Forms: rr = rm register (destination), reg register; rm = reg register, memory (load); mr = memory,
+ * reg register; ri / mi = rm register / memory with immediate; a NULL entry does not exist.
  */
 #pragma once
 
@@ -24,7 +24,7 @@ extern const insn_fn mov_load_moffs[4], mov_store_moffs[4];
 extern const insn_fn movzx8_r[4], movzx8_m[4], movzx16_r[4], movzx16_m[4];
 extern const insn_fn movsx8_r[4], movsx8_m[4], movsx16_r[4], movsx16_m[4], movsxd_r[4], movsxd_m[4];
 extern const insn_fn lea_m[4], xchg_rr[4], xchg_mr[4], bswap_r[4], cbw[4], cwd[4];
-extern const insn_fn cmov_rr[4], cmov_rm[4];  /* aux = condition */
+extern const insn_fn cmov_rr[4], cmov_rm[4]; /* aux = condition */
 extern const insn_fn push_r[4], pop_r[4], push_m[4], pop_m[4], push_i[4];
 extern const insn_fn setcc_r[4], setcc_m[4]; /* [0]; aux = condition */
 extern const insn_fn jcc[16];
@@ -43,8 +43,8 @@ void int_jmp_rel(struct soft_cpu *c, const struct insn *i);
 void int_call_rel(struct soft_cpu *c, const struct insn *i);
 void int_jmp_rm(struct soft_cpu *c, const struct insn *i);
 void int_call_rm(struct soft_cpu *c, const struct insn *i);
-void int_ret(struct soft_cpu *c, const struct insn *i);     /* imm = bytes to pop */
-void int_loop(struct soft_cpu *c, const struct insn *i);    /* aux = 0 LOOPNE, 1 LOOPE, 2 LOOP, 3 JrCXZ */
+void int_ret(struct soft_cpu *c, const struct insn *i);  /* imm = bytes to pop */
+void int_loop(struct soft_cpu *c, const struct insn *i); /* aux = 0 LOOPNE, 1 LOOPE, 2 LOOP, 3 JrCXZ */
 
 /* Condition cc (0..15) of fl as soft_cpu keeps it. */
 static inline bool int_cond(unsigned fl, unsigned cc)

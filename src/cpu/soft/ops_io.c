@@ -1,7 +1,7 @@
 /* IN, OUT, INS, OUTS [SDM2; SDM1 18.5; SDM3 17.2.4 for I/O breakpoints].
  *
- * A port access is an exit to the machine. Rights: CPL <= IOPL, else (and always in virtual-8086 mode) the bits of
- * the TSS's map, of which two bytes are read whatever the port.
+ * A port access is an exit to the machine. Rights: CPL <= IOPL, else (and always in virtual-8086 mode)
+ * the bits of the TSS's map, of which two bytes are read whatever the port.
  *
  * REP INS and REP OUTS run in batches: after BATCH iterations, or as soon as the mailbox or an event wants
  * attention, the instruction ends with RIP still at itself, so that interrupts are taken in between (G44).

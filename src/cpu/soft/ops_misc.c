@@ -5,8 +5,14 @@
 
 #include "cpu/soft/code.h"
 
-static u8 al(const struct soft_cpu *c) { return (u8)c->gpr[R_AX]; }
-static u8 ah(const struct soft_cpu *c) { return (u8)(c->gpr[R_AX] >> 8); }
+static u8 al(const struct soft_cpu *c)
+{
+	return (u8)c->gpr[R_AX];
+}
+static u8 ah(const struct soft_cpu *c)
+{
+	return (u8)(c->gpr[R_AX] >> 8);
+}
 
 static void set_ax(struct soft_cpu *c, u8 hi, u8 lo)
 {
@@ -135,7 +141,8 @@ void op_xlat(struct soft_cpu *c, const struct insn *i)
 
 void op_pusha(struct soft_cpu *c, const struct insn *i)
 {
-	/* A fault leaves the pushes before it in memory, as on processors; the registers are unchanged, so it can be restarted. */
+	/* A fault leaves the pushes before it in memory, as on processors; the registers are unchanged,
+	 * so it can be restarted. */
 	for (int r = 0; r < 8; r++)
 		seg_stack_store(c, i, -(s64)((r + 1) * i->osz), i->osz, c->gpr[r]);
 	soft_set_sp(c, c->gpr[R_SP] - 8 * i->osz);
@@ -189,7 +196,10 @@ void op_enter(struct soft_cpu *c, const struct insn *i)
 	}
 	/* The new top of the stack must be writable [SDM2 ENTER: a write to it, without changing it]. */
 	delta -= locals;
-	mmu_probe(c, i, seg_linear(c, i, soft_mode64(c) ? SEG_FLAT : SEG_SS, (sp + (u64)delta) & sp_mask, size, ACC_W), size, ACC_W);
+	mmu_probe(c, i,
+		  seg_linear(c, i, soft_mode64(c) ? SEG_FLAT : SEG_SS, (sp + (u64)delta) & sp_mask, size,
+			     ACC_W),
+		  size, ACC_W);
 	set_bp(c, size, soft_stack_size(c) == 2 ? (u16)frame : frame);
 	soft_set_sp(c, sp + (u64)delta);
 	NEXT(c, i);
@@ -271,7 +281,8 @@ void op_end_of_block(struct soft_cpu *c, const struct insn *i)
 	c->rip = soft_rip_mask(c, soft_rip(c, i));
 }
 
-/* Takes the place of every instruction of a block that has just been overwritten: what follows is decoded anew. */
+/* Takes the place of every instruction of a block that has just been overwritten: what follows is
+ * decoded anew. */
 void op_stop(struct soft_cpu *c, const struct insn *i)
 {
 	c->icount -= code_insns_from(c->cur, i);

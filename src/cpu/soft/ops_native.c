@@ -1,16 +1,17 @@
 /* Handlers of the instructions that run natively in a thunk: what comes before and after it.
  *
- * Before: is the class of instruction on (CR0, CR4, XCR0), is the guest's vector state in the host's registers, where is
- * the memory operand. The operand is the guest's own memory where the TLB allows it; else (MMIO, a page that
- * holds code, a page boundary) a copy, at the same offset from a multiple of 64 so that alignment faults happen alike,
- * which is written back after the thunk. After: x87's instruction and data pointers, which the host's
- * FPU would have pointing into the thunk.
+ * Before: is the class of instruction on (CR0, CR4, XCR0), is the guest's vector state in the host's
+ * registers, where is the memory operand. The operand is the guest's own memory where the TLB allows it;
+ * else (MMIO, a page that holds code, a page boundary) a copy, at the same offset from a multiple of 64
+ * so that alignment faults happen alike, which is written back after the thunk. After: x87's instruction
+ * and data pointers, which the host's FPU would have pointing into the thunk.
  *
- * DEVIATION: LOCK on such a copy (only where a page is crossed, or in MMIO) is not atomic against other vCPUs.
- * DEVIATION: with CR0.NE = 0 a pending x87 exception is #MF all the same, not IRQ 13 through the interrupt controllers.
+ * DEVIATION: LOCK on such a copy (only where a page is crossed, or in MMIO) is not atomic against other
+ * vCPUs. DEVIATION: with CR0.NE = 0 a pending x87 exception is #MF all the same, not IRQ 13 through the
+ * interrupt controllers.
  *
- * Every handler is an instance of native() for one class and one direction, so that nothing constant is tested at
- * run time. native_bind() chooses.
+ * Every handler is an instance of native() for one class and one direction, so that nothing constant is
+ * tested at run time. native_bind() chooses.
  */
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/ops.h"
@@ -31,7 +32,8 @@ static inline bool is_vector(enum native_class class)
 	return class >= CLASS_SSE;
 }
 
-/* An x87 exception is pending: waiting instructions raise it before anything about their operand [SDM3 6.9]. */
+/* An x87 exception is pending: waiting instructions raise it before anything about their operand [SDM3
+ * 6.9]. */
 static bool x87_pending(const struct soft_cpu *c, const struct insn *i, enum native_class class)
 {
 	u16 fsw;
@@ -186,7 +188,8 @@ void op_native_mmx(struct soft_cpu *c, const struct insn *i)
 	handler(i, CLASS_MMX)(c, i);
 }
 
-/* FLDCW, FNSTCW, FNSTSW, FNCLEX, FNINIT and the three 8087 instructions that do nothing now leave the x87 pointers alone. */
+/* FLDCW, FNSTCW, FNSTSW, FNCLEX, FNINIT and the three 8087 instructions that do nothing now leave the
+ * x87 pointers alone. */
 static bool x87_control(const struct insn *i)
 {
 	unsigned reg = i->modrm >> 3 & 7;

@@ -1,5 +1,6 @@
-/* Instructions on segment registers, descriptors and descriptor tables, far transfers and software interrupts: operands
- * here, the work in seg*.c and excp.c. After the pseudo code of each instruction in [SDM2].
+/* Instructions on segment registers, descriptors and descriptor tables, far transfers and software
+ * interrupts: operands here, the work in seg*.c and excp.c. After the pseudo code of each instruction in
+ * [SDM2].
  *
  * PUSH of a segment register writes its whole operand size (zero-extended), which [SDM2 PUSH] allows.
  * Threads: the vCPU's own.

@@ -1,9 +1,11 @@
-/* Vector instructions in C: what touches memory element by element (VGATHER, VMASKMOV, VPMASKMOV, MASKMOVDQU, MASKMOVQ),
- * and VZEROUPPER, VZEROALL, which mean other registers in 64-bit mode than outside it [SDM2].
+/* Vector instructions in C: what touches memory element by element (VGATHER, VMASKMOV, VPMASKMOV,
+ * MASKMOVDQU, MASKMOVQ), and VZEROUPPER, VZEROALL, which mean other registers in 64-bit mode than
+ * outside it [SDM2].
  *
- * They work on the state image in memory. A disabled element is not accessed at all, so its page may be absent. The
- * stores check all enabled elements first. A gather is interrupted by a fault in the middle [SDM2 VGATHERDPS]: what has
- * been gathered stays, and those mask elements are clear, so that the instruction can begin again.
+ * They work on the state image in memory. A disabled element is not accessed at all, so its page may be
+ * absent. The stores check all enabled elements first. A gather is interrupted by a fault in the middle
+ * [SDM2 VGATHERDPS]: what has been gathered stays, and those mask elements are clear, so that the
+ * instruction can begin again.
  *
  * On the vCPU's thread.
  */
@@ -182,7 +184,8 @@ void op_simd_maskmovq(struct soft_cpu *c, const struct insn *i)
 	top = ld16(x + FPU_FSW) >> 11 & 7;
 	soft_copy(data, x + FPU_ST + 16 * ((i->reg - top) & 7), 8);
 	soft_copy(mask, x + FPU_ST + 16 * ((i->rm - top) & 7), 8);
-	/* Like every MMX instruction: top of stack 0, nothing empty [SDM1 9.5]. Processors do this before they look at the operand. */
+	/* Like every MMX instruction: top of stack 0, nothing empty [SDM1 9.5]. Processors do this
+	 * before they look at the operand. */
 	for (unsigned r = 0; r < 8; r++)
 		soft_copy(regs[r], x + FPU_ST + 16 * ((r - top) & 7), 16);
 	soft_copy(x + FPU_ST, regs, sizeof(regs));

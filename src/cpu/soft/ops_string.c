@@ -1,12 +1,12 @@
 /* MOVS STOS LODS CMPS SCAS with and without REP [SDM2 REP].
  *
- * A repeated move or store forward runs natively for as long as source and destination stay
- * in their pages; everything else goes element by element. Registers are kept up to date after each piece, so a
- * fault or an interrupt in the middle finds them right and the instruction is resumed by executing it again. A long
- * repetition lets events in after a bounded amount of work (CHUNKS pieces).
+ * A repeated move or store forward runs natively for as long as source and destination stay in their
+ * pages; everything else goes element by element. Registers are kept up to date after each piece, so a
+ * fault or an interrupt in the middle finds them right and the instruction is resumed by executing it
+ * again. A long repetition lets events in after a bounded amount of work (CHUNKS pieces).
  *
- * A fault in a repeated CMPS or SCAS leaves the flags of the last comparison that was made: so do processors, whatever
- * [SDM2 REP] says of the flags' being restored. On the vCPU's thread only.
+ * A fault in a repeated CMPS or SCAS leaves the flags of the last comparison that was made: so do
+ * processors, whatever [SDM2 REP] says of the flags' being restored. On the vCPU's thread only.
  */
 #include "cpu/soft/ops.h"
 

@@ -1,8 +1,8 @@
 /* System instructions: fast system calls, flags, time, identification, MSRs, hypercalls.
  *
  * After the pseudo code of each in [SDM2]. Where Intel and AMD differ both ways work, because the CPU
- * identifies as the host's: SYSCALL and SYSRET in compatibility and legacy mode (AMD: [APM3 SYSCALL]), SYSENTER in long
- * mode (Intel).
+ * identifies as the host's: SYSCALL and SYSRET in compatibility and legacy mode (AMD: [APM3 SYSCALL]),
+ * SYSENTER in long mode (Intel).
  *
  * There are no performance counters, so RDPMC is #GP. Virtual-8086 mode extensions and protected-mode virtual
  * interrupts are not offered. Threads: the vCPU's own.
@@ -41,7 +41,8 @@ static void check_syscall(struct soft_cpu *c, const struct insn *i)
 		soft_ud(c, i);
 }
 
-/* SYSCALL and SYSRET trap when TF is set after them, whatever it was before [AMD APM2 13.1.4]: interp.c leaves it to them. */
+/* SYSCALL and SYSRET trap when TF is set after them, whatever it was before [AMD APM2 13.1.4]: interp.c
+ * leaves it to them. */
 static void trap_by_new_tf(struct soft_cpu *c)
 {
 	if (c->flags & FL_TF) {

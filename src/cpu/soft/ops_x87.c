@@ -1,8 +1,9 @@
 /* The x87 environment and whole state in memory: FNSTENV, FLDENV, FNSAVE, FRSTOR, FNINIT [SDM1 8.1.10, SDM2].
  *
- * Four layouts of the environment, by operand size and mode; 64-bit mode has the protected ones. The image that fpu_spill()
- * made has it all but the full tag word, which is computed from the registers' contents. FCS and FDS are the
- * selectors at the time of the last instruction that was no control instruction.
+ * Four layouts of the environment, by operand size and mode; 64-bit mode has the protected ones. The
+ * image that fpu_spill() made has it all but the full tag word, which is computed from the registers'
+ * contents. FCS and FDS are the selectors at the time of the last instruction that was no control
+ * instruction.
  *
  * The native instructions are not used: the host would store its own pointers, into a thunk.
  *
@@ -52,8 +53,8 @@ static void set_tags(u8 *x, unsigned full)
 	st16(x + FPU_FTW, (u16)valid);
 }
 
-/* The image lists the registers from the top of the stack: when the top moves and the registers do not, they change
- * places there. */
+/* The image lists the registers from the top of the stack: when the top moves and the registers do not,
+ * they change places there. */
 static void move_top(u8 *x, unsigned from, unsigned to)
 {
 	u8 old[8][16];

@@ -1,12 +1,12 @@
 /* Segment registers: descriptors in memory, the checks of a load, limit checks, stacks.
  *
- * After [SDM3 3.4, 3.5, 5.1-5.8] and the pseudo code of MOV, POP and LDS in [SDM2]. A segment's hidden part is
- * struct x86_segreg; a null selector is marked SA_UNUSABLE. In real-address mode a load changes selector and
- * base only, limit and size stay as protected mode left them ("unreal" mode); virtual-8086 mode resets
- * them to 64 KiB.
+ * After [SDM3 3.4, 3.5, 5.1-5.8] and the pseudo code of MOV, POP and LDS in [SDM2]. A segment's hidden
+ * part is struct x86_segreg; a null selector is marked SA_UNUSABLE. In real-address mode a load changes
+ * selector and base only, limit and size stay as protected mode left them ("unreal" mode); virtual-8086
+ * mode resets them to 64 KiB.
  *
- * Descriptor tables and TSS are read with supervisor rights (mmu_sys_*). The accessed bit is set by a locked OR of
- * the type byte, before anything architectural changes, because that write may fault.
+ * Descriptor tables and TSS are read with supervisor rights (mmu_sys_*). The accessed bit is set by a
+ * locked OR of the type byte, before anything architectural changes, because that write may fault.
  *
  * Null selectors clear the base of FS and GS, as Intel's processors do. Alignment checks are the memory
  * access's business. Threads: the vCPU's own.

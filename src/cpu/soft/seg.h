@@ -149,7 +149,8 @@ void seg_stack_push(struct soft_cpu *c, const struct insn *i, struct seg_stack *
 /* seg_far.c */
 /* The checks of the code segment that RETF and IRET return to [SDM2 RET]. */
 void seg_far_check_return(struct soft_cpu *c, const struct insn *i, u16 sel, u64 *ret_desc);
-/* The stack segment that goes with it; cs_desc, rpl: of the code segment. null: sel is an allowed null selector. */
+/* The stack segment that goes with it; cs_desc, rpl: of the code segment. null: sel is an allowed null
+ * selector. */
 void seg_far_check_return_ss(struct soft_cpu *c, const struct insn *i, u16 sel, u64 cs_desc, unsigned rpl,
 			     u64 *ret_desc, bool *ret_null);
 /* ES, DS, FS, GS that the new, outer CPL may not use become null. */

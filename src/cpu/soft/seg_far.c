@@ -4,8 +4,8 @@
  * architectural write, in the order of the pseudo code; the return address is pushed (all of it probed
  * first) before registers change. Task gates and TSS descriptors go on to seg_task_switch().
  *
- * Not here: shadow stacks (CET is not offered). A call gate in long mode is always a 64-bit gate and copies no
- * parameters.
+ * Not here: shadow stacks (CET is not offered). A call gate in long mode is always a 64-bit gate and
+ * copies no parameters.
  */
 #include "cpu/soft/seg.h"
 
@@ -294,7 +294,8 @@ void seg_far_drop_data(struct soft_cpu *c)
 	for (k = 0; k < ARRAY_SIZE(data); k++) {
 		struct x86_segreg *s = &c->seg[data[k]];
 
-		/* A null selector loses its RPL, FS and GS keep their base [SDM2 IRET: RETURN-TO-OUTER-PRIVILEGE-LEVEL]. */
+		/* A null selector loses its RPL, FS and GS keep their base [SDM2 IRET: RETURN-TO-OUTER-
+		 * PRIVILEGE-LEVEL]. */
 		if (s->attr & SA_UNUSABLE)
 			s->sel = 0;
 		if (s->attr & SA_UNUSABLE || (s->attr & 0xc) == 0xc) /* null, or conforming code */

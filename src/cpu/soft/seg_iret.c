@@ -1,13 +1,13 @@
 /* IRET in all modes [SDM2 IRET; SDM3 6.12.1, 6.14.3, 7.3, 20.2].
  *
  * Everything is popped and checked before anything changes. NMIs are unblocked first, as on hardware,
- * where that holds even for an IRET that faults [SDM3 6.7.1, 25.3]. In 64-bit mode SS:RSP is always popped, at the
- * same level too.
+ * where that holds even for an IRET that faults [SDM3 6.7.1, 25.3]. In 64-bit mode SS:RSP is always
+ * popped, at the same level too.
  */
 #include "cpu/soft/seg.h"
 
-/* Flags that IRET loads [SDM2 IRET], for code at cpl. RF is loaded, so that the next instruction is not stopped
- * by a code breakpoint again. */
+/* Flags that IRET loads [SDM2 IRET], for code at cpl. RF is loaded, so that the next instruction is not
+ * stopped by a code breakpoint again. */
 static u64 flags_mask(const struct soft_cpu *c, unsigned size)
 {
 	u64 mask = FL_ARITH | FL_TF | FL_DF | FL_NT;

@@ -1,9 +1,9 @@
 /* Task switch [SDM3 7.2, 7.3].
  *
- * All checks of the TSS descriptor and all page faults of both TSSs come first: until then the fault belongs to
- * the old task. Then the old task is saved and everything of the new one is loaded at once; what is wrong with its
- * selectors is a fault of the new task, at its first instruction, with the segment registers that
- * were not reached yet unusable.
+ * All checks of the TSS descriptor and all page faults of both TSSs come first: until then the fault
+ * belongs to the old task. Then the old task is saved and everything of the new one is loaded at once;
+ * what is wrong with its selectors is a fault of the new task, at its first instruction, with the
+ * segment registers that were not reached yet unusable.
  *
  * The old TSS must be long enough for what is saved there; hardware documentation does not say what happens
  * otherwise, here it is #TS of the old TSS.

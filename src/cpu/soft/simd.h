@@ -3,5 +3,6 @@
 
 #include "cpu/soft/decode.h"
 
-/* The memory operand must be aligned to its size, else #GP(0) before any other fault [SDM2 2.4]. i->msz is set. */
+/* The memory operand must be aligned to its size, else #GP(0) before any other fault [SDM2 2.4]. i->msz
+ * is set. */
 bool simd_aligned(const struct insn *i);

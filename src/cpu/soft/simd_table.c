@@ -1,13 +1,13 @@
 /* MMX, SSE, AVX and the general-register instructions of maps 0F, 0F38, 0F3A that run natively, as rows
  * [SDM2 A.3, the instructions' own pages].
  *
- * One line of ROWS is one opcode under one mandatory prefix: the feature it needs in its legacy form, as VEX.128
- * (VEX.L = 0) and as VEX.256 (NO: that form does not exist), the size of its memory operand and which way
- * that goes, what it does with general registers and flags, and how VEX.vvvv and VEX.W must be. What a line does
- * not say (the semantics) the host's processor knows.
+ * One line of ROWS is one opcode under one mandatory prefix: the feature it needs in its legacy form, as
+ * VEX.128 (VEX.L = 0) and as VEX.256 (NO: that form does not exist), the size of its memory operand and
+ * which way that goes, what it does with general registers and flags, and how VEX.vvvv and VEX.W must
+ * be. What a line does not say (the semantics) the host's processor knows.
  *
- * The mandatory prefix is F2 or F3 if there is one, else 66 [SDM2 2.1.2]. A prefix that selects no line is #UD.
- * EVEX, XOP, 3DNow! and SSE4A are not offered: no lines, #UD.
+ * The mandatory prefix is F2 or F3 if there is one, else 66 [SDM2 2.1.2]. A prefix that selects no line
+ * is #UD. EVEX, XOP, 3DNow! and SSE4A are not offered: no lines, #UD.
  *
  * Called by the decoder. Tables only; no state.
  */
@@ -89,7 +89,8 @@ enum {
 	FMA_PS(X, VFMADD##n, (op) + 2) FMA_PS(X, VFMSUB##n, (op) + 4)                              \
 	FMA_PS(X, VFNMADD##n, (op) + 6) FMA_PS(X, VFNMSUB##n, (op) + 8)
 
-/* X(name, map, prefix, opcode, legacy, VEX.128, VEX.256, memory size, flags, VEX rules, more fields of the row) */
+/* X(name, map, prefix, opcode, legacy, VEX.128, VEX.256, memory size, flags, VEX rules, more fields of
+ * the row) */
 #define ROWS_0F(X)                                                                                 \
 	X(MOVUPS_L, 1, P0, 0x10, SSE, AVX, AVX, VL, LD, 0)                                         \
 	X(MOVUPD_L, 1, P66, 0x10, SSE2, AVX, AVX, VL, LD, 0)                                       \

@@ -40,7 +40,8 @@ struct insn;
 struct block;
 typedef void (*insn_fn)(struct soft_cpu *c, const struct insn *i);
 
-/* Pseudo registers behind the sixteen, so that an effective address is always base + index << scale + disp. */
+/* Pseudo registers behind the sixteen, so that an effective address is always base + index << scale +
+ * disp. */
 enum { RIPB = X86_NR_GPR, RZERO, NR_REGS };
 /* Behind the six: base 0, for 64-bit mode. */
 #define SEG_FLAT X86_NR_SEG
@@ -64,40 +65,40 @@ enum insn_prefix {
 /* One decoded instruction. */
 struct insn {
 	insn_fn fn;
-	u64 imm;     /* sign-extended immediate or branch displacement; far pointer: selector << 32 | offset; moffs */
+	u64 imm; /* sign-extended immediate or branch displacement; far pointer: selector << 32 | offset; moffs */
 	void *thunk; /* native code for it, see thunk.h */
 	s64 disp;    /* RIP-relative: from the block's start */
 	u16 off;     /* of the first byte from the block's start */
 	u8 len;
-	u8 osz;      /* operand size in bytes: 1, 2, 4, 8 */
-	u8 asz;      /* address size: 2, 4, 8 */
-	u8 reg;      /* ModRM.reg with REX.R / VEX.R: register number (or /digit) */
-	u8 rm;       /* register number of ModRM.rm with REX.B when !mem, or from the opcode's low bits */
+	u8 osz;         /* operand size in bytes: 1, 2, 4, 8 */
+	u8 asz;         /* address size: 2, 4, 8 */
+	u8 reg;         /* ModRM.reg with REX.R / VEX.R: register number (or /digit) */
+	u8 rm;          /* register number of ModRM.rm with REX.B when !mem, or from the opcode's low bits */
 	u8 reg_b, rm_b; /* the same as byte registers: byte offset into cpu->gpr (AH = 1, ...) */
 	u8 base, index, scale, seg; /* memory operand; base/index may be RZERO, base RIPB */
-	u8 mem;      /* ModRM names memory */
-	u8 flat;     /* 64-bit address size in 64-bit mode: no mask, no limits */
-	u8 map;      /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
+	u8 mem;                     /* ModRM names memory */
+	u8 flat;                    /* 64-bit address size in 64-bit mode: no mask, no limits */
+	u8 map;                     /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
 	u8 opcode;
 	u8 modrm;
-	u8 pfx;      /* PFX_*; for VEX the implied 66/F2/F3 */
-	u8 rex;      /* REX_W..B, from REX or VEX */
-	u8 vvvv;     /* VEX.vvvv (not inverted any more), 0..15 */
-	u8 msz;      /* bytes of the memory operand, for thunk and vector forms; 0: none */
-	u8 aux;      /* for the handler: condition code, ... */
+	u8 pfx;  /* PFX_*; for VEX the implied 66/F2/F3 */
+	u8 rex;  /* REX_W..B, from REX or VEX */
+	u8 vvvv; /* VEX.vvvv (not inverted any more), 0..15 */
+	u8 msz;  /* bytes of the memory operand, for thunk and vector forms; 0: none */
+	u8 aux;  /* for the handler: condition code, ... */
 };
 
 /* Mode of decoding: part of a block's identity. */
 enum { MODE_16, MODE_32, MODE_64 };
-#define KEY_MODE   3u      /* MODE_* from CS.L, CS.D */
-#define KEY_SS32   BIT(2)  /* stack size: SS.B (64-bit mode: always 0) */
-#define KEY_SINGLE BIT(3)  /* one instruction only: TF, interrupt shadow, breakpoints */
+#define KEY_MODE   3u     /* MODE_* from CS.L, CS.D */
+#define KEY_SS32   BIT(2) /* stack size: SS.B (64-bit mode: always 0) */
+#define KEY_SINGLE BIT(3) /* one instruction only: TF, interrupt shadow, breakpoints */
 
 /* TLB. An entry's tags are the page's linear address where that access is allowed and goes
  * straight to RAM, else TLB_NEVER; so A is set for every entry, D for every w tag, MMIO, ROM and
  * code pages have no w tag. la + addend is the host address. */
-#define TLB_BITS 10
-#define TLB_SIZE (1u << TLB_BITS)
+#define TLB_BITS  10
+#define TLB_SIZE  (1u << TLB_BITS)
 #define TLB_NEVER 1ull
 
 struct tlb_entry {
@@ -112,14 +113,15 @@ struct tlb_table {
 
 /* Whose rights an access has. */
 enum tlb_mode {
-	TLB_USER,    /* CPL 3 */
-	TLB_SUP,     /* CPL < 3 (SMAP, if on, is enforced: AC = 0, or implicit supervisor access) */
-	TLB_SUP_AC,  /* CPL < 3 with AC = 1 or SMAP off */
+	TLB_USER,   /* CPL 3 */
+	TLB_SUP,    /* CPL < 3 (SMAP, if on, is enforced: AC = 0, or implicit supervisor access) */
+	TLB_SUP_AC, /* CPL < 3 with AC = 1 or SMAP off */
 	TLB_NR_MODES
 };
 
-/* Large pages with entries in a set of tables (an entry is 4 KiB whatever the page's size), so that INVLPG finds all
- * of them: base | log2 of the size. nr > TLB_MAX_LARGE: too many to list, INVLPG drops a whole GiB. */
+/* Large pages with entries in a set of tables (an entry is 4 KiB whatever the page's size), so that
+ * INVLPG finds all of them: base | log2 of the size. nr > TLB_MAX_LARGE: too many to list, INVLPG drops
+ * a whole GiB. */
 #define TLB_MAX_LARGE 24
 struct tlb_large {
 	u32 nr;
@@ -148,18 +150,18 @@ struct soft_cpu {
 	/* --- hot --- */
 	u64 gpr[NR_REGS];
 	struct tlb_table *tlb[2]; /* current tables for the lower and upper half of the linear addresses */
-	u64 rip;    /* valid between blocks only */
-	u16 fl;     /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
+	u64 rip;                  /* valid between blocks only */
+	u16 fl; /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
 	u8 cpl;
-	u8 vec_live; /* guest vector and x87 state is in the host's registers */
-	u32 flags;  /* RFLAGS without the arithmetic ones; bit 1 set */
-	u32 key;    /* KEY_* of the current mode */
-	u32 attention; /* ATT_*: something to do before the next block */
-	s32 budget; /* blocks until the clock is looked at */
-	u64 icount; /* instructions begun */
+	u8 vec_live;                 /* guest vector and x87 state is in the host's registers */
+	u32 flags;                   /* RFLAGS without the arithmetic ones; bit 1 set */
+	u32 key;                     /* KEY_* of the current mode */
+	u32 attention;               /* ATT_*: something to do before the next block */
+	s32 budget;                  /* blocks until the clock is looked at */
+	u64 icount;                  /* instructions begun */
 	u64 pause_first, pause_last; /* TSC of the first and the last PAUSE of a loop */
 	struct vcpu *vcpu;
-	struct block *cur; /* the block being executed */
+	struct block *cur;     /* the block being executed */
 	u64 trail[SOFT_TRAIL]; /* RIPs of the last blocks, for the description of a crash */
 	u32 trail_next;
 	struct x86_segreg seg[X86_NR_SEG + 1]; /* [SEG_FLAT] has base 0 */
@@ -182,15 +184,16 @@ struct soft_cpu {
 		u8 vector;
 		bool has_error;
 		u32 error;
-		u64 rip;        /* of the faulting instruction, or after a trap */
+		u64 rip; /* of the faulting instruction, or after a trap */
 	} exc;
-	_Atomic bool in_run; /* between entry to and return from the loop: others may have to wait for a block's end */
-	s16 delivering; /* vector being delivered, -1: none; -2: #DF */
-	void *jb[5];    /* __builtin_setjmp of the loop */
+	_Atomic bool
+		in_run; /* between entry to and return from the loop: others may have to wait for a block's end */
+	s16 delivering;      /* vector being delivered, -1: none; -2: #DF */
+	void *jb[5];         /* __builtin_setjmp of the loop */
 	void *jb_deliver[5]; /* of the delivery in progress */
 
 	/* --- fpu --- */
-	u8 simd_off;   /* FPU_OFF_* for the current CR0/CR4/XCR0: why vector classes fault */
+	u8 simd_off; /* FPU_OFF_* for the current CR0/CR4/XCR0: why vector classes fault */
 	u64 x87_fip, x87_fdp;
 	u16 x87_fop, x87_fcs, x87_fds;
 	u64 mxcsr_host; /* the host's own, to go back to */
@@ -199,20 +202,20 @@ struct soft_cpu {
 	const struct insn *native; /* what a thunk runs: for the signal handler */
 
 	/* --- mmu --- */
-	u64 maxphy_mask; /* reserved physical address bits of a page-table entry */
-	struct tlb_asid *asid;  /* current */
-	struct tlb_asid *asids; /* [TLB_NR_ASIDS] */
-	struct tlb_table *upper; /* [TLB_NR_MODES] */
-	struct tlb_table *no_tlb; /* always empty: every access takes the slow path */
-	bool align_checks;        /* #AC is on */
+	u64 maxphy_mask;                  /* reserved physical address bits of a page-table entry */
+	struct tlb_asid *asid;            /* current */
+	struct tlb_asid *asids;           /* [TLB_NR_ASIDS] */
+	struct tlb_table *upper;          /* [TLB_NR_MODES] */
+	struct tlb_table *no_tlb;         /* always empty: every access takes the slow path */
+	bool align_checks;                /* #AC is on */
 	u16 nonglobal[TLB_MAX_NONGLOBAL]; /* mode << TLB_BITS | index of non-global entries in upper */
-	u32 nr_nonglobal;       /* > TLB_MAX_NONGLOBAL: too many, flush all */
-	bool lower_global;      /* some lower-half entry is global */
+	u32 nr_nonglobal;                 /* > TLB_MAX_NONGLOBAL: too many, flush all */
+	bool lower_global;                /* some lower-half entry is global */
 	struct tlb_large upper_large;
-	u64 tlb_role;           /* the control bits that the entries were made under; other ones flush all */
-	struct tlb_rev *rev;    /* physical page -> its w tags, see mmu.c */
-	struct tlb2 *tlb2;      /* second level, see mmu.h */
-	u32 gen, gen_global;    /* the last generation given out; that of global entries */
+	u64 tlb_role;        /* the control bits that the entries were made under; other ones flush all */
+	struct tlb_rev *rev; /* physical page -> its w tags, see mmu.c */
+	struct tlb2 *tlb2;   /* second level, see mmu.h */
+	u32 gen, gen_global; /* the last generation given out; that of global entries */
 	u64 tlb_clock;
 	u64 nr_misses, nr_walks, nr_flushes; /* first-level misses; of which walked; flushes of a PCID */
 
@@ -225,22 +228,22 @@ struct soft_cpu {
 };
 
 enum {
-	ATT_SHADOW = 1 << 0,  /* STI or MOV SS just executed: one instruction without interrupts */
-	ATT_MOVSS = 1 << 1,   /* by MOV SS / POP SS: debug traps too */
-	ATT_TF = 1 << 2,      /* TF is set: single-step */
-	ATT_DB = 1 << 3,      /* a debug trap is due (dr6 bits are set) */
-	ATT_INTR = 1 << 4,    /* the controller may have a vector; taken when IF allows */
+	ATT_SHADOW = 1 << 0, /* STI or MOV SS just executed: one instruction without interrupts */
+	ATT_MOVSS = 1 << 1,  /* by MOV SS / POP SS: debug traps too */
+	ATT_TF = 1 << 2,     /* TF is set: single-step */
+	ATT_DB = 1 << 3,     /* a debug trap is due (dr6 bits are set) */
+	ATT_INTR = 1 << 4,   /* the controller may have a vector; taken when IF allows */
 	ATT_NMI = 1 << 5,
-	ATT_BREAK = 1 << 6,   /* code breakpoints armed: single-step and compare */
-	ATT_FLUSH = 1 << 7,   /* drop all blocks before the next one */
+	ATT_BREAK = 1 << 6, /* code breakpoints armed: single-step and compare */
+	ATT_FLUSH = 1 << 7, /* drop all blocks before the next one */
 };
 
 /* --- control flow of handlers --- */
 #define NEXT(c, i) return (i)[1].fn((c), (i) + 1)
-#define END(c, i)                                                                                  \
-	do {                                                                                       \
-		soft_advance(c, i);                                                                \
-		return;                                                                            \
+#define END(c, i)                   \
+	do {                        \
+		soft_advance(c, i); \
+		return;             \
 	} while (0)
 
 /* RIP of insn, and of the one after it, cut to the code segment's width. */
@@ -267,10 +270,10 @@ static inline void soft_advance(struct soft_cpu *c, const struct insn *i)
 
 /* --- exceptions (excp.c) --- */
 #define NO_ERROR (-1)
-/* A fault of insn i (NULL: between instructions, at c->rip). error: NO_ERROR or the code. Vectors that push an error code:
- * 8 10-14 17 21. Does not return. */
+/* A fault of insn i (NULL: between instructions, at c->rip). error: NO_ERROR or the code. Vectors that
+ * push an error code: 8 10-14 17 21. Does not return. */
 _Noreturn void soft_raise(struct soft_cpu *c, const struct insn *i, unsigned vector, s64 error);
-#define soft_ud(c, i) soft_raise(c, i, EXC_UD, NO_ERROR)
+#define soft_ud(c, i)      soft_raise(c, i, EXC_UD, NO_ERROR)
 #define soft_gp(c, i, err) soft_raise(c, i, EXC_GP, err)
 
 /* --- flags --- */
@@ -288,16 +291,35 @@ static inline void soft_set_arith(struct soft_cpu *c, u64 flags)
 	c->fl = (u16)((flags & 0xff) << 8 | (flags >> 11 & 1));
 }
 
-/* Recomputes what is derived from CR0/CR3/CR4/EFER/CS/SS/CPL/flags: key, tlb[], simd_off. Call after any change of these. */
+/* Recomputes what is derived from CR0/CR3/CR4/EFER/CS/SS/CPL/flags: key, tlb[], simd_off. Call after any
+ * change of these. */
 void soft_mode_changed(struct soft_cpu *c);
 
-static inline bool soft_real(const struct soft_cpu *c) { return !(c->cr0 & CR0_PE); }
-static inline bool soft_vm86(const struct soft_cpu *c) { return c->flags & FL_VM; }
+static inline bool soft_real(const struct soft_cpu *c)
+{
+	return !(c->cr0 & CR0_PE);
+}
+static inline bool soft_vm86(const struct soft_cpu *c)
+{
+	return c->flags & FL_VM;
+}
 /* Real-address or virtual-8086 mode: selectors are paragraphs. */
-static inline bool soft_real_or_vm86(const struct soft_cpu *c) { return soft_real(c) || soft_vm86(c); }
-static inline bool soft_long(const struct soft_cpu *c) { return c->efer & EFER_LMA; }
-static inline bool soft_mode64(const struct soft_cpu *c) { return (c->key & KEY_MODE) == MODE_64; }
-static inline unsigned soft_iopl(const struct soft_cpu *c) { return c->flags >> FL_IOPL_SHIFT & 3; }
+static inline bool soft_real_or_vm86(const struct soft_cpu *c)
+{
+	return soft_real(c) || soft_vm86(c);
+}
+static inline bool soft_long(const struct soft_cpu *c)
+{
+	return c->efer & EFER_LMA;
+}
+static inline bool soft_mode64(const struct soft_cpu *c)
+{
+	return (c->key & KEY_MODE) == MODE_64;
+}
+static inline unsigned soft_iopl(const struct soft_cpu *c)
+{
+	return c->flags >> FL_IOPL_SHIFT & 3;
+}
 static inline bool soft_has(const struct soft_cpu *c, unsigned feature)
 {
 	return c->features[feature / 64] >> (feature % 64) & 1;
@@ -327,12 +349,13 @@ static inline void *tlb_write(const struct soft_cpu *c, gva_t la, u64 size)
  * acc = ACC_R|ACC_W checks that the store that follows cannot fault. */
 u64 mmu_load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, unsigned acc);
 void mmu_store(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, u64 val);
-/* For a LOCKed read-modify-write: the host address of size bytes of RAM, all permissions checked, or NULL when they cross a page or
- * are not writable RAM (then a load and a store have to do). mmu_atomic_done() follows the operation. */
+/* For a LOCKed read-modify-write: the host address of size bytes of RAM, all permissions checked, or
+ * NULL when they cross a page or are not writable RAM (then a load and a store have to do).
+ * mmu_atomic_done() follows the operation. */
 void *mmu_atomic(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, gpa_t *ret_gpa);
 void mmu_atomic_done(struct soft_cpu *c, gpa_t gpa, unsigned size);
-/* Fills the TLB for [la, la+len) or raises; len up to 4096 bytes; nothing is accessed. After it a load or store there by the
- * same mode does not fault. */
+/* Fills the TLB for [la, la+len) or raises; len up to 4096 bytes; nothing is accessed. After it a load
+ * or store there by the same mode does not fault. */
 void mmu_probe(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len, unsigned acc);
 /* Any length up to 4096, page crossing and MMIO included. The write probes everything first. */
 void mmu_read_buf(struct soft_cpu *c, const struct insn *i, gva_t la, void *buf, unsigned len);
@@ -349,15 +372,16 @@ bool mmu_peek(struct soft_cpu *c, gva_t la, void *buf, unsigned len);
 
 /* Invalidation. A change of a control bit that entries depend on (CR0.PG WP, CR4.PSE PAE PGE PCIDE SMEP SMAP,
  * EFER.NXE LMA) flushes everything in the next mmu_select(). A write of DR0-3 or DR7 needs mmu_flush_all(). */
-void mmu_flush_all(struct soft_cpu *c);                 /* everything, global too */
-void mmu_flush_nonglobal(struct soft_cpu *c);           /* all PCIDs' non-global entries */
-void mmu_set_cr3(struct soft_cpu *c, u64 cr3);          /* MOV to CR3: bit 63, PCID; no checks */
+void mmu_flush_all(struct soft_cpu *c);        /* everything, global too */
+void mmu_flush_nonglobal(struct soft_cpu *c);  /* all PCIDs' non-global entries */
+void mmu_set_cr3(struct soft_cpu *c, u64 cr3); /* MOV to CR3: bit 63, PCID; no checks */
 void mmu_invlpg(struct soft_cpu *c, gva_t la);
 void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la); /* operands already checked */
-void mmu_write_protect(struct soft_cpu *c, gpa_t page); /* a page got its first code: no w tag for it any more */
-void mmu_select(struct soft_cpu *c);                    /* sets c->tlb[] for the current CPL, AC, PCID */
-bool mmu_load_pdptes(struct soft_cpu *c, u64 cr3);      /* PAE; false: reserved bits, nothing changed */
-int mmu_init(struct soft_cpu *c, struct err *err);      /* host code: allocates */
+void mmu_write_protect(struct soft_cpu *c,
+		       gpa_t page);                /* a page got its first code: no w tag for it any more */
+void mmu_select(struct soft_cpu *c);               /* sets c->tlb[] for the current CPL, AC, PCID */
+bool mmu_load_pdptes(struct soft_cpu *c, u64 cr3); /* PAE; false: reserved bits, nothing changed */
+int mmu_init(struct soft_cpu *c, struct err *err); /* host code: allocates */
 void mmu_fini(struct soft_cpu *c);
 
 /* Guest memory of any alignment and type. */
@@ -366,21 +390,21 @@ typedef u16 any_u16 __attribute__((aligned(1), may_alias));
 typedef u32 any_u32 __attribute__((aligned(1), may_alias));
 typedef u64 any_u64 __attribute__((aligned(1), may_alias));
 
-#define SOFT_LD(n)                                                                                 \
-	static inline u##n ld##n##_la(struct soft_cpu *c, const struct insn *i, gva_t la)          \
-	{                                                                                          \
-		const void *p = tlb_read(c, la, n / 8);                                            \
-		if (likely(p))                                                                     \
-			return *(const volatile any_u##n *)p;                                      \
-		return (u##n)mmu_load(c, i, la, n / 8, ACC_R);                                     \
-	}                                                                                          \
-	static inline void st##n##_la(struct soft_cpu *c, const struct insn *i, gva_t la, u##n v)  \
-	{                                                                                          \
-		void *p = tlb_write(c, la, n / 8);                                                 \
-		if (likely(p))                                                                     \
-			*(volatile any_u##n *)p = v;                                               \
-		else                                                                               \
-			mmu_store(c, i, la, n / 8, v);                                             \
+#define SOFT_LD(n)                                                                                \
+	static inline u##n ld##n##_la(struct soft_cpu *c, const struct insn *i, gva_t la)         \
+	{                                                                                         \
+		const void *p = tlb_read(c, la, n / 8);                                           \
+		if (likely(p))                                                                    \
+			return *(const volatile any_u##n *)p;                                     \
+		return (u##n)mmu_load(c, i, la, n / 8, ACC_R);                                    \
+	}                                                                                         \
+	static inline void st##n##_la(struct soft_cpu *c, const struct insn *i, gva_t la, u##n v) \
+	{                                                                                         \
+		void *p = tlb_write(c, la, n / 8);                                                \
+		if (likely(p))                                                                    \
+			*(volatile any_u##n *)p = v;                                              \
+		else                                                                              \
+			mmu_store(c, i, la, n / 8, v);                                            \
 	}
 SOFT_LD(8)
 SOFT_LD(16)
@@ -391,7 +415,8 @@ SOFT_LD(64)
 #define LOCK_FAST (~0ull)
 
 /* mmu_atomic() with the TLB asked first; then *ret_gpa is LOCK_FAST. */
-static inline void *lock_begin(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, gpa_t *ret_gpa)
+static inline void *lock_begin(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size,
+			       gpa_t *ret_gpa)
 {
 	void *p = tlb_write(c, la, size);
 
@@ -417,9 +442,11 @@ static inline u64 insn_ea(const struct soft_cpu *c, const struct insn *i)
 	return i->asz == 8 ? ea : i->asz == 4 ? (u32)ea : (u16)ea;
 }
 
-/* Linear address of [seg:off, size), with the limit, type and canonical checks of the current mode; raises #GP or
- * #SS. acc: ACC_R and/or ACC_W. (64-bit mode: only adds the base; a non-canonical sum faults in the access.) */
-gva_t seg_linear(struct soft_cpu *c, const struct insn *i, unsigned seg, u64 off, unsigned size, unsigned acc);
+/* Linear address of [seg:off, size), with the limit, type and canonical checks of the current mode;
+ * raises #GP or #SS. acc: ACC_R and/or ACC_W. (64-bit mode: only adds the base; a non-canonical sum
+ * faults in the access.) */
+gva_t seg_linear(struct soft_cpu *c, const struct insn *i, unsigned seg, u64 off, unsigned size,
+		 unsigned acc);
 
 static inline gva_t insn_la(struct soft_cpu *c, const struct insn *i, unsigned size, unsigned acc)
 {
@@ -461,25 +488,27 @@ void seg_far_ret(struct soft_cpu *c, const struct insn *i, unsigned pop_bytes);
 void seg_iret(struct soft_cpu *c, const struct insn *i);
 /* Why a task switch happens [SDM3 7.3]. error_code as for soft_raise, pushed on the new stack. */
 enum task_switch_kind { TASK_JMP, TASK_CALL, TASK_IRET, TASK_EXC };
-void seg_task_switch(struct soft_cpu *c, const struct insn *i, u16 sel, enum task_switch_kind kind, s64 error_code,
-		     u64 next_rip);
-/* Reads a descriptor (8 bytes, system descriptors in long mode 16) by implicit supervisor access; false when the selector is
- * beyond the table. */
+void seg_task_switch(struct soft_cpu *c, const struct insn *i, u16 sel, enum task_switch_kind kind,
+		     s64 error_code, u64 next_rip);
+/* Reads a descriptor (8 bytes, system descriptors in long mode 16) by implicit supervisor access; false
+ * when the selector is beyond the table. */
 bool seg_descriptor(struct soft_cpu *c, const struct insn *i, u16 sel, u64 *ret_lo, u64 *ret_hi);
 
 /* --- delivery (excp.c) --- */
 enum excp_kind { EXCP_FAULT, EXCP_INTR, EXCP_NMI, EXCP_SOFT_INT /* INT n */, EXCP_INT3_INTO, EXCP_INT1 };
-/* Delivers vector; return_rip is what is pushed. May raise; excp_deliver_pending() resolves double and triple faults. */
+/* Delivers vector; return_rip is what is pushed. May raise; excp_deliver_pending() resolves double and
+ * triple faults. */
 void excp_deliver(struct soft_cpu *c, const struct insn *i, unsigned vector, enum excp_kind kind, s64 error,
 		  u64 return_rip);
-/* Delivers c->exc; false = triple fault (c->activity = X86_SHUTDOWN, the state is that of the first fault). */
+/* Delivers c->exc; false = triple fault (c->activity = X86_SHUTDOWN, the state is that of the first
+ * fault). */
 bool excp_deliver_pending(struct soft_cpu *c);
 /* External interrupt or NMI between blocks at c->rip; same result. */
 bool excp_deliver_async(struct soft_cpu *c, unsigned vector, enum excp_kind kind);
 /* Raises #DB as a trap after an instruction (single-step, data breakpoint); dr6 bits to set. */
 _Noreturn void excp_debug_trap(struct soft_cpu *c, u64 dr6_bits);
-/* Does a code breakpoint stop the instruction at c->rip? Never while RF is set. The loop then sets the DR6 bits
- * and raises #DB (i = NULL), and clears RF after the instruction that RF let pass. */
+/* Does a code breakpoint stop the instruction at c->rip? Never while RF is set. The loop then sets the
+ * DR6 bits and raises #DB (i = NULL), and clears RF after the instruction that RF let pass. */
 bool excp_code_breakpoint(struct soft_cpu *c, u64 *ret_dr6);
 /* DR6 bits of the data breakpoints, of the I/O breakpoints, that an access hits. */
 u64 excp_data_breakpoint(struct soft_cpu *c, gva_t la, unsigned len, bool write);
@@ -517,5 +546,6 @@ static inline void soft_zero(void *dst, u64 n)
 }
 
 /* --- code cache (interp.c, code.c) --- */
-void code_invalidate(struct soft_cpu *c, gpa_t gpa, u64 len); /* drops blocks that overlap; stops the current one after this instruction */
-void code_flush(struct soft_cpu *c);                          /* sets ATT_FLUSH */
+void code_invalidate(struct soft_cpu *c, gpa_t gpa,
+		     u64 len); /* drops blocks that overlap; stops the current one after this instruction */
+void code_flush(struct soft_cpu *c); /* sets ATT_FLUSH */

@@ -1,4 +1,5 @@
-/* The software engine's side of the contract in vm/engine.h: creation, state in and out, what a crash looks like.
+/* The software engine's side of the contract in vm/engine.h: creation, state in and out, what a crash
+ * looks like.
  *
  * Host code: may call libc; the guest's vector state has been spilled wherever this runs.
  */
@@ -31,7 +32,8 @@ static void soft_features(u64 ret_features[4])
 }
 
 /* --- creation ---------------------------------------------------------------------------- */
-/* A device or another vCPU wrote over code. The bits are in the mailbox before the caller signals completion. */
+/* A device or another vCPU wrote over code. The bits are in the mailbox before the caller signals
+ * completion. */
 static void soft_code_written(void *opaque, gpa_t gpa, u64 len)
 {
 	struct vm *vm = opaque;
@@ -169,15 +171,15 @@ static void enter_thread(struct soft_cpu *c)
 
 /* --- state ------------------------------------------------------------------------------- */
 /* Copies the fields that both sides have under the same name; COPY is `to` or `from` x86_state. */
-#define SOFT_SHARED_FIELDS(COPY)                                                                   \
-	COPY(rip) COPY(ldtr) COPY(tr) COPY(gdtr) COPY(idtr)                                        \
-	COPY(cr0) COPY(cr2) COPY(cr3) COPY(cr4) COPY(dr6) COPY(dr7)                                \
-	COPY(efer) COPY(star) COPY(lstar) COPY(cstar) COPY(sfmask) COPY(kernel_gs_base) COPY(tsc_aux) \
-	COPY(sysenter_cs) COPY(sysenter_esp) COPY(sysenter_eip)                                    \
-	COPY(pat) COPY(mtrr_def_type) COPY(misc_enable) COPY(spec_ctrl) COPY(xss) COPY(xcr0) COPY(tsc_adjust) \
-	COPY(activity) COPY(nmi_blocked) COPY(nmi_pending)
-#define SOFT_SHARED_ARRAYS(COPY)                                                                   \
-	COPY(dr) COPY(mtrr_fixed) COPY(mtrr_base) COPY(mtrr_mask)
+#define SOFT_SHARED_FIELDS(COPY)                                                                           \
+	COPY(rip)                                                                                          \
+	COPY(ldtr)                                                                                         \
+	COPY(tr) COPY(gdtr) COPY(idtr) COPY(cr0) COPY(cr2) COPY(cr3) COPY(cr4) COPY(dr6) COPY(dr7)         \
+		COPY(efer) COPY(star) COPY(lstar) COPY(cstar) COPY(sfmask) COPY(kernel_gs_base)            \
+			COPY(tsc_aux) COPY(sysenter_cs) COPY(sysenter_esp) COPY(sysenter_eip) COPY(pat)    \
+				COPY(mtrr_def_type) COPY(misc_enable) COPY(spec_ctrl) COPY(xss) COPY(xcr0) \
+					COPY(tsc_adjust) COPY(activity) COPY(nmi_blocked) COPY(nmi_pending)
+#define SOFT_SHARED_ARRAYS(COPY) COPY(dr) COPY(mtrr_fixed) COPY(mtrr_base) COPY(mtrr_mask)
 
 static void soft_get_state(struct vcpu *vcpu, struct x86_state *s)
 {
@@ -208,7 +210,8 @@ static int soft_check_addresses(const struct x86_state *s, struct err *err)
 
 	for (unsigned k = 0; k < ARRAY_SIZE(address); k++)
 		if (bits_sext(address[k], 48) != address[k])
-			return err_set(err, -EINVAL, "the CPU state has the non-canonical address %#llx in an MSR",
+			return err_set(err, -EINVAL,
+				       "the CPU state has the non-canonical address %#llx in an MSR",
 				       (unsigned long long)address[k]);
 	return 0;
 }
@@ -219,7 +222,8 @@ static int soft_check_state(const struct x86_state *s, struct err *err)
 		return err_set(err, -EINVAL, "the CPU state has CR0 = %#llx: paging without protection",
 			       (unsigned long long)s->cr0);
 	if (s->cr0 >> 32 || s->cr4 & CR4_LA57)
-		return err_set(err, -EINVAL, "the CPU state has reserved bits set in CR0 or CR4 (%#llx, %#llx)",
+		return err_set(err, -EINVAL,
+			       "the CPU state has reserved bits set in CR0 or CR4 (%#llx, %#llx)",
 			       (unsigned long long)s->cr0, (unsigned long long)s->cr4);
 	if (!!(s->efer & EFER_LMA) != (s->cr0 & CR0_PG && s->efer & EFER_LME))
 		return err_set(err, -EINVAL, "the CPU state has EFER = %#llx, which does not fit CR0 = %#llx",
@@ -227,12 +231,14 @@ static int soft_check_state(const struct x86_state *s, struct err *err)
 	if (s->efer & EFER_LMA && !(s->cr4 & CR4_PAE))
 		return err_set(err, -EINVAL, "the CPU state is in long mode without CR4.PAE");
 	if (s->activity > X86_WAIT_SIPI)
-		return err_set(err, -EINVAL, "the CPU state has activity %u, which does not exist", s->activity);
+		return err_set(err, -EINVAL, "the CPU state has activity %u, which does not exist",
+			       s->activity);
 	if (s->exc_pending && s->exc_vector != EXC_DB)
 		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
 			       s->exc_vector);
 	if (s->efer & EFER_LMA && s->seg[SEG_CS].attr & SA_L && bits_sext(s->rip, 48) != s->rip)
-		return err_set(err, -EINVAL, "the CPU state has the non-canonical RIP %#llx", (unsigned long long)s->rip);
+		return err_set(err, -EINVAL, "the CPU state has the non-canonical RIP %#llx",
+			       (unsigned long long)s->rip);
 	return soft_check_addresses(s, err);
 }
 
@@ -266,7 +272,8 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 	c->cur = NULL;
 	c->budget = 0;
 	if (s->cr0 & CR0_PG && s->cr4 & CR4_PAE && !(s->efer & EFER_LMA) && !mmu_load_pdptes(c, s->cr3))
-		return err_set(err, -EINVAL, "the CPU state has reserved bits in its page-directory pointers (CR3 = %#llx)",
+		return err_set(err, -EINVAL,
+			       "the CPU state has reserved bits in its page-directory pointers (CR3 = %#llx)",
 			       (unsigned long long)s->cr3);
 	code_do_flush(c);
 	enter_thread(c);
@@ -304,8 +311,9 @@ static void print_trail(struct soft_cpu *c, char *out, size_t len)
 			while (got && !mmu_peek(c, la, bytes, got))
 				got--;
 			used = disasm(bytes, got, bits, rip, text, sizeof(text));
-			n += (size_t)snprintf(out + n, len - n, "%c %016llx  %s\n", last && rip == c->rip ? '>' : ' ',
-					      (unsigned long long)rip, text);
+			n += (size_t)snprintf(out + n, len - n, "%c %016llx  %s\n",
+					      last && rip == c->rip ? '>' : ' ', (unsigned long long)rip,
+					      text);
 			if (!used || (last && rip == c->rip) || disasm_ends_block(bytes, got, bits))
 				break;
 			rip += used;
@@ -316,21 +324,21 @@ static void print_trail(struct soft_cpu *c, char *out, size_t len)
 void interp_crash(struct soft_cpu *c)
 {
 	static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15" };
+					     "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
 	static const char *const segs[] = { "es", "cs", "ss", "ds", "fs", "gs" };
 	char text[sizeof(c->vcpu->vm->crash)];
 	size_t n = 0, len = sizeof(text);
 
 	fpu_spill(c);
-	n += (size_t)snprintf(text + n, len - n, "triple fault on vCPU %u, first by exception %u", c->vcpu->id,
-			      c->exc.vector);
+	n += (size_t)snprintf(text + n, len - n, "triple fault on vCPU %u, first by exception %u",
+			      c->vcpu->id, c->exc.vector);
 	if (c->exc.has_error)
 		n += (size_t)snprintf(text + n, len - n, " (error code %#x)", c->exc.error);
-	n += (size_t)snprintf(text + n, len - n, "\nrip %016llx rflags %08llx cpl %u\n", (unsigned long long)c->rip,
-			      (unsigned long long)soft_get_flags(c), c->cpl);
+	n += (size_t)snprintf(text + n, len - n, "\nrip %016llx rflags %08llx cpl %u\n",
+			      (unsigned long long)c->rip, (unsigned long long)soft_get_flags(c), c->cpl);
 	for (unsigned r = 0; r < X86_NR_GPR; r++)
-		n += (size_t)snprintf(text + n, len - n, "%-3s %016llx%c", names[r], (unsigned long long)c->gpr[r],
-				      r % 4 == 3 ? '\n' : ' ');
+		n += (size_t)snprintf(text + n, len - n, "%-3s %016llx%c", names[r],
+				      (unsigned long long)c->gpr[r], r % 4 == 3 ? '\n' : ' ');
 	for (unsigned s = 0; s < X86_NR_SEG; s++)
 		n += (size_t)print_seg(text + n, len - n, segs[s], &c->seg[s]);
 	n += (size_t)print_seg(text + n, len - n, "tr", &c->tr);
@@ -338,9 +346,10 @@ void interp_crash(struct soft_cpu *c)
 	n += (size_t)snprintf(text + n, len - n,
 			      "gdtr %016llx limit %04x  idtr %016llx limit %04x\n"
 			      "cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %llx\n",
-			      (unsigned long long)c->gdtr.base, c->gdtr.limit, (unsigned long long)c->idtr.base,
-			      c->idtr.limit, (unsigned long long)c->cr0, (unsigned long long)c->cr2,
-			      (unsigned long long)c->cr3, (unsigned long long)c->cr4, (unsigned long long)c->efer);
+			      (unsigned long long)c->gdtr.base, c->gdtr.limit,
+			      (unsigned long long)c->idtr.base, c->idtr.limit, (unsigned long long)c->cr0,
+			      (unsigned long long)c->cr2, (unsigned long long)c->cr3,
+			      (unsigned long long)c->cr4, (unsigned long long)c->efer);
 	print_trail(c, text + n, len - n);
 	vm_crash(c->vcpu->vm, text);
 }
@@ -355,8 +364,9 @@ static void soft_print_stats(struct vm *vm, void *file)
 		fprintf(file,
 			"vCPU %u: %llu blocks decoded, %llu dropped by writes to code, %llu times all; "
 			"%llu TLB misses, %llu page walks, %llu TLB flushes\n",
-			k, (unsigned long long)c->code->nr_blocks, (unsigned long long)c->code->nr_invalidated,
-			(unsigned long long)c->code->nr_flushes, (unsigned long long)c->nr_misses, (unsigned long long)c->nr_walks,
+			k, (unsigned long long)c->code->nr_blocks,
+			(unsigned long long)c->code->nr_invalidated, (unsigned long long)c->code->nr_flushes,
+			(unsigned long long)c->nr_misses, (unsigned long long)c->nr_walks,
 			(unsigned long long)c->nr_flushes);
 	}
 }

@@ -1,23 +1,23 @@
 /* Makes thunks: small functions that execute one guest instruction natively [SDM2 2.1-2.3].
  *
- * The instruction is encoded anew for 64-bit mode: operand size by 66 or REX.W, mandatory prefixes, LOCK, REX or
- * VEX, opcode, ModRM, immediate. Segment and address-size prefixes go; a memory operand becomes [P] with P a free host
- * register that holds a pointer. General registers keep their numbers, so that implicit operands and AH..BH
- * need no thought; only RSP is given another number. Around it:
+ * The instruction is encoded anew for 64-bit mode: operand size by 66 or REX.W, mandatory prefixes,
+ * LOCK, REX or VEX, opcode, ModRM, immediate. Segment and address-size prefixes go; a memory operand
+ * becomes [P] with P a free host register that holds a pointer. General registers keep their numbers, so
+ * that implicit operands and AH..BH need no thought; only RSP is given another number. Around it:
  *
- *	push callee-saved registers that the guest's instruction names; push the flags' address
- *	load the flags (ADD makes OF, SAHF the rest); move the pointers to their registers
- *	load the guest's registers
- *	the instruction
- *	store the guest's registers; LAHF, SETO, store the flags; pop; ret
+ * 	push callee-saved registers that the guest's instruction names; push the flags' address
+ * 	load the flags (ADD makes OF, SAHF the rest); move the pointers to their registers
+ * 	load the guest's registers
+ * 	the instruction
+ * 	store the guest's registers; LAHF, SETO, store the flags; pop; ret
  *
- * A fault in the instruction leaves cpu->gpr, flags and memory as they were. The signal handler (thunk_host.c)
- * then continues in thunk_recover(), which never comes back: soft_raise() jumps to the engine's loop, whose setjmp
- * buffer restores the stack, so that nothing needs to be popped.
+ * A fault in the instruction leaves cpu->gpr, flags and memory as they were. The signal handler
+ * (thunk_host.c) then continues in thunk_recover(), which never comes back: soft_raise() jumps to the
+ * engine's loop, whose setjmp buffer restores the stack, so that nothing needs to be popped.
  *
- * Stores with a non-temporal hint become ordinary ones: the hint would only let them pass the engine's own
- * ordinary stores. BT, BTS, BTR, BTC of memory with the bit's number in a register would reach beyond their operand: no
- * thunk does them.
+ * Stores with a non-temporal hint become ordinary ones: the hint would only let them pass the engine's
+ * own ordinary stores. BT, BTS, BTR, BTC of memory with the bit's number in a register would reach
+ * beyond their operand: no thunk does them.
  *
  * All of it runs on the vCPU's own thread, on that thread's arena.
  */
@@ -398,7 +398,8 @@ bool thunk_attach(struct insn *i)
 	if (!i->thunk)
 		return true;
 	if (!thunk_arena.rw || !make_form(&f, i, i->thunk)) {
-		/* More vCPU threads than arenas, or a row that no thunk can serve: flushing would not help. */
+		/* More vCPU threads than arenas, or a row that no thunk can serve: flushing would not
+		 * help. */
 		i->fn = op_ud;
 		i->thunk = NULL;
 		return true;

@@ -1,11 +1,11 @@
 /* Native execution of one guest instruction.
  *
- * thunk_get() makes (or finds) a small function that loads the guest's general registers that the instruction names
- * from cpu->gpr, its flags if it reads them, executes the guest's own instruction with its memory operand
- * replaced by a plain pointer, stores back what it wrote (registers, flags) and returns. Vector, x87 and MXCSR state
- * is the host's own at that moment (fpu_load()). Handlers: op_native (below) is the generic one for all rows
- * without a handler of their own. A fault inside (SIGFPE, SIGSEGV, SIGILL at a thunk's address) becomes the guest's #DE/#MF/#XM,
- * #GP(0) or #UD.
+ * thunk_get() makes (or finds) a small function that loads the guest's general registers that the
+ * instruction names from cpu->gpr, its flags if it reads them, executes the guest's own instruction with
+ * its memory operand replaced by a plain pointer, stores back what it wrote (registers, flags) and
+ * returns. Vector, x87 and MXCSR state is the host's own at that moment (fpu_load()). Handlers:
+ * op_native (below) is the generic one for all rows without a handler of their own. A fault inside
+ * (SIGFPE, SIGSEGV, SIGILL at a thunk's address) becomes the guest's #DE/#MF/#XM, #GP(0) or #UD.
  *
  * Life of a native instruction: decode_insn() -> native_bind() leaves the row in i->thunk; whoever builds the
  * block calls thunk_attach(), which puts the code there. When that fails the arena is full: drop all
@@ -17,8 +17,8 @@
 
 typedef void (*thunk_fn)(u64 *gpr, void *mem, u16 *fl);
 
-/* Each vCPU thread has an arena of its own, so that nothing is locked and a reset concerns nobody else. It is mapped
- * twice, to be written and to be executed. Equal instructions share a thunk. */
+/* Each vCPU thread has an arena of its own, so that nothing is locked and a reset concerns nobody else.
+ * It is mapped twice, to be written and to be executed. Equal instructions share a thunk. */
 #define THUNK_CODE_SIZE (1 * MiB)
 #define THUNK_SLOTS     (1u << 14)
 #define THUNK_MAX_NR    (THUNK_SLOTS / 4 * 3)
@@ -40,7 +40,8 @@ extern _Thread_local struct thunk_arena thunk_arena;
 
 /* Code for i under row (which has no handler of its own); NULL when the arena is full. */
 thunk_fn thunk_get(const struct insn *i, const struct native_row *row);
-/* After decoding: if native_bind() left a row in i->thunk, puts the code there. False: the arena is full and i as it was. */
+/* After decoding: if native_bind() left a row in i->thunk, puts the code there. False: the arena is full
+ * and i as it was. */
 bool thunk_attach(struct insn *i);
 /* Forgets all thunks of this thread. No block of this CPU may hold one any more. */
 void thunk_reset(void);
@@ -64,6 +65,6 @@ void op_native_simd(struct soft_cpu *c,
 		    const struct insn *i); /* SSE/AVX, either form: checks CR0/CR4/XCR0, loads the state */
 void op_native_mmx(struct soft_cpu *c, const struct insn *i);
 void op_native_x87(struct soft_cpu *c, const struct insn *i);
-/* Sets i->fn, i->msz, i->aux for a row, and i->thunk = row when it needs code. Needs i->osz: for VEX 8 only with VEX.W in
- * 64-bit mode. */
+/* Sets i->fn, i->msz, i->aux for a row, and i->thunk = row when it needs code. Needs i->osz: for VEX 8
+ * only with VEX.W in 64-bit mode. */
 void native_bind(struct insn *i, const struct native_row *row);

@@ -1,12 +1,13 @@
 /* Thunks, the host's part: executable memory, and the signals of instructions that fault.
  *
- * One memfd for the process, mapped once to be written and once to be executed, never both in one mapping; each vCPU
- * thread claims a part (sparse: untouched pages cost nothing). The sizes bound what a guest can make of
- * it.
+ * One memfd for the process, mapped once to be written and once to be executed, never both in one
+ * mapping; each vCPU thread claims a part (sparse: untouched pages cost nothing). The sizes bound what a
+ * guest can make of it.
  *
- * SIGFPE, SIGSEGV and SIGILL at an address in that memory are the guest's: the handler makes the interrupted thread
- * go on in thunk_recover(). The vector and MXCSR state that the kernel saved comes back with the signal's return, so the
- * guest finds its exception flags as the hardware left them. All other signals go where they went before.
+ * SIGFPE, SIGSEGV and SIGILL at an address in that memory are the guest's: the handler makes the
+ * interrupted thread go on in thunk_recover(). The vector and MXCSR state that the kernel saved comes
+ * back with the signal's return, so the guest finds its exception flags as the hardware left them. All
+ * other signals go where they went before.
  *
  * thunk_init() on the main thread, the rest on each vCPU's own.
  */

@@ -1,18 +1,19 @@
 /* The TLB's tables: looking up, filling, and dropping entries; mmu.c says when.
  *
- * First level: one direct-mapped table of 4 KiB translations per kind of access (user, supervisor, supervisor with AC),
- * half of the address space and, in the lower half, PCID; struct tlb_entry says what its tags mean. The
- * upper half has one set for all PCIDs, in which the entries that are not global are listed, to be
- * dropped when CR3 is written.
+ * First level: one direct-mapped table of 4 KiB translations per kind of access (user, supervisor,
+ * supervisor with AC), half of the address space and, in the lower half, PCID; struct tlb_entry says
+ * what its tags mean. The upper half has one set for all PCIDs, in which the entries that are not global
+ * are listed, to be dropped when CR3 is written.
  *
- * Behind these tables is a second level (struct tlb2), much larger, that keeps results of walks: a miss of the first level
- * that hits there costs a tenth of a walk. Its flushes are new generation numbers.
+ * Behind these tables is a second level (struct tlb2), much larger, that keeps results of walks: a miss
+ * of the first level that hits there costs a tenth of a walk. Its flushes are new generation numbers.
  *
- * Large pages are listed where they have entries (struct tlb_large), so that all of these can be dropped together. The
- * lists are as old as the oldest entry of either level: only what gives up both empties them.
+ * Large pages are listed where they have entries (struct tlb_large), so that all of these can be dropped
+ * together. The lists are as old as the oldest entry of either level: only what gives up both empties
+ * them.
  *
- * When a page gets its first decoded instruction, the w tags of that physical page must go, in every table, and
- * cheaply. So each w tag is also entered in a small two-way table by physical page (struct
+ * When a page gets its first decoded instruction, the w tags of that physical page must go, in every
+ * table, and cheaply. So each w tag is also entered in a small two-way table by physical page (struct
  * tlb_rev), and a page that is pushed out of it loses its w tags: what is not in there has none.
  *
  * On the vCPU's thread; compiled with general registers only. */

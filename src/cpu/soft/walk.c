@@ -1,8 +1,8 @@
 /* The page walk [SDM3 chapter 4].
  *
  * Models: no paging, 32-bit paging with 4 MiB pages and PSE-36, PAE paging (its four PDPTEs come from
- * registers), 4-level paging with 2 MiB and 1 GiB pages; the rights by U/S, R/W, XD, CR0.WP, SMEP, SMAP; reserved
- * bits; accessed and dirty bits.
+ * registers), 4-level paging with 2 MiB and 1 GiB pages; the rights by U/S, R/W, XD, CR0.WP, SMEP, SMAP;
+ * reserved bits; accessed and dirty bits.
  *
  * How: the entries are read top down, each once, by one aligned load; nothing is written until present,
  * reserved and protection checks have all passed, so a walk that faults changes nothing [SDM3 4.8 leaves that

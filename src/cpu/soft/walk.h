@@ -1,4 +1,5 @@
-/* The page walk: linear address -> guest-physical address and rights, with the accessed and dirty bits set. */
+/* The page walk: linear address -> guest-physical address and rights, with the accessed and dirty bits
+ * set. */
 #pragma once
 
 #include "cpu/soft/soft.h"

@@ -1,8 +1,10 @@
-/* The x87 instructions as rows [SDM2 A.5]: which exist, how large their memory operand is and which way it goes.
+/* The x87 instructions as rows [SDM2 A.5]: which exist, how large their memory operand is and which way
+ * it goes.
  *
- * Eight opcodes D8..DF, each with eight memory forms by ModRM.reg and sixty-four register forms by the whole
- * ModRM byte. The undocumented aliases (D0-D7 in DC, DE; C8-CF and D0-DF in DD, DF; D8-DF in D9) exist on every processor
- * since the 8087 and run natively like the rest. FENI, FDISI and FSETPM (DB E0, E1, E4) do nothing [SDM1 8.3.4].
+ * Eight opcodes D8..DF, each with eight memory forms by ModRM.reg and sixty-four register forms by the
+ * whole ModRM byte. The undocumented aliases (D0-D7 in DC, DE; C8-CF and D0-DF in DD, DF; D8-DF in D9)
+ * exist on every processor since the 8087 and run natively like the rest. FENI, FDISI and FSETPM (DB E0,
+ * E1, E4) do nothing [SDM1 8.3.4].
  *
  * Called by the decoder. Tables only.
  */
