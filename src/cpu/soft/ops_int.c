@@ -547,51 +547,26 @@ const insn_fn xchg_rr[4] = SIZES(xchg_rr);
 const insn_fn xchg_mr[4] = SIZES(xchg_mr);
 
 /* Register forms come with R_SWAP: rm is the destination, reg the source. */
-#define MOVX_FORMS(n, sfx)                                                            \
-	static void movzx8_r##n(struct soft_cpu *c, const struct insn *i)             \
-	{                                                                             \
-		set##n(c, i->rm, get8(c, i->reg_b));                                  \
-		NEXT(c, i);                                                           \
-	}                                                                             \
-	static void movzx8_m##n(struct soft_cpu *c, const struct insn *i)             \
-	{                                                                             \
-		set##n(c, i->reg, ld8_la(c, i, insn_la(c, i, 1, ACC_R)));             \
-		NEXT(c, i);                                                           \
-	}                                                                             \
-	static void movsx8_r##n(struct soft_cpu *c, const struct insn *i)             \
-	{                                                                             \
-		set##n(c, i->rm, (u##n)(s8)get8(c, i->reg_b));                        \
-		NEXT(c, i);                                                           \
-	}                                                                             \
-	static void movsx8_m##n(struct soft_cpu *c, const struct insn *i)             \
-	{                                                                             \
-		set##n(c, i->reg, (u##n)(s8)ld8_la(c, i, insn_la(c, i, 1, ACC_R)));   \
-		NEXT(c, i);                                                           \
-	}                                                                             \
-	static void movzx16_r##n(struct soft_cpu *c, const struct insn *i)            \
-	{                                                                             \
-		set##n(c, i->rm, get16(c, i->reg));                                   \
-		NEXT(c, i);                                                           \
-	}                                                                             \
-	static void movzx16_m##n(struct soft_cpu *c, const struct insn *i)            \
-	{                                                                             \
-		set##n(c, i->reg, ld16_la(c, i, insn_la(c, i, 2, ACC_R)));            \
-		NEXT(c, i);                                                           \
-	}                                                                             \
-	static void movsx16_r##n(struct soft_cpu *c, const struct insn *i)            \
-	{                                                                             \
-		set##n(c, i->rm, (u##n)(s16)get16(c, i->reg));                        \
-		NEXT(c, i);                                                           \
-	}                                                                             \
-	static void movsx16_m##n(struct soft_cpu *c, const struct insn *i)            \
-	{                                                                             \
-		set##n(c, i->reg, (u##n)(s16)ld16_la(c, i, insn_la(c, i, 2, ACC_R))); \
-		NEXT(c, i);                                                           \
-	}                                                                             \
-	static void lea_m##n(struct soft_cpu *c, const struct insn *i)                \
-	{                                                                             \
-		set##n(c, i->reg, (u##n)insn_ea(c, i));                               \
-		NEXT(c, i);                                                           \
+#define MOVX_FORM(n, name, from, type)                                                              \
+	static void name##from##_r##n(struct soft_cpu *c, const struct insn *i)                     \
+	{                                                                                           \
+		set##n(c, i->rm, (u##n)(type)get##from(c, REG##from(i)));                           \
+		NEXT(c, i);                                                                         \
+	}                                                                                           \
+	static void name##from##_m##n(struct soft_cpu *c, const struct insn *i)                     \
+	{                                                                                           \
+		set##n(c, i->reg, (u##n)(type)ld##from##_la(c, i, insn_la(c, i, from / 8, ACC_R))); \
+		NEXT(c, i);                                                                         \
+	}
+#define MOVX_FORMS(n, sfx)                                             \
+	MOVX_FORM(n, movzx, 8, u8)                                     \
+	MOVX_FORM(n, movsx, 8, s8)                                     \
+	MOVX_FORM(n, movzx, 16, u16)                                   \
+	MOVX_FORM(n, movsx, 16, s16)                                   \
+	static void lea_m##n(struct soft_cpu *c, const struct insn *i) \
+	{                                                              \
+		set##n(c, i->reg, (u##n)insn_ea(c, i));                \
+		NEXT(c, i);                                            \
 	}
 FOR_SIZES3(MOVX_FORMS)
 const insn_fn movzx8_r[4] = SIZES3(movzx8_r);
