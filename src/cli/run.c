@@ -348,6 +348,7 @@ const struct command run_command = {
 		"port is this terminal unless --serial says otherwise.",
 	.keys = "Ctrl-a x\tend the machine at once\n"
 		"Ctrl-a h\tlist the keys\n"
+		"Ctrl-a b\tsend a break to the guest\n"
 		"Ctrl-a Ctrl-a\tsend one Ctrl-a to the guest\n",
 	.status = "0\tthe guest powered off, or rebooted with --no-reboot\n"
 		  "1\tan option or the host is at fault; one sentence on standard error says what\n"
