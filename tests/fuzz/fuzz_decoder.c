@@ -18,10 +18,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 static const u8 *bytes_now;
 static unsigned len_now, key_now;
 
-#define must(ok)                                                                                   \
-	do {                                                                                       \
-		if (!(ok))                                                                         \
-			complain(#ok);                                                             \
+#define must(ok)                       \
+	do {                           \
+		if (!(ok))             \
+			complain(#ok); \
 	} while (0)
 
 static _Noreturn void complain(const char *what)

@@ -19,11 +19,11 @@
 #include "vm/vm.h"
 #include "x86/regs.h"
 
-#define RAM_SIZE   MiB
-#define GUARD      MiB
-#define NR_TICKS   6         /* looks at the clock per case */
-#define MAX_RUNS   4         /* with the waits in between */
-#define SECONDS    30        /* for one case, whatever the host's load */
+#define RAM_SIZE MiB
+#define GUARD    MiB
+#define NR_TICKS 6  /* looks at the clock per case */
+#define MAX_RUNS 4  /* with the waits in between */
+#define SECONDS  30 /* for one case, whatever the host's load */
 /* Of the process, in KiB: the code cache, and with a sanitizer what it keeps of freed memory. */
 #ifndef __has_feature
 #define __has_feature(x) 0
@@ -54,7 +54,16 @@ enum {
 
 /* Selectors: 08 code, 10 data, 18 and 20 the same for CPL 3, 28 TSS (two entries), 38 LDT (two), 48 code of the other
  * width, 50 another TSS; those behind are random. */
-enum { S_CODE = 0x08, S_DATA = 0x10, S_UCODE = 0x18, S_UDATA = 0x20, S_TSS = 0x28, S_LDT = 0x38, S_OTHER = 0x48, S_TSS2 = 0x50 };
+enum {
+	S_CODE = 0x08,
+	S_DATA = 0x10,
+	S_UCODE = 0x18,
+	S_UDATA = 0x20,
+	S_TSS = 0x28,
+	S_LDT = 0x38,
+	S_OTHER = 0x48,
+	S_TSS2 = 0x50
+};
 
 enum kind { REAL16, PROT16, PROT32, PAGED32, PAE32, VM86, COMPAT32, LONG64, NR_KINDS };
 
@@ -107,8 +116,9 @@ static u64 canonical(u64 v)
 /* An address or a number that is likely to be at an edge of something. */
 static u64 number(void)
 {
-	u64 v = PICK(0, CODE, CODE + 0x1000, DATA, STACK, TABLES, GDT, TSS, ROM_PAGE, ROM_PAGE + 0x1000, RAM_SIZE, MMIO,
-		     0xfffff000, 1ull << 32, 0x7ffffffff000, 0x800000000000, 0xffff800000000000, ~0ull << 12, IDT, 0x8000);
+	u64 v = PICK(0, CODE, CODE + 0x1000, DATA, STACK, TABLES, GDT, TSS, ROM_PAGE, ROM_PAGE + 0x1000,
+		     RAM_SIZE, MMIO, 0xfffff000, 1ull << 32, 0x7ffffffff000, 0x800000000000,
+		     0xffff800000000000, ~0ull << 12, IDT, 0x8000);
 
 	switch (take(1) % 8) {
 	case 0: return take(8);
@@ -123,23 +133,24 @@ static u64 number(void)
 /* --- code --- */
 static unsigned put_insn(u8 *p)
 {
-	static const u8 prefixes[] = { 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0x48, 0x4f, 0x41 };
-	static const u8 system[] = { 0x00, 0x01, 0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x08, 0x09, 0x20, 0x21, 0x22, 0x23, 0x30, 0x31,
-				     0x32, 0x33, 0x34, 0x35, 0xa0, 0xa1, 0xa2, 0xa8, 0xa9, 0xae, 0xb2, 0xb4, 0xc7, 0xb0, 0xb1,
-				     0xc0, 0xc1, 0xa3, 0xab, 0xba, 0x78, 0x79 };
-	static const u8 busy[] = { 0x8e, 0x9a, 0xea, 0xca, 0xcb, 0xcc, 0xcd, 0xce, 0xcf, 0xf1, 0xe4, 0xe6, 0xec, 0xee, 0x6c,
-				   0x6d, 0x6e, 0x6f, 0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf, 0x9d,
-				   0x9c, 0x17, 0x07, 0x1f, 0xc8, 0xc9, 0x60, 0x61, 0x62, 0x63, 0xfa, 0xfb, 0xf4, 0xff,
-				   0x88, 0x89, 0x8a, 0x8b, 0xc6, 0xc7, 0xe8, 0xe9, 0xeb, 0xc3, 0x8f, 0xd8, 0xd9, 0xda, 0xdb, 0xdc,
-				   0xdd, 0xde, 0xdf, 0x9b, 0xf6, 0xf7, 0xe2, 0x0f };
+	static const u8 prefixes[] = { 0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x2e, 0x36,
+				       0x3e, 0x26, 0x64, 0x65, 0x48, 0x4f, 0x41 };
+	static const u8 system[] = { 0x00, 0x01, 0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x08, 0x09,
+				     0x20, 0x21, 0x22, 0x23, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35,
+				     0xa0, 0xa1, 0xa2, 0xa8, 0xa9, 0xae, 0xb2, 0xb4, 0xc7, 0xb0,
+				     0xb1, 0xc0, 0xc1, 0xa3, 0xab, 0xba, 0x78, 0x79 };
+	static const u8 busy[] = { 0x8e, 0x9a, 0xea, 0xca, 0xcb, 0xcc, 0xcd, 0xce, 0xcf, 0xf1, 0xe4, 0xe6,
+				   0xec, 0xee, 0x6c, 0x6d, 0x6e, 0x6f, 0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab,
+				   0xac, 0xad, 0xae, 0xaf, 0x9d, 0x9c, 0x17, 0x07, 0x1f, 0xc8, 0xc9, 0x60,
+				   0x61, 0x62, 0x63, 0xfa, 0xfb, 0xf4, 0xff, 0x88, 0x89, 0x8a, 0x8b, 0xc6,
+				   0xc7, 0xe8, 0xe9, 0xeb, 0xc3, 0x8f, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd,
+				   0xde, 0xdf, 0x9b, 0xf6, 0xf7, 0xe2, 0x0f };
 	unsigned n = 0;
 
 	while (n < 4 && one_in(3))
 		p[n++] = prefixes[take(1) % sizeof(prefixes)];
 	switch (take(1) % 6) {
-	case 0:
-		p[n++] = (u8)take(1);
-		break;
+	case 0: p[n++] = (u8)take(1); break;
 	case 1:
 		p[n++] = 0x0f;
 		p[n++] = (u8)take(1);
@@ -159,8 +170,7 @@ static unsigned put_insn(u8 *p)
 		p[n++] = one_in(2) ? 0x38 : 0x3a;
 		p[n++] = (u8)take(1);
 		break;
-	default:
-		p[n++] = busy[take(1) % sizeof(busy)];
+	default: p[n++] = busy[take(1) % sizeof(busy)];
 	}
 	/* ModRM: a register, (reg), disp32 or what comes */
 	p[n++] = one_in(2) ? (u8)take(1) : (u8)(take(1) & 0x3f);
@@ -183,15 +193,15 @@ static void put_code(u8 *p, unsigned size)
 		p[n++] = (u8)next_random();
 	if (one_in(2)) { /* a loop, back to the beginning */
 		p[size - 2] = 0xeb;
-		p[size - 1] = (u8)-(int)MIN(size, 100u);
+		p[size - 1] = (u8) - (int)MIN(size, 100u);
 	}
 }
 
 static void put_handlers(enum kind kind)
 {
-	static const u8 next16[] = { 0x89, 0xe5, 0xff, 0x46, 0x00, 0xcf };                   /* BP = SP; ++[BP]; IRET */
-	static const u8 next32[] = { 0xff, 0x04, 0x24, 0xcf };                               /* ++[ESP]; IRET */
-	static const u8 next32e[] = { 0x83, 0xc4, 0x04, 0xff, 0x04, 0x24, 0xcf };            /* with an error code */
+	static const u8 next16[] = { 0x89, 0xe5, 0xff, 0x46, 0x00, 0xcf };        /* BP = SP; ++[BP]; IRET */
+	static const u8 next32[] = { 0xff, 0x04, 0x24, 0xcf };                    /* ++[ESP]; IRET */
+	static const u8 next32e[] = { 0x83, 0xc4, 0x04, 0xff, 0x04, 0x24, 0xcf }; /* with an error code */
 	static const u8 next64[] = { 0x48, 0xff, 0x04, 0x24, 0x48, 0xcf };
 	static const u8 next64e[] = { 0x48, 0x83, 0xc4, 0x08, 0x48, 0xff, 0x04, 0x24, 0x48, 0xcf };
 	u8 *h = vm.ram.base + HANDLERS;
@@ -213,8 +223,8 @@ static void put_handlers(enum kind kind)
 /* --- descriptors --- */
 static u64 descriptor(u32 base, u32 limit, u8 access, u8 flags)
 {
-	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)access << 40 | (u64)(limit >> 16 & 15) << 48 |
-	       (u64)flags << 52 | (u64)(base >> 24) << 56;
+	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)access << 40 |
+	       (u64)(limit >> 16 & 15) << 48 | (u64)flags << 52 | (u64)(base >> 24) << 56;
 }
 
 /* Code and data segments that are nearly right, gates, system segments, or anything. */
@@ -224,8 +234,10 @@ static u64 random_descriptor(void)
 	u16 sel = (u16)(take(1) & 0xfb);
 
 	if (one_in(2)) /* a gate */
-		return (HANDLERS + (take(1) << 5)) | (u64)sel << 16 | (take(1) & 31) << 32 | (u64)(access & 0xef) << 40;
-	return descriptor(one_in(2) ? 0 : (u32)number(), one_in(2) ? 0xfffff : (u32)take(2), access, (u8)(take(1) & 15));
+		return (HANDLERS + (take(1) << 5)) | (u64)sel << 16 | (take(1) & 31) << 32 |
+		       (u64)(access & 0xef) << 40;
+	return descriptor(one_in(2) ? 0 : (u32)number(), one_in(2) ? 0xfffff : (u32)take(2), access,
+			  (u8)(take(1) & 15));
 }
 
 static void put_tables(enum kind kind)
@@ -351,17 +363,21 @@ static void segment(struct x86_segreg *s, u16 sel, u64 base, u32 limit, u32 attr
 
 static void put_segments(struct x86_state *s, enum kind kind, unsigned cpl)
 {
-	u32 size = kind == PROT16 ? 0 : SA_DB | SA_G, data = SA_P | SA_S | 3 | (u32)cpl << SA_DPL_SHIFT | size;
+	u32 size = kind == PROT16 ? 0 : SA_DB | SA_G,
+	    data = SA_P | SA_S | 3 | (u32)cpl << SA_DPL_SHIFT | size;
 	u32 code = SA_P | SA_S | 0xb | (u32)cpl << SA_DPL_SHIFT | (kind == LONG64 ? SA_L | SA_G : size);
 
 	if (kind == REAL16 || kind == VM86) {
 		for (unsigned k = 0; k < X86_NR_SEG; k++) {
 			u16 sel = (u16)PICK(0, DATA >> 4, STACK >> 4, CODE >> 4, ROM_PAGE >> 4, 0xffff);
 
-			segment(&s->seg[k], sel, (u64)sel << 4, 0xffff, SA_P | SA_S | 3 | (kind == VM86 ? SA_DPL : 0));
+			segment(&s->seg[k], sel, (u64)sel << 4, 0xffff,
+				SA_P | SA_S | 3 | (kind == VM86 ? SA_DPL : 0));
 		}
-		segment(&s->seg[SEG_CS], CODE >> 4, CODE, 0xffff, SA_P | SA_S | 0xb | (kind == VM86 ? SA_DPL : 0));
-		segment(&s->seg[SEG_SS], STACK >> 4, STACK, 0xffff, SA_P | SA_S | 3 | (kind == VM86 ? SA_DPL : 0));
+		segment(&s->seg[SEG_CS], CODE >> 4, CODE, 0xffff,
+			SA_P | SA_S | 0xb | (kind == VM86 ? SA_DPL : 0));
+		segment(&s->seg[SEG_SS], STACK >> 4, STACK, 0xffff,
+			SA_P | SA_S | 3 | (kind == VM86 ? SA_DPL : 0));
 		if (kind == REAL16 && one_in(8)) /* "unreal" */
 			s->seg[SEG_DS].limit = 0xffffffff;
 		return;
@@ -376,7 +392,8 @@ static void put_segments(struct x86_state *s, enum kind kind, unsigned cpl)
 	}
 	if (one_in(8))
 		s->seg[SEG_SS].limit = (u32)number();
-	segment(&s->seg[SEG_CS], cpl ? S_UCODE | 3 : S_CODE, 0, one_in(12) ? (u32)number() : 0xffffffff, code);
+	segment(&s->seg[SEG_CS], cpl ? S_UCODE | 3 : S_CODE, 0, one_in(12) ? (u32)number() : 0xffffffff,
+		code);
 }
 
 static void put_state(struct x86_state *s, enum kind kind, unsigned cpl)
@@ -387,8 +404,8 @@ static void put_state(struct x86_state *s, enum kind kind, unsigned cpl)
 		s->cr0 |= PICK(CR0_TS, CR0_EM, CR0_TS | CR0_MP, CR0_CD, 0);
 	s->cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 	s->cr4 ^= take(4) & take(4) &
-		  (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE | CR4_UMIP | CR4_FSGSBASE | CR4_SMEP | CR4_SMAP | CR4_OSFXSR |
-		   CR4_PCE | CR4_MCE | CR4_OSXSAVE);
+		  (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE | CR4_UMIP | CR4_FSGSBASE |
+		   CR4_SMEP | CR4_SMAP | CR4_OSFXSR | CR4_PCE | CR4_MCE | CR4_OSXSAVE);
 	s->xcr0 = vm.cpuid.xcr0_mask & (one_in(8) ? 1 : one_in(4) ? 3 : 7);
 	if (kind != REAL16)
 		s->cr0 |= CR0_PE;
@@ -414,8 +431,11 @@ static void put_state(struct x86_state *s, enum kind kind, unsigned cpl)
 	s->sysenter_esp = one_in(4) ? canonical(number()) : STACK;
 	s->sysenter_eip = one_in(4) ? canonical(number()) : HANDLERS;
 	s->gdtr = (struct x86_dtr){ one_in(8) ? (u16)take(2) : 0xfff, one_in(32) ? number() : GDT };
-	s->idtr = (struct x86_dtr){ one_in(16) ? (u16)take(2) : 0xfff, one_in(32) ? number() : kind == REAL16 ? IVT : IDT };
-	segment(&s->tr, S_TSS, TSS, one_in(8) ? (u32)take(2) : 0x2fff, SA_P | (one_in(8) && kind < COMPAT32 ? 3 : 0xb));
+	s->idtr = (struct x86_dtr){ one_in(16) ? (u16)take(2) : 0xfff, one_in(32)       ? number()
+								       : kind == REAL16 ? IVT
+											: IDT };
+	segment(&s->tr, S_TSS, TSS, one_in(8) ? (u32)take(2) : 0x2fff,
+		SA_P | (one_in(8) && kind < COMPAT32 ? 3 : 0xb));
 	segment(&s->ldtr, S_LDT, LDT, (u32)take(2), one_in(4) ? SA_UNUSABLE : SA_P | 2);
 	put_segments(s, kind, cpl);
 	for (unsigned k = 0; k < X86_NR_GPR; k++)
@@ -423,9 +443,11 @@ static void put_state(struct x86_state *s, enum kind kind, unsigned cpl)
 	if (!one_in(6))
 		s->gpr[R_SP] = kind == REAL16 || kind == VM86 ? 0x1000 : STACK + 0x800;
 	if (one_in(2))
-		s->gpr[R_CX] = PICK(0, 1, 5, 0x10, 0x1000, 0x10000, 0xffffffff, ~0ull, 0xc0000080, 0x1b, 0x6e0, 0x277);
+		s->gpr[R_CX] = PICK(0, 1, 5, 0x10, 0x1000, 0x10000, 0xffffffff, ~0ull, 0xc0000080, 0x1b,
+				    0x6e0, 0x277);
 	s->rip = kind == REAL16 || kind == VM86 ? 0 : CODE;
-	s->rflags = FL_RES1 | (take(4) & take(4) & (FL_ARITH | FL_IF | FL_DF | FL_IOPL | FL_AC | FL_NT | FL_ID | FL_RF));
+	s->rflags = FL_RES1 | (take(4) & take(4) &
+			       (FL_ARITH | FL_IF | FL_DF | FL_IOPL | FL_AC | FL_NT | FL_ID | FL_RF));
 	if (kind == VM86)
 		s->rflags |= FL_VM;
 	if (one_in(16))
@@ -462,7 +484,9 @@ static void io_write(void *opaque, u64 offset, unsigned size, u64 val)
 }
 
 static const struct region_ops io_ops = { io_read, io_write, 4 };
-static struct region mmio = { .name = "mmio", .ops = &io_ops, .space = BUS_MMIO, .base = MMIO, .len = 0x1800 };
+static struct region mmio = {
+	.name = "mmio", .ops = &io_ops, .space = BUS_MMIO, .base = MMIO, .len = 0x1800
+};
 static struct region pio = { .name = "pio", .ops = &io_ops, .space = BUS_PIO, .base = 0x60, .len = 0x300 };
 
 static int intc_pending(void *opaque, struct vcpu *v)
@@ -620,7 +644,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 	put_code(r + CODE + at, size);
 	s.rip += at;
 	if (one_in(32)) {
-		u64 to = PICK(ROM_PAGE, ROM_PAGE + 0xff8, MMIO, MMIO + 0xffe, RAM_SIZE - 8, RAM_SIZE - 1, RAM_SIZE);
+		u64 to = PICK(ROM_PAGE, ROM_PAGE + 0xff8, MMIO, MMIO + 0xffe, RAM_SIZE - 8, RAM_SIZE - 1,
+			      RAM_SIZE);
 
 		put_code(r + ROM_PAGE, 256);
 		put_code(r + RAM_SIZE - 64, 64);

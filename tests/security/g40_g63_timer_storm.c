@@ -2,8 +2,8 @@
  * in each interrupt [G63]. Goes on for ever; each source must have come a few times before. */
 #include "hostile.h"
 
-#define V_APIC 0x51
-#define V_HPET 0x52
+#define V_APIC           0x51
+#define V_HPET           0x52
 #define MSR_TSC_ADJUST   0x3b
 #define MSR_TSC_DEADLINE 0x6e0
 

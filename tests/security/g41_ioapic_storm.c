@@ -23,12 +23,8 @@ static void on_level(struct frame *f)
 		ioapic_write(0x11 + 2 * PIN, ~0u);
 		ioapic_write(0x11 + 2 * PIN, 0);
 		break;
-	case 3: /* EOI twice, and of what is not in service */
-		apic_write(APIC_EOI, 0);
-		break;
-	case 4: /* the I/O APIC's own EOI register */
-		*(volatile u32 *)(IOAPIC + 0x40) = VECTOR;
-		break;
+	case 3: /* EOI twice, and of what is not in service */ apic_write(APIC_EOI, 0); break;
+	case 4: /* the I/O APIC's own EOI register */ *(volatile u32 *)(IOAPIC + 0x40) = VECTOR; break;
 	case 5:
 		outb(LINES + PIN, 0);
 		outb(LINES + PIN, 1);

@@ -14,15 +14,15 @@ static void on_timer(struct frame *f)
 	apic_write(APIC_EOI, 0);
 }
 
-#define REP(name, insn)                                                                            \
-	static u64 name(uptr di, uptr si, u16 port)                                                \
-	{                                                                                          \
-		u64 n = ~0ull;                                                                     \
-		__asm__ volatile("sti\n\t" insn "\n\tcli\n\tcld"                                   \
-				 : "+D"(di), "+S"(si), "+c"(n)                                     \
-				 : "a"(~0ull), "d"((u64)port)                                      \
-				 : "memory", "cc");                                                \
-		return n;                                                                          \
+#define REP(name, insn)                                          \
+	static u64 name(uptr di, uptr si, u16 port)              \
+	{                                                        \
+		u64 n = ~0ull;                                   \
+		__asm__ volatile("sti\n\t" insn "\n\tcli\n\tcld" \
+				 : "+D"(di), "+S"(si), "+c"(n)   \
+				 : "a"(~0ull), "d"((u64)port)    \
+				 : "memory", "cc");              \
+		return n;                                        \
 	}
 REP(movsb, "rep movsb")
 REP(movsq_back, "std\n\trep movsq")
@@ -88,6 +88,7 @@ void guest_main(void)
 	guest_pd[RAM_END / 2 >> 21] &= ~1ull;
 	invlpg((void *)(RAM_END / 2));
 	stos_into(RAM_END / 2 - 100);
-	check(reached == RAM_END / 2 && left == ~0ull - 100, "a fault after 100 of 2^64-1: %llx, %llx", reached, left);
+	check(reached == RAM_END / 2 && left == ~0ull - 100, "a fault after 100 of 2^64-1: %llx, %llx",
+	      reached, left);
 	check(*(volatile u8 *)(RAM_END / 2 - 1) == 0x5a, "what was before it is written");
 }

@@ -57,8 +57,10 @@ static void range(u32 from, u32 to)
 /* What a paravirtual clock takes: not what is outside RAM. */
 static void clocks(void)
 {
-	static const u32 msrs[] = { 0x11, 0x12, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04, 0x4b564d05 };
-	const u64 places[] = { HOLE, HPET, RAM_END - 4, RAM_END, ROM, 0xfee00000, ~0ull & ~3ull, 1ull << 62, RAM_END - 32 };
+	static const u32 msrs[] = { 0x11,       0x12,       0x4b564d00, 0x4b564d01,
+				    0x4b564d02, 0x4b564d03, 0x4b564d04, 0x4b564d05 };
+	const u64 places[] = { HOLE,       HPET,          RAM_END - 4, RAM_END,     ROM,
+			       0xfee00000, ~0ull & ~3ull, 1ull << 62,  RAM_END - 32 };
 
 	for (unsigned m = 0; m < sizeof(msrs) / sizeof(msrs[0]); m++)
 		for (unsigned p = 0; p < sizeof(places) / sizeof(places[0]); p++)

@@ -4,23 +4,56 @@
 
 static u8 area[4096] __attribute__((aligned(4096)));
 
-static void set_cr0(uptr v) { write_cr0(v); }
-static void set_cr3(uptr v) { write_cr3(v); }
-static void set_cr4(uptr v) { write_cr4(v); }
-static void set_efer(uptr v) { wrmsr(0xc0000080, v); }
-static void set_dr6(uptr v) { __asm__ volatile("mov %0, %%dr6" : : "r"(v)); }
-static void set_dr7(uptr v) { __asm__ volatile("mov %0, %%dr7" : : "r"(v)); }
-static void set_cr8(uptr v) { __asm__ volatile("mov %0, %%cr8" : : "r"(v)); }
-static void set_xcr0(uptr v) { __asm__ volatile("xsetbv" : : "a"((u32)v), "d"((u32)(v >> 32)), "c"(0)); }
-static void set_xcr1(uptr v) { __asm__ volatile("xsetbv" : : "a"((u32)v), "d"((u32)(v >> 32)), "c"(1)); }
+static void set_cr0(uptr v)
+{
+	write_cr0(v);
+}
+static void set_cr3(uptr v)
+{
+	write_cr3(v);
+}
+static void set_cr4(uptr v)
+{
+	write_cr4(v);
+}
+static void set_efer(uptr v)
+{
+	wrmsr(0xc0000080, v);
+}
+static void set_dr6(uptr v)
+{
+	__asm__ volatile("mov %0, %%dr6" : : "r"(v));
+}
+static void set_dr7(uptr v)
+{
+	__asm__ volatile("mov %0, %%dr7" : : "r"(v));
+}
+static void set_cr8(uptr v)
+{
+	__asm__ volatile("mov %0, %%cr8" : : "r"(v));
+}
+static void set_xcr0(uptr v)
+{
+	__asm__ volatile("xsetbv" : : "a"((u32)v), "d"((u32)(v >> 32)), "c"(0));
+}
+static void set_xcr1(uptr v)
+{
+	__asm__ volatile("xsetbv" : : "a"((u32)v), "d"((u32)(v >> 32)), "c"(1));
+}
 static void load_mxcsr(uptr v)
 {
 	u32 m = (u32)v;
 
 	__asm__ volatile("ldmxcsr %0" : : "m"(m));
 }
-static void restore(uptr mask) { __asm__ volatile("xrstor64 %0" : : "m"(area), "a"((u32)mask), "d"(0)); }
-static void restore_old(uptr off) { __asm__ volatile("fxrstor64 %0" : : "m"(area[off])); }
+static void restore(uptr mask)
+{
+	__asm__ volatile("xrstor64 %0" : : "m"(area), "a"((u32)mask), "d"(0));
+}
+static void restore_old(uptr off)
+{
+	__asm__ volatile("fxrstor64 %0" : : "m"(area[off]));
+}
 
 /* Bits of `reserved`, one after the other, on top of `keep`. */
 static void each_bit(const char *what, void (*set)(uptr), u64 keep, u64 reserved)
@@ -31,7 +64,8 @@ static void each_bit(const char *what, void (*set)(uptr), u64 keep, u64 reserved
 		bool faulted = guest_try(set, keep | 1ull << b);
 
 		if (!faulted || fault.vector != GP || fault.error)
-			check(false, "%s bit %u: %s, vector %u", what, b, faulted ? "fault" : "no fault", fault.vector);
+			check(false, "%s bit %u: %s, vector %u", what, b, faulted ? "fault" : "no fault",
+			      fault.vector);
 	}
 	check(true, "%s", what);
 }

@@ -2,10 +2,10 @@
  * reserved bits, and accessed and dirty bits that have nowhere to go [G53]. Each access gives #PF, or data. */
 #include "hostile.h"
 
-#define P  1ull
-#define W  2ull
-#define PS 0x80ull
-#define SLOT 200 /* of the PML4: free */
+#define P        1ull
+#define W        2ull
+#define PS       0x80ull
+#define SLOT     200 /* of the PML4: free */
 #define VA(slot) ((u64)(slot) << 39)
 
 static u64 pdpt[512] __attribute__((aligned(4096)));
@@ -18,11 +18,20 @@ static void flush(void)
 }
 
 /* #PF or nothing, for reads, writes, fetches, and what runs on the host's own unit. */
-static void touch_sse(uptr a) { __asm__ volatile("movups (%0), %%xmm0; movups %%xmm0, (%0)" : : "r"(a)); }
-static void touch_locked(uptr a) { __asm__ volatile("lock incq (%0)" : : "r"(a) : "memory", "cc"); }
+static void touch_sse(uptr a)
+{
+	__asm__ volatile("movups (%0), %%xmm0; movups %%xmm0, (%0)" : : "r"(a));
+}
+static void touch_locked(uptr a)
+{
+	__asm__ volatile("lock incq (%0)" : : "r"(a) : "memory", "cc");
+}
 static void touch_stack(uptr a)
 {
-	__asm__ volatile("mov %%rsp, %%rcx; mov %0, %%rsp; push %%rax; pop %%rax; mov %%rcx, %%rsp" : : "r"(a + 64) : "rcx", "memory");
+	__asm__ volatile("mov %%rsp, %%rcx; mov %0, %%rsp; push %%rax; pop %%rax; mov %%rcx, %%rsp"
+			 :
+			 : "r"(a + 64)
+			 : "rcx", "memory");
 }
 
 static void access(const char *what, u64 va)
@@ -43,8 +52,8 @@ static void fetch(const char *what, u64 va)
 {
 	flush();
 	guest_try(try_call, (uptr)va);
-	check(fault.happened && (fault.vector == PF || fault.vector == UD || fault.vector == GP), "%s, fetch: vector %u", what,
-	      fault.vector);
+	check(fault.happened && (fault.vector == PF || fault.vector == UD || fault.vector == GP),
+	      "%s, fetch: vector %u", what, fault.vector);
 }
 
 static void set_all(u64 leaf)
@@ -57,7 +66,8 @@ static void set_all(u64 leaf)
 	pt[1] = leaf;
 }
 
-static const u64 places[] = { HPET, IOAPIC, 0xfee00000, HOLE, ROM, 0xff000, RAM_END - 4096, RAM_END, 0xfffff000 };
+static const u64 places[] = { HPET,    IOAPIC,         0xfee00000, HOLE,      ROM,
+			      0xff000, RAM_END - 4096, RAM_END,    0xfffff000 };
 
 void guest_main(void)
 {
@@ -91,13 +101,16 @@ void guest_main(void)
 	for (unsigned p = 0; p < sizeof(places) / sizeof(places[0]); p++)
 		for (unsigned level = 0; level < 4; level++) {
 			set_all(HOLE | P | W);
-			*(level == 0 ? &guest_pml4[SLOT] : level == 1 ? &pdpt[0] : level == 2 ? &pd[0] : &pt[0]) =
-				places[p] | P | W;
+			*(level == 0   ? &guest_pml4[SLOT]
+			  : level == 1 ? &pdpt[0]
+			  : level == 2 ? &pd[0]
+				       : &pt[0]) = places[p] | P | W;
 			what[15] = (char)('0' + p);
 			what[24] = (char)('0' + level);
 			access(what, VA(SLOT));
 			/* RAM and ROM hold data that may be code. */
-			if (level == 3 && places[p] != ROM && places[p] != 0xff000 && places[p] != RAM_END - 4096)
+			if (level == 3 && places[p] != ROM && places[p] != 0xff000 &&
+			    places[p] != RAM_END - 4096)
 				fetch(what, VA(SLOT));
 		}
 	/* reserved bits at each level */

@@ -8,8 +8,8 @@ static void faults(const char *what, uptr at, unsigned a, unsigned b)
 {
 	bool happened = guest_try(try_call, at);
 
-	check(happened && (fault.vector == a || fault.vector == b), "%s: %s %u", what, happened ? "vector" : "no fault",
-	      fault.vector);
+	check(happened && (fault.vector == a || fault.vector == b), "%s: %s %u", what,
+	      happened ? "vector" : "no fault", fault.vector);
 }
 
 void guest_main(void)
@@ -53,7 +53,8 @@ void guest_main(void)
 	faults("only prefixes", (uptr)buffer, GP, GP);
 	/* LOCK before what cannot be locked, and each opcode that does not exist, with all prefixes */
 	for (unsigned op = 0; op < 256; op++) {
-		static const u8 never[] = { 0x04, 0x0a, 0x0c, 0x24, 0x25, 0x26, 0x27, 0x36, 0x39, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f };
+		static const u8 never[] = { 0x04, 0x0a, 0x0c, 0x24, 0x25, 0x26, 0x27,
+					    0x36, 0x39, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f };
 
 		for (unsigned k = 0; k < sizeof(never); k++) {
 			if (never[k] != op)

@@ -33,8 +33,8 @@ static void change_one(void)
 /* The code writes its own next instruction. */
 static void change_own(void)
 {
-	static const u8 code[] = { 0x89, 0x3d, 0x01, 0, 0, 0,  /* mov [rip + 1], edi */
-				   0xb8, 0, 0, 0, 0, 0xc3 };   /* mov eax, imm32; ret */
+	static const u8 code[] = { 0x89, 0x3d, 0x01, 0, 0, 0,      /* mov [rip + 1], edi */
+				   0xb8, 0,    0,    0, 0, 0xc3 }; /* mov eax, imm32; ret */
 	unsigned bad = 0;
 
 	memcpy_((void *)(AREA + 0xff8), code, sizeof(code)); /* across a page, too */

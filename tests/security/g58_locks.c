@@ -4,7 +4,10 @@
 
 static u8 pages[3 * 4096] __attribute__((aligned(4096)));
 
-static void inc64(uptr a) { __asm__ volatile("lock incq (%0)" : : "r"(a) : "memory", "cc"); }
+static void inc64(uptr a)
+{
+	__asm__ volatile("lock incq (%0)" : : "r"(a) : "memory", "cc");
+}
 static void xadd32(uptr a)
 {
 	u32 v = 1;
@@ -23,9 +26,15 @@ static void cmpxchg8(uptr a)
 }
 static void cmpxchg16(uptr a)
 {
-	__asm__ volatile("lock cmpxchg16b (%0)" : : "r"(a), "a"(0ul), "d"(0ul), "b"(1ul), "c"(2ul) : "memory", "cc");
+	__asm__ volatile("lock cmpxchg16b (%0)"
+			 :
+			 : "r"(a), "a"(0ul), "d"(0ul), "b"(1ul), "c"(2ul)
+			 : "memory", "cc");
 }
-static void bts(uptr a) { __asm__ volatile("lock btsq %1, (%0)" : : "r"(a), "r"(12345ul) : "memory", "cc"); }
+static void bts(uptr a)
+{
+	__asm__ volatile("lock btsq %1, (%0)" : : "r"(a), "r"(12345ul) : "memory", "cc");
+}
 static void cmpxchg64(uptr a)
 {
 	u64 ax = 0;
@@ -41,7 +50,8 @@ static void all(const char *what, uptr at)
 
 	for (unsigned k = 0; k < sizeof(fns) / sizeof(fns[0]); k++)
 		for (unsigned off = 0; off < 17; off++)
-			if (guest_try(fns[k], at + off) && fault.vector != GP && fault.vector != PF && fault.vector != AC)
+			if (guest_try(fns[k], at + off) && fault.vector != GP && fault.vector != PF &&
+			    fault.vector != AC)
 				bad++;
 	check(!bad, "%s: %u strange", what, bad);
 }

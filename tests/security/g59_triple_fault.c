@@ -5,7 +5,10 @@
 /* #AC whose delivery is unaligned itself: not even a double fault, and on a processor it never ends. */
 static void unaligned(uptr arg)
 {
-	__asm__ volatile("inc %%esp\n\tpushl %%eax\n\tpushl %%eax\n\tmovl (%%esp), %%eax" : : : "eax", "memory");
+	__asm__ volatile("inc %%esp\n\tpushl %%eax\n\tpushl %%eax\n\tmovl (%%esp), %%eax"
+			 :
+			 :
+			 : "eax", "memory");
 }
 #endif
 
@@ -25,7 +28,8 @@ void guest_main(void)
 	write_cr0(read_cr0() | 1u << 18);
 	set_idt(AC, (uptr)unaligned, SEL_UCODE, 0x8e, 0);
 	guest_try_user(unaligned, 0, 1u << 18);
-#elif HOW == 4 /* gates to a code segment that is not there, beyond the GDT's limit, and a task gate to no task */
+#elif HOW == \
+	4 /* gates to a code segment that is not there, beyond the GDT's limit, and a task gate to no task */
 	set_idt(GP, 0, 0xfff8, 0x85, 0);
 	set_idt(DF, 0, 0x7ff8, 0x85, 0);
 	set_idt(NP, 0, 0x7ff8, 0x8e, 0);

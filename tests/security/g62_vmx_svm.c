@@ -3,9 +3,9 @@
 
 static u8 area[64];
 
-#define INSN(name, ...)                                                                            \
-	static void name(uptr arg)                                                                 \
-	{                                                                                          \
+#define INSN(name, ...)                                                                                 \
+	static void name(uptr arg)                                                                      \
+	{                                                                                               \
 		__asm__ volatile(".byte " __VA_ARGS__ : : "a"(arg), "c"(arg), "d"(0) : "memory", "cc"); \
 	}
 INSN(vmxon, "0xf3, 0x0f, 0xc7, 0x30")
@@ -41,12 +41,13 @@ static const struct {
 	const char *name;
 	void (*fn)(uptr);
 } insns[] = {
-	{ "VMXON", vmxon },   { "VMCLEAR", vmclear },   { "VMPTRLD", vmptrld }, { "VMPTRST", vmptrst }, { "VMREAD", vmread },
-	{ "VMWRITE", vmwrite }, { "VMLAUNCH", vmlaunch }, { "VMRESUME", vmresume }, { "VMXOFF", vmxoff }, { "VMFUNC", vmfunc },
-	{ "INVEPT", invept }, { "INVVPID", invvpid },   { "VMRUN", vmrun },     { "VMLOAD", vmload },   { "VMSAVE", vmsave },
-	{ "STGI", stgi },     { "CLGI", clgi },         { "SKINIT", skinit },   { "INVLPGA", invlpga }, { "ENCLS", encls },
-	{ "ENCLU", enclu },   { "ENCLV", enclv },       { "GETSEC", getsec },   { "MONITOR", monitor }, { "MWAIT", mwait },
-	{ "PCONFIG", pconfig }, { "RSM", rsm },         { "XABORT", xbegin_abort },
+	{ "VMXON", vmxon },   { "VMCLEAR", vmclear }, { "VMPTRLD", vmptrld },   { "VMPTRST", vmptrst },
+	{ "VMREAD", vmread }, { "VMWRITE", vmwrite }, { "VMLAUNCH", vmlaunch }, { "VMRESUME", vmresume },
+	{ "VMXOFF", vmxoff }, { "VMFUNC", vmfunc },   { "INVEPT", invept },     { "INVVPID", invvpid },
+	{ "VMRUN", vmrun },   { "VMLOAD", vmload },   { "VMSAVE", vmsave },     { "STGI", stgi },
+	{ "CLGI", clgi },     { "SKINIT", skinit },   { "INVLPGA", invlpga },   { "ENCLS", encls },
+	{ "ENCLU", enclu },   { "ENCLV", enclv },     { "GETSEC", getsec },     { "MONITOR", monitor },
+	{ "MWAIT", mwait },   { "PCONFIG", pconfig }, { "RSM", rsm },           { "XABORT", xbegin_abort },
 };
 
 void guest_main(void)

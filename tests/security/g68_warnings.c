@@ -5,8 +5,14 @@
 static u32 msr;
 static u64 value;
 
-static void do_write(uptr arg) { wrmsr(msr, value); }
-static void do_read(uptr arg) { rdmsr(msr); }
+static void do_write(uptr arg)
+{
+	wrmsr(msr, value);
+}
+static void do_read(uptr arg)
+{
+	rdmsr(msr);
+}
 
 void guest_main(void)
 {

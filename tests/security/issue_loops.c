@@ -28,7 +28,9 @@ void guest_main(void)
 	memcpy_((void *)0x8000, code, sizeof(code));
 	gdt[SEL_FREE / 8] = make_desc(0, 0xffff, 0x9b, 0);
 	gdt[SEL_FREE / 8 + 1] = make_desc(0, 0xffff, 0x93, 0);
-	__asm__ volatile("mov %w0, %%ds; mov %w0, %%es; mov %w0, %%ss; ljmp %1, $0x8000" : : "r"(SEL_FREE + 8), "i"(SEL_FREE));
+	__asm__ volatile("mov %w0, %%ds; mov %w0, %%es; mov %w0, %%ss; ljmp %1, $0x8000"
+			 :
+			 : "r"(SEL_FREE + 8), "i"(SEL_FREE));
 #elif HOW == 1
 	for (u32 n = 0;; n++)
 		*(volatile u32 *)(ROM + (n * 4 & 0x1fffc)) = n;
