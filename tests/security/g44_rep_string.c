@@ -63,6 +63,24 @@ static void on_fault(struct frame *f)
 	f->rcx = 0;
 }
 
+static void on_tick(struct frame *f)
+{
+	ticks++;
+	apic_write(APIC_EOI, 0);
+}
+
+/* A code breakpoint that is never reached has the processor look at each instruction, and keeps no timer away. */
+static void breakpoint_armed(void)
+{
+	interrupt_handler[VECTOR] = on_tick;
+	ticks = 0;
+	__asm__ volatile("mov %0, %%dr0" : : "r"(HOLE));
+	__asm__ volatile("mov %0, %%dr7" : : "r"(0x402ul));
+	apic_write(APIC_TIMER_INIT, 1000000);
+	check(wait_for(&ticks, 1), "the timer comes while a breakpoint is armed");
+	__asm__ volatile("mov %0, %%dr7" : : "r"(0x400ul));
+}
+
 void guest_main(void)
 {
 	pic_init(0);
@@ -91,4 +109,5 @@ void guest_main(void)
 	check(reached == RAM_END / 2 && left == ~0ull - 100, "a fault after 100 of 2^64-1: %llx, %llx",
 	      reached, left);
 	check(*(volatile u8 *)(RAM_END / 2 - 1) == 0x5a, "what was before it is written");
+	breakpoint_armed();
 }
