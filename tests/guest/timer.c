@@ -104,7 +104,8 @@ static void test_pit(void)
 		__asm__ volatile("sti; cli" : : : "memory");
 	check(ticks == 0, "STI, CLI lets nothing in");
 	__asm__ volatile("sti; nop; cli" : : : "memory");
-	check(ticks == 1, "STI, NOP, CLI does: %u", ticks);
+	/* One, or more where the handler takes longer than a period. */
+	check(ticks >= 1, "STI, NOP, CLI does: %u", ticks);
 	pit(0, 0);
 	pic_mask(0);
 }

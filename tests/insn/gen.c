@@ -255,7 +255,7 @@ static void draw(struct gen *g, u8 b[16])
 		n++;
 	}
 	if (vex) {
-		n += draw_vex(g, b + n);
+		draw_vex(g, b + n);
 	} else if (map >= 90) { /* x87 */
 		b[n] = 0xd8 | (b[n] & 7);
 	} else if (map >= 35) {

@@ -30,6 +30,7 @@ static inline u64 relative_target(struct soft_cpu *c, const struct insn *i)
 	return checked_target(c, i, c->gpr[RIPB] + i->off + i->len + i->imm);
 }
 
+/* clang-format off */
 #define JCC(cc)                                                        \
 	static void jcc_##cc(struct soft_cpu *c, const struct insn *i) \
 	{                                                              \
@@ -38,14 +39,13 @@ static inline u64 relative_target(struct soft_cpu *c, const struct insn *i)
 		else                                                   \
 			soft_advance(c, i);                            \
 	}
-JCC(0)
-JCC(1)
-JCC(2)
-JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14)
-	JCC(15) const insn_fn jcc[16] = {
-		jcc_0, jcc_1, jcc_2,  jcc_3,  jcc_4,  jcc_5,  jcc_6,  jcc_7,
-		jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15,
-	};
+JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)
+JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
+const insn_fn jcc[16] = {
+	jcc_0, jcc_1, jcc_2,  jcc_3,  jcc_4,  jcc_5,  jcc_6,  jcc_7,
+	jcc_8, jcc_9, jcc_10, jcc_11, jcc_12, jcc_13, jcc_14, jcc_15,
+};
+/* clang-format on */
 
 void int_jmp_rel(struct soft_cpu *c, const struct insn *i)
 {

@@ -171,16 +171,16 @@ static void enter_thread(struct soft_cpu *c)
 
 /* --- state ------------------------------------------------------------------------------- */
 /* Copies the fields that both sides have under the same name; COPY is `to` or `from` x86_state. */
+/* clang-format off */
 #define SOFT_SHARED_FIELDS(COPY)                                                                           \
-	COPY(rip)                                                                                          \
-	COPY(ldtr)                                                                                         \
-	COPY(tr)                                                                                           \
-	COPY(gdtr) COPY(idtr) COPY(cr0) COPY(cr2) COPY(cr3) COPY(cr4) COPY(dr6) COPY(dr7) COPY(efer)       \
-		COPY(star) COPY(lstar) COPY(cstar) COPY(sfmask) COPY(kernel_gs_base) COPY(tsc_aux)         \
-			COPY(sysenter_cs) COPY(sysenter_esp) COPY(sysenter_eip) COPY(pat)                  \
-				COPY(mtrr_def_type) COPY(misc_enable) COPY(spec_ctrl) COPY(xss) COPY(xcr0) \
-					COPY(tsc_adjust) COPY(activity) COPY(nmi_blocked) COPY(nmi_pending)
+	COPY(rip) COPY(ldtr) COPY(tr) COPY(gdtr) COPY(idtr)                                                \
+	COPY(cr0) COPY(cr2) COPY(cr3) COPY(cr4) COPY(dr6) COPY(dr7)                                        \
+	COPY(efer) COPY(star) COPY(lstar) COPY(cstar) COPY(sfmask) COPY(kernel_gs_base) COPY(tsc_aux)      \
+	COPY(sysenter_cs) COPY(sysenter_esp) COPY(sysenter_eip)                                            \
+	COPY(pat) COPY(mtrr_def_type) COPY(misc_enable) COPY(spec_ctrl) COPY(xss) COPY(xcr0) COPY(tsc_adjust) \
+	COPY(activity) COPY(nmi_blocked) COPY(nmi_pending)
 #define SOFT_SHARED_ARRAYS(COPY) COPY(dr) COPY(mtrr_fixed) COPY(mtrr_base) COPY(mtrr_mask)
+/* clang-format on */
 
 static void soft_get_state(struct vcpu *vcpu, struct x86_state *s)
 {
