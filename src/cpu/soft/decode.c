@@ -520,6 +520,15 @@ static u8 next8(struct cursor *cu)
 
 static u64 next_le(struct cursor *cu, unsigned n)
 {
+	const u8 *p = cu->bytes + cu->pos;
+
+	/* By one load: another vCPU's store gives the old value or the new one, no mixture. */
+	if ((n == 2 || n == 4 || n == 8) && cu->pos + n <= MIN(cu->len, (unsigned)MAX_INSN)) {
+		cu->pos += n;
+		return n == 2   ? *(const volatile any_u16 *)p
+		       : n == 4 ? *(const volatile any_u32 *)p
+				: *(const volatile any_u64 *)p;
+	}
 	u64 v = 0;
 
 	for (unsigned k = 0; k < n; k++)
