@@ -58,7 +58,7 @@ static int opt_form(const struct opt *o, char *buf, size_t len)
 	return snprintf(buf, len, "--%s %s%s", o->name, o->arg, o->kind == OPT_LIST ? " ..." : "");
 }
 
-/* Help, choices and default as one paragraph. */
+/* Help, choices, default and what else there is to say as one paragraph. */
 static void opt_text(const struct opt *o, char *buf, size_t len)
 {
 	size_t n = (size_t)snprintf(buf, len, "%s", o->help);
@@ -78,7 +78,9 @@ static void opt_text(const struct opt *o, char *buf, size_t len)
 	if (o->choice && n < len)
 		n += (size_t)snprintf(buf + n, len - n, ".");
 	if (o->default_text && n < len)
-		snprintf(buf + n, len - n, " Default: %s.", o->default_text);
+		n += (size_t)snprintf(buf + n, len - n, " Default: %s.", o->default_text);
+	if (o->more && n < len)
+		snprintf(buf + n, len - n, " %s", o->more);
 }
 
 static void print_pairs(FILE *out, const char *lines)

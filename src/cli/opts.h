@@ -19,6 +19,7 @@ struct opt {
 	enum opt_kind kind;
 	const char *arg;     /* what the help calls the value; NULL for flags */
 	const char *help;    /* sentences, without the value's default or choices */
+	const char *more;    /* sentences to come after those; NULL: none */
 	size_t offset;       /* of the field in the target struct */
 	size_t count_offset; /* OPT_LIST: of its counter */
 	u32 max_count;

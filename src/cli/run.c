@@ -102,7 +102,13 @@ static const struct opt run_opts[] = {
 		.kind = OPT_STRING,
 		.arg = "ENGINE",
 		.help = "What executes the guest.",
+		.more = "Settings may follow, as in soft,translate=off. For soft: translate=on|off - whether code that "
+			"runs often is translated, or all is interpreted (on); lockstep=on|off - also interpret what is "
+			"translated, and stop at the first difference (off); perf-map=on|off - name translated code for "
+			"perf, in /tmp/perf-PID.map (off); warm=N - after how many executions code is translated (0, the "
+			"engine's own choice).",
 		.choice = engine_choice,
+		.free_form = true,
 		.default_text = "auto",
 		.offset = offsetof(struct run_options, config.engine),
 	},

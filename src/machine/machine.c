@@ -243,10 +243,14 @@ static int build(struct machine *m, struct err *err)
 	struct vm *vm = &m->vm;
 	struct cpuid_params params = { .model = c->cpu_model, .nr_vcpus = c->cpus };
 	u64 features[4] = { 0 };
+	char engine[32];
 	int r;
 
 	snprintf(vm->name, sizeof(vm->name), "%s", c->name);
-	vm->engine = engine_select(c->engine, m->engine_why, sizeof(m->engine_why), err);
+	r = engine_conf_parse(c->engine, engine, sizeof(engine), &vm->engine_conf, err);
+	if (r < 0)
+		return r;
+	vm->engine = engine_select(engine, m->engine_why, sizeof(m->engine_why), err);
 	if (!vm->engine)
 		return err && err->code ? err->code : -EINVAL;
 	vm->nr_vcpus = c->cpus;

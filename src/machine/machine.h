@@ -18,7 +18,7 @@ struct vm;
  * default, which is named with each member. */
 struct machine_config {
 	const char *name;      /* "bothy" */
-	const char *engine;    /* "auto" */
+	const char *engine;    /* "auto"; as engine_conf_parse() */
 	u32 cpus;              /* 0: 1; at most VM_MAX_VCPUS */
 	u64 memory;            /* bytes; 0: MACHINE_DEFAULT_MEMORY */
 	const char *cpu_model; /* "host" */

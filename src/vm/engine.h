@@ -41,7 +41,23 @@ struct engine_ops {
 	void (*print_stats)(struct vm *vm, void *file);
 };
 
+/* How an engine runs, from `--engine NAME,KEY=VALUE,...`. */
+struct engine_conf {
+	bool translate; /* soft: translate warm code (else interpret only); default true */
+	/* soft: run every translated block in the interpreter too, stop at the first difference; default false */
+	bool lockstep;
+	bool perf_map; /* soft: write /tmp/perf-PID.map, so that perf names translated code; default false */
+	u32 warm; /* soft: executions after which a block is translated; 0: the engine's own choice (default) */
+};
+
 extern const struct engine_ops soft_engine;
+
+void engine_conf_init(struct engine_conf *ret_conf); /* the defaults */
+
+/* Takes `NAME` or `NAME,KEY=VALUE,...` apart; of a key given twice the last one stands. Whether there is such an
+ * engine is for engine_select() to say. -EINVAL for a key or a value that is not known. */
+int engine_conf_parse(const char *text, char *ret_name, size_t name_len, struct engine_conf *ret_conf,
+		      struct err *err);
 
 /* `name`: auto, soft or kvm. The engine, and in ret_why one line on why this one (empty when asked for by
  * name). An unknown name, or kvm where it cannot be had, is an error naming the valid ones. */

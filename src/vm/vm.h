@@ -36,6 +36,7 @@ struct vm {
 	struct bus bus;
 	struct cpuid_table cpuid;
 	const struct engine_ops *engine;
+	struct engine_conf engine_conf;
 	void *engine_vm;
 	u32 nr_vcpus;
 	struct vcpu *vcpu[VM_MAX_VCPUS];

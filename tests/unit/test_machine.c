@@ -26,7 +26,8 @@ static struct {
 	int vms, vcpus; /* that exist */
 	int fail_vcpu;  /* vcpu_init of this one fails, -1: none */
 	bool fail_vm;
-	_Atomic int starts; /* of vCPU 0 */
+	struct engine_conf conf; /* that vm_init has seen */
+	_Atomic int starts;      /* of vCPU 0 */
 	struct x86_state state[VM_MAX_VCPUS];
 	void (*action)(struct vcpu *vcpu, int start); /* what vCPU 0 does, once per start */
 	_Atomic int done;                             /* starts for which action has been called */
@@ -45,6 +46,7 @@ static void fake_features(u64 ret_features[4])
 static int fake_vm_init(struct vm *vm, struct err *err)
 {
 	fake.vms++;
+	fake.conf = vm->engine_conf;
 	return fake.fail_vm ? err_set(err, -ENODEV, "the fake engine does not want to") : 0;
 }
 
@@ -415,6 +417,14 @@ static void bad_engine(struct machine_config *c)
 {
 	c->engine = "warp";
 }
+static void bad_setting(struct machine_config *c)
+{
+	c->engine = "soft,warm=very";
+}
+static void odd_setting(struct machine_config *c)
+{
+	c->engine = "auto,turbo=on";
+}
 static void bad_cpu(struct machine_config *c)
 {
 	c->cpu_model = "z80";
@@ -515,6 +525,8 @@ static void refuses_with_a_sentence(void **state)
 		const char *says;
 	} rows[] = {
 		{ bad_engine, "warp" },
+		{ bad_setting, "'warm' cannot be 'very'" },
+		{ odd_setting, "unknown engine setting 'turbo'" },
 		{ bad_cpu, "z80" },
 		{ many_cpus, "65 processors are too many" },
 		{ little_memory, "too few" },
@@ -555,6 +567,29 @@ static void refuses_with_a_sentence(void **state)
 	machine_free(NULL);
 }
 
+static void settings_reach_the_engine(void **state)
+{
+	struct machine_config c = config();
+	struct machine *m;
+
+	m = make(&c);
+	assert_true(fake.conf.translate);
+	assert_false(fake.conf.lockstep || fake.conf.perf_map || fake.conf.warm);
+	machine_free(m);
+	c.engine = "soft,translate=off,lockstep=on,perf-map=on,warm=12";
+	m = make(&c);
+	assert_string_equal(machine_engine_why(m), "");
+	assert_false(fake.conf.translate);
+	assert_true(fake.conf.lockstep && fake.conf.perf_map);
+	assert_int_equal(fake.conf.warm, 12);
+	machine_free(m);
+	c.engine = "auto,warm=3";
+	m = make(&c);
+	assert_string_not_equal(machine_engine_why(m), "");
+	assert_int_equal(fake.conf.warm, 3);
+	machine_free(m);
+}
+
 static void frees_what_never_ran(void **state)
 {
 	for (unsigned i = 0; i < 3; i++) {
@@ -580,6 +615,7 @@ int main(void)
 		cmocka_unit_test(board_answers),
 		cmocka_unit_test(map_has_memory_above_the_hole),
 		cmocka_unit_test(refuses_with_a_sentence),
+		cmocka_unit_test(settings_reach_the_engine),
 		cmocka_unit_test(frees_what_never_ran),
 	};
 

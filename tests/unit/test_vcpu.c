@@ -446,26 +446,6 @@ static void test_G61_init_races(void **state)
 	assert_true(cpu[0].stats.reason[EXIT_INIT].count > 0);
 }
 
-static void test_engine_select(void **state)
-{
-	struct err err = { 0 };
-	char why[128] = "x";
-
-	assert_ptr_equal(engine_select("soft", why, sizeof(why), &err), &soft_engine);
-	assert_string_equal(why, "");
-	assert_ptr_equal(engine_select("auto", why, sizeof(why), &err), &soft_engine);
-	assert_non_null(strstr(why, "the soft engine runs: this host has"));
-	assert_null(strchr(why, '\n'));
-	assert_null(engine_select("kvm", why, sizeof(why), &err));
-	assert_int_equal(err.code, -ENOTSUP);
-	assert_non_null(strstr(err.msg, "soft"));
-	assert_null(engine_select("tcg", why, sizeof(why), &err));
-	assert_string_equal(err.msg, "unknown engine 'tcg'; the engines are auto, soft and kvm");
-	assert_int_equal(err.code, -EINVAL);
-	assert_null(engine_select("", NULL, 0, NULL));
-	assert_ptr_equal(engine_select("auto", NULL, 0, NULL), &soft_engine);
-}
-
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -475,7 +455,7 @@ int main(void)
 		T(test_init_sipi),      T(test_init_bsp),
 		T(test_shutdown),       T(test_G59_first_request_wins),
 		T(test_ping_pong),      T(test_post_against_sleep),
-		T(test_G61_init_races), cmocka_unit_test(test_engine_select),
+		T(test_G61_init_races),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
