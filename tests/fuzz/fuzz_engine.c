@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "../engine_env.h"
 #include "base/bits.h"
 #include "vm/vm.h"
 #include "x86/regs.h"
@@ -549,6 +550,8 @@ static void start(void)
 	u64 features[4];
 
 	vm.engine = &soft_engine;
+	if (engine_env_parse(&vm.engine_conf, &err) < 0)
+		fail("no machine", err.msg);
 	vm.nr_vcpus = 1;
 	vm.tsc_khz = 1000000;
 	vm.vcpu[0] = &vcpu;

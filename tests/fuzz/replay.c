@@ -49,6 +49,7 @@ static u64 next(u64 *rng)
 
 static void run_random(u64 seed)
 {
+	const char *engine = getenv("BOTHY_ENGINE"); /* for targets that have one */
 	u64 rng = seed;
 	size_t len =
 		next(&rng) % (1ull << (4 + next(&rng) % 9)); /* short ones and long ones, below MAX_INPUT */
@@ -56,7 +57,8 @@ static void run_random(u64 seed)
 
 	for (size_t i = 0; i < len; i++)
 		data[i] = (u8)next(&rng);
-	snprintf(how, sizeof(how), "repeat it with: %s %llu 1\n", program, (unsigned long long)seed);
+	snprintf(how, sizeof(how), "repeat it with: %s%s%s%s %llu 1\n", engine ? "BOTHY_ENGINE=" : "",
+		 engine ? engine : "", engine ? " " : "", program, (unsigned long long)seed);
 	LLVMFuzzerTestOneInput(data, len);
 	free(data);
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../engine_env.h"
 #include "families.h"
 
 static const struct insn_family families[] = {
@@ -79,8 +80,9 @@ int main(int argc, char **argv)
 		struct insn_test t = { .mode = INSN_64, .states = states };
 		insn_seed(&t.rng, seed);
 		families[f].run(&t);
-		printf("%-8s %6u runs, %5u of them fault, %u differ (seed %llu)\n", families[f].name, t.tried,
-		       t.faulted, t.failed, (unsigned long long)seed);
+		printf("%-8s %6u runs, %5u of them fault, %u differ (seed %llu, BOTHY_ENGINE=%s)\n",
+		       families[f].name, t.tried, t.faulted, t.failed, (unsigned long long)seed,
+		       engine_env());
 		failed += t.failed;
 		run++;
 	}

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../engine_env.h"
 #include "insn.h"
 #include "vm/vm.h"
 
@@ -113,6 +114,8 @@ void machine_start(const char *cpu_model)
 
 	snprintf(vm.name, sizeof(vm.name), "insn");
 	vm.engine = &soft_engine;
+	if (engine_env_parse(&vm.engine_conf, &err) < 0)
+		fail(&err);
 	vm.nr_vcpus = 1;
 	vm.tsc_khz = 1000000;
 	vm.vcpu[0] = &vcpu;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../engine_env.h"
 #include "base/os.h"
 #include "gen.h"
 
@@ -128,9 +129,9 @@ int main(int argc, char **argv)
 		int dead = insn_run(n);
 		if (dead >= 0) {
 			printf("sequence %" PRIu64
-			       " ends the process that runs it: insn_random --cpu %s --seed %" PRIu64
+			       " ends the process that runs it: BOTHY_ENGINE=%s insn_random --cpu %s --seed %" PRIu64
 			       " --only %" PRIu64 "\n",
-			       first + (unsigned)dead, model, seed, first + (unsigned)dead);
+			       first + (unsigned)dead, engine_env(), model, seed, first + (unsigned)dead);
 			print_code(&insn_batch[dead], 0);
 			return 1;
 		}
@@ -144,9 +145,9 @@ int main(int argc, char **argv)
 		if (bad < n) {
 			failed++;
 			printf("sequence %" PRIu64
-			       " differs; again with: insn_random --cpu %s --seed %" PRIu64 " --only %" PRIu64
-			       "\n",
-			       first + bad, model, seed, first + bad);
+			       " differs; again with: BOTHY_ENGINE=%s insn_random --cpu %s --seed %" PRIu64
+			       " --only %" PRIu64 "\n",
+			       first + bad, engine_env(), model, seed, first + bad);
 			print_failure(&insn_batch[bad], &seqs[bad]);
 		}
 		if (only != ~0ull)
