@@ -350,6 +350,9 @@ static bool steer(struct gen *g, u8 *b, const ZydisDecodedInstruction *zi, const
 
 	if (g->wild)
 		return true;
+	/* Zydis 4.0 takes R13 for the base of a VSIB byte that has none but a displacement, where VEX.B is set. */
+	if (is_gather(zi) && zi->raw.modrm.mod == 0 && zi->raw.sib.base == 5)
+		base = -1;
 	if (is_gather(zi))
 		t = INSN_DATA + pick(g, INSN_DATA_RW / 2); /* its indexes will be below 256 */
 	if (m->segment == ZYDIS_REGISTER_GS)
