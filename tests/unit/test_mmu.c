@@ -424,7 +424,7 @@ static void check_random_walk(enum paging p)
 		bool in_ram = gpa < RAM_SIZE, rom = gpa >= ROM_START && gpa < ROM_END;
 		bool code = in_ram && ram.code_map[gpa / 4096];
 		assert_int_equal(e->r == page, in_ram && s.may_read);
-		assert_int_equal(e->x == page, in_ram && s.may_fetch);
+		assert_int_equal(e->x == tlb_key(page, gpa), in_ram && s.may_fetch);
 		assert_int_equal(e->w == page,
 				 in_ram && s.may_write && (a.write || s.leaf_dirty) && !rom && !code);
 		if (in_ram)

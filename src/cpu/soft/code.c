@@ -17,6 +17,7 @@
 #include "cpu/soft/code.h"
 
 #include "cpu/soft/decode.h"
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/ops.h"
 #include "cpu/soft/thunk.h"
 
@@ -94,7 +95,7 @@ static void protect(struct soft_cpu *c, gpa_t page)
 			other->code->nr_protect++;
 		atomic_store(&other->code->protect_pending, true);
 		queue_unlock(other->code);
-		atomic_fetch_or(&vm->vcpu[k]->requests, VCPU_REQ_FLUSH);
+		soft_request(other, VCPU_REQ_FLUSH);
 	}
 	for (u32 k = 0; k < vm->nr_vcpus; k++) {
 		struct soft_cpu *other = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
@@ -242,6 +243,7 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 		thunk_attach(&b->insn[0]);
 	}
 	b->hva = 1; /* matches nothing, is not "dropped" */
+	b->heat = BLOCK_COLD;
 	b->key = key;
 	finish(b, 1, b->insn[0].len);
 	return b;
@@ -295,6 +297,10 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 	finish(b, n, off);
 	b->hva = (u64)p;
 	b->key = key;
+	b->x = NULL;
+	b->other_half = 0;
+	b->heat = (key & KEY_MODE) == MODE_64 && !(key & KEY_SINGLE) ? 0 : BLOCK_COLD;
+	b->no_groups = false;
 	b->hash_next = code->hash[code_hash(b->hva)];
 	code->hash[code_hash(b->hva)] = b;
 	b->page_next = page_first(code, gpa / RAM_PAGE_SIZE);
@@ -339,6 +345,8 @@ static void drop(struct soft_cpu *c, struct block *b)
 	if (*link)
 		*link = b->hash_next;
 	b->hva = 0;
+	if (b->x)
+		jit_drop(c, b);
 	if (b == c->cur)
 		for (unsigned k = 0; k <= b->n; k++)
 			b->insn[k].fn = op_stop;
@@ -400,7 +408,7 @@ void code_invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
 			if (!other || other == c)
 				continue;
 			code_queue(other->code, gpa, len);
-			atomic_fetch_or(&vm->vcpu[k]->requests, VCPU_REQ_FLUSH);
+			soft_request(other, VCPU_REQ_FLUSH);
 		}
 }
 
@@ -430,6 +438,8 @@ void code_do_flush(struct soft_cpu *c)
 	code->used = 0;
 	code->nr_flushes++;
 	c->attention &= ~(u32)ATT_FLUSH;
+	if (c->jit)
+		jit_flush(c);
 }
 
 void code_queue(struct code_cache *code, gpa_t gpa, u64 len)

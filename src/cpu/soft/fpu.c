@@ -69,6 +69,7 @@ void fpu_spill(struct soft_cpu *c)
 	st64(x + FPU_FDP, c->x87_fdp);
 	st16(x + FPU_FOP, c->x87_fop & 0x7ff);
 	c->vec_live = 0;
+	fpu_set_gates(c);
 	/* C code's: x87 registers empty, its MXCSR, no upper halves that slow SSE down. */
 	if (in_use & XFEATURE_X87)
 		__asm__ volatile("fninit");
@@ -92,6 +93,7 @@ void fpu_load(struct soft_cpu *c)
 	else
 		__asm__ volatile("fxrstor64 (%0)" : : "r"(x) : "memory");
 	c->vec_live = 1;
+	fpu_set_gates(c);
 }
 
 /* Components' initial states [SDM1 13.6]. */
@@ -121,6 +123,7 @@ void fpu_image_loaded(struct soft_cpu *c)
 	st32(x + FPU_MXCSR, ld32(x + FPU_MXCSR) & mxcsr_mask);
 	st16(x + FPU_FOP, ld16(x + FPU_FOP) & 0x7ff);
 	c->vec_live = 0;
+	fpu_set_gates(c);
 }
 
 /* --- what is on -------------------------------------------------------------------------- */
@@ -143,6 +146,7 @@ void fpu_mode_changed(struct soft_cpu *c)
 	    (c->xcr0 & (XFEATURE_SSE | XFEATURE_AVX)) != (XFEATURE_SSE | XFEATURE_AVX))
 		off |= FPU_OFF_AVX;
 	c->simd_off = (u8)off;
+	fpu_set_gates(c);
 }
 
 _Noreturn void fpu_raise_off(struct soft_cpu *c, const struct insn *i, unsigned class_bits, bool x87)

@@ -20,6 +20,18 @@ enum fpu_off {
 #define FPU_CLASS_SSE (FPU_OFF_EM | FPU_OFF_TS | FPU_OFF_FXSR)
 #define FPU_CLASS_AVX (FPU_OFF_AVX | FPU_OFF_TS)
 
+/* What translated code asks before vector and x87 instructions: the bits of simd_off that concern the class, and
+ * this one while the guest's state is not in the host's registers. */
+#define FPU_GATE_DEAD BIT(8)
+
+static inline void fpu_set_gates(struct soft_cpu *c)
+{
+	u32 dead = c->vec_live ? 0 : FPU_GATE_DEAD;
+
+	c->sse_gate = (c->simd_off & FPU_CLASS_SSE) | dead;
+	c->avx_gate = (c->simd_off & FPU_CLASS_AVX) | dead;
+}
+
 /* Offsets in the XSAVE image [SDM1 10.5.1, 13.4]. */
 enum {
 	FPU_FCW = 0,

@@ -11,6 +11,7 @@
 
 #include "cpu/soft/code.h"
 #include "cpu/soft/fpu.h"
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/ops.h"
 #include "vm/irq.h"
 
@@ -212,17 +213,49 @@ static void step(struct soft_cpu *c)
 		excp_debug_trap(c, BIT(14)); /* DR6.BS */
 }
 
+/* The block at RIP, when the TLB and the hash know it. */
+static inline struct block *find_fast(struct soft_cpu *c, gva_t la)
+{
+	const u8 *p = tlb_exec(c, la);
+	struct block *b;
+
+	if (unlikely(!p))
+		return NULL;
+	b = c->code->hash[code_hash((u64)p)];
+	return likely(b && b->hva == (u64)p && b->key == c->key &&
+		      (soft_mode64(c) || c->rip + b->bytes - 1 <= c->seg[SEG_CS].limit))
+		       ? b
+		       : NULL;
+}
+
+static void arm_timer(struct soft_cpu *c)
+{
+	fpu_spill(c);
+	jit_host_arm(c);
+}
+
+/* Translated code came back because somebody asked it to: from now on it runs again, and what was asked for is
+ * in the mailbox, or the timer is due. */
+static void go_again(struct soft_cpu *c)
+{
+	atomic_exchange(&c->jit_go, 1);
+	if (c->jit_alarm) {
+		c->jit_alarm = 0;
+		c->armed_tsc = ~0ull;
+	}
+	c->budget = 0;
+}
+
 static enum run_end loop(struct soft_cpu *c)
 {
-	struct code_cache *code = c->code;
 	struct vcpu *vcpu = c->vcpu;
-	struct tlb_entry *e;
 	struct block *b;
 	gva_t la;
-	u64 hva;
 	int what;
 
 	for (;;) {
+		if (unlikely(!atomic_load_explicit(&c->jit_go, memory_order_relaxed)))
+			go_again(c);
 		/* First, since a guest may be single-stepped for ever: by code breakpoints that it has
 		 * armed. */
 		if (unlikely(--c->budget < 0)) {
@@ -235,6 +268,7 @@ static enum run_end loop(struct soft_cpu *c)
 		if (unlikely(c->attention | c->activity |
 			     atomic_load_explicit(&vcpu->requests, memory_order_relaxed))) {
 			c->cur = NULL;
+			c->jit_rec = NULL;
 			what = events(c);
 			if (what == STEP) {
 				step(c);
@@ -247,18 +281,20 @@ static enum run_end loop(struct soft_cpu *c)
 			if (what != GO_ON)
 				return (enum run_end)what;
 		}
-		la = linear_rip(c);
-		e = tlb_slot(c, la);
-		if (likely(e->x == (la & ~0xfffull))) {
-			hva = la + e->addend;
-			b = code->hash[code_hash(hva)];
-			if (likely(b && b->hva == hva && b->key == c->key &&
-				   (soft_mode64(c) || c->rip + b->bytes - 1 <= c->seg[SEG_CS].limit))) {
-				run_block(c, b);
+		if (c->jit) {
+			if (unlikely(vcpu->timer_tsc < c->armed_tsc))
+				arm_timer(c);
+			if (jit_try(c))
 				continue;
-			}
 		}
-		run_block(c, code_find(c, la, c->key));
+		la = linear_rip(c);
+		b = find_fast(c, la);
+		if (unlikely(!b))
+			b = code_find(c, la, c->key);
+		if (c->jit && jit_block(c, b))
+			continue;
+		c->jit_rec = NULL;
+		run_block(c, b);
 	}
 }
 

@@ -247,9 +247,11 @@ static void translate(struct soft_cpu *c, const struct insn *i, gva_t la, enum t
 {
 	const struct tlb_table *t = la >> 63 ? &c->upper[mode] : &c->asid->half[mode];
 	const struct tlb_entry *e = &t->e[la >> 12 & (TLB_SIZE - 1)];
-	if ((acc & ACC_X ? e->x : acc & ACC_W ? e->w : e->r) == (la & ~PAGE_MASK)) {
-		ret->host = (u8 *)(la + e->addend);
-		ret->gpa = (gpa_t)(ret->host - c->ram->base);
+	u8 *host = (u8 *)(la + e->addend);
+	gpa_t gpa = (gpa_t)(host - c->ram->base);
+	if (acc & ACC_X ? e->x == tlb_key(la, gpa) : (acc & ACC_W ? e->w : e->r) == (la & ~PAGE_MASK)) {
+		ret->host = host;
+		ret->gpa = gpa;
 		ret->rom = false; /* reads do not ask */
 		return;
 	}

@@ -94,12 +94,13 @@ enum { MODE_16, MODE_32, MODE_64 };
 #define KEY_SS32   BIT(2) /* stack size: SS.B (64-bit mode: always 0) */
 #define KEY_SINGLE BIT(3) /* one instruction only: TF, interrupt shadow, breakpoints */
 
-/* TLB. An entry's tags are the page's linear address where that access is allowed and goes
+/* TLB. An entry's tags r and w are the page's linear address where that access is allowed and goes
  * straight to RAM, else TLB_NEVER; so A is set for every entry, D for every w tag, MMIO, ROM and
- * code pages have no w tag. la + addend is the host address. */
+ * code pages have no w tag. la + addend is the host address. x is tlb_key(): a translated jump into
+ * another page checks by one comparison that this page is still mapped to the same memory. */
 #define TLB_BITS  10
 #define TLB_SIZE  (1u << TLB_BITS)
-#define TLB_NEVER 1ull
+#define TLB_NEVER (~0ull)
 
 struct tlb_entry {
 	u64 r, w, x;
@@ -110,6 +111,20 @@ struct tlb_table {
 	struct tlb_entry e[TLB_SIZE];
 	u32 used; /* anything inserted since the last flush */
 };
+
+/* Linear page (36 bits) and physical page (28 bits, RAM_MAX) in one word; never TLB_NEVER, as RAM ends before
+ * the last page. */
+#define TLB_KEY_PFN_BITS 28
+static inline u64 tlb_key(gva_t la, gpa_t gpa)
+{
+	return la >> 12 << TLB_KEY_PFN_BITS | gpa >> 12;
+}
+
+/* The linear page of a key. */
+static inline gva_t tlb_key_page(u64 key)
+{
+	return (u64)((s64)key >> TLB_KEY_PFN_BITS) << 12;
+}
 
 /* Whose rights an access has. */
 enum tlb_mode {
@@ -154,6 +169,7 @@ struct soft_cpu {
 	u16 fl; /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
 	u8 cpl;
 	u8 vec_live;                 /* guest vector and x87 state is in the host's registers */
+	u32 sse_gate, avx_gate;      /* not 0: an instruction of that class cannot be executed just so, see fpu.h */
 	u32 flags;                   /* RFLAGS without the arithmetic ones; bit 1 set */
 	u32 key;                     /* KEY_* of the current mode */
 	u32 attention;               /* ATT_*: something to do before the next block */
@@ -219,8 +235,26 @@ struct soft_cpu {
 	u64 tlb_clock;
 	u64 nr_misses, nr_walks, nr_flushes; /* first-level misses; of which walked; flushes of a PCID */
 
-	/* --- code cache, see interp.c --- */
+	/* --- code cache, see code.h --- */
 	struct code_cache *code;
+
+	/* --- translated code, see jit/jit.h --- */
+	struct insn *jit_insn; /* one, and the end after it */
+	struct jit *jit;    /* NULL: interpret only */
+	struct soft_cpu *self;
+	_Atomic u32 jit_go; /* 0: translated code comes back at its next backward jump */
+	u32 jit_stop;       /* a block that may be executing was dropped */
+	u32 jit_ret;        /* the last RET: offset of its record */
+	bool jit_stepped;   /* the handler of a single instruction went on to the next */
+	void *jit_rec;      /* why translated code was left: a record */
+	u64 jit_target;     /* of an indirect jump */
+	u64 jit_rsp, jit_c_rsp;    /* the other stack's pointer: of calls in translated code, of C */
+	u64 jit_stack;             /* top of the former */
+	void *jit_jcache;          /* jit->jcache */
+	u64 jit_slot[8];           /* addends that several accesses of a block share */
+	u64 jit_stash;             /* an operand from which flags can be computed again */
+	u64 armed_tsc;             /* when the host's timer will make jit_go 0, ~0: never */
+	volatile u32 jit_alarm;    /* it has */
 
 	const u64 *features; /* vm->cpuid.features */
 	bool amd;            /* the guest sees an AMD (or Hygon) processor: where the two makers differ */
@@ -343,6 +377,15 @@ static inline void *tlb_write(const struct soft_cpu *c, gva_t la, u64 size)
 {
 	const struct tlb_entry *e = tlb_slot(c, la);
 	return likely(e->w == ((la + size - 1) & ~0xfffull)) ? (void *)(la + e->addend) : NULL;
+}
+
+/* The host address of code at la when the TLB allows to execute it, else NULL. */
+static inline u8 *tlb_exec(const struct soft_cpu *c, gva_t la)
+{
+	const struct tlb_entry *e = tlb_slot(c, la);
+	u64 host = la + e->addend;
+
+	return likely(e->x == tlb_key(la, host - (u64)c->ram->base)) ? (u8 *)host : NULL;
 }
 
 /* The slow paths (mmu.c): TLB miss, page crossing, MMIO, ROM, code pages. size 1..8. The load with
@@ -525,6 +568,13 @@ int soft_out_irq_pending(struct soft_cpu *c);
 int soft_out_irq_ack(struct soft_cpu *c);
 u64 soft_out_get_cr8(struct soft_cpu *c);
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8);
+
+/* Any thread: a mailbox bit for a vCPU that executes, seen soon by translated code too. */
+static inline void soft_request(struct soft_cpu *c, u32 bits)
+{
+	atomic_fetch_or(&c->vcpu->requests, bits);
+	atomic_store_explicit(&c->jit_go, 0, memory_order_relaxed);
+}
 
 /* Lets other threads of the host have this processor. The kernel keeps vector registers as they are. */
 static inline void soft_yield(void)

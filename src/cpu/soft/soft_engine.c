@@ -3,16 +3,20 @@
  *
  * Host code: may call libc; the guest's vector state has been spilled wherever this runs.
  */
+#include <asm/prctl.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "cpu/soft/code.h"
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/interp.h"
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/thunk.h"
 #include "x86/cpuid.h"
 #include "x86/disasm.h"
@@ -60,6 +64,9 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 	if (!svm)
 		return err_set(err, -ENOMEM, "no memory for the software engine");
 	svm->nr_pages = vm->ram.end / RAM_PAGE_SIZE;
+	if (svm->nr_pages >= BIT(TLB_KEY_PFN_BITS))
+		return err_set(err, -EINVAL, "the software engine runs machines with less than %llu GiB of memory",
+			       (unsigned long long)(BIT(TLB_KEY_PFN_BITS) * RAM_PAGE_SIZE / GiB));
 	/* Sparse: only what belongs to pages with code is touched. */
 	svm->code_users = mmap(NULL, svm->nr_pages * sizeof(u64), PROT_READ | PROT_WRITE,
 			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -91,6 +98,7 @@ static void soft_vcpu_fini(struct vcpu *vcpu)
 
 	if (!c)
 		return;
+	jit_fini(c);
 	code_fini(c);
 	mmu_fini(c);
 	free(c->xsave);
@@ -131,6 +139,8 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 	}
 	if (!rc)
 		rc = code_init(c, err);
+	if (!rc)
+		rc = jit_init(c, err);
 	vcpu->engine = c;
 	if (rc)
 		soft_vcpu_fini(vcpu);
@@ -138,9 +148,32 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 }
 
 /* --- running ----------------------------------------------------------------------------- */
+/* Translated code finds its soft_cpu through GS. Whether user mode may set its base by an instruction is not asked
+ * for something so rare. */
+static _Thread_local const struct soft_cpu *gs_cpu;
+
+static void set_gs(const struct soft_cpu *c)
+{
+	if (gs_cpu == c)
+		return;
+	syscall(SYS_arch_prctl, ARCH_SET_GS, c);
+	gs_cpu = c;
+}
+
+/* Other threads: translated code looks at the mailbox at its next backward jump. */
+static void soft_kick(struct vcpu *vcpu)
+{
+	struct soft_cpu *c = vcpu->engine;
+
+	atomic_store(&c->jit_go, 0);
+}
+
 static enum run_end soft_run(struct vcpu *vcpu)
 {
 	struct soft_cpu *c = vcpu->engine;
+
+	if (c->jit)
+		set_gs(c);
 	enum run_end end = interp_run(c);
 
 	vcpu->stats.insns = c->icount;
@@ -161,11 +194,16 @@ static void make_thread_key(void)
 	pthread_key_create(&thread_key, thread_gone);
 }
 
+static _Thread_local const struct soft_cpu *this_vcpu;
+
 static void enter_thread(struct soft_cpu *c)
 {
 	pthread_once(&thread_once, make_thread_key);
 	pthread_setspecific(thread_key, c);
 	thunk_thread_init(c);
+	if (this_vcpu != c)
+		jit_host_thread(c);
+	this_vcpu = c;
 	thunk_reset();
 }
 
@@ -381,6 +419,7 @@ const struct engine_ops soft_engine = {
 	.vcpu_init = soft_vcpu_init,
 	.vcpu_fini = soft_vcpu_fini,
 	.run = soft_run,
+	.kick = soft_kick,
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
 	.print_stats = soft_print_stats,

@@ -104,7 +104,7 @@ static u8 host_opcode(const struct insn *i, bool *ret_one_byte)
 	}
 }
 
-static bool has_modrm(const struct insn *i)
+bool thunk_has_modrm(const struct insn *i)
 {
 	return !(i->map == 1 && i->opcode == 0x77);
 }
@@ -121,46 +121,58 @@ static void put(struct form *f, unsigned byte)
 		f->insn[f->len++] = (u8)byte;
 }
 
+struct thunk_encoding thunk_encoding(const struct insn *i, const struct native_row *row)
+{
+	bool integer = thunk_is_int(i, row), x87 = row->flags & NR_X87;
+	bool gpr = row->flags & (NR_GPR_REG | NR_GPR_RM | NR_GPR_VVVV);
+	/* Rows of the integer tables: 66 is the operand size and F2/F3 mean nothing. */
+	bool mandatory = !integer || row->fn, adx = i->map == 2 && i->opcode == 0xf6;
+	struct thunk_encoding e = { .pp = i->pfx & PFX_66 ? 1 : i->pfx & PFX_F3 ? 2 : i->pfx & PFX_F2 ? 3 : 0 };
+
+	e.opcode = host_opcode(i, &e.one_byte);
+	if (i->pfx & PFX_VEX) {
+		e.w = gpr ? i->osz == 8 : i->rex & REX_W;
+	} else if (!x87) {
+		e.p66 = integer && !adx ? i->osz == 2 : (i->pfx & (PFX_66 | PFX_F2 | PFX_F3)) == PFX_66;
+		e.f2 = mandatory && i->pfx & PFX_F2;
+		e.f3 = mandatory && i->pfx & PFX_F3;
+		e.w = i->osz == 8;
+	}
+	return e;
+}
+
 static void encode_legacy(struct form *f, const struct insn *i, const struct native_row *row,
 			  const struct regs *r)
 {
-	bool integer = thunk_is_int(i, row), one_byte;
-	/* Rows of the integer tables: 66 is the operand size and F2/F3 mean nothing. */
-	bool mandatory = !integer || row->fn, x87 = row->flags & NR_X87;
-	bool adx = i->map == 2 && i->opcode == 0xf6;
-	u8 opcode = host_opcode(i, &one_byte), rex = 0;
+	struct thunk_encoding e = thunk_encoding(i, row);
+	u8 rex = (u8)((e.w ? REX_W : 0) | (r->reg & 8 ? REX_R : 0) | (r->rm & 8 ? REX_B : 0));
 
 	if (i->pfx & PFX_LOCK)
 		put(f, 0xf0);
-	if (!x87 && (integer && !adx ? i->osz == 2 : (i->pfx & (PFX_66 | PFX_F2 | PFX_F3)) == PFX_66))
+	if (e.p66)
 		put(f, 0x66);
-	if (!x87 && mandatory && i->pfx & (PFX_F2 | PFX_F3))
-		put(f, i->pfx & PFX_F2 ? 0xf2 : 0xf3);
-	if (!x87) {
-		rex = (u8)((i->osz == 8 ? REX_W : 0) | (r->reg & 8 ? REX_R : 0) | (r->rm & 8 ? REX_B : 0));
-		if (rex || r->byte_rex)
-			put(f, 0x40 | rex);
-	}
-	if (i->map >= 1 && !one_byte)
+	if (e.f2 || e.f3)
+		put(f, e.f2 ? 0xf2 : 0xf3);
+	if (!(row->flags & NR_X87) && (rex || r->byte_rex))
+		put(f, 0x40 | rex);
+	if (i->map >= 1 && !e.one_byte)
 		put(f, 0x0f);
 	if (i->map == 2)
 		put(f, 0x38);
 	else if (i->map == 3)
 		put(f, 0x3a);
-	put(f, opcode);
+	put(f, e.opcode);
 }
 
 static void encode_vex(struct form *f, const struct insn *i, const struct native_row *row,
 		       const struct regs *r)
 {
-	unsigned pp = i->pfx & PFX_66 ? 1 : i->pfx & PFX_F3 ? 2 : i->pfx & PFX_F2 ? 3 : 0;
-	bool gpr = row->flags & (NR_GPR_REG | NR_GPR_RM | NR_GPR_VVVV);
-	bool w = gpr ? i->osz == 8 : i->rex & REX_W, one_byte;
+	struct thunk_encoding e = thunk_encoding(i, row);
 
 	put(f, 0xc4);
 	put(f, (r->reg & 8 ? 0 : 0x80) | 0x40 | (r->rm & 8 ? 0 : 0x20) | i->map);
-	put(f, (w ? 0x80u : 0) | (~r->vvvv & 15u) << 3 | (i->pfx & PFX_VEX_L ? 4 : 0) | pp);
-	put(f, host_opcode(i, &one_byte));
+	put(f, (e.w ? 0x80u : 0) | (~r->vvvv & 15u) << 3 | (i->pfx & PFX_VEX_L ? 4 : 0) | e.pp);
+	put(f, e.opcode);
 }
 
 /* The first of the candidates that is not in taken; the low ones first, they need no REX. */
@@ -246,7 +258,7 @@ static bool make_form(struct form *f, const struct insn *i, const struct native_
 		encode_vex(f, i, row, &r);
 	else
 		encode_legacy(f, i, row, &r);
-	if (has_modrm(i))
+	if (thunk_has_modrm(i))
 		put(f, i->mem ? (r.reg & 7u) << 3 | (r.rm & 7u) : 0xc0u | (r.reg & 7u) << 3 | (r.rm & 7u));
 	if (flags & NR_IMM8)
 		put(f, (u8)i->imm);

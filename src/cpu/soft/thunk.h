@@ -48,6 +48,17 @@ void thunk_reset(void);
 /* Only general registers: needs no vector or x87 state. */
 bool thunk_is_int(const struct insn *i, const struct native_row *row);
 
+/* How the host executes i: prefixes, opcode, operand size. */
+struct thunk_encoding {
+	u8 opcode, pp; /* pp: of VEX */
+	bool one_byte; /* of map 0, whatever i->map */
+	bool p66, f2, f3, w;
+};
+struct thunk_encoding thunk_encoding(const struct insn *i, const struct native_row *row);
+bool thunk_has_modrm(const struct insn *i);
+/* ops_native.c: FLDCW and its like, which leave the x87 pointers alone. */
+bool thunk_x87_control(const struct insn *i);
+
 /* Host code, once per process (again: nothing): arenas, signal handlers, what the host's FPU can do. The
  * sentence says when executable memory is refused. */
 int thunk_init(struct err *err);

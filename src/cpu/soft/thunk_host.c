@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "cpu/soft/fpu.h"
+#include "cpu/soft/jit/jit.h"
 #include "cpu/soft/thunk.h"
 
 #ifndef MFD_EXEC
@@ -66,6 +67,33 @@ static int fault_vector(int sig, const siginfo_t *si, const ucontext_t *uc)
 	}
 }
 
+/* A fault in translated code: the interpreter does the instruction again, and faults as the guest should. Or more
+ * CALLs than the host's stack for them has room for. */
+static bool jit_signal(struct soft_cpu *c, int vector, u64 addr, greg_t *g)
+{
+	const u8 *guard = c->jit->stack;
+	u64 to;
+
+	if (addr - (u64)(uintptr_t)guard < JIT_GUARD_SIZE) {
+		g[REG_RSP] = (greg_t)c->jit_stack;
+		return true;
+	}
+	to = vector >= 0 ? jit_fault(c, (u64)g[REG_RIP]) : 0;
+	if (!to)
+		return false;
+	g[REG_R9] = (greg_t)(uintptr_t)c->jit_rec; /* T0 */
+	g[REG_RIP] = (greg_t)to;
+	return true;
+}
+
+static void on_alarm(int sig)
+{
+	if (!this_cpu)
+		return;
+	this_cpu->jit_alarm = 1;
+	atomic_store_explicit(&this_cpu->jit_go, 0, memory_order_relaxed);
+}
+
 static void on_signal(int sig, siginfo_t *si, void *context)
 {
 	ucontext_t *uc = context;
@@ -83,6 +111,8 @@ static void on_signal(int sig, siginfo_t *si, void *context)
 		g[REG_EFL] &= ~(greg_t)(FL_DF | FL_AC);
 		return;
 	}
+	if (this_cpu && this_cpu->jit && jit_signal(this_cpu, vector, (u64)(uintptr_t)si->si_addr, g))
+		return;
 	for (unsigned k = 0; k < ARRAY_SIZE(signals); k++) {
 		if (signals[k] != sig)
 			continue;
@@ -148,6 +178,9 @@ int thunk_init(struct err *err)
 		for (unsigned k = 0; !code && k < ARRAY_SIZE(signals); k++)
 			if (sigaction(signals[k], &sa, &old_action[k]) < 0)
 				code = err_sys(err, -errno, "cannot handle signal %d", signals[k]);
+		sa = (struct sigaction){ .sa_handler = on_alarm, .sa_flags = SA_ONSTACK | SA_RESTART };
+		if (!code && sigaction(JIT_SIGNAL, &sa, NULL) < 0)
+			code = err_sys(err, -errno, "cannot handle signal %d", JIT_SIGNAL);
 		initialized = !code;
 	}
 	pthread_mutex_unlock(&init_lock);

@@ -100,6 +100,12 @@ static void entry_clear(struct tlb_entry *e)
 	e->r = e->w = e->x = TLB_NEVER;
 }
 
+/* The page it is about; TLB_NEVER: none. */
+static gva_t entry_page(const struct tlb_entry *e)
+{
+	return e->r != TLB_NEVER ? e->r : e->w != TLB_NEVER ? e->w : e->x != TLB_NEVER ? tlb_key_page(e->x) : TLB_NEVER;
+}
+
 static void table_flush(struct tlb_table *t)
 {
 	if (!t->used)
@@ -185,7 +191,7 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct wal
 		return;
 	e->addend = (u64)host - tag;
 	if (w->rights & ACC_X)
-		e->x = tag;
+		e->x = tlb_key(tag, gpa);
 	if (likely(!(c->dr7 & 0xff) || !page_watched(c, la))) {
 		if (w->rights & ACC_R)
 			e->r = tag;
@@ -273,7 +279,7 @@ static void drop_large(struct tlb_table tables[TLB_NR_MODES], gva_t la, unsigned
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		for (unsigned k = 0; tables[m].used && k < n; k++) {
 			struct tlb_entry *e = &tables[m].e[first + k];
-			u64 tag = e->r != TLB_NEVER ? e->r : e->w != TLB_NEVER ? e->w : e->x;
+			u64 tag = entry_page(e);
 			if (tag != TLB_NEVER && tag >> shift == la >> shift)
 				entry_clear(e);
 		}
@@ -294,7 +300,7 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 	gva_t tag = la & ~PAGE_MASK;
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		struct tlb_entry *e = &tables[m].e[la >> 12 & (TLB_SIZE - 1)];
-		if (e->r == tag || e->w == tag || e->x == tag)
+		if (entry_page(e) == tag)
 			entry_clear(e);
 	}
 	tlb_drop2(c, la);

@@ -1,0 +1,294 @@
+/* The cache of translations: finding, linking, dropping them, and running them from the interpreter's loop.
+ *
+ * A block that has been interpreted often enough is translated for the linear address it runs at; physical code
+ * at several addresses has several translations. From the loop a translation is found by address (struct jcache,
+ * checked against the TLB), else through its block. Way out and way in are linked when the one has just led
+ * to the other.
+ *
+ * Memory for code and for data about it is handed out in order and taken back as a whole; what is dropped stays
+ * readable until then, since a RET may still come back to it: its ways out lead to the loop. jit_flush()
+ * happens between blocks only, when the stack for calls holds nothing.
+ *
+ * All on the vCPU's thread, with the guest's vector state perhaps in the host's registers. */
+#include "cpu/soft/jit/jit.h"
+
+#include "cpu/soft/ops.h"
+
+/* Failures of a check for several accesses after which they are checked one by one. */
+#define MAX_BAILS 24
+
+/* --- links --- */
+static void unlink_exit(struct jit *j, struct xexit *x)
+{
+	s64 rx_off = j->rx - j->rw;
+
+	if (!x->to)
+		return;
+	if (x->key)
+		st64(x->key, TLB_NEVER - 1);
+	emit_set_jump(x->jump, rx_off, x->stub);
+	for (struct xexit **p = &x->to->in; *p; p = &(*p)->next_in)
+		if (*p == x) {
+			*p = x->next_in;
+			break;
+		}
+	x->to = NULL;
+}
+
+static void link_exit(struct jit *j, struct xexit *x, struct xblock *to, u64 key)
+{
+	if (x->from->dead || to->dead || x->rip != to->rip)
+		return;
+	/* Without a check only into the same memory: a fault in between may have brought another page. */
+	if (!x->key && (x->from->block->hva ^ to->block->hva) >> 12)
+		return;
+	unlink_exit(j, x);
+	x->to = to;
+	x->next_in = to->in;
+	to->in = x;
+	emit_set_jump(x->jump, j->rx - j->rw, x->saved ? to->entry_b : to->entry_a);
+	if (x->key)
+		st64(x->key, key);
+	j->nr_links++;
+}
+
+static void forget_address(struct jit *j, const struct xblock *x)
+{
+	struct jcache *e = &j->jcache[jcache_hash(x->rip)];
+
+	if (e->x == x)
+		e->rip = ~0ull;
+}
+
+static void drop(struct jit *j, struct xblock *x)
+{
+	x->dead = true;
+	while (x->in)
+		unlink_exit(j, x->in);
+	for (u32 k = 0; k < x->nr_exits; k++)
+		unlink_exit(j, x->exit[k]);
+	forget_address(j, x);
+	j->nr_dropped++;
+}
+
+void jit_drop(struct soft_cpu *c, struct block *b)
+{
+	for (struct xblock *x = b->x; x; x = x->next)
+		drop(c->jit, x);
+	b->x = NULL;
+	if (b == c->cur)
+		c->jit_stop = 1;
+}
+
+void jit_flush(struct soft_cpu *c)
+{
+	struct jit *j = c->jit;
+
+	for (u32 k = 0; k < 1u << JCACHE_BITS; k++)
+		j->jcache[k].rip = ~0ull;
+	j->code_used = j->glue_used;
+	j->data_used = 0;
+	j->nr_blocks = 0;
+	c->jit_rec = NULL;
+	j->nr_flushes++;
+}
+
+/* --- one instruction for translated code --- */
+const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
+{
+	struct block *b = rec->x->block;
+	struct insn *i = c->jit_insn;
+
+	c->jit->nr_steps++;
+	c->cur = b;
+	c->icount += b->n - rec->k;
+	c->gpr[RIPB] = rec->x->rip;
+	soft_copy(i, &b->insn[rec->k], sizeof(*i));
+	c->jit_stepped = false;
+	i->fn(c, i);
+	c->icount -= b->n - rec->k - 1u;
+	if (!c->jit_stepped)
+		return NULL; /* it set RIP: control flow, or it is to be resumed */
+	if (unlikely(c->attention | c->jit_stop | c->activity |
+		     atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed))) {
+		c->jit_stop = 0;
+		c->rip = soft_next_rip(c, i);
+		return NULL;
+	}
+	if (rec->vec && !c->vec_live)
+		fpu_load(c);
+	return rec->resume;
+}
+
+void op_jit_stepped(struct soft_cpu *c, const struct insn *i)
+{
+	c->jit_stepped = true;
+}
+
+/* --- faults of the host --- */
+static struct xblock *block_at(struct jit *j, const u8 *rx)
+{
+	u32 lo = 0, hi = j->nr_blocks;
+
+	while (lo < hi) {
+		u32 mid = (lo + hi) / 2;
+
+		if (j->blocks[mid]->code_end <= rx)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < j->nr_blocks && rx >= j->blocks[lo]->code ? j->blocks[lo] : NULL;
+}
+
+u64 jit_fault(struct soft_cpu *c, u64 addr)
+{
+	struct jit *j = c->jit;
+	const u8 *rx = (const u8 *)(uintptr_t)addr;
+	struct xblock *x;
+
+	if (!j || rx < j->rx || rx >= j->rx + j->code_used || !(x = block_at(j, rx)))
+		return 0;
+	for (u32 k = 0; k < x->nr_faults; k++) {
+		const struct xfault *f = &x->faults[k];
+
+		if (x->code + f->off != rx)
+			continue;
+		x->fault.x = x;
+		x->fault.k = f->k;
+		c->jit_rec = &x->fault;
+		return (u64)(uintptr_t)(f->saved ? j->bail_saved : j->bail_host);
+	}
+	return 0;
+}
+
+/* --- running --- */
+/* From instruction k of its block to the block's end, as the interpreter would. */
+static void interpret(struct soft_cpu *c, struct xblock *x, unsigned k)
+{
+	struct block *b = x->block;
+
+	c->cur = b;
+	c->icount += b->n - k;
+	c->gpr[RIPB] = x->rip;
+	b->insn[k].fn(c, &b->insn[k]);
+}
+
+static void count_bail(struct soft_cpu *c, const struct xrec *rec)
+{
+	struct xblock *x = rec->x;
+
+	c->jit->nr_bails++;
+	if (!rec->group || x->dead || ++x->nr_bails < MAX_BAILS)
+		return;
+	/* Too often: the next translation does without. */
+	x->block->no_groups = true;
+	for (struct xblock **p = &x->block->x; *p; p = &(*p)->next)
+		if (*p == x) {
+			*p = x->next;
+			break;
+		}
+	drop(c->jit, x);
+}
+
+/* An indirect jump or RET to an address that is not known: RIP is set, or the instruction is done again so
+ * that it faults. */
+static void jumped(struct soft_cpu *c, const struct xrec *rec, bool ret)
+{
+	const struct insn *i = &rec->x->block->insn[rec->k];
+
+	c->jit->nr_misses++;
+	if (likely(bits_sext(c->jit_target, 48) == c->jit_target)) {
+		c->rip = c->jit_target;
+		return;
+	}
+	if (ret)
+		c->gpr[R_SP] -= 8 + i->imm;
+	interpret(c, rec->x, rec->k);
+}
+
+static void run(struct soft_cpu *c, struct xblock *x)
+{
+	struct jit *j = c->jit;
+	const struct xrec *rec;
+	struct xexit *exit;
+
+	j->nr_entries++;
+	c->jit_rec = NULL;
+	switch ((enum jit_end)j->enter(c, x->entry_b)) {
+	case JIT_EXIT:
+		exit = c->jit_rec;
+		c->rip = exit->rip;
+		return; /* jit_rec stays: to be linked */
+	case JIT_STEP: break;
+	case JIT_BAIL:
+		rec = c->jit_rec;
+		count_bail(c, rec);
+		interpret(c, rec->x, rec->k);
+		break;
+	case JIT_JUMP: jumped(c, c->jit_rec, false); break;
+	case JIT_RET: jumped(c, (const struct xrec *)(j->data + c->jit_ret), true); break;
+	}
+	c->jit_rec = NULL;
+}
+
+/* Translation x is about to run at c->rip under key: the exit that led here is linked to it. */
+static void enter(struct soft_cpu *c, struct xblock *x, u64 key)
+{
+	struct jit *j = c->jit;
+	struct jcache *e = &j->jcache[jcache_hash(x->rip)];
+
+	*e = (struct jcache){ .rip = x->rip, .key = key, .code = x->entry_b, .x = x };
+	if (c->jit_rec)
+		link_exit(j, c->jit_rec, x, key);
+	run(c, x);
+}
+
+bool jit_try(struct soft_cpu *c)
+{
+	struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
+
+	if (e->rip != c->rip || tlb_slot(c, c->rip)->x != e->key || !soft_mode64(c))
+		return false;
+	if (c->jit_rec)
+		link_exit(c->jit, c->jit_rec, e->x, e->key);
+	run(c, e->x);
+	return true;
+}
+
+static bool is_full(const struct jit *j)
+{
+	return j->code_used + JIT_BLOCK_CODE > JIT_CODE_SIZE || j->data_used + JIT_BLOCK_DATA > JIT_DATA_SIZE ||
+	       j->nr_blocks == JIT_MAX_BLOCKS;
+}
+
+bool jit_block(struct soft_cpu *c, struct block *b)
+{
+	struct jit *j = c->jit;
+	struct xblock *x;
+
+	if (b->heat == BLOCK_COLD || !b->hva)
+		return false;
+	for (x = b->x; x; x = x->next)
+		if (x->rip == c->rip)
+			break;
+	if (!x) {
+		if (++b->heat < j->warm)
+			return false;
+		if (unlikely(is_full(j))) {
+			code_do_flush(c); /* the block is gone, too */
+			return true;
+		}
+		x = translate_block(c, b, c->rip);
+		if (!x) {
+			b->heat = BLOCK_COLD;
+			return false;
+		}
+		x->next = b->x;
+		b->x = x;
+		j->blocks[j->nr_blocks++] = x;
+		b->heat = (u16)(j->warm - 1); /* at another address soon, too */
+	}
+	enter(c, x, tlb_key(c->rip, b->hva - (u64)c->ram->base));
+	return true;
+}

@@ -1,0 +1,167 @@
+/* Translated code: what the files of this folder share, and what the interpreter's loop calls.
+ *
+ *   emit.c       an assembler
+ *   translate.c  a decoded block -> host code; translate_mem.c operands in memory, translate_flags.c flags
+ *   glue.c       the code around translated code: entry, ways out
+ *   jit.c        the cache of translations, links between them, running them
+ *   jit_host.c   memory, signals, the timer
+ *
+ * Host registers while translated code runs. The guest's rAX..rDI, R8, R12..R15 are in the registers of the
+ * same number; its RSP is in R11; its R9, R10, R11 stay in c->gpr. R9 and R10 are the translator's own
+ * (T0, T1). RSP is a stack for host CALLs; GS.base is the soft_cpu.
+ *
+ * Arithmetic flags between instructions are in RFLAGS, or saved in c->fl, or can be computed again; each
+ * place in the code knows which. A translation has two entries: A with the flags in RFLAGS, B with the flags
+ * in c->fl. */
+#pragma once
+
+#include <signal.h>
+#include <time.h>
+
+#include "cpu/soft/code.h"
+#include "cpu/soft/jit/emit.h"
+
+#define T0      R_9
+#define T1      R_10
+#define HOST_SP R_11
+
+#define JIT_STACK_SIZE (64 * KiB)
+#define JIT_GUARD_SIZE (4 * KiB)
+#define JIT_SIGNAL     SIGRTMIN /* of the timer */
+#define JIT_CODE_SIZE  (24 * MiB)
+#define JIT_DATA_SIZE  (16 * MiB)
+/* The most that one block can need of either. */
+#define JIT_BLOCK_CODE (40 * KiB)
+#define JIT_BLOCK_DATA (16 * KiB)
+#define JIT_MAX_BLOCKS (1u << 18)
+
+struct xblock;
+struct xlate;
+
+/* A way out of a translation to a known address, linked to the translation there or not yet. */
+struct xexit {
+	u8 *jump;       /* the displacement to set */
+	u8 *key;        /* other page: the 8 bytes that are compared with the TLB entry's x; NULL: the same page */
+	const u8 *stub; /* where the jump goes while it is not linked */
+	struct xblock *from, *to;
+	struct xexit *next_in; /* in the list of `to` */
+	gva_t rip;
+	bool saved; /* goes to entry B */
+};
+
+/* A place where the interpreter helps: instruction k of the block. */
+struct xrec {
+	struct xblock *x;
+	const u8 *resume; /* where translated code goes on after it; NULL: it does not */
+	u16 k;
+	bool vec;   /* which counts on vector state in the host's registers */
+	bool group; /* a probe for several accesses failed */
+};
+
+/* Where an instruction that the host may fault on lies. */
+struct xfault {
+	u32 off; /* from the block's code */
+	u16 k;
+	bool saved; /* flags are in c->fl, else in RFLAGS */
+};
+
+/* One translation of a block, for one linear address. */
+struct xblock {
+	gva_t rip;
+	struct block *block;
+	struct xblock *next; /* of the same block, at other addresses */
+	const u8 *code, *code_end, *entry_a, *entry_b;
+	struct xexit *in;
+	struct xexit *exit[3];
+	u32 nr_exits;
+	u32 nr_faults;
+	struct xfault *faults;
+	struct xrec fault; /* of the last fault of the host in it */
+	u16 nr_bails;
+	bool dead;
+};
+
+/* By linear address; the key says whether the address still means the same memory. */
+struct jcache {
+	gva_t rip; /* ~0: free */
+	u64 key;
+	const u8 *code; /* entry B */
+	struct xblock *x;
+};
+#define JCACHE_BITS 12
+#define JCACHE_MUL  0x9e3779b1u
+
+static inline u32 jcache_hash(gva_t rip)
+{
+	return (u32)rip * JCACHE_MUL >> (32 - JCACHE_BITS);
+}
+
+/* Why translated code came back. */
+enum jit_end {
+	JIT_EXIT, /* c->jit_rec is an xexit */
+	JIT_STEP, /* c->rip is set */
+	JIT_BAIL, /* c->jit_rec is an xrec: interpret from there to the block's end */
+	JIT_JUMP, /* an indirect jump to c->jit_target, c->jit_rec its record */
+	JIT_RET,  /* RET to c->jit_target, c->jit_ret its record */
+};
+
+struct jit {
+	u8 *rw;       /* JIT_CODE_SIZE, to write */
+	const u8 *rx; /* the same, to execute; JIT_DATA_SIZE of data follow */
+	u8 *data;
+	u32 code_used, data_used, glue_used;
+	struct jcache *jcache;
+	struct xblock **blocks; /* by address of their code */
+	u32 nr_blocks;
+	struct xlate *xlate; /* the translator's own */
+	u8 *stack;           /* the guard, then the stack */
+	timer_t timer;
+	bool has_timer;
+	u32 warm;
+	bool lockstep, perf_map;
+
+	/* glue.c */
+	u64 (*enter)(struct soft_cpu *c, const u8 *code);
+	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out, *ret_miss, *ret_top;
+
+	u64 nr_translated, nr_insns, nr_dropped, nr_flushes, nr_links, nr_entries, nr_steps, nr_bails, nr_misses;
+};
+
+/* --- jit.c --- */
+/* Runs translated code at c->rip, 64-bit mode: the first if the cache knows the address, the second if block b there
+ * is translated, or now is. False: nothing was done. Afterwards events are to be looked at. */
+bool jit_try(struct soft_cpu *c);
+bool jit_block(struct soft_cpu *c, struct block *b);
+/* What follows the one instruction that jit_step() executes. */
+void op_jit_stepped(struct soft_cpu *c, const struct insn *i);
+/* A block is dropped, and its translations with it. */
+void jit_drop(struct soft_cpu *c, struct block *b);
+/* All of them; no translated code is running. */
+void jit_flush(struct soft_cpu *c);
+/* Where the host's signal handler sends a thread that faulted at rx; 0: not in translated code. */
+u64 jit_fault(struct soft_cpu *c, u64 rx);
+/* From glue: one instruction by its handler; where to go on, NULL: leave. */
+const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec);
+
+/* --- glue.c --- */
+void glue_make(struct jit *j);
+
+/* --- translate.c --- */
+/* Needs room: JIT_BLOCK_CODE, JIT_BLOCK_DATA. NULL: not worth it. */
+struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip);
+
+static inline void *jit_alloc(struct jit *j, u64 size)
+{
+	void *p = j->data + j->data_used;
+
+	j->data_used += (u32)ALIGN_UP(size, 8ull);
+	soft_zero(p, size);
+	return p;
+}
+
+/* --- jit_host.c --- */
+int jit_init(struct soft_cpu *c, struct err *err);
+void jit_fini(struct soft_cpu *c);
+/* A thread begins to run c: signals. The host's timer to vcpu->timer_tsc, after fpu_spill(). */
+void jit_host_thread(struct soft_cpu *c);
+void jit_host_arm(struct soft_cpu *c);

@@ -1,0 +1,180 @@
+/* Translated code, the host's part: memory, the stack for calls, the timer that ends long runs.
+ *
+ * Code is in a memfd that is mapped twice, to be written and to be executed, never both in one mapping. The data
+ * about it lie right behind the second mapping, so that code reaches them relative to RIP.
+ *
+ * The timer is the host's, one per thread, and is set to the local APIC's deadline when that has become sooner: its
+ * signal's handler makes jit_go 0, and the loop looks at the clock. A deadline that moves away costs nothing but
+ * one signal for nothing.
+ *
+ * Creation on the main thread, the rest on the vCPU's. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cpu/soft/jit/translate.h"
+#include "cpu/soft/ops.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010u
+#endif
+
+#define WARM 24
+
+static void *map(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int map_code(struct jit *j, struct err *err)
+{
+	int fd = memfd_create("bothy-code", MFD_CLOEXEC | MFD_EXEC), code;
+	u8 *rw = MAP_FAILED, *rx = MAP_FAILED;
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("bothy-code", MFD_CLOEXEC);
+	if (fd < 0)
+		return err_sys(err, -errno, "cannot make the memory for translated code");
+	if (ftruncate(fd, JIT_CODE_SIZE) == 0)
+		rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (rw != MAP_FAILED)
+		rx = mmap(NULL, JIT_CODE_SIZE + JIT_DATA_SIZE, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (rx != MAP_FAILED &&
+	    (mmap(rx, JIT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ||
+	     mprotect(rx + JIT_CODE_SIZE, JIT_DATA_SIZE, PROT_READ | PROT_WRITE) < 0)) {
+		code = errno;
+		munmap(rx, JIT_CODE_SIZE + JIT_DATA_SIZE);
+		rx = MAP_FAILED;
+		errno = code;
+	}
+	code = errno;
+	close(fd);
+	if (rx == MAP_FAILED) {
+		if (rw != MAP_FAILED)
+			munmap(rw, JIT_CODE_SIZE);
+		return err_sys(err, -code, "this host refuses executable memory (memfd) for translated code");
+	}
+	j->rw = rw;
+	j->rx = rx;
+	j->data = rx + JIT_CODE_SIZE;
+	return 0;
+}
+
+/* With room below that cannot be touched: more calls than the stack has room for start it anew (thunk_host.c). */
+static bool map_stack(struct soft_cpu *c)
+{
+	u8 *p = map(JIT_STACK_SIZE + JIT_GUARD_SIZE);
+
+	if (!p)
+		return false;
+	mprotect(p, JIT_GUARD_SIZE, PROT_NONE);
+	c->jit->stack = p;
+	c->jit_stack = (u64)(uintptr_t)p + JIT_GUARD_SIZE + JIT_STACK_SIZE - 64;
+	*(u64 *)(uintptr_t)c->jit_stack = (u64)(uintptr_t)c->jit->ret_top;
+	return true;
+}
+
+int jit_init(struct soft_cpu *c, struct err *err)
+{
+	const struct engine_conf *conf = &c->vcpu->vm->engine_conf;
+	struct jit *j;
+	int rc;
+
+	c->self = c;
+	c->armed_tsc = ~0ull;
+	c->jit_go = 1;
+	if (!conf->translate)
+		return 0;
+	j = calloc(1, sizeof(*j));
+	c->jit = j;
+	if (!j)
+		return err_set(err, -ENOMEM, "no memory for the translator");
+	rc = map_code(j, err);
+	if (rc)
+		return rc;
+	j->warm = conf->warm ? conf->warm : WARM;
+	j->perf_map = conf->perf_map;
+	j->lockstep = conf->lockstep;
+	j->jcache = map(sizeof(*j->jcache) << JCACHE_BITS);
+	j->blocks = map(sizeof(*j->blocks) * JIT_MAX_BLOCKS);
+	j->xlate = map(sizeof(*j->xlate));
+	c->jit_insn = calloc(2, sizeof(*c->jit_insn));
+	if (!j->jcache || !j->blocks || !j->xlate || !c->jit_insn)
+		return err_set(err, -ENOMEM, "no memory for the translator");
+	c->jit_insn[1].fn = op_jit_stepped;
+	c->jit_jcache = j->jcache;
+	glue_make(j);
+	if (!map_stack(c))
+		return err_set(err, -ENOMEM, "no memory for the stack of translated code");
+	jit_flush(c);
+	j->nr_flushes = 0;
+	return 0;
+}
+
+void jit_fini(struct soft_cpu *c)
+{
+	struct jit *j = c->jit;
+
+	if (!j)
+		return;
+	if (j->has_timer)
+		timer_delete(j->timer);
+	if (j->rw) {
+		munmap(j->rw, JIT_CODE_SIZE);
+		munmap((void *)(uintptr_t)j->rx, JIT_CODE_SIZE + JIT_DATA_SIZE);
+	}
+	if (j->jcache)
+		munmap(j->jcache, sizeof(*j->jcache) << JCACHE_BITS);
+	if (j->blocks)
+		munmap(j->blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS);
+	if (j->xlate)
+		munmap(j->xlate, sizeof(*j->xlate));
+	if (j->stack)
+		munmap(j->stack, JIT_STACK_SIZE + JIT_GUARD_SIZE);
+	free(c->jit_insn);
+	free(j);
+	c->jit = NULL;
+}
+
+/* --- the timer --- */
+void jit_host_thread(struct soft_cpu *c)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, JIT_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	if (c->jit && c->jit->has_timer) { /* of an earlier thread */
+		timer_delete(c->jit->timer);
+		c->jit->has_timer = false;
+	}
+	c->armed_tsc = ~0ull;
+}
+
+void jit_host_arm(struct soft_cpu *c)
+{
+	struct jit *j = c->jit;
+	u64 deadline = c->vcpu->timer_tsc, now = vcpu_rdtsc(), ticks = deadline > now ? deadline - now : 0, ns;
+	struct itimerspec its = { 0 };
+
+	c->armed_tsc = deadline;
+	if (!j->has_timer) {
+		struct sigevent sev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = JIT_SIGNAL };
+
+		sev._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+		if (timer_create(CLOCK_MONOTONIC, &sev, &j->timer) < 0)
+			return; /* then deadlines wait for the loop to come round */
+		j->has_timer = true;
+	}
+	ns = (u64)((unsigned __int128)ticks * 1000000 / c->vcpu->vm->tsc_khz) + 1;
+	its.it_value.tv_sec = (time_t)(ns / 1000000000);
+	its.it_value.tv_nsec = (long)(ns % 1000000000);
+	timer_settime(j->timer, 0, &its, NULL);
+}

@@ -1,0 +1,889 @@
+/* The translator: a decoded block becomes host code, instruction by instruction.
+ *
+ * The guest's instruction set is the host's, so an instruction that touches registers only is copied, with other
+ * numbers where guest registers are elsewhere (jit.h); one with a memory operand gets its address checked
+ * (translate_mem.c) and a host address; control flow is replaced. Everything else the interpreter does, one
+ * instruction (STEP) or the rest of the block (BAIL) at a time, so that what an instruction means is said once.
+ *
+ * Precision. An instruction changes guest state only after all checks that can fail. The way to the
+ * interpreter leads out of line with nothing of the instruction done, and the interpreter does it, fault
+ * included. Where the host itself faults (division, alignment, numeric exceptions), the signal handler finds
+ * the instruction in a table and goes the same way.
+ *
+ * Interrupts are looked for (c->jit_go) at jumps backward, indirect jumps, and returns that do not go
+ * back to their call; no loop is without one of them.
+ *
+ * Jumps to known addresses: within a page, target and jump are mapped by the same translation. To another page,
+ * the TLB's entry is compared with what it was when the jump was linked. CALL leaves the guest's return address
+ * on the guest's stack and calls on the host's; RET takes the guest's, returns on the host's, and the
+ * code there compares what was taken with what it expects.
+ *
+ * On the vCPU's thread, outside translated code. */
+#include "cpu/soft/jit/translate.h"
+#include "cpu/soft/thunk.h"
+
+#define PAGE_OF(la) ((la) & ~0xfffull)
+
+struct xrec *x_rec(struct xlate *t, bool group)
+{
+	struct xrec *r = jit_alloc(t->j, sizeof(*r));
+
+	r->x = t->x;
+	r->k = (u16)t->k;
+	r->vec = t->sse_ok || t->avx_ok;
+	r->group = group;
+	return r;
+}
+
+void x_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, struct xexit *exit)
+{
+	if (t->nr_late == X_MAX_LATE) {
+		t->no_room = true;
+		return;
+	}
+	t->late[t->nr_late++] =
+		(struct xlate_late){ .jump = jump, .rec = rec, .fl = t->fl, .exit = exit, .what = (u8)what };
+}
+
+static u32 size_bits(unsigned size)
+{
+	return size == 8 ? E_W : size == 2 ? E_66 : 0;
+}
+
+static void emit_bytes(struct emit *e, u64 v, unsigned n)
+{
+	for (unsigned k = 0; k < n; k++)
+		emit1(e, (u8)(v >> 8 * k));
+}
+
+/* lea reg, [rip + ...] of something in the data behind the code. */
+static void emit_lea_data(struct emit *e, unsigned reg, const void *p)
+{
+	emit1(e, 0x40 | REX_W | (reg & 8 ? REX_R : 0));
+	emit1(e, OP_LEA);
+	emit1(e, 5 | (reg & 7) << 3);
+	emit4(e, (u32)((const u8 *)p - (emit_rx(e) + 4)));
+}
+
+/* --- general registers --- */
+static void load_guest(struct xlate *t, unsigned tmp, unsigned reg)
+{
+	struct opnd o = x_slot(reg);
+
+	emit_op(&t->e, E_W | OP_MOV_R_RM, tmp, &o);
+}
+
+static void store_guest(struct xlate *t, unsigned tmp, unsigned reg)
+{
+	struct opnd o = x_slot(reg);
+
+	emit_op(&t->e, E_W | OP_MOV_RM_R, tmp, &o);
+}
+
+/* A register changed: what was known by it. */
+static void regs_changed(struct xlate *t, const struct xinsn *x)
+{
+	for (unsigned r = 0; r < X86_NR_GPR; r++) {
+		s64 by;
+
+		if (mem_delta(x, r, &by))
+			mem_moved(t, r, by);
+		else if (x->wr >> r & 1)
+			mem_killed(t, (u16)BIT(r));
+	}
+}
+
+static bool needs_flags(const struct xlate *t, const struct xinsn *x)
+{
+	return x->fl & XF_READ || (x->fl & XF_SOME && flags_wanted_after(t, t->k));
+}
+
+/* An instruction that the host may fault on starts here. */
+static void note_fault(struct xlate *t, const struct xinsn *x)
+{
+	if (!x->fault)
+		return;
+	t->faults[t->x->nr_faults++] = (struct xfault){ .off = (u32)(emit_rx(&t->e) - t->x->code),
+							.k = (u16)t->k,
+							.saved = !t->fl.host };
+}
+
+/* Registers of an instruction with ModRM: where its operands are. */
+struct operands {
+	unsigned reg;
+	struct opnd rm;
+	unsigned vvvv;
+};
+
+/* Loads what lies in memory into T0 and T1, and makes the memory operand. vvvv: NO_REG. */
+static struct operands get_operands(struct xlate *t, const struct xinsn *x, unsigned vvvv)
+{
+	bool reg = x->reg_r || x->reg_w, need = needs_flags(t, x);
+	bool reg_out = reg && !(x->byte_reg && x->high) && !x_pinned(x->reg);
+	bool v_out = vvvv != NO_REG && !x_pinned(vvvv);
+	struct operands o;
+
+	/* The table of faults knows two states; the check of an operand leaves a third. */
+	if (x->fault && !t->fl.saved)
+		need = true;
+	if (x->acc) {
+		o.rm = mem_operand(t, x->wr, need, reg_out || v_out);
+	} else {
+		if (need)
+			flags_need(t);
+		flags_before_write(t, x->wr);
+		o.rm = op_reg(x->rm_r || x->rm_w ? (x->high && x->byte_rm && x->rm >= 4 ? x->rm : x_host(x->rm))
+						 : x->rm);
+		if ((x->rm_r || x->rm_w) && !x_pinned(x->rm)) {
+			o.rm = op_reg(T1);
+			load_guest(t, T1, x->rm);
+		}
+	}
+	o.reg = reg ? (x->high && x->byte_reg && x->reg >= 4 ? x->reg : x_host(x->reg)) : x->reg & 7u;
+	o.vvvv = vvvv == NO_REG ? 0 : x_host(vvvv);
+	if (reg_out) {
+		o.reg = !x->acc && (x->rm_r || x->rm_w) && x->rm == x->reg ? T1 : T0;
+		if (o.reg == T0)
+			load_guest(t, T0, x->reg);
+	}
+	if (v_out) {
+		/* Three of them in one instruction: T0 serves the second source and then the destination. */
+		o.vvvv = !x->acc && (x->rm_r || x->rm_w) && x->rm == vvvv ? T1 : T0;
+		if (o.vvvv == T0)
+			load_guest(t, T0, vvvv);
+	}
+	return o;
+}
+
+static void put_operands(struct xlate *t, const struct xinsn *x, const struct operands *o, unsigned vvvv)
+{
+	if (x->reg_w && !(x->byte_reg && x->high) && !x_pinned(x->reg) && (o->reg == T0 || o->reg == T1))
+		store_guest(t, o->reg, x->reg);
+	if (!x->acc && x->rm_w && !x_pinned(x->rm))
+		store_guest(t, T1, x->rm);
+	if (vvvv != NO_REG && x->wr >> vvvv & 1 && !x_pinned(vvvv) && !(x->reg == vvvv && x->reg_w))
+		store_guest(t, o->vvvv, vvvv);
+}
+
+static void xlate_rm(struct xlate *t, struct xinsn *x)
+{
+	const struct insn *i = x->i;
+	struct operands o;
+	u32 op = i->opcode | (u32)i->map << 8 | size_bits(i->osz) | (i->pfx & PFX_LOCK ? E_LOCK : 0);
+	unsigned digit = NO_REG;
+
+	flags_stash(t, x);
+	o = get_operands(t, x, NO_REG);
+	if (i->map == 0 && i->opcode < 0x40 && (i->opcode & 7) >= 4) {
+		op = (op & ~0xffu) | (i->osz == 1 ? 0x80 : 0x81);
+		digit = i->opcode >> 3;
+	} else if (i->map == 0 && (i->opcode | 1) == 0xa9) {
+		op = (op & ~0xffu) | 0xf6 | (i->opcode & 1);
+		digit = 0;
+	}
+	if (x->byte_reg && (x->reg_r || x->reg_w) && !(x->high && x->reg >= 4))
+		op |= E_BREG;
+	if (x->byte_rm && !(x->high && x->rm >= 4))
+		op |= E_BRM;
+	note_fault(t, x);
+	emit_op(&t->e, op, digit != NO_REG ? digit : o.reg, &o.rm);
+	emit_bytes(&t->e, i->imm, x->imm);
+	put_operands(t, x, &o, NO_REG);
+}
+
+static void xlate_imm(struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+	struct emit *e = &t->e;
+	unsigned reg = x_pinned(x->rm) ? x_host(x->rm) : T0;
+
+	flags_before_write(t, x->wr);
+	if (i->osz >= 4) {
+		emit_imm(e, reg, i->osz == 4 ? (u32)i->imm : i->imm);
+	} else {
+		if (reg == T0)
+			load_guest(t, T0, x->rm);
+		emit_rm(e, size_bits(i->osz) | (i->osz == 1 ? 0xc6 | (x->high ? 0 : E_BRM) : 0xc7), 0,
+			op_reg(x->high ? x->rm : reg));
+		emit_bytes(e, i->imm, i->osz);
+	}
+	if (reg == T0)
+		store_guest(t, T0, x->rm);
+}
+
+static void xlate_lea(struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+	struct emit *e = &t->e;
+	unsigned dst = x_pinned(x->reg) ? x_host(x->reg) : T0, base = NO_REG, index = NO_REG;
+	s64 by;
+
+	if (mem_delta(x, x->reg, &by))
+		flags_moved(t, x->reg, by);
+	else
+		flags_before_write(t, x->wr);
+	if (i->base == RIPB) {
+		u64 la = t->x->rip + (u64)i->disp;
+
+		emit_imm(e, dst, i->osz == 4 ? (u32)la : la);
+	} else {
+		if (i->index != RZERO) {
+			index = x_pinned(i->index) ? x_host(i->index) : T1;
+			if (index == T1)
+				load_guest(t, T1, i->index);
+		}
+		if (i->base != RZERO) {
+			base = x_pinned(i->base) ? x_host(i->base) : i->base == i->index ? T1 : T0;
+			if (base == T0)
+				load_guest(t, T0, i->base);
+		}
+		emit_rm(e, size_bits(i->osz) | OP_LEA, dst, op_idx(base, index, i->scale, (s32)i->disp));
+	}
+	if (dst == T0)
+		store_guest(t, T0, x->reg);
+}
+
+static void xlate_opreg(struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+	struct emit *e = &t->e;
+	unsigned reg = x_pinned(x->rm) ? x_host(x->rm) : T0;
+
+	flags_before_write(t, x->wr);
+	if (reg == T0)
+		load_guest(t, T0, x->rm);
+	if (x->kind == XK_XCHG_A) {
+		emit_rm(e, size_bits(i->osz) | 0x87, R_AX, op_reg(reg));
+	} else { /* BSWAP */
+		emit1(e, 0x40 | (i->osz == 8 ? REX_W : 0) | (reg & 8 ? REX_B : 0));
+		emit1(e, 0x0f);
+		emit1(e, 0xc8 | (reg & 7));
+	}
+	if (reg == T0)
+		store_guest(t, T0, x->rm);
+}
+
+/* CBW, CWD and their like; LAHF, SAHF, CMC, CLC, STC. */
+static void xlate_plain(struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+
+	if (needs_flags(t, x))
+		flags_need(t);
+	flags_before_write(t, x->wr);
+	if (i->opcode <= 0x99) {
+		if (i->osz == 2)
+			emit1(&t->e, 0x66);
+		else if (i->osz == 8)
+			emit1(&t->e, 0x40 | REX_W);
+	}
+	emit1(&t->e, i->opcode);
+}
+
+/* --- vector and x87 --- */
+/* Is that class's state in the host's registers, and the class on? Changes no flags. */
+static void emit_gate(struct xlate *t, const struct xinsn *x)
+{
+	struct emit *e = &t->e;
+	u8 *ok, *no;
+	struct xrec *rec;
+
+	if (x->avx ? t->avx_ok : t->sse_ok)
+		return;
+	rec = x_rec(t, false);
+	rec->vec = true;
+	emit_mov(e, T0, R_CX);
+	emit_rm(e, OP_MOV_R_RM, R_CX, x->avx ? op_cpu(avx_gate) : op_cpu(sse_gate));
+	ok = emit_jrcxz(e);
+	emit_mov(e, R_CX, T0);
+	no = emit_jump(e, CC_JMP, NULL);
+	x_late(t, LATE_BAIL, no, rec, NULL);
+	emit_land8(e, ok);
+	emit_mov(e, R_CX, T0);
+	if (x->avx)
+		t->avx_ok = true;
+	else
+		t->sse_ok = true;
+}
+
+/* FLDCW, FNSTCW, FNSTSW, FNCLEX, and the like leave the x87 pointers alone. */
+static void x87_pointers(struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+	struct emit *e = &t->e;
+
+	if (thunk_x87_control(i))
+		return;
+	emit_imm(e, T0, x_rip(t, i));
+	emit_store_cpu(e, T0, x87_fip);
+	emit_rm(e, E_66 | 0xc7, 0, op_cpu(x87_fop));
+	emit_bytes(e, (i->opcode & 7u) << 8 | i->modrm, 2);
+	emit_rm(e, E_0F | 0xb7, T0, (struct opnd){ .is_mem = true, .gs = true, .base = NO_REG, .index = NO_REG,
+		.disp = (s32)(offsetof(struct soft_cpu, seg) + SEG_CS * sizeof(struct x86_segreg) +
+			      offsetof(struct x86_segreg, sel)) });
+	emit_rm(e, E_66 | OP_MOV_RM_R, T0, op_cpu(x87_fcs));
+}
+
+/* The data pointer, before the instruction; its selector. */
+static void x87_data_pointer(struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+	struct emit *e = &t->e;
+	unsigned base = NO_REG, index = NO_REG;
+
+	if (!i->mem || thunk_x87_control(i))
+		return;
+	if (i->base == RIPB) {
+		emit_imm(e, T0, t->x->rip + (u64)i->disp);
+	} else {
+		if (i->index != RZERO) {
+			index = x_pinned(i->index) ? x_host(i->index) : T1;
+			if (index == T1)
+				load_guest(t, T1, i->index);
+		}
+		if (i->base != RZERO) {
+			base = x_pinned(i->base) ? x_host(i->base) : T0;
+			if (base == T0)
+				load_guest(t, T0, i->base);
+		}
+		emit_rm(e, E_W | OP_LEA, T0, op_idx(base, index, i->scale, (s32)i->disp));
+	}
+	emit_store_cpu(e, T0, jit_target);
+}
+
+static void xlate_native(struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+	const struct native_row *row = x->row;
+	struct emit *e = &t->e;
+	bool x87 = row->flags & NR_X87, pointers = x87 && !thunk_x87_control(i);
+	unsigned vvvv = row->flags & NR_GPR_VVVV ? i->vvvv : NO_REG;
+	struct thunk_encoding enc = thunk_encoding(i, row);
+	struct operands o;
+	u32 op = enc.opcode | (enc.one_byte ? 0 : (u32)i->map << 8) | (enc.w ? E_W : 0);
+
+	if (x->vec)
+		emit_gate(t, x);
+	if (pointers && i->mem)
+		x87_data_pointer(t, x);
+	o = get_operands(t, x, vvvv);
+	if (i->mem && !x->acc) /* cannot be: a form with memory that is not accessed */
+		t->no_room = true;
+	if (!(x->reg_r || x->reg_w))
+		o.reg = x87 ? (i->modrm >> 3 & 7u) : x->reg;
+	note_fault(t, x);
+	if (i->pfx & PFX_VEX) {
+		emit_vex(e, op, enc.pp, i->pfx & PFX_VEX_L, vvvv == NO_REG ? i->vvvv : o.vvvv, o.reg, &o.rm);
+	} else {
+		op |= (enc.p66 ? E_66 : 0) | (enc.f2 ? E_F2 : 0) | (enc.f3 ? E_F3 : 0);
+		if (x->byte_rm && !(x->high && x->rm >= 4))
+			op |= E_BRM;
+		if (thunk_has_modrm(i)) {
+			emit_op(e, op, o.reg, &o.rm);
+		} else { /* EMMS */
+			emit1(e, 0x0f);
+			emit1(e, i->opcode);
+		}
+	}
+	emit_bytes(e, i->imm, x->imm);
+	put_operands(t, x, &o, vvvv);
+	if (!pointers)
+		return;
+	x87_pointers(t, x);
+	if (i->mem) {
+		emit_load_cpu(e, T0, jit_target);
+		emit_store_cpu(e, T0, x87_fdp);
+		/* What the interpreter stores: the selector, 0 without an override. */
+		if (i->seg == SEG_FLAT) {
+			emit_rm(e, E_66 | 0xc7, 0, op_cpu(x87_fds));
+			emit_bytes(e, 0, 2);
+		} else {
+			emit_rm(e, E_0F | 0xb7, T0, (struct opnd){ .is_mem = true, .gs = true, .base = NO_REG,
+				.index = NO_REG, .disp = (s32)(offsetof(struct soft_cpu, seg) +
+				i->seg * sizeof(struct x86_segreg) + offsetof(struct x86_segreg, sel)) });
+			emit_rm(e, E_66 | OP_MOV_RM_R, T0, op_cpu(x87_fds));
+		}
+	}
+}
+
+static void xlate_vzero(struct xlate *t, const struct xinsn *x)
+{
+	emit_gate(t, x);
+	emit1(&t->e, 0xc5);
+	emit1(&t->e, x->i->pfx & PFX_VEX_L ? 0xfc : 0xf8);
+	emit1(&t->e, 0x77);
+}
+
+/* --- the stack --- */
+static void move_sp(struct xlate *t, s32 by)
+{
+	emit_rm(&t->e, E_W | OP_LEA, HOST_SP, op_mem(HOST_SP, by));
+	flags_moved(t, R_SP, by);
+}
+
+static void xlate_push(struct xlate *t, const struct xinsn *x)
+{
+	struct opnd o = mem_access(t, R_SP, -8, 8, ACC_W, 0, false);
+
+	if (x->kind == XK_PUSH_IMM) {
+		emit_op(&t->e, E_W | 0xc7, 0, &o);
+		emit4(&t->e, (u32)x->i->imm);
+	} else if (x_pinned(x->rm)) {
+		emit_op(&t->e, E_W | OP_MOV_RM_R, x_host(x->rm), &o);
+	} else {
+		load_guest(t, T0, x->rm);
+		emit_op(&t->e, E_W | OP_MOV_RM_R, T0, &o);
+	}
+	move_sp(t, -8);
+}
+
+static void xlate_pop(struct xlate *t, const struct xinsn *x)
+{
+	struct opnd o = mem_access(t, R_SP, 0, 8, ACC_R, x->wr, false);
+
+	if (x_pinned(x->rm)) {
+		emit_op(&t->e, E_W | OP_MOV_R_RM, x_host(x->rm), &o);
+	} else {
+		emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &o);
+		store_guest(t, T0, x->rm);
+	}
+	if (x->rm != R_SP)
+		move_sp(t, 8);
+}
+
+static void xlate_leave(struct xlate *t, const struct xinsn *x)
+{
+	struct opnd o = mem_access(t, R_BP, 0, 8, ACC_R, x->wr, false);
+
+	emit_rm(&t->e, E_W | OP_LEA, HOST_SP, op_mem(R_BP, 8));
+	emit_op(&t->e, E_W | OP_MOV_R_RM, R_BP, &o);
+}
+
+/* --- control flow --- */
+static struct xexit *new_exit(struct xlate *t, gva_t rip)
+{
+	struct xexit *x = jit_alloc(t->j, sizeof(*x));
+
+	x->from = t->x;
+	x->rip = rip;
+	t->x->exit[t->x->nr_exits++] = x;
+	return x;
+}
+
+/* Leaves the loop when somebody wants that: before a jump backward. Changes T0, no flags. */
+static void emit_poll(struct xlate *t, struct xexit *taken, unsigned cc, struct xexit *other)
+{
+	struct emit *e = &t->e;
+	u8 *go, *on;
+
+	emit_mov(e, T0, R_CX);
+	emit_rm(e, OP_MOV_R_RM, R_CX, op_cpu(jit_go));
+	go = emit_jrcxz(e);
+	emit_mov(e, R_CX, T0);
+	on = emit_jump(e, CC_JMP, NULL);
+	emit_land8(e, go);
+	emit_mov(e, R_CX, T0);
+	if (cc != CC_JMP) {
+		x_late(t, LATE_EXIT, emit_jump(e, cc, NULL), NULL, taken);
+		x_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, other);
+	} else {
+		x_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, taken);
+	}
+	emit_land(e, on);
+}
+
+/* The jump of exit x (CC_JMP, CC_CALL or conditional), to be linked. */
+static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
+{
+	struct emit *e = &t->e;
+	u8 *over = NULL;
+
+	if (PAGE_OF(x->rip) != PAGE_OF(t->x->rip)) {
+		struct opnd tlb = op_cpu(tlb);
+
+		if (cc < CC_JMP) {
+			over = emit_jump(e, cc ^ 1, NULL);
+			cc = CC_JMP;
+		}
+		flags_clobber(t);
+		emit1(e, 0x40 | REX_W | REX_B); /* mov T0, imm64 */
+		emit1(e, 0xb8 | (T0 & 7));
+		x->key = e->p;
+		emit8(e, TLB_NEVER - 1);
+		tlb.disp += (s32)(8 * (x->rip >> 63));
+		emit_op(e, E_W | OP_MOV_R_RM, T1, &tlb);
+		emit_rm(e, E_W | OP_CMP_RM_R, T0,
+			op_mem(T1, (s32)((x->rip >> 12 & (TLB_SIZE - 1)) * sizeof(struct tlb_entry) +
+					 offsetof(struct tlb_entry, x))));
+		x_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, x);
+		x->saved = t->fl.saved;
+		if (!x->saved)
+			flags_need(t);
+	} else {
+		/* What holds them in both places has the choice of the shorter way in. */
+		x->saved = !t->fl.host && t->fl.saved;
+		if (!x->saved)
+			flags_need(t);
+	}
+	x->jump = emit_jump(e, cc, NULL);
+	x_late(t, LATE_EXIT, x->jump, NULL, x);
+	if (over)
+		emit_land(e, over);
+}
+
+/* Where the host's RET comes back to: T0 has the guest's return address; flags saved. */
+static void emit_landing(struct xlate *t, gva_t rip)
+{
+	struct emit *e = &t->e;
+
+	if ((u64)(s64)(s32)rip == rip) {
+		emit_alu_imm(e, GRP1_CMP, T0, (s32)rip);
+	} else {
+		emit_imm(e, T1, rip);
+		emit_rm(e, E_W | OP_CMP_R_RM, T0, op_reg(T1));
+	}
+	emit_jump(e, 5, t->j->ret_miss);
+	t->fl = (struct xflstate){ .saved = true };
+	emit_exit(t, new_exit(t, rip), CC_JMP);
+}
+
+static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
+{
+	struct emit *e = &t->e;
+
+	if ((u64)(s64)(s32)rip == rip) {
+		emit_op(e, E_W | 0xc7, 0, o);
+		emit4(e, (u32)rip);
+	} else {
+		emit_imm(e, T0, rip);
+		emit_op(e, E_W | OP_MOV_RM_R, T0, o);
+	}
+	move_sp(t, -8);
+}
+
+/* Looks up the translation at T0; flags are saved. Leaves its jcache entry in T1. */
+static void emit_lookup(struct xlate *t, struct xrec *rec)
+{
+	struct emit *e = &t->e;
+	struct opnd tlb = op_cpu(tlb);
+
+	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
+	emit1(e, 0);
+	x_late(t, LATE_JUMP_OUT, emit_jump(e, 4, NULL), rec, NULL);
+	emit_rm(e, 0x69, T1, op_reg(T0)); /* imul T1d, T0d, imm32 */
+	emit4(e, JCACHE_MUL);
+	emit_rm(e, 0xc1, 5, op_reg(T1));
+	emit1(e, 32 - JCACHE_BITS);
+	emit_rm(e, 0xc1, 4, op_reg(T1));
+	emit1(e, 5);
+	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(jit_jcache));
+	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
+	x_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
+	emit_rm(e, 0xc1, 5, op_reg(T0));
+	emit1(e, 7);
+	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
+	emit4(e, (TLB_SIZE - 1) << 5);
+	tlb.disp += (s32)(8 * (t->x->rip >> 63));
+	emit_op(e, E_W | OP_ADD_R_RM, T0, &tlb);
+	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_entry, x)));
+	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, key)));
+	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
+	x_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
+}
+
+static gva_t next_rip(const struct xlate *t, const struct insn *i)
+{
+	return x_rip(t, i) + i->len;
+}
+
+static void xlate_jcc(struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+	gva_t next = next_rip(t, i), target = next + i->imm;
+	struct xexit *taken = new_exit(t, target), *other = new_exit(t, next);
+	struct xflstate fl;
+
+	flags_need(t);
+	fl = t->fl;
+	if (target <= x_rip(t, i))
+		emit_poll(t, taken, i->opcode & 15, other);
+	emit_exit(t, taken, i->opcode & 15);
+	t->fl = fl;
+	emit_exit(t, other, CC_JMP);
+}
+
+static void xlate_jmp(struct xlate *t, const struct xinsn *x)
+{
+	gva_t target = next_rip(t, x->i) + x->i->imm;
+	struct xexit *exit = new_exit(t, target);
+
+	if (target <= x_rip(t, x->i))
+		emit_poll(t, exit, CC_JMP, NULL);
+	emit_exit(t, exit, CC_JMP);
+}
+
+static void xlate_call(struct xlate *t, const struct xinsn *x)
+{
+	gva_t next = next_rip(t, x->i), target = next + x->i->imm;
+	struct opnd o = mem_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	struct xexit *exit = new_exit(t, target);
+
+	emit_push_rip(t, &o, next);
+	if (target <= x_rip(t, x->i))
+		emit_poll(t, exit, CC_JMP, NULL);
+	emit_exit(t, exit, CC_CALL);
+	emit_landing(t, next);
+}
+
+static void xlate_ret(struct xlate *t, const struct xinsn *x)
+{
+	struct emit *e = &t->e;
+	struct xrec *rec = x_rec(t, false);
+	struct opnd o = mem_access(t, R_SP, 0, 8, ACC_R, 0, false);
+
+	flags_save(t);
+	emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
+	move_sp(t, (s32)(8 + x->i->imm));
+	emit_rm(e, 0xc7, 0, op_cpu(jit_ret));
+	emit4(e, (u32)((u8 *)rec - t->j->data));
+	emit1(e, 0xc3);
+}
+
+/* The target of an indirect jump or call to T0; then flags are saved. */
+static void emit_target(struct xlate *t, const struct xinsn *x)
+{
+	struct emit *e = &t->e;
+
+	if (x->acc) {
+		struct opnd o = mem_operand(t, 0, false, true);
+
+		flags_save(t);
+		emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
+	} else {
+		struct opnd o = x_opnd(x->rm);
+
+		flags_save(t);
+		emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
+	}
+	t->fl.host = false;
+}
+
+static void xlate_jmp_ind(struct xlate *t, const struct xinsn *x)
+{
+	struct xrec *rec = x_rec(t, false);
+
+	emit_target(t, x);
+	emit_lookup(t, rec);
+	emit_rm(&t->e, 0xff, 4, op_mem(T1, offsetof(struct jcache, code)));
+}
+
+static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
+{
+	struct emit *e = &t->e;
+	struct xrec *rec = x_rec(t, false);
+	struct opnd o;
+
+	emit_target(t, x);
+	/* Canonical? Else the CALL faults, before it pushes. */
+	emit_mov(e, T1, T0);
+	emit_rm(e, E_W | 0xc1, 7, op_reg(T1)); /* sar */
+	emit1(e, 47);
+	emit_alu_imm(e, GRP1_ADD, T1, 1);
+	emit_alu_imm(e, GRP1_CMP, T1, 1);
+	x_late(t, LATE_BAIL, emit_jump(e, 7, NULL), rec, NULL); /* ja */
+	emit_store_cpu(e, T0, jit_target);
+	o = mem_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	emit_push_rip(t, &o, next_rip(t, x->i));
+	emit_load_cpu(e, T0, jit_target);
+	emit_lookup(t, rec);
+	emit_rm(e, 0xff, 2, op_mem(T1, offsetof(struct jcache, code)));
+	emit_landing(t, next_rip(t, x->i));
+}
+
+/* --- instructions --- */
+static void xlate_step(struct xlate *t, bool bail)
+{
+	struct xrec *rec = x_rec(t, false);
+
+	/* What it leaves in vector registers is looked at anew. */
+	rec->vec = false;
+	t->sse_ok = t->avx_ok = false;
+	x_late(t, bail ? LATE_BAIL : LATE_STEP, emit_jump(&t->e, CC_JMP, NULL), rec, NULL);
+	if (!bail) {
+		t->step = rec;
+		/* The interpreter leaves them in c->fl, and glue in RFLAGS. */
+		t->fl = (struct xflstate){ .host = true, .saved = true };
+	}
+	mem_forget(t);
+}
+
+static void xlate_insn(struct xlate *t, struct xinsn *x)
+{
+	switch (x->kind) {
+	case XK_STEP: xlate_step(t, t->k + 1 == t->n); break;
+	case XK_BAIL: xlate_step(t, true); break;
+	case XK_NOP: break;
+	case XK_RM: xlate_rm(t, x); break;
+	case XK_IMM: xlate_imm(t, x); break;
+	case XK_OPREG:
+	case XK_XCHG_A: xlate_opreg(t, x); break;
+	case XK_PLAIN: xlate_plain(t, x); break;
+	case XK_LEA: xlate_lea(t, x); break;
+	case XK_NATIVE: xlate_native(t, x); break;
+	case XK_VZERO: xlate_vzero(t, x); break;
+	case XK_PUSH:
+	case XK_PUSH_IMM: xlate_push(t, x); break;
+	case XK_POP: xlate_pop(t, x); break;
+	case XK_LEAVE: xlate_leave(t, x); break;
+	case XK_FENCE: /* mfence, as the interpreter has it for all */
+		emit1(&t->e, 0x0f);
+		emit1(&t->e, 0xae);
+		emit1(&t->e, 0xf0);
+		break;
+	case XK_JCC: xlate_jcc(t, x); break;
+	case XK_JMP: xlate_jmp(t, x); break;
+	case XK_CALL: xlate_call(t, x); break;
+	case XK_RET: xlate_ret(t, x); break;
+	case XK_JMP_IND: xlate_jmp_ind(t, x); break;
+	case XK_CALL_IND: xlate_call_ind(t, x); break;
+	}
+	if (x->kind < XK_JCC) {
+		regs_changed(t, x);
+		flags_set(t, x);
+	}
+	if (t->step) {
+		t->step->resume = emit_rx(&t->e);
+		t->step = NULL;
+	}
+}
+
+/* --- out of line --- */
+static void emit_late(struct xlate *t, struct xlate_late *l)
+{
+	struct emit *e = &t->e;
+	struct jit *j = t->j;
+	bool host;
+
+	emit_land(e, l->jump);
+	switch (l->what) {
+	case LATE_STEP:
+	case LATE_BAIL:
+		host = flags_late(t, &l->fl);
+		emit_lea_data(e, T0, l->rec);
+		emit_jump(e, CC_JMP,
+			  l->what == LATE_STEP ? (host ? j->step_host : j->step_saved)
+					       : (host ? j->bail_host : j->bail_saved));
+		break;
+	case LATE_EXIT:
+		if (l->jump == l->exit->jump)
+			l->exit->stub = emit_rx(e);
+		host = flags_late(t, &l->fl);
+		emit_lea_data(e, T0, l->exit);
+		emit_jump(e, CC_JMP, host ? j->exit_host : j->exit_saved);
+		break;
+	case LATE_JUMP_OUT:
+		emit_lea_data(e, T1, l->rec);
+		emit_store_cpu(e, T1, jit_rec);
+		emit_jump(e, CC_JMP, j->jump_out);
+		break;
+	}
+}
+
+/* --- the block --- */
+/* What its flags are at first: wanted in RFLAGS, or to be kept, or of no interest. */
+enum first_flags { FIRST_HOST, FIRST_SAVED, FIRST_ANY };
+
+static enum first_flags first_flags(const struct xlate *t)
+{
+	for (unsigned k = 0; k < t->n; k++) {
+		const struct xinsn *x = &t->in[k];
+
+		if (x->fl & XF_READ || x->kind == XK_JMP || (x->fl & XF_SOME && flags_wanted_after(t, k)))
+			return x->acc ? FIRST_SAVED : FIRST_HOST;
+		if (x->acc || x->fault || x->vec || x->kind == XK_STEP || x->kind == XK_BAIL || x->kind >= XK_JCC)
+			return FIRST_SAVED;
+		if (x->fl & XF_ALL)
+			return FIRST_ANY;
+	}
+	return FIRST_HOST;
+}
+
+static void classify(struct xlate *t)
+{
+	const struct xinsn *last;
+
+	t->last_writer = -1;
+	for (unsigned k = 0; k < t->n; k++) {
+		class_insn(t, &t->b->insn[k], &t->in[k]);
+		if (t->in[k].fl & (XF_ALL | XF_SOME))
+			t->last_writer = (int)k;
+	}
+	last = &t->in[t->n - 1];
+	t->ends_saved = last->kind == XK_RET || last->kind == XK_JMP_IND || last->kind == XK_CALL_IND;
+}
+
+static bool is_worth_it(const struct xlate *t)
+{
+	for (unsigned k = 0; k < t->n; k++)
+		if (t->in[k].kind != XK_STEP && t->in[k].kind != XK_BAIL)
+			return true;
+	return false;
+}
+
+struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
+{
+	struct jit *j = c->jit;
+	struct xlate *t = j->xlate;
+	struct xblock *x;
+	enum first_flags first;
+
+	soft_zero(t, offsetof(struct xlate, late));
+	t->nr_late = 0;
+	t->c = c;
+	t->j = j;
+	t->b = b;
+	t->n = b->n;
+	t->half = rip >> 63;
+	t->e = (struct emit){ .p = j->rw + j->code_used, .rx_off = j->rx - j->rw };
+	classify(t);
+	if (!is_worth_it(t))
+		return NULL;
+	t->x = x = jit_alloc(j, sizeof(*x));
+	x->rip = rip;
+	x->block = b;
+	x->code = emit_rx(&t->e);
+
+	first = first_flags(t);
+	if (first == FIRST_HOST) {
+		x->entry_b = emit_rx(&t->e);
+		t->fl.saved = true;
+		flags_need(t);
+		x->entry_a = emit_rx(&t->e);
+		t->fl = (struct xflstate){ .host = true };
+	} else {
+		x->entry_a = emit_rx(&t->e);
+		t->fl.host = true;
+		if (first == FIRST_SAVED)
+			flags_save(t);
+		x->entry_b = emit_rx(&t->e);
+		t->fl = (struct xflstate){ .saved = true };
+	}
+	for (t->k = 0; t->k < t->n; t->k++)
+		xlate_insn(t, &t->in[t->k]);
+	if (t->in[t->n - 1].kind < XK_JCC && t->in[t->n - 1].kind != XK_BAIL && t->in[t->n - 1].kind != XK_STEP) {
+		t->k = t->n - 1;
+		emit_exit(t, new_exit(t, next_rip(t, t->in[t->n - 1].i)), CC_JMP);
+	}
+	for (unsigned k = 0; k < t->nr_late; k++)
+		emit_late(t, &t->late[k]);
+	if (t->no_room)
+		return NULL;
+	x->code_end = emit_rx(&t->e);
+	x->faults = jit_alloc(j, x->nr_faults * sizeof(*x->faults));
+	if (x->nr_faults)
+		soft_copy(x->faults, t->faults, x->nr_faults * sizeof(*x->faults));
+	j->code_used = (u32)ALIGN_UP((u64)(t->e.p - j->rw), 16);
+	j->nr_translated++;
+	j->nr_insns += t->n;
+	return x;
+}

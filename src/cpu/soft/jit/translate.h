@@ -1,0 +1,190 @@
+/* Inside the translator: one block while it is being translated. */
+#pragma once
+
+#include "cpu/soft/decode.h"
+#include "cpu/soft/jit/jit.h"
+
+/* What an instruction is to the translator. */
+enum xkind {
+	XK_STEP,   /* the interpreter executes it */
+	XK_BAIL,   /* it, and nothing follows in the block */
+	XK_NOP,
+	XK_RM,     /* integer with ModRM: encoded anew with other registers and operands */
+	XK_IMM,    /* MOV r, imm */
+	XK_OPREG,  /* BSWAP */
+	XK_XCHG_A, /* XCHG rAX, r */
+	XK_PLAIN,  /* no operands but rAX, rDX: copied */
+	XK_LEA,
+	XK_NATIVE, /* by a row of the vector, x87 or natively executed tables */
+	XK_VZERO,
+	XK_PUSH,
+	XK_PUSH_IMM,
+	XK_POP,
+	XK_LEAVE,
+	XK_FENCE,
+	/* they end a block */
+	XK_JCC,
+	XK_JMP,
+	XK_CALL,
+	XK_RET,
+	XK_JMP_IND,
+	XK_CALL_IND,
+};
+
+/* What it does with the six arithmetic flags. */
+enum xflags {
+	XF_READ = 1 << 0,
+	XF_ALL = 1 << 1,  /* writes all, whatever they were */
+	XF_SOME = 1 << 2, /* writes some, or none */
+};
+
+struct xinsn {
+	const struct insn *i;
+	const struct native_row *row;
+	u8 kind;
+	u8 fl;         /* XF_* */
+	u8 acc;        /* ACC_* of the memory operand; 0: none */
+	u8 msz;        /* its size */
+	u8 reg, rm;    /* by ModRM and REX, or the opcode */
+	bool reg_r, reg_w, rm_r, rm_w; /* general registers; rm when no memory */
+	bool byte_reg, byte_rm;
+	u8 imm;        /* bytes of immediate to copy */
+	bool fault;    /* the host may fault on it */
+	bool vec, avx; /* needs the vector state */
+	bool stash;    /* the operand of a shift was stored, to find its flags again */
+	bool high;     /* names AH, CH, DH or BH */
+	u16 wr;        /* guest registers written, all kinds */
+	s32 sp_delta;  /* PUSH, POP: change of RSP */
+	u8 base;       /* access to [base + disp] and nothing else: for grouping; NO_REG: none */
+	u8 seg;
+	s64 disp;
+};
+
+/* How lost flags are computed again. */
+enum xrecipe { RC_NONE, RC_AGAIN /* CMP, TEST */, RC_LOGIC, RC_ADD, RC_SUB, RC_NEG, RC_SHIFT };
+struct recipe {
+	u8 kind;
+	u8 size;   /* of operands */
+	u8 op;     /* CMP or TEST: GRP1_CMP, else the shift's digit */
+	u8 a, b;   /* guest registers; b NO_REG: imm */
+	s64 imm;
+	s64 delta; /* a, as it was, is the register plus this */
+};
+
+struct xflstate {
+	bool host, saved;
+	struct recipe rc;
+};
+
+/* A probed range that later accesses of the block use. */
+struct xgroup {
+	u8 base, seg;
+	bool write;
+	u8 slot;
+	s64 lo, hi;  /* from the base's value at the probe */
+	s64 delta;   /* what has been added to the base since */
+};
+
+#define X_MAX_GROUPS 8
+#define X_MAX_LATE   160
+
+/* Code that is put behind the block. */
+struct xlate_late {
+	u8 *jump;
+	struct xrec *rec;
+	struct xflstate fl; /* where the jump is */
+	struct xexit *exit;
+	u8 what;
+};
+enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_POLL };
+
+struct xlate {
+	struct soft_cpu *c;
+	struct jit *j;
+	struct block *b;
+	struct xblock *x;
+	struct emit e;
+	unsigned n, k; /* instructions; the current one */
+	struct xinsn in[CODE_MAX_INSNS];
+	struct xflstate fl;
+	bool ends_saved; /* the block's end wants the flags in c->fl, and nothing sets them anew from last_writer on */
+	int last_writer;
+	bool sse_ok, avx_ok;
+	struct xgroup group[X_MAX_GROUPS];
+	unsigned nr_groups, next_slot;
+	struct xlate_late late[X_MAX_LATE];
+	unsigned nr_late;
+	struct xfault faults[CODE_MAX_INSNS];
+	unsigned half; /* of the TLB, as a guess */
+	struct xrec *step; /* of the current instruction's slow path: resumes after it */
+	bool no_room;  /* more places than the tables have: not translated */
+};
+
+/* Is the guest register in a host register; which. */
+static inline bool x_pinned(unsigned reg)
+{
+	return reg < R_9 || reg > R_11;
+}
+
+static inline unsigned x_host(unsigned reg)
+{
+	return reg == R_SP ? HOST_SP : reg;
+}
+
+static inline struct opnd x_slot(unsigned reg)
+{
+	struct opnd o = op_cpu(gpr);
+
+	o.disp += (s32)(8 * reg);
+	return o;
+}
+
+/* The guest register where it is. */
+static inline struct opnd x_opnd(unsigned reg)
+{
+	return x_pinned(reg) ? op_reg(x_host(reg)) : x_slot(reg);
+}
+
+static inline u64 x_rip(const struct xlate *t, const struct insn *i)
+{
+	return t->x->rip + i->off;
+}
+
+/* --- translate_class.c --- */
+void class_insn(struct xlate *t, const struct insn *i, struct xinsn *ret);
+
+/* --- translate_flags.c --- */
+/* The next code changes RFLAGS: afterwards they can still be found. Changes T0. */
+void flags_clobber(struct xlate *t);
+/* Puts them into RFLAGS. Changes T0 if t0_free, and must not else: then asked only when that is not needed. */
+void flags_need(struct xlate *t);
+/* Into c->fl, for what goes to an entry B. Changes T0. */
+void flags_save(struct xlate *t);
+/* Instruction k has set them; all, or some after flags_need(). */
+void flags_set(struct xlate *t, const struct xinsn *xi);
+/* Before code that changes the guest registers in the mask, by more than a constant. RFLAGS may be set. */
+void flags_before_write(struct xlate *t, u16 regs);
+/* A constant is added to a register. */
+void flags_moved(struct xlate *t, unsigned reg, s64 by);
+/* Does anything look at the flags that instruction k leaves alone or sets, before all are set anew? */
+bool flags_wanted_after(const struct xlate *t, unsigned k);
+void flags_stash(struct xlate *t, struct xinsn *x);
+/* Out of line, in the state fl: flags into c->fl unless they are there; true: they are in RFLAGS and to be saved. */
+bool flags_late(struct xlate *t, const struct xflstate *fl);
+
+/* --- translate_mem.c --- */
+/* The constant that the instruction adds to a register, or false. */
+bool mem_delta(const struct xinsn *x, unsigned reg, s64 *ret_by);
+/* Emits the check for the memory operand of t->in[t->k] and yields the operand as the host has it; uses
+ * T1, and T0 if *ret says so. need_flags: RFLAGS are the guest's afterwards. free_t0: leave T0 unused. */
+struct opnd mem_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0);
+/* The same for an access that is not ModRM's: base register, displacement. */
+struct opnd mem_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags);
+/* A constant was added to a register; it was changed otherwise. */
+void mem_moved(struct xlate *t, unsigned reg, s64 by);
+void mem_killed(struct xlate *t, u16 regs);
+void mem_forget(struct xlate *t);
+
+/* --- translate.c --- */
+struct xrec *x_rec(struct xlate *t, bool group);
+void x_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, struct xexit *exit);

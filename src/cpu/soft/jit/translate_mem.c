@@ -1,0 +1,348 @@
+/* Operands in memory: the check of the TLB, and how the host addresses them.
+ *
+ * A check is eight instructions: the page of the last byte must be the tag of the entry of the first, so that an
+ * access that crosses a page fails too. What fails goes out of line, where the interpreter executes the
+ * instruction. What succeeds has the entry's addend in T1: the operand is at the guest's address + T1.
+ *
+ * Accesses through the same register with different displacements (stack frames, members of a structure) share
+ * one check over the range of all of them that follow in the block, if it is small: the addend goes to a
+ * slot of soft_cpu, from which the later ones take it. When such a check fails, the rest of the block is
+ * interpreted. The register may change by constants meanwhile. A translation that was in the TLB holds until
+ * the end of the block: nothing in it can drop it for good (what could ends a block or forgets the groups,
+ * and other vCPUs wait for a block's end, see code.c).
+ *
+ * On the vCPU's thread. */
+#include "cpu/soft/jit/translate.h"
+
+#define MAX_SPAN 256
+
+struct ea {
+	u8 base, index, scale, seg;
+	s64 disp;
+};
+
+static bool fits(s64 v)
+{
+	return v == (s32)v;
+}
+
+static bool is_const(const struct ea *a)
+{
+	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO;
+}
+
+static u64 const_of(const struct xlate *t, const struct ea *a)
+{
+	return (u64)a->disp + (a->base == RIPB ? t->x->rip : 0);
+}
+
+static struct opnd seg_base(unsigned seg)
+{
+	struct opnd o = op_cpu(seg[0].base);
+
+	o.disp += (s32)(seg * sizeof(struct x86_segreg));
+	return o;
+}
+
+static struct opnd tlb_ptr(unsigned half)
+{
+	struct opnd o = op_cpu(tlb);
+
+	o.disp += (s32)(8 * half);
+	return o;
+}
+
+/* dst = the effective address; dst and T0 are free; changes no flags. */
+static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
+{
+	struct emit *e = &t->e;
+	unsigned base = NO_REG, index = NO_REG;
+
+	if (is_const(a)) {
+		emit_imm(e, dst, const_of(t, a));
+		return;
+	}
+	if (a->base != RZERO) {
+		base = x_host(a->base);
+		if (!x_pinned(a->base)) {
+			struct opnd o = x_slot(a->base);
+
+			base = a->index != RZERO && !x_pinned(a->index) ? T0 : dst;
+			emit_op(e, E_W | OP_MOV_R_RM, base, &o);
+		}
+	}
+	if (a->index != RZERO) {
+		index = x_host(a->index);
+		if (!x_pinned(a->index)) {
+			struct opnd o = x_slot(a->index);
+
+			index = dst;
+			emit_op(e, E_W | OP_MOV_R_RM, index, &o);
+		}
+	}
+	emit_rm(e, E_W | OP_LEA, dst, op_idx(base, index, a->scale, (s32)a->disp));
+}
+
+/* The check of [a + lo, a + lo + size) for acc; leaves the TLB entry in T1. Changes T0 and flags. */
+static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, unsigned acc)
+{
+	struct emit *e = &t->e;
+	unsigned half = t->half ^ (t->b->other_half >> t->k & 1);
+	struct ea first = *a;
+
+	first.disp += lo;
+	emit_ea(t, T1, &first);
+	if (a->seg != SEG_FLAT) {
+		struct opnd o = seg_base(a->seg);
+
+		emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
+	}
+	if (!is_const(a) && a->index == RZERO && x_pinned(a->base) && a->seg == SEG_FLAT)
+		emit_rm(e, E_W | OP_LEA, T0, op_mem(x_host(a->base), (s32)(first.disp + (s64)size - 1)));
+	else if (size == 1)
+		emit_mov(e, T0, T1);
+	else
+		emit_rm(e, E_W | OP_LEA, T0, op_mem(T1, (s32)size - 1));
+	emit_rm(e, 0xc1, 5, op_reg(T1)); /* shr T1d, 7 */
+	emit1(e, 7);
+	emit_alu_imm(e, GRP1_AND, T0, -4096);
+	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T1));
+	emit4(e, (TLB_SIZE - 1) << 5);
+	struct opnd o = tlb_ptr(half);
+
+	emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
+	emit_rm(e, E_W | OP_CMP_R_RM, T0,
+		op_mem(T1, (s32)(acc & ACC_W ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r))));
+	return emit_jump(e, 5, NULL); /* jne */
+}
+
+/* The operand, when T1 has the addend (and the segment's base). Changes no flags. */
+static struct opnd emit_operand(struct xlate *t, const struct ea *a, bool free_t0)
+{
+	struct emit *e = &t->e;
+	struct opnd o;
+
+	if (is_const(a)) {
+		u64 la = const_of(t, a);
+
+		if (fits((s64)la))
+			return op_mem(T1, (s32)la);
+		emit_imm(e, T0, la);
+		o = op_idx(T0, T1, 0, 0);
+	} else if (a->index == RZERO && x_pinned(a->base)) {
+		return op_idx(x_host(a->base), T1, 0, (s32)a->disp);
+	} else if (a->index == RZERO) {
+		struct opnd base = x_slot(a->base);
+
+		emit_op(e, E_W | OP_MOV_R_RM, T0, &base);
+		o = op_idx(T0, T1, 0, (s32)a->disp);
+	} else if (a->base != RZERO && !x_pinned(a->base) && !x_pinned(a->index)) {
+		struct opnd base = x_slot(a->base), index = x_slot(a->index);
+
+		emit_op(e, E_W | OP_MOV_R_RM, T0, &base);
+		emit_rm(e, E_W | OP_LEA, T1, op_idx(T1, T0, 0, 0));
+		emit_op(e, E_W | OP_MOV_R_RM, T0, &index);
+		emit_rm(e, E_W | OP_LEA, T0, op_idx(NO_REG, T0, a->scale, (s32)a->disp));
+		o = op_idx(T0, T1, 0, 0);
+	} else {
+		emit_ea(t, T0, a);
+		o = op_idx(T0, T1, 0, 0);
+	}
+	if (free_t0) {
+		emit_op(e, E_W | OP_LEA, T1, &o);
+		o = op_mem(T1, 0);
+	}
+	return o;
+}
+
+/* --- groups --- */
+bool mem_delta(const struct xinsn *x, unsigned reg, s64 *ret_by)
+{
+	const struct insn *i = x->i;
+	unsigned n = i->modrm >> 3 & 7;
+
+	if (x->sp_delta) {
+		*ret_by = x->sp_delta;
+		return reg == R_SP && !(x->wr >> R_SP & 1);
+	}
+	if (i->osz != 8)
+		return false;
+	if (x->kind == XK_LEA && x->reg == reg && i->base == reg && i->index == RZERO) {
+		*ret_by = i->disp;
+		return true;
+	}
+	if (x->kind != XK_RM || i->mem || i->map || x->rm != reg)
+		return false;
+	if ((i->opcode == 0x81 || i->opcode == 0x83) && (n == GRP1_ADD || n == GRP1_SUB)) {
+		*ret_by = n == GRP1_ADD ? (s64)i->imm : -(s64)i->imm;
+		return true;
+	}
+	if (i->opcode == 0xff && n <= 1) {
+		*ret_by = n ? -1 : 1;
+		return true;
+	}
+	return false;
+}
+
+/* The range that the accesses from instruction t->k on have in common with it; how many there are. */
+static unsigned gather(const struct xlate *t, const struct ea *a, unsigned size, unsigned acc, s64 *ret_lo, s64 *ret_hi,
+		       bool *ret_write)
+{
+	s64 lo = a->disp, hi = a->disp + size, delta = 0;
+	unsigned nr = 1;
+
+	*ret_write = acc & ACC_W;
+	for (unsigned n = t->k;; n++) {
+		const struct xinsn *x = &t->in[n];
+		s64 by;
+
+		if (n > t->k && x->acc && x->base == a->base && x->seg == a->seg) {
+			s64 first = x->disp + delta, l = MIN(lo, first), h = MAX(hi, first + x->msz);
+
+			if (h - l <= MAX_SPAN) {
+				lo = l;
+				hi = h;
+				*ret_write |= x->acc & ACC_W;
+				nr++;
+			}
+		}
+		if (a->base < X86_NR_GPR) {
+			if (mem_delta(x, a->base, &by))
+				delta += by;
+			else if (x->wr >> a->base & 1)
+				break;
+		}
+		if (n + 1 >= t->n || x->kind == XK_STEP || x->kind == XK_BAIL || !fits(delta))
+			break;
+	}
+	*ret_lo = lo;
+	*ret_hi = hi;
+	return nr;
+}
+
+static struct xgroup *find_group(struct xlate *t, const struct ea *a, unsigned size, unsigned acc)
+{
+	for (unsigned k = 0; k < t->nr_groups; k++) {
+		struct xgroup *g = &t->group[k];
+		s64 first = a->disp + g->delta;
+
+		if (g->base == a->base && g->seg == a->seg && first >= g->lo && first + size <= g->hi &&
+		    (g->write || !(acc & ACC_W)))
+			return g;
+	}
+	return NULL;
+}
+
+static struct xgroup *new_group(struct xlate *t)
+{
+	struct xgroup *g;
+
+	if (t->nr_groups < X_MAX_GROUPS) {
+		g = &t->group[t->nr_groups];
+		g->slot = (u8)t->nr_groups++;
+	} else {
+		g = &t->group[t->next_slot++ % X_MAX_GROUPS];
+	}
+	return g;
+}
+
+static struct opnd slot_of(const struct xgroup *g)
+{
+	struct opnd o = op_cpu(jit_slot);
+
+	o.disp += 8 * g->slot;
+	return o;
+}
+
+void mem_moved(struct xlate *t, unsigned reg, s64 by)
+{
+	for (unsigned k = 0; k < t->nr_groups; k++)
+		if (t->group[k].base == reg)
+			t->group[k].delta += by;
+}
+
+void mem_killed(struct xlate *t, u16 regs)
+{
+	for (unsigned k = 0; k < t->nr_groups; k++)
+		if (t->group[k].base < X86_NR_GPR && regs >> t->group[k].base & 1)
+			t->group[k].base = NO_REG;
+}
+
+void mem_forget(struct xlate *t)
+{
+	t->nr_groups = 0;
+}
+
+/* --- an access --- */
+static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned size, unsigned acc, u16 writes, bool need_flags,
+			  bool free_t0)
+{
+	struct emit *e = &t->e;
+	bool simple = a->index == RZERO, write, ends = t->in[t->k].kind >= XK_JCC;
+	struct xgroup *g = simple ? find_group(t, a, size, acc) : NULL;
+	s64 lo, hi;
+	u8 *jump;
+
+	if (g) {
+		if (need_flags)
+			flags_need(t);
+		flags_before_write(t, writes);
+		struct opnd slot = slot_of(g);
+
+		emit_op(e, E_W | OP_MOV_R_RM, T1, &slot);
+		return emit_operand(t, a, free_t0);
+	}
+	flags_clobber(t);
+	if (simple && !t->b->no_groups && gather(t, a, size, acc, &lo, &hi, &write) > 1) {
+		struct ea from = *a;
+
+		from.disp = 0;
+		jump = emit_check(t, &from, lo, (u64)(hi - lo), write ? ACC_W : ACC_R);
+		x_late(t, LATE_BAIL, jump, x_rec(t, true), NULL);
+		g = new_group(t);
+		g->base = a->base;
+		g->seg = a->seg;
+		g->lo = lo;
+		g->hi = hi;
+		g->write = write;
+		g->delta = 0;
+	} else {
+		struct xrec *rec = x_rec(t, false);
+
+		jump = emit_check(t, a, 0, size, acc);
+		x_late(t, ends ? LATE_BAIL : LATE_STEP, jump, rec, NULL);
+		if (!ends)
+			t->step = rec;
+	}
+	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
+	if (a->seg != SEG_FLAT) {
+		struct opnd o = seg_base(a->seg);
+
+		emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
+	}
+	if (g) {
+		struct opnd slot = slot_of(g);
+
+		emit_op(e, E_W | OP_MOV_RM_R, T1, &slot);
+	}
+	if (need_flags)
+		flags_need(t);
+	flags_before_write(t, writes);
+	return emit_operand(t, a, free_t0);
+}
+
+struct opnd mem_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0)
+{
+	const struct xinsn *x = &t->in[t->k];
+	const struct insn *i = x->i;
+	struct ea a = { .base = i->base, .index = i->index, .scale = i->scale, .seg = i->seg, .disp = i->disp };
+
+	return emit_access(t, &a, x->msz, x->acc, writes, need_flags, free_t0);
+}
+
+struct opnd mem_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags)
+{
+	struct ea a = { .base = (u8)base, .index = RZERO, .seg = SEG_FLAT, .disp = disp };
+
+	return emit_access(t, &a, size, acc, writes, need_flags, false);
+}
