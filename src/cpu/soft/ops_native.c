@@ -190,7 +190,7 @@ void op_native_mmx(struct soft_cpu *c, const struct insn *i)
 
 /* FLDCW, FNSTCW, FNSTSW, FNCLEX, FNINIT and the three 8087 instructions that do nothing now leave the
  * x87 pointers alone. */
-bool thunk_x87_control(const struct insn *i)
+bool native_x87_control(const struct insn *i)
 {
 	unsigned reg = i->modrm >> 3 & 7;
 
@@ -205,7 +205,7 @@ bool thunk_x87_control(const struct insn *i)
 
 void op_native_x87(struct soft_cpu *c, const struct insn *i)
 {
-	handler(i, thunk_x87_control(i) ? CLASS_X87_CTL : CLASS_X87)(c, i);
+	handler(i, native_x87_control(i) ? CLASS_X87_CTL : CLASS_X87)(c, i);
 }
 
 static u8 operand_size(const struct insn *i, const struct native_row *row)
@@ -228,7 +228,7 @@ static u8 operand_size(const struct insn *i, const struct native_row *row)
 static enum native_class class_of(const struct insn *i, const struct native_row *row)
 {
 	if (row->flags & NR_X87)
-		return thunk_x87_control(i) ? CLASS_X87_CTL : CLASS_X87;
+		return native_x87_control(i) ? CLASS_X87_CTL : CLASS_X87;
 	if (thunk_is_int(i, row))
 		return i->pfx & PFX_VEX ? CLASS_VEX_INT : CLASS_INT;
 	if (i->pfx & PFX_VEX)

@@ -55,6 +55,12 @@ static gva_t element_la(struct soft_cpu *c, const struct insn *i, u64 ea, unsign
 	return seg_linear(c, i, i->seg, i->asz == 8 ? ea : i->asz == 4 ? (u32)ea : (u16)ea, size, acc);
 }
 
+/* Of size bytes inside an operand that begins at an address already cut: elements do not wrap one by one. */
+static gva_t operand_la(struct soft_cpu *c, const struct insn *i, u64 ea, unsigned size, unsigned acc)
+{
+	return i->flat ? ea + c->seg[i->seg].base : seg_linear(c, i, i->seg, ea, size, acc);
+}
+
 static u64 load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size)
 {
 	return size == 8 ? ld64_la(c, i, la) : ld32_la(c, i, la);
@@ -99,13 +105,13 @@ static unsigned maskmov_size(const struct insn *i)
 void op_simd_vmaskmov_load(struct soft_cpu *c, const struct insn *i)
 {
 	unsigned size = maskmov_size(i), bytes = i->pfx & PFX_VEX_L ? 32 : 16;
-	u64 ea = insn_ea_raw(c, i), v[8] = { 0 };
+	u64 ea = insn_ea(c, i), v[8] = { 0 };
 
 	fpu_check(c, i, FPU_CLASS_AVX);
 	fpu_spill(c);
 	for (unsigned k = 0; k < bytes / size; k++)
 		if (vec_get(c, i->vvvv, k, size) >> (size * 8 - 1))
-			v[k] = load(c, i, element_la(c, i, ea + k * size, size, ACC_R), size);
+			v[k] = load(c, i, operand_la(c, i, ea + k * size, size, ACC_R), size);
 	for (unsigned k = 0; k < bytes / size; k++)
 		vec_set(c, i->reg, k, size, v[k]);
 	vec_clear_from(c, i->reg, bytes);
@@ -116,7 +122,7 @@ void op_simd_vmaskmov_load(struct soft_cpu *c, const struct insn *i)
 void op_simd_vmaskmov_store(struct soft_cpu *c, const struct insn *i)
 {
 	unsigned size = maskmov_size(i), bytes = i->pfx & PFX_VEX_L ? 32 : 16;
-	u64 ea = insn_ea_raw(c, i);
+	u64 ea = insn_ea(c, i);
 	gva_t la[8] = { 0 };
 
 	fpu_check(c, i, FPU_CLASS_AVX);
@@ -124,7 +130,7 @@ void op_simd_vmaskmov_store(struct soft_cpu *c, const struct insn *i)
 	for (unsigned k = 0; k < bytes / size; k++) {
 		if (!(vec_get(c, i->vvvv, k, size) >> (size * 8 - 1)))
 			continue;
-		la[k] = element_la(c, i, ea + k * size, size, ACC_W);
+		la[k] = operand_la(c, i, ea + k * size, size, ACC_W);
 		mmu_probe(c, i, la[k], size, ACC_W);
 	}
 	for (unsigned k = 0; k < bytes / size; k++) {

@@ -57,7 +57,7 @@ struct thunk_encoding {
 struct thunk_encoding thunk_encoding(const struct insn *i, const struct native_row *row);
 bool thunk_has_modrm(const struct insn *i);
 /* ops_native.c: FLDCW and its like, which leave the x87 pointers alone. */
-bool thunk_x87_control(const struct insn *i);
+bool native_x87_control(const struct insn *i);
 
 /* Host code, once per process (again: nothing): arenas, signal handlers, what the host's FPU can do. The
  * sentence says when executable memory is refused. */

@@ -120,7 +120,7 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 	return rec->resume;
 }
 
-void op_jit_stepped(struct soft_cpu *c, const struct insn *i)
+void jit_op_stepped(struct soft_cpu *c, const struct insn *i)
 {
 	c->jit_stepped = true;
 }
@@ -211,25 +211,22 @@ static void run(struct soft_cpu *c, struct xblock *x)
 {
 	struct jit *j = c->jit;
 	const struct xrec *rec;
-	struct xexit *exit;
+	enum jit_end end;
 
 	j->nr_entries++;
-	c->jit_rec = NULL;
-	switch ((enum jit_end)j->enter(c, x->entry_b)) {
-	case JIT_EXIT:
-		exit = c->jit_rec;
-		c->rip = exit->rip;
-		return; /* jit_rec stays: to be linked */
-	case JIT_STEP: break;
-	case JIT_BAIL:
-		rec = c->jit_rec;
+	end = (enum jit_end)j->enter(c, x->entry_b);
+	if (end == JIT_EXIT) { /* the exit stays in jit_rec: to be linked */
+		c->rip = ((const struct xexit *)c->jit_rec)->rip;
+		return;
+	}
+	rec = end == JIT_RET ? (const struct xrec *)(j->data + c->jit_ret) : c->jit_rec;
+	c->jit_rec = NULL; /* what follows may fault, and not return here */
+	if (end == JIT_BAIL) {
 		count_bail(c, rec);
 		interpret(c, rec->x, rec->k);
-		break;
-	case JIT_JUMP: jumped(c, c->jit_rec, false); break;
-	case JIT_RET: jumped(c, (const struct xrec *)(j->data + c->jit_ret), true); break;
+	} else if (end != JIT_STEP) {
+		jumped(c, rec, end == JIT_RET);
 	}
-	c->jit_rec = NULL;
 }
 
 /* Translation x is about to run at c->rip under key: the exit that led here is linked to it. */
@@ -241,6 +238,7 @@ static void enter(struct soft_cpu *c, struct xblock *x, u64 key)
 	*e = (struct jcache){ .rip = x->rip, .key = key, .code = x->entry_b, .x = x };
 	if (c->jit_rec)
 		link_exit(j, c->jit_rec, x, key);
+	c->jit_rec = NULL;
 	run(c, x);
 }
 
@@ -252,6 +250,7 @@ bool jit_try(struct soft_cpu *c)
 		return false;
 	if (c->jit_rec)
 		link_exit(c->jit, c->jit_rec, e->x, e->key);
+	c->jit_rec = NULL;
 	run(c, e->x);
 	return true;
 }

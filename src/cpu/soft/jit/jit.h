@@ -1,7 +1,7 @@
 /* Translated code: what the files of this folder share, and what the interpreter's loop calls.
  *
  *   emit.c       an assembler
- *   translate.c  a decoded block -> host code; translate_mem.c operands in memory, translate_flags.c flags
+ *   translate.c  a decoded block -> host code; memop.c operands in memory, xflags.c flags
  *   glue.c       the code around translated code: entry, ways out
  *   jit.c        the cache of translations, links between them, running them
  *   jit_host.c   memory, signals, the timer
@@ -133,7 +133,7 @@ struct jit {
 bool jit_try(struct soft_cpu *c);
 bool jit_block(struct soft_cpu *c, struct block *b);
 /* What follows the one instruction that jit_step() executes. */
-void op_jit_stepped(struct soft_cpu *c, const struct insn *i);
+void jit_op_stepped(struct soft_cpu *c, const struct insn *i);
 /* A block is dropped, and its translations with it. */
 void jit_drop(struct soft_cpu *c, struct block *b);
 /* All of them; no translated code is running. */

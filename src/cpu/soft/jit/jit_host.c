@@ -108,7 +108,7 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	c->jit_insn = calloc(2, sizeof(*c->jit_insn));
 	if (!j->jcache || !j->blocks || !j->xlate || !c->jit_insn)
 		return err_set(err, -ENOMEM, "no memory for the translator");
-	c->jit_insn[1].fn = op_jit_stepped;
+	c->jit_insn[1].fn = jit_op_stepped;
 	c->jit_jcache = j->jcache;
 	glue_make(j);
 	if (!map_stack(c))

@@ -2,7 +2,7 @@
  *
  * The guest's instruction set is the host's, so an instruction that touches registers only is copied, with other
  * numbers where guest registers are elsewhere (jit.h); one with a memory operand gets its address checked
- * (translate_mem.c) and a host address; control flow is replaced. Everything else the interpreter does, one
+ * (memop.c) and a host address; control flow is replaced. Everything else the interpreter does, one
  * instruction (STEP) or the rest of the block (BAIL) at a time, so that what an instruction means is said once.
  *
  * Precision. An instruction changes guest state only after all checks that can fail. The way to the
@@ -24,7 +24,7 @@
 
 #define PAGE_OF(la) ((la) & ~0xfffull)
 
-struct xrec *x_rec(struct xlate *t, bool group)
+struct xrec *translate_rec(struct xlate *t, bool group)
 {
 	struct xrec *r = jit_alloc(t->j, sizeof(*r));
 
@@ -35,7 +35,7 @@ struct xrec *x_rec(struct xlate *t, bool group)
 	return r;
 }
 
-void x_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, struct xexit *exit)
+void translate_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, struct xexit *exit)
 {
 	if (t->nr_late == X_MAX_LATE) {
 		t->no_room = true;
@@ -86,16 +86,16 @@ static void regs_changed(struct xlate *t, const struct xinsn *x)
 	for (unsigned r = 0; r < X86_NR_GPR; r++) {
 		s64 by;
 
-		if (mem_delta(x, r, &by))
-			mem_moved(t, r, by);
+		if (memop_delta(x, r, &by))
+			memop_moved(t, r, by);
 		else if (x->wr >> r & 1)
-			mem_killed(t, (u16)BIT(r));
+			memop_killed(t, (u16)BIT(r));
 	}
 }
 
 static bool needs_flags(const struct xlate *t, const struct xinsn *x)
 {
-	return x->fl & XF_READ || (x->fl & XF_SOME && flags_wanted_after(t, t->k));
+	return x->fl & XF_READ || (x->fl & XF_SOME && xflags_wanted_after(t, t->k));
 }
 
 /* An instruction that the host may fault on starts here. */
@@ -127,11 +127,11 @@ static struct operands get_operands(struct xlate *t, const struct xinsn *x, unsi
 	if (x->fault && !t->fl.saved)
 		need = true;
 	if (x->acc) {
-		o.rm = mem_operand(t, x->wr, need, reg_out || v_out);
+		o.rm = memop_operand(t, x->wr, need, reg_out || v_out);
 	} else {
 		if (need)
-			flags_need(t);
-		flags_before_write(t, x->wr);
+			xflags_need(t);
+		xflags_before_write(t, x->wr);
 		o.rm = op_reg(x->rm_r || x->rm_w ? (x->high && x->byte_rm && x->rm >= 4 ? x->rm : x_host(x->rm))
 						 : x->rm);
 		if ((x->rm_r || x->rm_w) && !x_pinned(x->rm)) {
@@ -172,7 +172,7 @@ static void xlate_rm(struct xlate *t, struct xinsn *x)
 	u32 op = i->opcode | (u32)i->map << 8 | size_bits(i->osz) | (i->pfx & PFX_LOCK ? E_LOCK : 0);
 	unsigned digit = NO_REG;
 
-	flags_stash(t, x);
+	xflags_stash(t, x);
 	o = get_operands(t, x, NO_REG);
 	if (i->map == 0 && i->opcode < 0x40 && (i->opcode & 7) >= 4) {
 		op = (op & ~0xffu) | (i->osz == 1 ? 0x80 : 0x81);
@@ -197,7 +197,7 @@ static void xlate_imm(struct xlate *t, const struct xinsn *x)
 	struct emit *e = &t->e;
 	unsigned reg = x_pinned(x->rm) ? x_host(x->rm) : T0;
 
-	flags_before_write(t, x->wr);
+	xflags_before_write(t, x->wr);
 	if (i->osz >= 4) {
 		emit_imm(e, reg, i->osz == 4 ? (u32)i->imm : i->imm);
 	} else {
@@ -218,10 +218,10 @@ static void xlate_lea(struct xlate *t, const struct xinsn *x)
 	unsigned dst = x_pinned(x->reg) ? x_host(x->reg) : T0, base = NO_REG, index = NO_REG;
 	s64 by;
 
-	if (mem_delta(x, x->reg, &by))
-		flags_moved(t, x->reg, by);
+	if (memop_delta(x, x->reg, &by))
+		xflags_moved(t, x->reg, by);
 	else
-		flags_before_write(t, x->wr);
+		xflags_before_write(t, x->wr);
 	if (i->base == RIPB) {
 		u64 la = t->x->rip + (u64)i->disp;
 
@@ -249,7 +249,7 @@ static void xlate_opreg(struct xlate *t, const struct xinsn *x)
 	struct emit *e = &t->e;
 	unsigned reg = x_pinned(x->rm) ? x_host(x->rm) : T0;
 
-	flags_before_write(t, x->wr);
+	xflags_before_write(t, x->wr);
 	if (reg == T0)
 		load_guest(t, T0, x->rm);
 	if (x->kind == XK_XCHG_A) {
@@ -269,8 +269,8 @@ static void xlate_plain(struct xlate *t, const struct xinsn *x)
 	const struct insn *i = x->i;
 
 	if (needs_flags(t, x))
-		flags_need(t);
-	flags_before_write(t, x->wr);
+		xflags_need(t);
+	xflags_before_write(t, x->wr);
 	if (i->opcode <= 0x99) {
 		if (i->osz == 2)
 			emit1(&t->e, 0x66);
@@ -290,14 +290,14 @@ static void emit_gate(struct xlate *t, const struct xinsn *x)
 
 	if (x->avx ? t->avx_ok : t->sse_ok)
 		return;
-	rec = x_rec(t, false);
+	rec = translate_rec(t, false);
 	rec->vec = true;
 	emit_mov(e, T0, R_CX);
 	emit_rm(e, OP_MOV_R_RM, R_CX, x->avx ? op_cpu(avx_gate) : op_cpu(sse_gate));
 	ok = emit_jrcxz(e);
 	emit_mov(e, R_CX, T0);
 	no = emit_jump(e, CC_JMP, NULL);
-	x_late(t, LATE_BAIL, no, rec, NULL);
+	translate_late(t, LATE_BAIL, no, rec, NULL);
 	emit_land8(e, ok);
 	emit_mov(e, R_CX, T0);
 	if (x->avx)
@@ -312,7 +312,7 @@ static void x87_pointers(struct xlate *t, const struct xinsn *x)
 	const struct insn *i = x->i;
 	struct emit *e = &t->e;
 
-	if (thunk_x87_control(i))
+	if (native_x87_control(i))
 		return;
 	emit_imm(e, T0, x_rip(t, i));
 	emit_store_cpu(e, T0, x87_fip);
@@ -331,7 +331,7 @@ static void x87_data_pointer(struct xlate *t, const struct xinsn *x)
 	struct emit *e = &t->e;
 	unsigned base = NO_REG, index = NO_REG;
 
-	if (!i->mem || thunk_x87_control(i))
+	if (!i->mem || native_x87_control(i))
 		return;
 	if (i->base == RIPB) {
 		emit_imm(e, T0, t->x->rip + (u64)i->disp);
@@ -356,7 +356,7 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 	const struct insn *i = x->i;
 	const struct native_row *row = x->row;
 	struct emit *e = &t->e;
-	bool x87 = row->flags & NR_X87, pointers = x87 && !thunk_x87_control(i);
+	bool x87 = row->flags & NR_X87, pointers = x87 && !native_x87_control(i);
 	unsigned vvvv = row->flags & NR_GPR_VVVV ? i->vvvv : NO_REG;
 	struct thunk_encoding enc = thunk_encoding(i, row);
 	struct operands o;
@@ -418,12 +418,12 @@ static void xlate_vzero(struct xlate *t, const struct xinsn *x)
 static void move_sp(struct xlate *t, s32 by)
 {
 	emit_rm(&t->e, E_W | OP_LEA, HOST_SP, op_mem(HOST_SP, by));
-	flags_moved(t, R_SP, by);
+	xflags_moved(t, R_SP, by);
 }
 
 static void xlate_push(struct xlate *t, const struct xinsn *x)
 {
-	struct opnd o = mem_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	struct opnd o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
 
 	if (x->kind == XK_PUSH_IMM) {
 		emit_op(&t->e, E_W | 0xc7, 0, &o);
@@ -439,7 +439,7 @@ static void xlate_push(struct xlate *t, const struct xinsn *x)
 
 static void xlate_pop(struct xlate *t, const struct xinsn *x)
 {
-	struct opnd o = mem_access(t, R_SP, 0, 8, ACC_R, x->wr, false);
+	struct opnd o = memop_access(t, R_SP, 0, 8, ACC_R, x->wr, false);
 
 	if (x_pinned(x->rm)) {
 		emit_op(&t->e, E_W | OP_MOV_R_RM, x_host(x->rm), &o);
@@ -453,7 +453,7 @@ static void xlate_pop(struct xlate *t, const struct xinsn *x)
 
 static void xlate_leave(struct xlate *t, const struct xinsn *x)
 {
-	struct opnd o = mem_access(t, R_BP, 0, 8, ACC_R, x->wr, false);
+	struct opnd o = memop_access(t, R_BP, 0, 8, ACC_R, x->wr, false);
 
 	emit_rm(&t->e, E_W | OP_LEA, HOST_SP, op_mem(R_BP, 8));
 	emit_op(&t->e, E_W | OP_MOV_R_RM, R_BP, &o);
@@ -484,10 +484,10 @@ static void emit_poll(struct xlate *t, struct xexit *taken, unsigned cc, struct 
 	emit_land8(e, go);
 	emit_mov(e, R_CX, T0);
 	if (cc != CC_JMP) {
-		x_late(t, LATE_EXIT, emit_jump(e, cc, NULL), NULL, taken);
-		x_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, other);
+		translate_late(t, LATE_EXIT, emit_jump(e, cc, NULL), NULL, taken);
+		translate_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, other);
 	} else {
-		x_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, taken);
+		translate_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, taken);
 	}
 	emit_land(e, on);
 }
@@ -505,7 +505,7 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 			over = emit_jump(e, cc ^ 1, NULL);
 			cc = CC_JMP;
 		}
-		flags_clobber(t);
+		xflags_clobber(t);
 		emit1(e, 0x40 | REX_W | REX_B); /* mov T0, imm64 */
 		emit1(e, 0xb8 | (T0 & 7));
 		x->key = e->p;
@@ -515,18 +515,18 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 		emit_rm(e, E_W | OP_CMP_RM_R, T0,
 			op_mem(T1, (s32)((x->rip >> 12 & (TLB_SIZE - 1)) * sizeof(struct tlb_entry) +
 					 offsetof(struct tlb_entry, x))));
-		x_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, x);
+		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, x);
 		x->saved = t->fl.saved;
 		if (!x->saved)
-			flags_need(t);
+			xflags_need(t);
 	} else {
 		/* What holds them in both places has the choice of the shorter way in. */
 		x->saved = !t->fl.host && t->fl.saved;
 		if (!x->saved)
-			flags_need(t);
+			xflags_need(t);
 	}
 	x->jump = emit_jump(e, cc, NULL);
-	x_late(t, LATE_EXIT, x->jump, NULL, x);
+	translate_late(t, LATE_EXIT, x->jump, NULL, x);
 	if (over)
 		emit_land(e, over);
 }
@@ -569,7 +569,7 @@ static void emit_lookup(struct xlate *t, struct xrec *rec)
 
 	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
 	emit1(e, 0);
-	x_late(t, LATE_JUMP_OUT, emit_jump(e, 4, NULL), rec, NULL);
+	translate_late(t, LATE_JUMP_OUT, emit_jump(e, 4, NULL), rec, NULL);
 	emit_rm(e, 0x69, T1, op_reg(T0)); /* imul T1d, T0d, imm32 */
 	emit4(e, JCACHE_MUL);
 	emit_rm(e, 0xc1, 5, op_reg(T1));
@@ -578,7 +578,7 @@ static void emit_lookup(struct xlate *t, struct xrec *rec)
 	emit1(e, 5);
 	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(jit_jcache));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
-	x_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
+	translate_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
 	emit_rm(e, 0xc1, 5, op_reg(T0));
 	emit1(e, 7);
 	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
@@ -588,7 +588,7 @@ static void emit_lookup(struct xlate *t, struct xrec *rec)
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_entry, x)));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, key)));
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
-	x_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
+	translate_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
 }
 
 static gva_t next_rip(const struct xlate *t, const struct insn *i)
@@ -603,7 +603,7 @@ static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 	struct xexit *taken = new_exit(t, target), *other = new_exit(t, next);
 	struct xflstate fl;
 
-	flags_need(t);
+	xflags_need(t);
 	fl = t->fl;
 	if (target <= x_rip(t, i))
 		emit_poll(t, taken, i->opcode & 15, other);
@@ -625,7 +625,7 @@ static void xlate_jmp(struct xlate *t, const struct xinsn *x)
 static void xlate_call(struct xlate *t, const struct xinsn *x)
 {
 	gva_t next = next_rip(t, x->i), target = next + x->i->imm;
-	struct opnd o = mem_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	struct opnd o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
 	struct xexit *exit = new_exit(t, target);
 
 	emit_push_rip(t, &o, next);
@@ -638,10 +638,10 @@ static void xlate_call(struct xlate *t, const struct xinsn *x)
 static void xlate_ret(struct xlate *t, const struct xinsn *x)
 {
 	struct emit *e = &t->e;
-	struct xrec *rec = x_rec(t, false);
-	struct opnd o = mem_access(t, R_SP, 0, 8, ACC_R, 0, false);
+	struct xrec *rec = translate_rec(t, false);
+	struct opnd o = memop_access(t, R_SP, 0, 8, ACC_R, 0, false);
 
-	flags_save(t);
+	xflags_save(t);
 	emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
 	move_sp(t, (s32)(8 + x->i->imm));
 	emit_rm(e, 0xc7, 0, op_cpu(jit_ret));
@@ -655,14 +655,14 @@ static void emit_target(struct xlate *t, const struct xinsn *x)
 	struct emit *e = &t->e;
 
 	if (x->acc) {
-		struct opnd o = mem_operand(t, 0, false, true);
+		struct opnd o = memop_operand(t, 0, false, true);
 
-		flags_save(t);
+		xflags_save(t);
 		emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
 	} else {
 		struct opnd o = x_opnd(x->rm);
 
-		flags_save(t);
+		xflags_save(t);
 		emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
 	}
 	t->fl.host = false;
@@ -670,7 +670,7 @@ static void emit_target(struct xlate *t, const struct xinsn *x)
 
 static void xlate_jmp_ind(struct xlate *t, const struct xinsn *x)
 {
-	struct xrec *rec = x_rec(t, false);
+	struct xrec *rec = translate_rec(t, false);
 
 	emit_target(t, x);
 	emit_lookup(t, rec);
@@ -680,7 +680,7 @@ static void xlate_jmp_ind(struct xlate *t, const struct xinsn *x)
 static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 {
 	struct emit *e = &t->e;
-	struct xrec *rec = x_rec(t, false);
+	struct xrec *rec = translate_rec(t, false);
 	struct opnd o;
 
 	emit_target(t, x);
@@ -690,9 +690,9 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 	emit1(e, 47);
 	emit_alu_imm(e, GRP1_ADD, T1, 1);
 	emit_alu_imm(e, GRP1_CMP, T1, 1);
-	x_late(t, LATE_BAIL, emit_jump(e, 7, NULL), rec, NULL); /* ja */
+	translate_late(t, LATE_BAIL, emit_jump(e, 7, NULL), rec, NULL); /* ja */
 	emit_store_cpu(e, T0, jit_target);
-	o = mem_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
 	emit_push_rip(t, &o, next_rip(t, x->i));
 	emit_load_cpu(e, T0, jit_target);
 	emit_lookup(t, rec);
@@ -703,18 +703,18 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 /* --- instructions --- */
 static void xlate_step(struct xlate *t, bool bail)
 {
-	struct xrec *rec = x_rec(t, false);
+	struct xrec *rec = translate_rec(t, false);
 
 	/* What it leaves in vector registers is looked at anew. */
 	rec->vec = false;
 	t->sse_ok = t->avx_ok = false;
-	x_late(t, bail ? LATE_BAIL : LATE_STEP, emit_jump(&t->e, CC_JMP, NULL), rec, NULL);
+	translate_late(t, bail ? LATE_BAIL : LATE_STEP, emit_jump(&t->e, CC_JMP, NULL), rec, NULL);
 	if (!bail) {
 		t->step = rec;
 		/* The interpreter leaves them in c->fl, and glue in RFLAGS. */
 		t->fl = (struct xflstate){ .host = true, .saved = true };
 	}
-	mem_forget(t);
+	memop_forget(t);
 }
 
 static void xlate_insn(struct xlate *t, struct xinsn *x)
@@ -749,7 +749,7 @@ static void xlate_insn(struct xlate *t, struct xinsn *x)
 	}
 	if (x->kind < XK_JCC) {
 		regs_changed(t, x);
-		flags_set(t, x);
+		xflags_set(t, x);
 	}
 	if (t->step) {
 		t->step->resume = emit_rx(&t->e);
@@ -768,7 +768,7 @@ static void emit_late(struct xlate *t, struct xlate_late *l)
 	switch (l->what) {
 	case LATE_STEP:
 	case LATE_BAIL:
-		host = flags_late(t, &l->fl);
+		host = xflags_late(t, &l->fl);
 		emit_lea_data(e, T0, l->rec);
 		emit_jump(e, CC_JMP,
 			  l->what == LATE_STEP ? (host ? j->step_host : j->step_saved)
@@ -777,7 +777,7 @@ static void emit_late(struct xlate *t, struct xlate_late *l)
 	case LATE_EXIT:
 		if (l->jump == l->exit->jump)
 			l->exit->stub = emit_rx(e);
-		host = flags_late(t, &l->fl);
+		host = xflags_late(t, &l->fl);
 		emit_lea_data(e, T0, l->exit);
 		emit_jump(e, CC_JMP, host ? j->exit_host : j->exit_saved);
 		break;
@@ -798,7 +798,7 @@ static enum first_flags first_flags(const struct xlate *t)
 	for (unsigned k = 0; k < t->n; k++) {
 		const struct xinsn *x = &t->in[k];
 
-		if (x->fl & XF_READ || x->kind == XK_JMP || (x->fl & XF_SOME && flags_wanted_after(t, k)))
+		if (x->fl & XF_READ || x->kind == XK_JMP || (x->fl & XF_SOME && xflags_wanted_after(t, k)))
 			return x->acc ? FIRST_SAVED : FIRST_HOST;
 		if (x->acc || x->fault || x->vec || x->kind == XK_STEP || x->kind == XK_BAIL || x->kind >= XK_JCC)
 			return FIRST_SAVED;
@@ -814,7 +814,7 @@ static void classify(struct xlate *t)
 
 	t->last_writer = -1;
 	for (unsigned k = 0; k < t->n; k++) {
-		class_insn(t, &t->b->insn[k], &t->in[k]);
+		xclass_insn(t, &t->b->insn[k], &t->in[k]);
 		if (t->in[k].fl & (XF_ALL | XF_SOME))
 			t->last_writer = (int)k;
 	}
@@ -857,14 +857,14 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	if (first == FIRST_HOST) {
 		x->entry_b = emit_rx(&t->e);
 		t->fl.saved = true;
-		flags_need(t);
+		xflags_need(t);
 		x->entry_a = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .host = true };
 	} else {
 		x->entry_a = emit_rx(&t->e);
 		t->fl.host = true;
 		if (first == FIRST_SAVED)
-			flags_save(t);
+			xflags_save(t);
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}

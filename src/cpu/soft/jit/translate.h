@@ -150,41 +150,41 @@ static inline u64 x_rip(const struct xlate *t, const struct insn *i)
 	return t->x->rip + i->off;
 }
 
-/* --- translate_class.c --- */
-void class_insn(struct xlate *t, const struct insn *i, struct xinsn *ret);
+/* --- xclass.c --- */
+void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *ret);
 
-/* --- translate_flags.c --- */
+/* --- xflags.c --- */
 /* The next code changes RFLAGS: afterwards they can still be found. Changes T0. */
-void flags_clobber(struct xlate *t);
+void xflags_clobber(struct xlate *t);
 /* Puts them into RFLAGS. Changes T0 if t0_free, and must not else: then asked only when that is not needed. */
-void flags_need(struct xlate *t);
+void xflags_need(struct xlate *t);
 /* Into c->fl, for what goes to an entry B. Changes T0. */
-void flags_save(struct xlate *t);
-/* Instruction k has set them; all, or some after flags_need(). */
-void flags_set(struct xlate *t, const struct xinsn *xi);
+void xflags_save(struct xlate *t);
+/* Instruction k has set them; all, or some after xflags_need(). */
+void xflags_set(struct xlate *t, const struct xinsn *xi);
 /* Before code that changes the guest registers in the mask, by more than a constant. RFLAGS may be set. */
-void flags_before_write(struct xlate *t, u16 regs);
+void xflags_before_write(struct xlate *t, u16 regs);
 /* A constant is added to a register. */
-void flags_moved(struct xlate *t, unsigned reg, s64 by);
+void xflags_moved(struct xlate *t, unsigned reg, s64 by);
 /* Does anything look at the flags that instruction k leaves alone or sets, before all are set anew? */
-bool flags_wanted_after(const struct xlate *t, unsigned k);
-void flags_stash(struct xlate *t, struct xinsn *x);
+bool xflags_wanted_after(const struct xlate *t, unsigned k);
+void xflags_stash(struct xlate *t, struct xinsn *x);
 /* Out of line, in the state fl: flags into c->fl unless they are there; true: they are in RFLAGS and to be saved. */
-bool flags_late(struct xlate *t, const struct xflstate *fl);
+bool xflags_late(struct xlate *t, const struct xflstate *fl);
 
-/* --- translate_mem.c --- */
+/* --- memop.c --- */
 /* The constant that the instruction adds to a register, or false. */
-bool mem_delta(const struct xinsn *x, unsigned reg, s64 *ret_by);
+bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by);
 /* Emits the check for the memory operand of t->in[t->k] and yields the operand as the host has it; uses
  * T1, and T0 if *ret says so. need_flags: RFLAGS are the guest's afterwards. free_t0: leave T0 unused. */
-struct opnd mem_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0);
+struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0);
 /* The same for an access that is not ModRM's: base register, displacement. */
-struct opnd mem_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags);
+struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags);
 /* A constant was added to a register; it was changed otherwise. */
-void mem_moved(struct xlate *t, unsigned reg, s64 by);
-void mem_killed(struct xlate *t, u16 regs);
-void mem_forget(struct xlate *t);
+void memop_moved(struct xlate *t, unsigned reg, s64 by);
+void memop_killed(struct xlate *t, u16 regs);
+void memop_forget(struct xlate *t);
 
 /* --- translate.c --- */
-struct xrec *x_rec(struct xlate *t, bool group);
-void x_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, struct xexit *exit);
+struct xrec *translate_rec(struct xlate *t, bool group);
+void translate_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, struct xexit *exit);

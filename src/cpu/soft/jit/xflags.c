@@ -146,7 +146,7 @@ static void restore(struct xlate *t)
 	t->fl.host = true;
 }
 
-void flags_clobber(struct xlate *t)
+void xflags_clobber(struct xlate *t)
 {
 	struct xflstate *f = &t->fl;
 
@@ -155,7 +155,7 @@ void flags_clobber(struct xlate *t)
 	f->host = false;
 }
 
-void flags_need(struct xlate *t)
+void xflags_need(struct xlate *t)
 {
 	struct xflstate *f = &t->fl;
 
@@ -169,11 +169,11 @@ void flags_need(struct xlate *t)
 	}
 }
 
-void flags_save(struct xlate *t)
+void xflags_save(struct xlate *t)
 {
 	if (t->fl.saved)
 		return;
-	flags_need(t);
+	xflags_need(t);
 	save(t);
 }
 
@@ -261,7 +261,7 @@ static void make_recipe(struct xlate *t, const struct xinsn *x)
 		r->b = NO_REG;
 }
 
-void flags_set(struct xlate *t, const struct xinsn *x)
+void xflags_set(struct xlate *t, const struct xinsn *x)
 {
 	if (!(x->fl & (XF_ALL | XF_SOME)))
 		return;
@@ -270,33 +270,33 @@ void flags_set(struct xlate *t, const struct xinsn *x)
 		make_recipe(t, x);
 }
 
-void flags_before_write(struct xlate *t, u16 regs)
+void xflags_before_write(struct xlate *t, u16 regs)
 {
 	struct xflstate *f = &t->fl;
 
 	if (!uses(&f->rc, regs))
 		return;
-	if (!f->host && !f->saved && flags_wanted_after(t, t->k))
-		flags_need(t);
+	if (!f->host && !f->saved && xflags_wanted_after(t, t->k))
+		xflags_need(t);
 	f->rc.kind = RC_NONE;
 	if (!f->host && !f->saved)
 		f->saved = true; /* nobody looks */
 }
 
-void flags_moved(struct xlate *t, unsigned reg, s64 by)
+void xflags_moved(struct xlate *t, unsigned reg, s64 by)
 {
 	struct recipe *r = &t->fl.rc;
 
 	if (r->kind == RC_NONE || r->kind == RC_SHIFT)
 		return;
 	if (r->b != NO_REG && r->b == reg) {
-		flags_before_write(t, (u16)BIT(reg));
+		xflags_before_write(t, (u16)BIT(reg));
 		return;
 	}
 	if (r->a == reg) {
 		r->delta -= by;
 		if (r->delta != (s32)r->delta)
-			flags_before_write(t, (u16)BIT(reg));
+			xflags_before_write(t, (u16)BIT(reg));
 	}
 }
 
@@ -314,14 +314,14 @@ static bool wanted_from(const struct xlate *t, unsigned k)
 	return true;
 }
 
-bool flags_wanted_after(const struct xlate *t, unsigned k)
+bool xflags_wanted_after(const struct xlate *t, unsigned k)
 {
 	return !(t->in[k].fl & XF_ALL) && wanted_from(t, k + 1);
 }
 
 /* Shifts by a constant of a register: is the operand worth storing, as an access to memory follows before the
  * flags are set anew? */
-void flags_stash(struct xlate *t, struct xinsn *x)
+void xflags_stash(struct xlate *t, struct xinsn *x)
 {
 	const struct insn *i = x->i;
 
@@ -345,7 +345,7 @@ void flags_stash(struct xlate *t, struct xinsn *x)
 	}
 }
 
-bool flags_late(struct xlate *t, const struct xflstate *fl)
+bool xflags_late(struct xlate *t, const struct xflstate *fl)
 {
 	if (fl->saved)
 		return false;

@@ -404,7 +404,7 @@ static bool is_table_native(const struct insn *i)
 	}
 }
 
-void class_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
+void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 {
 	soft_zero(x, sizeof(*x));
 	x->i = i;

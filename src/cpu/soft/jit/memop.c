@@ -156,7 +156,7 @@ static struct opnd emit_operand(struct xlate *t, const struct ea *a, bool free_t
 }
 
 /* --- groups --- */
-bool mem_delta(const struct xinsn *x, unsigned reg, s64 *ret_by)
+bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by)
 {
 	const struct insn *i = x->i;
 	unsigned n = i->modrm >> 3 & 7;
@@ -207,7 +207,7 @@ static unsigned gather(const struct xlate *t, const struct ea *a, unsigned size,
 			}
 		}
 		if (a->base < X86_NR_GPR) {
-			if (mem_delta(x, a->base, &by))
+			if (memop_delta(x, a->base, &by))
 				delta += by;
 			else if (x->wr >> a->base & 1)
 				break;
@@ -254,21 +254,21 @@ static struct opnd slot_of(const struct xgroup *g)
 	return o;
 }
 
-void mem_moved(struct xlate *t, unsigned reg, s64 by)
+void memop_moved(struct xlate *t, unsigned reg, s64 by)
 {
 	for (unsigned k = 0; k < t->nr_groups; k++)
 		if (t->group[k].base == reg)
 			t->group[k].delta += by;
 }
 
-void mem_killed(struct xlate *t, u16 regs)
+void memop_killed(struct xlate *t, u16 regs)
 {
 	for (unsigned k = 0; k < t->nr_groups; k++)
 		if (t->group[k].base < X86_NR_GPR && regs >> t->group[k].base & 1)
 			t->group[k].base = NO_REG;
 }
 
-void mem_forget(struct xlate *t)
+void memop_forget(struct xlate *t)
 {
 	t->nr_groups = 0;
 }
@@ -285,20 +285,20 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 
 	if (g) {
 		if (need_flags)
-			flags_need(t);
-		flags_before_write(t, writes);
+			xflags_need(t);
+		xflags_before_write(t, writes);
 		struct opnd slot = slot_of(g);
 
 		emit_op(e, E_W | OP_MOV_R_RM, T1, &slot);
 		return emit_operand(t, a, free_t0);
 	}
-	flags_clobber(t);
+	xflags_clobber(t);
 	if (simple && !t->b->no_groups && gather(t, a, size, acc, &lo, &hi, &write) > 1) {
 		struct ea from = *a;
 
 		from.disp = 0;
 		jump = emit_check(t, &from, lo, (u64)(hi - lo), write ? ACC_W : ACC_R);
-		x_late(t, LATE_BAIL, jump, x_rec(t, true), NULL);
+		translate_late(t, LATE_BAIL, jump, translate_rec(t, true), NULL);
 		g = new_group(t);
 		g->base = a->base;
 		g->seg = a->seg;
@@ -307,10 +307,10 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		g->write = write;
 		g->delta = 0;
 	} else {
-		struct xrec *rec = x_rec(t, false);
+		struct xrec *rec = translate_rec(t, false);
 
 		jump = emit_check(t, a, 0, size, acc);
-		x_late(t, ends ? LATE_BAIL : LATE_STEP, jump, rec, NULL);
+		translate_late(t, ends ? LATE_BAIL : LATE_STEP, jump, rec, NULL);
 		if (!ends)
 			t->step = rec;
 	}
@@ -326,12 +326,12 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		emit_op(e, E_W | OP_MOV_RM_R, T1, &slot);
 	}
 	if (need_flags)
-		flags_need(t);
-	flags_before_write(t, writes);
+		xflags_need(t);
+	xflags_before_write(t, writes);
 	return emit_operand(t, a, free_t0);
 }
 
-struct opnd mem_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0)
+struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0)
 {
 	const struct xinsn *x = &t->in[t->k];
 	const struct insn *i = x->i;
@@ -340,7 +340,7 @@ struct opnd mem_operand(struct xlate *t, u16 writes, bool need_flags, bool free_
 	return emit_access(t, &a, x->msz, x->acc, writes, need_flags, free_t0);
 }
 
-struct opnd mem_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags)
+struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags)
 {
 	struct ea a = { .base = (u8)base, .index = RZERO, .seg = SEG_FLAT, .disp = disp };
 
