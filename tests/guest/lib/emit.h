@@ -1,18 +1,25 @@
-/* Machine code written at run time, below 2 GiB. */
+/* Machine code written at run time, to where it will run or to another address of the same memory. */
 #pragma once
 
 #include "guest.h"
 
 static u8 *emit_pointer;
+static uptr emit_delta; /* from where it is written to where it runs */
+
+static inline void emit_to(uptr where, uptr runs_at)
+{
+	emit_pointer = (u8 *)where;
+	emit_delta = runs_at - where;
+}
 
 static inline void emit_at(uptr where)
 {
-	emit_pointer = (u8 *)where;
+	emit_to(where, where);
 }
 
 static inline uptr emit_here(void)
 {
-	return (uptr)emit_pointer;
+	return (uptr)emit_pointer + emit_delta;
 }
 
 static inline void emit8(u8 v)
