@@ -397,7 +397,7 @@ static const struct row map0[256] = {
 	[0xf8] = { .flags = R_VALID, .one = int_clc },
 	[0xf9] = { .flags = R_VALID, .one = int_stc },
 	[0xfa] = { .flags = R_VALID, .one = op_cli },
-	[0xfb] = { .flags = R_VALID | R_ENDS, .one = op_sti },
+	[0xfb] = { .flags = R_VALID, .one = op_sti },
 	[0xfc] = { .flags = R_VALID, .one = int_cld },
 	[0xfd] = { .flags = R_VALID, .one = int_std },
 	[0xfe] = { .flags = V, .group = group_fe },

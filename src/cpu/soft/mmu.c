@@ -47,6 +47,7 @@ void mmu_select(struct soft_cpu *c)
 		mmu_flush_all(c);
 	}
 	enum tlb_mode mode = current_mode(c);
+	c->stack_page = STACK_NONE;
 	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the
 	 * fast one. */
 	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;
@@ -60,6 +61,7 @@ void mmu_select(struct soft_cpu *c)
 
 static void lower_flush(struct soft_cpu *c)
 {
+	c->stack_page = STACK_NONE;
 	for (unsigned k = 0; k < TLB_NR_ASIDS; k++) {
 		if (&c->asids[k] != c->asid)
 			c->asids[k].valid = false;
@@ -126,6 +128,7 @@ void mmu_set_cr3(struct soft_cpu *c, u64 cr3)
 
 void mmu_invlpg(struct soft_cpu *c, gva_t la)
 {
+	c->stack_page = STACK_NONE;
 	if (la >> 63) {
 		tlb_drop_page(c, c->upper, &c->upper_large, la);
 		return;
@@ -142,6 +145,7 @@ void mmu_invlpg(struct soft_cpu *c, gva_t la)
 void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 {
 	struct tlb_asid *a = asid_find(c, pcid);
+	c->stack_page = STACK_NONE;
 	switch (type) {
 	case 0: /* one address; global entries may go too [SDM2 INVPCID] */
 		tlb_drop2(c, la);
@@ -170,6 +174,7 @@ void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 
 void mmu_write_protect(struct soft_cpu *c, gpa_t page)
 {
+	c->stack_page = STACK_NONE;
 	tlb_write_protect(c, page);
 }
 

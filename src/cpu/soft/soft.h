@@ -112,6 +112,8 @@ struct tlb_table {
 	u32 used; /* anything inserted since the last flush */
 };
 
+#define STACK_NONE BIT(62) /* stack_page: no access is near it */
+
 /* Linear page (36 bits) and physical page (28 bits, RAM_MAX) in one word; never TLB_NEVER, as RAM ends before
  * the last page. */
 #define TLB_KEY_PFN_BITS 28
@@ -251,6 +253,7 @@ struct soft_cpu {
 	u64 jit_rsp, jit_c_rsp;    /* the other stack's pointer: of calls in translated code, of C */
 	u64 jit_stack;             /* top of the former */
 	void *jit_jcache;          /* jit->jcache */
+	u64 stack_page, stack_addend; /* the page of the stack used last: as in struct tlb_entry, for reads and writes */
 	u64 jit_slot[8];           /* addends that several accesses of a block share */
 	u64 jit_stash;             /* an operand from which flags can be computed again */
 	u64 armed_tsc;             /* when the host's timer will make jit_go 0, ~0: never */

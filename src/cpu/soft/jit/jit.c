@@ -94,10 +94,24 @@ void jit_flush(struct soft_cpu *c)
 }
 
 /* --- one instruction for translated code --- */
+/* The translation at RIP after an instruction that transferred control, if it is at hand; NULL: leave. What returns
+ * the stack for calls knows were made under other rights, perhaps, or in another address space. */
+static const u8 *go_on(struct soft_cpu *c)
+{
+	const struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
+
+	if (e->rip != c->rip || !soft_mode64(c) || tlb_slot(c, c->rip)->x != e->key ||
+	    c->vcpu->timer_tsc < c->armed_tsc || !atomic_load_explicit(&c->jit_go, memory_order_relaxed))
+		return NULL;
+	c->jit_rsp = c->jit_stack;
+	return e->code;
+}
+
 const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 {
 	struct block *b = rec->x->block;
 	struct insn *i = c->jit_insn;
+	u32 stop;
 
 	c->jit->nr_steps++;
 	c->cur = b;
@@ -107,11 +121,12 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 	c->jit_stepped = false;
 	i->fn(c, i);
 	c->icount -= b->n - rec->k - 1u;
-	if (!c->jit_stepped)
-		return NULL; /* it set RIP: control flow, or it is to be resumed */
-	if (unlikely(c->attention | c->jit_stop | c->activity |
-		     atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed))) {
-		c->jit_stop = 0;
+	stop = c->attention | c->jit_stop | c->activity |
+	       atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed);
+	c->jit_stop = 0;
+	if (!c->jit_stepped) /* it set RIP: control flow, or it is to be resumed */
+		return unlikely(stop) ? NULL : go_on(c);
+	if (unlikely(stop)) {
 		c->rip = soft_next_rip(c, i);
 		return NULL;
 	}
@@ -286,6 +301,10 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 		x->next = b->x;
 		b->x = x;
 		j->blocks[j->nr_blocks++] = x;
+		if (unlikely(j->perf_map)) {
+			fpu_spill(c);
+			jit_host_map(c, x);
+		}
 		b->heat = (u16)(j->warm - 1); /* at another address soon, too */
 	}
 	enter(c, x, tlb_key(c->rip, b->hva - (u64)c->ram->base));

@@ -119,6 +119,7 @@ struct jit {
 	bool has_timer;
 	u32 warm;
 	bool lockstep, perf_map;
+	void *map; /* FILE: the perf map */
 
 	/* glue.c */
 	u64 (*enter)(struct soft_cpu *c, const u8 *code);
@@ -165,3 +166,5 @@ void jit_fini(struct soft_cpu *c);
 /* A thread begins to run c: signals. The host's timer to vcpu->timer_tsc, after fpu_spill(). */
 void jit_host_thread(struct soft_cpu *c);
 void jit_host_arm(struct soft_cpu *c);
+/* Tells perf the name of a translation, after fpu_spill(). */
+void jit_host_map(const struct soft_cpu *c, const struct xblock *x);

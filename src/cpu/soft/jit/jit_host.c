@@ -1,6 +1,6 @@
 /* Translated code, the host's part: memory, the stack for calls, the timer that ends long runs.
  *
- * Code is in a memfd that is mapped twice, to be written and to be executed, never both in one mapping. The data
+ * Code is in memory that is mapped twice, to be written and to be executed, never both in one mapping. The data
  * about it lie right behind the second mapping, so that code reaches them relative to RIP.
  *
  * The timer is the host's, one per thread, and is set to the local APIC's deadline when that has become sooner: its
@@ -10,6 +10,7 @@
  * Creation on the main thread, the rest on the vCPU's. */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -18,10 +19,6 @@
 
 #include "cpu/soft/jit/translate.h"
 #include "cpu/soft/ops.h"
-
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010u
-#endif
 
 #define WARM 24
 
@@ -34,32 +31,26 @@ static void *map(size_t size)
 
 static int map_code(struct jit *j, struct err *err)
 {
-	int fd = memfd_create("bothy-code", MFD_CLOEXEC | MFD_EXEC), code;
-	u8 *rw = MAP_FAILED, *rx = MAP_FAILED;
+	u8 *rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	u8 *rx = rw == MAP_FAILED ? rw
+				  : mmap(NULL, JIT_CODE_SIZE + JIT_DATA_SIZE, PROT_READ | PROT_WRITE,
+					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int code;
 
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("bothy-code", MFD_CLOEXEC);
-	if (fd < 0)
-		return err_sys(err, -errno, "cannot make the memory for translated code");
-	if (ftruncate(fd, JIT_CODE_SIZE) == 0)
-		rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-	if (rw != MAP_FAILED)
-		rx = mmap(NULL, JIT_CODE_SIZE + JIT_DATA_SIZE, PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	/* An old size of 0 makes a second mapping of shared memory [mremap(2)]. */
 	if (rx != MAP_FAILED &&
-	    (mmap(rx, JIT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ||
-	     mprotect(rx + JIT_CODE_SIZE, JIT_DATA_SIZE, PROT_READ | PROT_WRITE) < 0)) {
+	    (mremap(rw, 0, JIT_CODE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, rx) == MAP_FAILED ||
+	     mprotect(rx, JIT_CODE_SIZE, PROT_READ | PROT_EXEC) < 0)) {
 		code = errno;
 		munmap(rx, JIT_CODE_SIZE + JIT_DATA_SIZE);
 		rx = MAP_FAILED;
 		errno = code;
 	}
 	code = errno;
-	close(fd);
 	if (rx == MAP_FAILED) {
 		if (rw != MAP_FAILED)
 			munmap(rw, JIT_CODE_SIZE);
-		return err_sys(err, -code, "this host refuses executable memory (memfd) for translated code");
+		return err_sys(err, -code, "this host refuses executable memory for translated code");
 	}
 	j->rw = rw;
 	j->rx = rx;
@@ -126,6 +117,8 @@ void jit_fini(struct soft_cpu *c)
 		return;
 	if (j->has_timer)
 		timer_delete(j->timer);
+	if (j->map)
+		fclose(j->map);
 	if (j->rw) {
 		munmap(j->rw, JIT_CODE_SIZE);
 		munmap((void *)(uintptr_t)j->rx, JIT_CODE_SIZE + JIT_DATA_SIZE);
@@ -141,6 +134,26 @@ void jit_fini(struct soft_cpu *c)
 	free(c->jit_insn);
 	free(j);
 	c->jit = NULL;
+}
+
+/* --- names for perf --- */
+void jit_host_map(const struct soft_cpu *c, const struct xblock *x)
+{
+	struct jit *j = c->jit;
+
+	if (!j->map) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+		j->map = fopen(path, "ae");
+		if (!j->map) {
+			j->perf_map = false;
+			return;
+		}
+		setlinebuf(j->map);
+	}
+	fprintf(j->map, "%llx %llx guest_%llx\n", (unsigned long long)(uintptr_t)x->code,
+		(unsigned long long)(x->code_end - x->code), (unsigned long long)x->rip);
 }
 
 /* --- the timer --- */

@@ -238,17 +238,20 @@ static struct xgroup *new_group(struct xlate *t)
 	struct xgroup *g;
 
 	if (t->nr_groups < X_MAX_GROUPS) {
-		g = &t->group[t->nr_groups];
-		g->slot = (u8)t->nr_groups++;
+		g = &t->group[t->nr_groups++];
 	} else {
 		g = &t->group[t->next_slot++ % X_MAX_GROUPS];
 	}
+	g->slot = (u8)(g - t->group);
 	return g;
 }
 
 static struct opnd slot_of(const struct xgroup *g)
 {
 	struct opnd o = op_cpu(jit_slot);
+
+	if (g->slot == SLOT_STACK)
+		return op_cpu(stack_addend);
 
 	o.disp += 8 * g->slot;
 	return o;
@@ -273,6 +276,77 @@ void memop_forget(struct xlate *t)
 	t->nr_groups = 0;
 }
 
+/* --- the stack's window --- */
+/* The page of the stack that was accessed last keeps its translation in soft_cpu, for reads and writes: a check is then
+ * five instructions, and the address does not wait for it. [RSP + lo, RSP + lo + span). Not while another group has
+ * its addend there. Leaves the addend in T1. */
+static void emit_window(struct xlate *t, s64 lo, unsigned span, unsigned acc, bool group)
+{
+	struct emit *e = &t->e;
+	u8 *jump;
+
+	emit_rm(e, E_W | OP_LEA, T0, op_mem(HOST_SP, (s32)lo));
+	emit_rm(e, E_W | OP_SUB_R_RM, T0, op_cpu(stack_page));
+	emit_rm(e, E_W | OP_GRP1_IMM, GRP1_CMP, op_reg(T0));
+	emit4(e, 4096 - span);
+	jump = emit_jump(e, 7, NULL); /* ja */
+	emit_load_cpu(e, T1, stack_addend);
+	translate_late(t, LATE_WINDOW, jump, NULL, NULL);
+	if (!t->no_room) {
+		struct xlate_late *l = &t->late[t->nr_late - 1];
+
+		l->back = emit_rx(e);
+		l->lo = lo;
+		l->span = (u16)span;
+		l->acc = (u8)acc;
+		l->group = group;
+		if (!group && t->in[t->k].kind < XK_JCC) {
+			l->rec = translate_rec(t, false);
+			t->step[t->nr_steps++] = l->rec;
+		} else {
+			l->rec = translate_rec(t, group);
+		}
+	}
+}
+
+void memop_window(struct xlate *t, const struct xlate_late *late)
+{
+	struct xlate_late l = *late; /* the list grows */
+	struct emit *e = &t->e;
+	struct ea a = { .base = R_SP, .index = RZERO, .seg = SEG_FLAT };
+	u8 *keep = NULL, *no;
+
+	t->fl = l.fl;
+	no = emit_check(t, &a, l.lo, l.span, l.acc);
+	translate_late(t, l.rec->group || t->in[l.k].kind >= XK_JCC ? LATE_BAIL : LATE_STEP, no, l.rec, NULL);
+	if (!(l.acc & ACC_W)) {
+		emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, (s32)offsetof(struct tlb_entry, w)));
+		keep = emit_jump(e, 5, NULL);
+	}
+	emit_store_cpu(e, T0, stack_page);
+	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
+	emit_store_cpu(e, T1, stack_addend);
+	emit_jump(e, CC_JMP, l.back);
+	if (keep) {
+		/* Readable only: not for the window, unless others of the block count on it. */
+		emit_land(e, keep);
+		if (l.group) {
+			translate_late(t, LATE_BAIL, emit_jump(e, CC_JMP, NULL), l.rec, NULL);
+		} else {
+			emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
+			emit_jump(e, CC_JMP, l.back);
+		}
+	}
+}
+
+static bool window_taken(const struct xlate *t)
+{
+	for (unsigned k = 0; k < t->nr_groups; k++)
+		if (t->group[k].slot == SLOT_STACK && t->group[k].base != NO_REG)
+			return true;
+	return false;
+}
+
 /* --- an access --- */
 static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned size, unsigned acc, u16 writes, bool need_flags,
 			  bool free_t0)
@@ -293,12 +367,23 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		return emit_operand(t, a, free_t0);
 	}
 	xflags_clobber(t);
-	if (simple && !t->b->no_groups && gather(t, a, size, acc, &lo, &hi, &write) > 1) {
+	bool window = simple && a->base == R_SP && a->seg == SEG_FLAT && !window_taken(t);
+	unsigned nr = 1;
+
+	if (simple && !t->b->no_groups)
+		nr = gather(t, a, size, acc, &lo, &hi, &write);
+	if (nr > 1) {
 		struct ea from = *a;
 
+		if (write)
+			acc |= ACC_W;
 		from.disp = 0;
-		jump = emit_check(t, &from, lo, (u64)(hi - lo), write ? ACC_W : ACC_R);
-		translate_late(t, LATE_BAIL, jump, translate_rec(t, true), NULL);
+		if (window) {
+			emit_window(t, lo, (unsigned)(hi - lo), acc, true);
+		} else {
+			jump = emit_check(t, &from, lo, (u64)(hi - lo), acc);
+			translate_late(t, LATE_BAIL, jump, translate_rec(t, true), NULL);
+		}
 		g = new_group(t);
 		g->base = a->base;
 		g->seg = a->seg;
@@ -306,24 +391,30 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		g->hi = hi;
 		g->write = write;
 		g->delta = 0;
+		if (window)
+			g->slot = SLOT_STACK;
+	} else if (window) {
+		emit_window(t, a->disp, size, acc, false);
 	} else {
 		struct xrec *rec = translate_rec(t, false);
 
 		jump = emit_check(t, a, 0, size, acc);
 		translate_late(t, ends ? LATE_BAIL : LATE_STEP, jump, rec, NULL);
 		if (!ends)
-			t->step = rec;
+			t->step[t->nr_steps++] = rec;
 	}
-	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
-	if (a->seg != SEG_FLAT) {
-		struct opnd o = seg_base(a->seg);
+	if (!window) {
+		emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
+		if (a->seg != SEG_FLAT) {
+			struct opnd o = seg_base(a->seg);
 
-		emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
-	}
-	if (g) {
-		struct opnd slot = slot_of(g);
+			emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
+		}
+		if (g) {
+			struct opnd slot = slot_of(g);
 
-		emit_op(e, E_W | OP_MOV_RM_R, T1, &slot);
+			emit_op(e, E_W | OP_MOV_RM_R, T1, &slot);
+		}
 	}
 	if (need_flags)
 		xflags_need(t);

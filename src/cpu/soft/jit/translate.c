@@ -42,7 +42,7 @@ void translate_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, 
 		return;
 	}
 	t->late[t->nr_late++] =
-		(struct xlate_late){ .jump = jump, .rec = rec, .fl = t->fl, .exit = exit, .what = (u8)what };
+		(struct xlate_late){ .jump = jump, .rec = rec, .fl = t->fl, .exit = exit, .what = (u8)what, .k = (u8)t->k };
 }
 
 static u32 size_bits(unsigned size)
@@ -437,6 +437,19 @@ static void xlate_push(struct xlate *t, const struct xinsn *x)
 	move_sp(t, -8);
 }
 
+/* The value first, then the check of the stack: until that has passed nothing is done. */
+static void xlate_push_mem(struct xlate *t, const struct xinsn *x)
+{
+	struct opnd o = memop_operand(t, 0, false, false);
+
+	emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &o);
+	emit_store_cpu(&t->e, T0, jit_target);
+	o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	emit_load_cpu(&t->e, T0, jit_target);
+	emit_op(&t->e, E_W | OP_MOV_RM_R, T0, &o);
+	move_sp(t, -8);
+}
+
 static void xlate_pop(struct xlate *t, const struct xinsn *x)
 {
 	struct opnd o = memop_access(t, R_SP, 0, 8, ACC_R, x->wr, false);
@@ -700,6 +713,76 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 	emit_landing(t, next_rip(t, x->i));
 }
 
+/* --- system instructions that are frequent --- */
+/* Goes on when the comparison of a field with a constant finds them equal; else the interpreter does it. */
+static void emit_unless(struct xlate *t, struct opnd field, bool byte, u8 value)
+{
+	struct xrec *rec = translate_rec(t, false);
+
+	emit_op(&t->e, byte ? 0x80 : OP_GRP1_IMM8, GRP1_CMP, &field);
+	emit1(&t->e, value);
+	translate_late(t, LATE_STEP, emit_jump(&t->e, 5, NULL), rec, NULL);
+	t->step[t->nr_steps++] = rec;
+}
+
+static void xlate_cli(struct xlate *t)
+{
+	xflags_clobber(t);
+	emit_unless(t, op_cpu(cpl), true, 0);
+	emit_rm(&t->e, OP_GRP1_IMM, GRP1_AND, op_cpu(flags));
+	emit4(&t->e, ~(u32)FL_IF);
+}
+
+/* With nothing pending. What comes up from now on is looked at before the next jump backward at the earliest, so after
+ * the instruction that follows. */
+static void xlate_sti(struct xlate *t)
+{
+	xflags_clobber(t);
+	emit_unless(t, op_cpu(cpl), true, 0);
+	emit_unless(t, op_cpu(attention), false, 0);
+	emit_rm(&t->e, OP_GRP1_IMM, GRP1_OR, op_cpu(flags));
+	emit4(&t->e, FL_IF);
+}
+
+static void xlate_rdtsc(struct xlate *t, const struct xinsn *x)
+{
+	struct emit *e = &t->e;
+	struct xrec *rec = translate_rec(t, false);
+
+	xflags_clobber(t);
+	emit_rm(e, 0xf7, 0, op_cpu(cr4)); /* test */
+	emit4(e, CR4_TSD);
+	translate_late(t, LATE_STEP, emit_jump(e, 5, NULL), rec, NULL);
+	t->step[t->nr_steps++] = rec;
+	xflags_before_write(t, x->wr);
+	t->fl.host = false;
+	emit1(e, 0x0f);
+	emit1(e, 0x31);
+	emit_load_cpu(e, T0, vcpu);
+	emit_rm(e, E_W | 0xc1, 4, op_reg(R_DX)); /* shl rdx, 32 */
+	emit1(e, 32);
+	emit_rm(e, E_W | OP_ADD_R_RM, R_AX, op_reg(R_DX));
+	emit_rm(e, E_W | OP_ADD_R_RM, R_AX, op_mem(T0, offsetof(struct vcpu, tsc_offset)));
+	emit_mov(e, R_DX, R_AX);
+	emit_rm(e, E_W | 0xc1, 5, op_reg(R_DX)); /* shr */
+	emit1(e, 32);
+	emit_rm(e, OP_MOV_RM_R, R_AX, op_reg(R_AX));
+}
+
+static void xlate_swapgs(struct xlate *t)
+{
+	struct emit *e = &t->e;
+	struct opnd base = op_cpu(seg[SEG_GS].base);
+
+	xflags_clobber(t);
+	emit_unless(t, op_cpu(cpl), true, 0);
+	emit_op(e, E_W | OP_MOV_R_RM, T0, &base);
+	emit_load_cpu(e, T1, kernel_gs_base);
+	emit_store_cpu(e, T0, kernel_gs_base);
+	emit_op(e, E_W | OP_MOV_RM_R, T1, &base);
+	memop_forget(t);
+}
+
 /* --- instructions --- */
 static void xlate_step(struct xlate *t, bool bail)
 {
@@ -710,7 +793,7 @@ static void xlate_step(struct xlate *t, bool bail)
 	t->sse_ok = t->avx_ok = false;
 	translate_late(t, bail ? LATE_BAIL : LATE_STEP, emit_jump(&t->e, CC_JMP, NULL), rec, NULL);
 	if (!bail) {
-		t->step = rec;
+		t->step[t->nr_steps++] = rec;
 		/* The interpreter leaves them in c->fl, and glue in RFLAGS. */
 		t->fl = (struct xflstate){ .host = true, .saved = true };
 	}
@@ -720,7 +803,7 @@ static void xlate_step(struct xlate *t, bool bail)
 static void xlate_insn(struct xlate *t, struct xinsn *x)
 {
 	switch (x->kind) {
-	case XK_STEP: xlate_step(t, t->k + 1 == t->n); break;
+	case XK_STEP: xlate_step(t, false); break;
 	case XK_BAIL: xlate_step(t, true); break;
 	case XK_NOP: break;
 	case XK_RM: xlate_rm(t, x); break;
@@ -734,6 +817,11 @@ static void xlate_insn(struct xlate *t, struct xinsn *x)
 	case XK_PUSH:
 	case XK_PUSH_IMM: xlate_push(t, x); break;
 	case XK_POP: xlate_pop(t, x); break;
+	case XK_PUSH_MEM: xlate_push_mem(t, x); break;
+	case XK_CLI: xlate_cli(t); break;
+	case XK_STI: xlate_sti(t); break;
+	case XK_RDTSC: xlate_rdtsc(t, x); break;
+	case XK_SWAPGS: xlate_swapgs(t); break;
 	case XK_LEAVE: xlate_leave(t, x); break;
 	case XK_FENCE: /* mfence, as the interpreter has it for all */
 		emit1(&t->e, 0x0f);
@@ -751,20 +839,19 @@ static void xlate_insn(struct xlate *t, struct xinsn *x)
 		regs_changed(t, x);
 		xflags_set(t, x);
 	}
-	if (t->step) {
-		t->step->resume = emit_rx(&t->e);
-		t->step = NULL;
-	}
+	while (t->nr_steps)
+		t->step[--t->nr_steps]->resume = emit_rx(&t->e);
 }
 
 /* --- out of line --- */
-static void emit_late(struct xlate *t, struct xlate_late *l)
+static void emit_late(struct xlate *t, const struct xlate_late *l)
 {
 	struct emit *e = &t->e;
 	struct jit *j = t->j;
 	bool host;
 
 	emit_land(e, l->jump);
+	t->k = l->k;
 	switch (l->what) {
 	case LATE_STEP:
 	case LATE_BAIL:
@@ -781,6 +868,7 @@ static void emit_late(struct xlate *t, struct xlate_late *l)
 		emit_lea_data(e, T0, l->exit);
 		emit_jump(e, CC_JMP, host ? j->exit_host : j->exit_saved);
 		break;
+	case LATE_WINDOW: memop_window(t, l); break;
 	case LATE_JUMP_OUT:
 		emit_lea_data(e, T1, l->rec);
 		emit_store_cpu(e, T1, jit_rec);
@@ -800,7 +888,7 @@ static enum first_flags first_flags(const struct xlate *t)
 
 		if (x->fl & XF_READ || x->kind == XK_JMP || (x->fl & XF_SOME && xflags_wanted_after(t, k)))
 			return x->acc ? FIRST_SAVED : FIRST_HOST;
-		if (x->acc || x->fault || x->vec || x->kind == XK_STEP || x->kind == XK_BAIL || x->kind >= XK_JCC)
+		if (x->exposes)
 			return FIRST_SAVED;
 		if (x->fl & XF_ALL)
 			return FIRST_ANY;
@@ -870,7 +958,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	}
 	for (t->k = 0; t->k < t->n; t->k++)
 		xlate_insn(t, &t->in[t->k]);
-	if (t->in[t->n - 1].kind < XK_JCC && t->in[t->n - 1].kind != XK_BAIL && t->in[t->n - 1].kind != XK_STEP) {
+	if (t->in[t->n - 1].kind < XK_JCC && t->in[t->n - 1].kind != XK_BAIL) {
 		t->k = t->n - 1;
 		emit_exit(t, new_exit(t, next_rip(t, t->in[t->n - 1].i)), CC_JMP);
 	}

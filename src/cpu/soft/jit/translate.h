@@ -20,8 +20,13 @@ enum xkind {
 	XK_PUSH,
 	XK_PUSH_IMM,
 	XK_POP,
+	XK_PUSH_MEM,
 	XK_LEAVE,
 	XK_FENCE,
+	XK_CLI,
+	XK_STI,
+	XK_RDTSC,
+	XK_SWAPGS,
 	/* they end a block */
 	XK_JCC,
 	XK_JMP,
@@ -50,6 +55,7 @@ struct xinsn {
 	bool byte_reg, byte_rm;
 	u8 imm;        /* bytes of immediate to copy */
 	bool fault;    /* the host may fault on it */
+	bool exposes;  /* the flags from before it must be known in it: it may fault, or its code changes RFLAGS */
 	bool vec, avx; /* needs the vector state */
 	bool stash;    /* the operand of a shift was stored, to find its flags again */
 	bool high;     /* names AH, CH, DH or BH */
@@ -80,12 +86,13 @@ struct xflstate {
 struct xgroup {
 	u8 base, seg;
 	bool write;
-	u8 slot;
+	u8 slot; /* SLOT_STACK: the stack's window */
 	s64 lo, hi;  /* from the base's value at the probe */
 	s64 delta;   /* what has been added to the base since */
 };
 
 #define X_MAX_GROUPS 8
+#define SLOT_STACK   0xff
 #define X_MAX_LATE   160
 
 /* Code that is put behind the block. */
@@ -94,9 +101,15 @@ struct xlate_late {
 	struct xrec *rec;
 	struct xflstate fl; /* where the jump is */
 	struct xexit *exit;
-	u8 what;
+	u8 what, k;
+	/* LATE_WINDOW */
+	const u8 *back;
+	s64 lo;
+	u16 span;
+	u8 acc;
+	bool group;
 };
-enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_POLL };
+enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW };
 
 struct xlate {
 	struct soft_cpu *c;
@@ -116,7 +129,8 @@ struct xlate {
 	unsigned nr_late;
 	struct xfault faults[CODE_MAX_INSNS];
 	unsigned half; /* of the TLB, as a guess */
-	struct xrec *step; /* of the current instruction's slow path: resumes after it */
+	struct xrec *step[2]; /* of the current instruction's slow paths: resume after it */
+	unsigned nr_steps;
 	bool no_room;  /* more places than the tables have: not translated */
 };
 
@@ -180,6 +194,8 @@ bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by);
 struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0);
 /* The same for an access that is not ModRM's: base register, displacement. */
 struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags);
+/* Out of line: the stack is not in its window. */
+void memop_window(struct xlate *t, const struct xlate_late *l);
 /* A constant was added to a register; it was changed otherwise. */
 void memop_moved(struct xlate *t, unsigned reg, s64 by);
 void memop_killed(struct xlate *t, u16 regs);

@@ -239,6 +239,8 @@ static void class_map0(struct xinsn *x, const struct insn *i)
 		byte = op == 0xf6;
 		class_group3(x, i);
 		break;
+	case 0xfa: x->kind = XK_CLI; return;
+	case 0xfb: x->kind = XK_STI; return;
 	case 0xfe:
 	case 0xff: {
 		unsigned n = i->modrm >> 3 & 7;
@@ -256,6 +258,12 @@ static void class_map0(struct xinsn *x, const struct insn *i)
 				x->acc = ACC_R;
 			return;
 		}
+		if (op == 0xff && n == 6 && i->mem && i->osz == 8) {
+			x->kind = XK_PUSH_MEM;
+			x->acc = ACC_R;
+			x->msz = 8;
+			x->sp_delta = -8;
+		}
 		return;
 	}
 	default: return;
@@ -268,6 +276,11 @@ static void class_map1(struct xlate *t, struct xinsn *x, const struct insn *i)
 	unsigned op = i->opcode;
 
 	switch (op) {
+	case 0x01:
+		if (i->fn == op_swapgs)
+			x->kind = XK_SWAPGS;
+		return;
+	case 0x31: x->kind = XK_RDTSC; x->wr = (u16)(BIT(R_AX) | BIT(R_DX)); return;
 	case 0x0d:
 	case 0x18 ... 0x1f:
 		if (i->fn == int_nop)
@@ -415,6 +428,7 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 	x->rm = (u8)((i->modrm & 7) | (i->rex & REX_B ? 8 : 0));
 	if (i->fn == op_ud || i->fn == op_gp0 || i->fn == op_stop) {
 		x->kind = XK_BAIL;
+		x->exposes = true;
 		return;
 	}
 	if (i->map == 0 && (i->opcode & 0xf0) == 0x50)
@@ -424,7 +438,7 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 		x->rm = (u8)((i->opcode & 7) | (i->rex & REX_B ? 8 : 0));
 	if (i->fn == op_simd_vzero) {
 		x->kind = XK_VZERO;
-		x->vec = x->avx = true;
+		x->vec = x->avx = x->exposes = true;
 		return;
 	}
 	if (i->thunk && !is_table_native(i)) {
@@ -472,8 +486,6 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 			x->seg = i->seg;
 		}
 	}
-	if (x->kind == XK_LEA && x->i->base == RIPB && i->index != RZERO)
-		x->kind = XK_STEP;
-	if (i->mem && i->base == RIPB && i->index != RZERO && x->acc)
-		x->kind = XK_STEP;
+	x->exposes = x->acc || x->kind == XK_STEP || x->kind == XK_BAIL || x->fault || x->vec ||
+		     (x->kind >= XK_CLI && x->kind <= XK_SWAPGS) || x->kind >= XK_JCC;
 }

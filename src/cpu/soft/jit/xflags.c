@@ -305,8 +305,7 @@ static bool wanted_from(const struct xlate *t, unsigned k)
 	for (unsigned n = k; n < t->n; n++) {
 		const struct xinsn *x = &t->in[n];
 
-		if (x->fl & XF_READ || x->acc || x->kind == XK_STEP || x->kind == XK_BAIL || x->fault || x->vec ||
-		    x->kind >= XK_JCC)
+		if (x->fl & XF_READ || x->exposes)
 			return true;
 		if (x->fl & XF_ALL)
 			return false;
