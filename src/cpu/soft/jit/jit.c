@@ -37,7 +37,7 @@ static void unlink_exit(struct jit *j, struct xexit *x)
 
 static void link_exit(struct jit *j, struct xexit *x, struct xblock *to, u64 key)
 {
-	if (x->from->dead || to->dead || x->rip != to->rip)
+	if (!x->jump || x->from->dead || to->dead || x->rip != to->rip)
 		return;
 	/* Without a check only into the same memory: a fault in between may have brought another page. */
 	if (!x->key && (x->from->block->hva ^ to->block->hva) >> 12)
@@ -172,7 +172,9 @@ u64 jit_fault(struct soft_cpu *c, u64 addr)
 		x->fault.x = x;
 		x->fault.k = f->k;
 		c->jit_rec = &x->fault;
-		return (u64)(uintptr_t)(f->saved ? j->bail_saved : j->bail_host);
+		return (u64)(uintptr_t)(f->loop    ? x->loop_bail[f->saved]
+					: f->saved ? j->bail_saved
+						   : j->bail_host);
 	}
 	return 0;
 }

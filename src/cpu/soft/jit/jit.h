@@ -63,6 +63,7 @@ struct xfault {
 	u32 off; /* from the block's code */
 	u16 k;
 	bool saved; /* flags are in c->fl, else in RFLAGS */
+	bool loop;  /* guest registers are to be put back first: xloop.c */
 };
 
 /* One translation of a block, for one linear address. */
@@ -77,6 +78,7 @@ struct xblock {
 	u32 nr_faults;
 	struct xfault *faults;
 	struct xrec fault; /* of the last fault of the host in it */
+	const u8 *loop_bail[2];
 	u16 nr_bails;
 	bool dead;
 };

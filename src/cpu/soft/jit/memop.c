@@ -367,10 +367,10 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		return emit_operand(t, a, free_t0);
 	}
 	xflags_clobber(t);
-	bool window = simple && a->base == R_SP && a->seg == SEG_FLAT && !window_taken(t);
+	bool window = simple && a->base == R_SP && a->seg == SEG_FLAT && !window_taken(t) && !t->lp.nr;
 	unsigned nr = 1;
 
-	if (simple && !t->b->no_groups)
+	if (simple && !t->b->no_groups && !t->lp.nr)
 		nr = gather(t, a, size, acc, &lo, &hi, &write);
 	if (nr > 1) {
 		struct ea from = *a;
@@ -422,10 +422,51 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 	return emit_operand(t, a, free_t0);
 }
 
+u8 *memop_check_loop(struct xlate *t, const struct xloop_group *g)
+{
+	struct ea a = { .base = g->base, .index = g->index, .scale = g->scale, .seg = SEG_FLAT };
+
+	return emit_check(t, &a, g->lo, (u64)(g->hi - g->lo), g->write ? ACC_W : ACC_R);
+}
+
+/* The operand with the addend in the register of a loop's group. */
+static struct opnd loop_operand(struct xlate *t, const struct xloop_group *g, const struct insn *i, bool free_t0)
+{
+	unsigned addend = x_host(g->reg), from = g->with_base ? i->index : i->base, reg = T0;
+	unsigned scale = g->with_base ? i->scale : 0;
+	struct opnd o;
+
+	if (i->base == RIPB)
+		return op_mem(addend, (s32)(t->x->rip + (u64)i->disp));
+	if (from == RZERO)
+		return op_mem(addend, (s32)i->disp);
+	if (x_pinned(from)) {
+		reg = x_host(from);
+	} else {
+		struct opnd slot = x_slot(from);
+
+		emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &slot);
+	}
+	o = op_idx(addend, reg, scale, (s32)i->disp);
+	if (free_t0 && reg == T0) {
+		emit_op(&t->e, E_W | OP_LEA, T1, &o);
+		o = op_mem(T1, 0);
+	}
+	return o;
+}
+
 struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0)
 {
 	const struct xinsn *x = &t->in[t->k];
 	const struct insn *i = x->i;
+	const struct xloop_group *g = xloop_find(t, i);
+
+	if (g) {
+		if (need_flags)
+			xflags_need(t);
+		xflags_before_write(t, writes);
+		return loop_operand(t, g, i, free_t0);
+	}
 	struct ea a = { .base = i->base, .index = i->index, .scale = i->scale, .seg = i->seg, .disp = i->disp };
 
 	return emit_access(t, &a, x->msz, x->acc, writes, need_flags, free_t0);

@@ -42,7 +42,8 @@ void translate_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, 
 		return;
 	}
 	t->late[t->nr_late++] =
-		(struct xlate_late){ .jump = jump, .rec = rec, .fl = t->fl, .exit = exit, .what = (u8)what, .k = (u8)t->k };
+		(struct xlate_late){ .jump = jump, .rec = rec, .fl = t->fl, .exit = exit, .what = (u8)what, .k = (u8)t->k,
+				     .loop = t->lp.active };
 }
 
 static u32 size_bits(unsigned size)
@@ -105,7 +106,8 @@ static void note_fault(struct xlate *t, const struct xinsn *x)
 		return;
 	t->faults[t->x->nr_faults++] = (struct xfault){ .off = (u32)(emit_rx(&t->e) - t->x->code),
 							.k = (u16)t->k,
-							.saved = !t->fl.host };
+							.saved = !t->fl.host,
+							.loop = t->lp.active };
 }
 
 /* Registers of an instruction with ModRM: where its operands are. */
@@ -282,7 +284,7 @@ static void xlate_plain(struct xlate *t, const struct xinsn *x)
 
 /* --- vector and x87 --- */
 /* Is that class's state in the host's registers, and the class on? Changes no flags. */
-static void emit_gate(struct xlate *t, const struct xinsn *x)
+void translate_gate(struct xlate *t, const struct xinsn *x)
 {
 	struct emit *e = &t->e;
 	u8 *ok, *no;
@@ -363,7 +365,7 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 	u32 op = enc.opcode | (enc.one_byte ? 0 : (u32)i->map << 8) | (enc.w ? E_W : 0);
 
 	if (x->vec)
-		emit_gate(t, x);
+		translate_gate(t, x);
 	if (pointers && i->mem)
 		x87_data_pointer(t, x);
 	o = get_operands(t, x, vvvv);
@@ -408,7 +410,7 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 
 static void xlate_vzero(struct xlate *t, const struct xinsn *x)
 {
-	emit_gate(t, x);
+	translate_gate(t, x);
 	emit1(&t->e, 0xc5);
 	emit1(&t->e, x->i->pfx & PFX_VEX_L ? 0xfc : 0xf8);
 	emit1(&t->e, 0x77);
@@ -473,7 +475,7 @@ static void xlate_leave(struct xlate *t, const struct xinsn *x)
 }
 
 /* --- control flow --- */
-static struct xexit *new_exit(struct xlate *t, gva_t rip)
+struct xexit *translate_exit(struct xlate *t, gva_t rip)
 {
 	struct xexit *x = jit_alloc(t->j, sizeof(*x));
 
@@ -557,7 +559,7 @@ static void emit_landing(struct xlate *t, gva_t rip)
 	}
 	emit_jump(e, 5, t->j->ret_miss);
 	t->fl = (struct xflstate){ .saved = true };
-	emit_exit(t, new_exit(t, rip), CC_JMP);
+	emit_exit(t, translate_exit(t, rip), CC_JMP);
 }
 
 static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
@@ -613,7 +615,7 @@ static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 {
 	const struct insn *i = x->i;
 	gva_t next = next_rip(t, i), target = next + i->imm;
-	struct xexit *taken = new_exit(t, target), *other = new_exit(t, next);
+	struct xexit *taken = translate_exit(t, target), *other = translate_exit(t, next);
 	struct xflstate fl;
 
 	xflags_need(t);
@@ -628,7 +630,7 @@ static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 static void xlate_jmp(struct xlate *t, const struct xinsn *x)
 {
 	gva_t target = next_rip(t, x->i) + x->i->imm;
-	struct xexit *exit = new_exit(t, target);
+	struct xexit *exit = translate_exit(t, target);
 
 	if (target <= x_rip(t, x->i))
 		emit_poll(t, exit, CC_JMP, NULL);
@@ -639,7 +641,7 @@ static void xlate_call(struct xlate *t, const struct xinsn *x)
 {
 	gva_t next = next_rip(t, x->i), target = next + x->i->imm;
 	struct opnd o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
-	struct xexit *exit = new_exit(t, target);
+	struct xexit *exit = translate_exit(t, target);
 
 	emit_push_rip(t, &o, next);
 	if (target <= x_rip(t, x->i))
@@ -783,6 +785,11 @@ static void xlate_swapgs(struct xlate *t)
 	memop_forget(t);
 }
 
+void translate_leave(struct xlate *t, gva_t rip)
+{
+	emit_exit(t, translate_exit(t, rip), CC_JMP);
+}
+
 /* --- instructions --- */
 static void xlate_step(struct xlate *t, bool bail)
 {
@@ -800,7 +807,7 @@ static void xlate_step(struct xlate *t, bool bail)
 	memop_forget(t);
 }
 
-static void xlate_insn(struct xlate *t, struct xinsn *x)
+void translate_insn(struct xlate *t, struct xinsn *x)
 {
 	switch (x->kind) {
 	case XK_STEP: xlate_step(t, false); break;
@@ -852,6 +859,8 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 
 	emit_land(e, l->jump);
 	t->k = l->k;
+	if (l->loop)
+		xloop_restore(t);
 	switch (l->what) {
 	case LATE_STEP:
 	case LATE_BAIL:
@@ -860,7 +869,16 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 		emit_jump(e, CC_JMP,
 			  l->what == LATE_STEP ? (host ? j->step_host : j->step_saved)
 					       : (host ? j->bail_host : j->bail_saved));
+		if (l->loop && l->what == LATE_STEP) {
+			const u8 *resume = emit_rx(e);
+
+			xloop_reload(t);
+			emit_jump(e, CC_JMP, l->rec->resume);
+			l->rec->resume = resume;
+		}
 		break;
+	case LATE_SLOW: emit_jump(e, CC_JMP, t->lp.slow); break;
+	case LATE_OUT: emit_jump(e, CC_JMP, t->lp.out); break;
 	case LATE_EXIT:
 		if (l->jump == l->exit->jump)
 			l->exit->stub = emit_rx(e);
@@ -956,11 +974,14 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}
-	for (t->k = 0; t->k < t->n; t->k++)
-		xlate_insn(t, &t->in[t->k]);
-	if (t->in[t->n - 1].kind < XK_JCC && t->in[t->n - 1].kind != XK_BAIL) {
+	if (xloop_plan(t)) {
+		xloop_translate(t);
+	} else {
+		for (t->k = 0; t->k < t->n; t->k++)
+			translate_insn(t, &t->in[t->k]);
 		t->k = t->n - 1;
-		emit_exit(t, new_exit(t, next_rip(t, t->in[t->n - 1].i)), CC_JMP);
+		if (t->in[t->k].kind < XK_JCC && t->in[t->k].kind != XK_BAIL)
+			translate_leave(t, next_rip(t, t->in[t->k].i));
 	}
 	for (unsigned k = 0; k < t->nr_late; k++)
 		emit_late(t, &t->late[k]);

@@ -91,6 +91,24 @@ struct xgroup {
 	s64 delta;   /* what has been added to the base since */
 };
 
+/* A loop of one block: xloop.c. */
+struct xloop_group {
+	u8 base, index, scale;
+	u8 reg; /* the guest register in whose place the addend is */
+	bool write;
+	bool with_base; /* the base is added to it */
+	s64 lo, hi;     /* of all iterations, from the address' registers as they are at first */
+	s64 stride;
+};
+
+#define X_LOOP_GROUPS 6
+struct xloop {
+	bool active; /* the fast part is being emitted */
+	unsigned nr, unroll;
+	struct xloop_group group[X_LOOP_GROUPS];
+	const u8 *slow, *out;
+};
+
 #define X_MAX_GROUPS 8
 #define SLOT_STACK   0xff
 #define X_MAX_LATE   160
@@ -102,6 +120,7 @@ struct xlate_late {
 	struct xflstate fl; /* where the jump is */
 	struct xexit *exit;
 	u8 what, k;
+	bool loop; /* guest registers are to be put back first */
 	/* LATE_WINDOW */
 	const u8 *back;
 	s64 lo;
@@ -109,7 +128,7 @@ struct xlate_late {
 	u8 acc;
 	bool group;
 };
-enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW };
+enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW, LATE_OUT };
 
 struct xlate {
 	struct soft_cpu *c;
@@ -127,7 +146,8 @@ struct xlate {
 	unsigned nr_groups, next_slot;
 	struct xlate_late late[X_MAX_LATE];
 	unsigned nr_late;
-	struct xfault faults[CODE_MAX_INSNS];
+	struct xfault faults[2 * CODE_MAX_INSNS];
+	struct xloop lp;
 	unsigned half; /* of the TLB, as a guess */
 	struct xrec *step[2]; /* of the current instruction's slow paths: resume after it */
 	unsigned nr_steps;
@@ -201,6 +221,24 @@ void memop_moved(struct xlate *t, unsigned reg, s64 by);
 void memop_killed(struct xlate *t, u16 regs);
 void memop_forget(struct xlate *t);
 
+/* The check of a group of a loop; the TLB entry is in T1 then. */
+u8 *memop_check_loop(struct xlate *t, const struct xloop_group *g);
+
+/* --- xloop.c --- */
+/* Is the block such a loop? Fills t->lp. */
+bool xloop_plan(struct xlate *t);
+void xloop_translate(struct xlate *t);
+/* The group whose register has the addend for the operand of i, NULL: none. */
+const struct xloop_group *xloop_find(const struct xlate *t, const struct insn *i);
+/* The guest's registers back in their places; the addends. Change no flags. */
+void xloop_restore(struct xlate *t);
+void xloop_reload(struct xlate *t);
+
 /* --- translate.c --- */
+struct xexit *translate_exit(struct xlate *t, gva_t rip);
+void translate_gate(struct xlate *t, const struct xinsn *x);
+void translate_insn(struct xlate *t, struct xinsn *x);
+/* The end of the block: on to rip. */
+void translate_leave(struct xlate *t, gva_t rip);
 struct xrec *translate_rec(struct xlate *t, bool group);
 void translate_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, struct xexit *exit);
