@@ -431,6 +431,16 @@ static bool is_large(const ZydisDecodedInstruction *zi)
 	}
 }
 
+/* Its operand is accessed in parts, so that over the end of a segment either fault may come first: the #PF of one part,
+ * or the #GP of another. */
+static bool is_in_parts(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+	for (unsigned k = 0; k < zi->operand_count_visible; k++)
+		if (ops[k].type == ZYDIS_OPERAND_TYPE_MEMORY && ops[k].size == 80)
+			return true;
+	return zi->mnemonic == ZYDIS_MNEMONIC_BOUND;
+}
+
 static void prepare_implicit(struct gen *g, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
 	if (is_string(zi)) {
@@ -542,9 +552,10 @@ static bool gen_insn(struct gen *g)
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(is64(g) ? &decoder64 : &decoder32, b, 15, &zi, ops)) ||
 	    !wanted(g, &zi, ops))
 		return false;
-	/* A gather that faults, a base added to an address that is not canonical, and large operands over the end of
-	 * a segment differ between processors. */
-	bool fixed = is_masked_store(&zi) || is_large(&zi) || has_prefix(&zi, 0x65) || is_gather(&zi);
+	/* A gather that faults, a base added to an address that is not canonical, and large operands or those in parts
+	 * over the end of a segment differ between processors. */
+	bool fixed = is_masked_store(&zi) || is_large(&zi) || is_in_parts(&zi, ops) ||
+		     has_prefix(&zi, 0x65) || is_gather(&zi);
 	g->wild = !fixed && chance(g, 1);
 	g->c->loose_cr2 |= is_large(&zi);
 	unsigned field = 0, field_size = 0;
@@ -628,6 +639,17 @@ static bool may_be_something(const struct gen *g, const u8 *b)
 	return false;
 }
 
+/* Some processors first see that such bytes would be too long (#GP), others that they are no instruction (#UD). Behind four
+ * prefixes nothing is too long: opcode, ModRM, SIB, displacement and immediate have 11 bytes at most. */
+static bool may_be_too_long(const struct gen *g, const u8 *b)
+{
+	unsigned n = 0;
+
+	while (is_prefix(g, b[n]))
+		n++;
+	return n > 4;
+}
+
 /* Bytes that are no instruction, as the end of a sequence. */
 static void gen_invalid(struct gen *g)
 {
@@ -640,7 +662,8 @@ static void gen_invalid(struct gen *g)
 		draw(g, b);
 		b[15] = 0; /* ends a run of prefixes; the bytes behind are 0 as well */
 		ZyanStatus st = ZydisDecoderDecodeFull(is64(g) ? &decoder64 : &decoder32, b, 15, &zi, ops);
-		if (ZYAN_SUCCESS(st) || st == ZYDIS_STATUS_NO_MORE_DATA || may_be_something(g, b))
+		if (ZYAN_SUCCESS(st) || st == ZYDIS_STATUS_NO_MORE_DATA || may_be_something(g, b) ||
+		    may_be_too_long(g, b))
 			continue;
 		s->start[s->n] = s->body[s->n] = (u16)g->at;
 		emit(g, b, 15);
