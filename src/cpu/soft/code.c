@@ -400,6 +400,7 @@ void code_invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
 {
 	struct vm *vm = c->vcpu->vm;
 
+	c->once = true;
 	invalidate(c, gpa, len);
 	if (vm->nr_vcpus > 1)
 		for (u32 k = 0; k < vm->nr_vcpus; k++) {
@@ -414,6 +415,7 @@ void code_invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
 
 void code_flush(struct soft_cpu *c)
 {
+	c->once = true;
 	c->attention |= ATT_FLUSH;
 }
 

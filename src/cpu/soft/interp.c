@@ -58,6 +58,7 @@ void soft_set_flags(struct soft_cpu *c, u64 flags)
 /* --- leaving the engine --- */
 void soft_exit(struct soft_cpu *c, struct vm_exit *exit)
 {
+	c->once = true;
 	fpu_spill(c);
 	exit_dispatch(c->vcpu, exit);
 }
@@ -70,24 +71,28 @@ void soft_account(struct soft_cpu *c, enum exit_reason reason, u64 key, u64 t0)
 
 int soft_out_irq_pending(struct soft_cpu *c)
 {
+	c->once = true;
 	fpu_spill(c);
 	return irq_pending(c->vcpu);
 }
 
 int soft_out_irq_ack(struct soft_cpu *c)
 {
+	c->once = true;
 	fpu_spill(c);
 	return irq_ack(c->vcpu);
 }
 
 u64 soft_out_get_cr8(struct soft_cpu *c)
 {
+	c->once = true;
 	fpu_spill(c);
 	return irq_get_cr8(c->vcpu);
 }
 
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8)
 {
+	c->once = true;
 	fpu_spill(c);
 	irq_set_cr8(c->vcpu, cr8);
 }

@@ -17,6 +17,7 @@
  * On the vCPU's thread; compiled with general registers only, because guest vector state may be live. */
 #include "cpu/soft/mmu.h"
 
+#include "cpu/soft/jit/storelog.h"
 #include "cpu/soft/walk.h"
 
 #define PAGE_MASK 0xfffull
@@ -51,7 +52,7 @@ void mmu_select(struct soft_cpu *c)
 	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the
 	 * fast one. */
 	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;
-	if (unlikely(c->align_checks)) {
+	if (unlikely(c->align_checks || c->log)) {
 		c->tlb[0] = c->tlb[1] = c->no_tlb;
 		return;
 	}
@@ -76,6 +77,7 @@ static void lower_flush(struct soft_cpu *c)
 
 void mmu_flush_all(struct soft_cpu *c)
 {
+	c->once = true;
 	lower_flush(c);
 	tlb_flush_upper(c);
 	c->upper_large.nr = 0;
@@ -84,6 +86,7 @@ void mmu_flush_all(struct soft_cpu *c)
 
 void mmu_flush_nonglobal(struct soft_cpu *c)
 {
+	c->once = true;
 	lower_flush(c);
 	tlb_flush_upper_nonglobal(c);
 }
@@ -103,6 +106,7 @@ void mmu_set_cr3(struct soft_cpu *c, u64 cr3)
 	u16 pcid = current_pcid(c);
 	bool keep = c->cr4 & CR4_PCIDE && cr3 & CR3_NOFLUSH;
 
+	c->once = true;
 	struct tlb_asid *a = asid_find(c, pcid);
 	if (!a) {
 		a = &c->asids[0];
@@ -129,6 +133,7 @@ void mmu_set_cr3(struct soft_cpu *c, u64 cr3)
 void mmu_invlpg(struct soft_cpu *c, gva_t la)
 {
 	c->stack_page = STACK_NONE;
+	c->once = true;
 	if (la >> 63) {
 		tlb_drop_page(c, c->upper, &c->upper_large, la);
 		return;
@@ -146,6 +151,7 @@ void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 {
 	struct tlb_asid *a = asid_find(c, pcid);
 	c->stack_page = STACK_NONE;
+	c->once = true;
 	switch (type) {
 	case 0: /* one address; global entries may go too [SDM2 INVPCID] */
 		tlb_drop2(c, la);
@@ -330,6 +336,8 @@ static void store_unit(struct soft_cpu *c, const struct tlb_place *p, unsigned o
 		return;
 	}
 	u8 *h = p->host + offset;
+	if (unlikely(c->log))
+		storelog_add(c->log, h, size);
 	switch (size) {
 	case 1: *(volatile u8 *)h = (u8)val; break;
 	case 2: *(volatile any_u16 *)h = (u16)val; break;
@@ -445,6 +453,8 @@ void *mmu_atomic(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned si
 	if (translate_range(c, i, la, size, ACC_R | ACC_W, false, p) < size || !p[0].host || p[0].rom)
 		return NULL;
 	*ret_gpa = p[0].gpa;
+	if (unlikely(c->log))
+		storelog_add(c->log, p[0].host, size);
 	check_breakpoints(c, la, size, true);
 	return p[0].host;
 }

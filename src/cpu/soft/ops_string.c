@@ -104,7 +104,8 @@ static inline u64 in_page(gva_t la, unsigned size, u64 count)
 
 static inline bool forward_flat(const struct soft_cpu *c, const struct insn *i)
 {
-	return i->flat && !(c->flags & (FL_DF | FL_TF));
+	/* Lock-step: pieces by the same measure, however the operands are reached. */
+	return i->flat && !(c->flags & (FL_DF | FL_TF)) && !c->lockstep;
 }
 
 static void native_movs(void *d, const void *s, u64 n, unsigned size)

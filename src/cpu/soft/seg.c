@@ -72,7 +72,7 @@ static u8 *host_byte(struct soft_cpu *c, const struct insn *i, gva_t la)
 	mmu_sys_probe(c, i, la, 1, ACC_R | ACC_W);
 	t = la >> 63 ? &c->upper[TLB_SUP] : &c->asid->half[TLB_SUP];
 	e = &t->e[la >> 12 & (TLB_SIZE - 1)];
-	return e->w == (la & ~0xfffull) ? (u8 *)(la + e->addend) : NULL;
+	return e->w == (la & ~0xfffull) && !c->log ? (u8 *)(la + e->addend) : NULL;
 }
 
 void seg_desc_set_type(struct soft_cpu *c, const struct insn *i, u16 sel, u8 bits)

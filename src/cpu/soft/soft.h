@@ -38,6 +38,8 @@
 struct soft_cpu;
 struct insn;
 struct block;
+struct lockstep;
+struct storelog;
 typedef void (*insn_fn)(struct soft_cpu *c, const struct insn *i);
 
 /* Pseudo registers behind the sixteen, so that an effective address is always base + index << scale +
@@ -258,6 +260,11 @@ struct soft_cpu {
 	u64 jit_stash;             /* an operand from which flags can be computed again */
 	u64 armed_tsc;             /* when the host's timer will make jit_go 0, ~0: never */
 	volatile u32 jit_alarm;    /* it has */
+
+	/* --- the lock-step mode, see jit/lockstep.h --- */
+	struct lockstep *lockstep; /* NULL: off */
+	struct storelog *log;      /* stores are noted there, and every access takes the slow path */
+	bool once;                 /* something happened that cannot be done a second time */
 
 	const u64 *features; /* vm->cpuid.features */
 	bool amd;            /* the guest sees an AMD (or Hygon) processor: where the two makers differ */

@@ -17,6 +17,7 @@
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/interp.h"
 #include "cpu/soft/jit/jit.h"
+#include "cpu/soft/jit/lockstep.h"
 #include "cpu/soft/thunk.h"
 #include "x86/cpuid.h"
 #include "x86/disasm.h"
@@ -54,9 +55,11 @@ static void soft_code_written(void *opaque, gpa_t gpa, u64 len)
 
 static int soft_vm_init(struct vm *vm, struct err *err)
 {
-	int rc = thunk_init(err);
+	int rc = lockstep_check(vm, err);
 	struct soft_vm *svm;
 
+	if (!rc)
+		rc = thunk_init(err);
 	if (rc)
 		return rc;
 	svm = calloc(1, sizeof(*svm));

@@ -23,6 +23,7 @@
 
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/jit/jit.h"
+#include "cpu/soft/jit/lockstep.h"
 #include "cpu/soft/thunk.h"
 
 #ifndef MFD_EXEC
@@ -79,6 +80,13 @@ static bool jit_signal(struct soft_cpu *c, int vector, u64 addr, greg_t *g)
 		return true;
 	}
 	to = vector >= 0 ? jit_fault(c, (u64)g[REG_RIP]) : 0;
+	if (!to && lockstep_fault(c, (u64)g[REG_RIP], addr)) {
+		g[REG_RDI] = (greg_t)(uintptr_t)c;
+		g[REG_RSP] = (greg_t)(((c->jit_c_rsp - 256) & ~15ull) - 8); /* as if called */
+		g[REG_RIP] = (greg_t)(uintptr_t)lockstep_recover;
+		g[REG_EFL] &= ~(greg_t)(FL_DF | FL_AC);
+		return true;
+	}
 	if (!to)
 		return false;
 	g[REG_R9] = (greg_t)(uintptr_t)c->jit_rec; /* T0 */

@@ -1,6 +1,7 @@
 /* The code between C and translated code, made once per vCPU.
  *
- *   enter       from C: the guest's registers into the host's, onto the stack for calls, to an entry B
+ *   enter       from C: the guest's registers into the host's, onto the stack for calls, to an entry B; enter_host
+ *               to an entry A
  *   step_*      one instruction by its handler in C (jit_step()), and back
  *   exit_*      out to C with the record of an exit, to be linked
  *   bail_*      out to C with the place from which to interpret
@@ -54,6 +55,30 @@ static void push_pop(struct emit *e, bool push)
 	}
 }
 
+/* RFLAGS, from AX as LAHF and SETO leave them. */
+static void load_flags(struct emit *e)
+{
+	emit1(e, 0x04); /* add al, 7FH: OF if al was 1 */
+	emit1(e, 0x7f);
+	emit1(e, 0x9e); /* sahf */
+}
+
+/* A function of the code's address, and of the flags if it is an entry A. */
+static void make_enter(struct emit *e, bool flags)
+{
+	push_pop(e, true);
+	emit_alu_imm(e, GRP1_SUB, R_SP, 8);
+	emit_store_cpu(e, R_SP, jit_c_rsp);
+	emit_load_cpu(e, R_SP, jit_stack);
+	emit_mov(e, T1, R_SI);
+	if (flags) {
+		emit_mov(e, R_AX, R_DX);
+		load_flags(e);
+	}
+	load_regs(e);
+	emit_rm(e, 0xff, 4, op_reg(T1));
+}
+
 /* Back in C, with `why` as the result. */
 static void leave(struct emit *e, enum jit_end why)
 {
@@ -85,9 +110,7 @@ static void make_step(struct emit *e)
 	emit_load_cpu(e, R_SP, jit_rsp);
 	emit_mov(e, T0, R_AX);
 	emit_rm(e, E_0F | 0xb7, R_AX, op_cpu(fl)); /* movzx eax, word */
-	emit1(e, 0x04);                            /* add al, 7FH: OF if al was 1 */
-	emit1(e, 0x7f);
-	emit1(e, 0x9e); /* sahf */
+	load_flags(e);
 	load_regs(e);
 	emit_rm(e, 0xff, 4, op_reg(T0));
 	emit_land(e, out);
@@ -155,14 +178,11 @@ void glue_make(struct jit *j)
 	const u8 *enter = align(&e);
 	u8 *join;
 
-	push_pop(&e, true);
-	emit_alu_imm(&e, GRP1_SUB, R_SP, 8);
-	emit_store_cpu(&e, R_SP, jit_c_rsp);
-	emit_load_cpu(&e, R_SP, jit_stack);
-	emit_mov(&e, T1, R_SI);
-	load_regs(&e);
-	emit_rm(&e, 0xff, 4, op_reg(T1));
+	make_enter(&e, false);
 	j->enter = (u64(*)(struct soft_cpu *, const u8 *))(uintptr_t)enter;
+	enter = align(&e);
+	make_enter(&e, true);
+	j->enter_host = (u64(*)(struct soft_cpu *, const u8 *, u64))(uintptr_t)enter;
 
 	j->step_host = align(&e);
 	store_regs(&e);

@@ -12,6 +12,7 @@
  * All on the vCPU's thread, with the guest's vector state perhaps in the host's registers. */
 #include "cpu/soft/jit/jit.h"
 
+#include "cpu/soft/jit/lockstep.h"
 #include "cpu/soft/ops.h"
 
 /* Failures of a check for several accesses after which they are checked one by one. */
@@ -224,14 +225,11 @@ static void jumped(struct soft_cpu *c, const struct xrec *rec, bool ret)
 	interpret(c, rec->x, rec->k);
 }
 
-static void run(struct soft_cpu *c, struct xblock *x)
+void jit_left(struct soft_cpu *c, enum jit_end end)
 {
 	struct jit *j = c->jit;
 	const struct xrec *rec;
-	enum jit_end end;
 
-	j->nr_entries++;
-	end = (enum jit_end)j->enter(c, x->entry_b);
 	if (end == JIT_EXIT) { /* the exit stays in jit_rec: to be linked */
 		c->rip = ((const struct xexit *)c->jit_rec)->rip;
 		return;
@@ -244,6 +242,12 @@ static void run(struct soft_cpu *c, struct xblock *x)
 	} else if (end != JIT_STEP) {
 		jumped(c, rec, end == JIT_RET);
 	}
+}
+
+static void run(struct soft_cpu *c, struct xblock *x)
+{
+	c->jit->nr_entries++;
+	jit_left(c, (enum jit_end)c->jit->enter(c, x->entry_b));
 }
 
 /* Translation x is about to run at c->rip under key: the exit that led here is linked to it. */
@@ -309,6 +313,8 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 		}
 		b->heat = (u16)(j->warm - 1); /* at another address soon, too */
 	}
+	if (unlikely(j->lockstep))
+		return lockstep_block(c, b, x);
 	enter(c, x, tlb_key(c->rip, b->hva - (u64)c->ram->base));
 	return true;
 }

@@ -5,6 +5,7 @@
  *   glue.c       the code around translated code: entry, ways out
  *   jit.c        the cache of translations, links between them, running them
  *   jit_host.c   memory, signals, the timer
+ *   lockstep.c   a mode that compares each translation's work with the interpreter's
  *
  * Host registers while translated code runs. The guest's rAX..rDI, R8, R12..R15 are in the registers of the
  * same number; its RSP is in R11; its R9, R10, R11 stay in c->gpr. R9 and R10 are the translator's own
@@ -125,6 +126,7 @@ struct jit {
 
 	/* glue.c */
 	u64 (*enter)(struct soft_cpu *c, const u8 *code);
+	u64 (*enter_host)(struct soft_cpu *c, const u8 *code, u64 fl); /* to an entry A */
 	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out, *ret_miss, *ret_top;
 
 	u64 nr_translated, nr_insns, nr_dropped, nr_flushes, nr_links, nr_entries, nr_steps, nr_bails, nr_misses;
@@ -135,6 +137,8 @@ struct jit {
  * is translated, or now is. False: nothing was done. Afterwards events are to be looked at. */
 bool jit_try(struct soft_cpu *c);
 bool jit_block(struct soft_cpu *c, struct block *b);
+/* Translated code came back. */
+void jit_left(struct soft_cpu *c, enum jit_end end);
 /* What follows the one instruction that jit_step() executes. */
 void jit_op_stepped(struct soft_cpu *c, const struct insn *i);
 /* A block is dropped, and its translations with it. */

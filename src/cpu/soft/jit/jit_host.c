@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cpu/soft/jit/lockstep.h"
 #include "cpu/soft/jit/translate.h"
 #include "cpu/soft/ops.h"
 
@@ -90,7 +91,7 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	rc = map_code(j, err);
 	if (rc)
 		return rc;
-	j->warm = conf->warm ? conf->warm : WARM;
+	j->warm = conf->warm ? conf->warm : conf->lockstep ? 1 : WARM;
 	j->perf_map = conf->perf_map;
 	j->lockstep = conf->lockstep;
 	j->jcache = map(sizeof(*j->jcache) << JCACHE_BITS);
@@ -106,7 +107,7 @@ int jit_init(struct soft_cpu *c, struct err *err)
 		return err_set(err, -ENOMEM, "no memory for the stack of translated code");
 	jit_flush(c);
 	j->nr_flushes = 0;
-	return 0;
+	return conf->lockstep ? lockstep_init(c, err) : 0;
 }
 
 void jit_fini(struct soft_cpu *c)
@@ -131,6 +132,7 @@ void jit_fini(struct soft_cpu *c)
 		munmap(j->xlate, sizeof(*j->xlate));
 	if (j->stack)
 		munmap(j->stack, JIT_STACK_SIZE + JIT_GUARD_SIZE);
+	lockstep_fini(c);
 	free(c->jit_insn);
 	free(j);
 	c->jit = NULL;
