@@ -1,17 +1,18 @@
 #!/bin/sh
-# Runs one bare-metal test image under bothy: run.sh BOTHY IMAGE. With QEMU=1 under QEMU's TCG instead of BOTHY, to see
+# Runs one bare-metal test image under bothy: run.sh BOTHY IMAGE [CPUS]. With QEMU=1 under QEMU's TCG instead of BOTHY, to see
 # whether a test is right itself. BOTHY_ENGINE is bothy's --engine (soft). Passes when the guest says so (status 1)
 # and at least one check passed.
 set -u
-bothy=$1 image=$2
+bothy=$1 image=$2 cpus=${3:-1}
 log=$(mktemp) || exit 99
 trap 'rm -f "$log"' EXIT
 
 if [ "${QEMU:-0}" != 0 ]; then
-	set -- qemu-system-x86_64 -accel tcg -cpu max -m 256 -display none -no-reboot \
+	set -- qemu-system-x86_64 -accel tcg -cpu max -m 256 -smp "$cpus" -display none -no-reboot \
 		-device isa-debug-exit,iobase=0xf4,iosize=4 -serial stdio -kernel "$image"
 else
-	set -- "$bothy" run --engine "${BOTHY_ENGINE:-soft}" --kernel "$image" --device debug-exit --serial stdio --no-reboot --memory 256M
+	set -- "$bothy" run --engine "${BOTHY_ENGINE:-soft}" --kernel "$image" --device debug-exit --serial stdio --no-reboot --memory 256M \
+		--cpus "$cpus"
 fi
 timeout 120 "$@" </dev/null >"$log" 2>&1
 status=$?

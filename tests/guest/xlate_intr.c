@@ -33,7 +33,8 @@ static void on_interrupt(struct frame *f)
 	last_ip = f->ip;
 	wrong += inhibited != 0;
 	if (f->ip >= range_begin && f->ip < range_end) {
-		seen[f->ip - range_begin]++;
+		if (f->ip - range_begin < sizeof(seen))
+			seen[f->ip - range_begin]++;
 		inside++;
 	}
 	/* Vector state of the handler's own. */
@@ -115,7 +116,7 @@ static u8 steps[sizeof(seen)]; /* where an instruction begins, as single steps s
 
 static void on_step(struct frame *f)
 {
-	if (f->ip >= range_begin && f->ip < range_end)
+	if (f->ip >= range_begin && f->ip < range_end && f->ip - range_begin < sizeof(steps))
 		steps[f->ip - range_begin] = 1;
 }
 
