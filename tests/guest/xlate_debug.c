@@ -13,7 +13,7 @@ static volatile u32 elsewhere; /* and not */
 static volatile uptr last_ip, last_dr6;
 static uptr range_begin, range_end;
 static u32 count[16384]; /* by place */
-static bool resume;     /* set RF, as for faults */
+static bool resume;      /* set RF, as for faults */
 
 static uptr read_dr6(void)
 {
