@@ -423,10 +423,16 @@ static void check_random_walk(enum paging p)
 		gpa_t gpa = s.gpa & ~0xfffull;
 		bool in_ram = gpa < RAM_SIZE, rom = gpa >= ROM_START && gpa < ROM_END;
 		bool code = in_ram && ram.code_map[gpa / 4096];
-		assert_int_equal(e->r == page, in_ram && s.may_read);
-		assert_int_equal(e->x == tlb_key(page, gpa), in_ram && s.may_fetch);
-		assert_int_equal(e->w == page,
-				 in_ram && s.may_write && (a.write || s.leaf_dirty) && !rom && !code);
+		if (!a.fetch)
+			assert_int_equal(e->r == page, in_ram && s.may_read);
+		if (a.fetch)
+			assert_int_equal((a.la >> 63 ? c->upper_code : c->asid->code)[a.user]
+							 .key[a.la >> 12 & (TLB_CODE_SIZE - 1)] ==
+						 tlb_key(page, gpa),
+					 in_ram && s.may_fetch);
+		if (!a.fetch)
+			assert_int_equal(e->w == page,
+					 in_ram && s.may_write && (a.write || s.leaf_dirty) && !rom && !code);
 		if (in_ram)
 			assert_ptr_equal(page + e->addend, ram.base + gpa);
 	}

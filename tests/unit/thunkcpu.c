@@ -79,11 +79,11 @@ static void stop(struct soft_cpu *c, const struct insn *i)
 void map_tlb(bool fast)
 {
 	for (unsigned k = 0; k < TLB_SIZE; k++)
-		thunkcpu_table.e[k] = (struct tlb_entry){ TLB_NEVER, TLB_NEVER, TLB_NEVER, 0 };
+		thunkcpu_table.e[k] = (struct tlb_entry){ TLB_NEVER, TLB_NEVER, 0, 0 };
 	for (unsigned k = 0; fast && k < 2; k++) {
 		u64 la = (u64)(uintptr_t)data + k * PAGE;
 
-		thunkcpu_table.e[la >> 12 & (TLB_SIZE - 1)] = (struct tlb_entry){ la, la, TLB_NEVER, 0 };
+		thunkcpu_table.e[la >> 12 & (TLB_SIZE - 1)] = (struct tlb_entry){ la, la, 0, 0 };
 	}
 }
 

@@ -49,6 +49,8 @@ void mmu_select(struct soft_cpu *c)
 	}
 	enum tlb_mode mode = current_mode(c);
 	c->stack_page = STACK_NONE;
+	c->tlb_code[0] = &c->asid->code[c->cpl == 3];
+	c->tlb_code[1] = &c->upper_code[c->cpl == 3];
 	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the
 	 * fast one. */
 	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;
@@ -69,7 +71,7 @@ static void lower_flush(struct soft_cpu *c)
 		c->asids[k].gen = tlb_new_generation(c);
 	}
 	c->asid->pcid = current_pcid(c);
-	tlb_flush_tables(c->asid->half);
+	tlb_flush_tables(c->asid->half, c->asid->code);
 	c->asid->large.nr = 0;
 	c->lower_global = false;
 	c->nr_flushes++;
@@ -118,7 +120,7 @@ void mmu_set_cr3(struct soft_cpu *c, u64 cr3)
 		keep = false; /* so it gets a new generation, too */
 	}
 	if (!keep) {
-		tlb_flush_tables(a->half);
+		tlb_flush_tables(a->half, a->code);
 		a->large.nr = 0;
 		a->gen = tlb_new_generation(c);
 		c->nr_flushes++;
@@ -135,16 +137,16 @@ void mmu_invlpg(struct soft_cpu *c, gva_t la)
 	c->stack_page = STACK_NONE;
 	c->once = true;
 	if (la >> 63) {
-		tlb_drop_page(c, c->upper, &c->upper_large, la);
+		tlb_drop_page(c, c->upper, c->upper_code, &c->upper_large, la);
 		return;
 	}
 	if (!c->lower_global) {
-		tlb_drop_page(c, c->asid->half, &c->asid->large, la);
+		tlb_drop_page(c, c->asid->half, c->asid->code, &c->asid->large, la);
 		return;
 	}
 	for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
 		if (c->asids[k].valid)
-			tlb_drop_page(c, c->asids[k].half, &c->asids[k].large, la);
+			tlb_drop_page(c, c->asids[k].half, c->asids[k].code, &c->asids[k].large, la);
 }
 
 void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
@@ -157,14 +159,14 @@ void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 		tlb_drop2(c, la);
 		if (la >> 63) {
 			if (a == c->asid)
-				tlb_drop_page(c, c->upper, &c->upper_large, la);
+				tlb_drop_page(c, c->upper, c->upper_code, &c->upper_large, la);
 		} else if (a) {
-			tlb_drop_page(c, a->half, &a->large, la);
+			tlb_drop_page(c, a->half, a->code, &a->large, la);
 		}
 		break;
 	case 1: /* one PCID */
 		if (a == c->asid) {
-			tlb_flush_tables(a->half);
+			tlb_flush_tables(a->half, a->code);
 			a->large.nr = 0;
 			tlb_flush_upper_nonglobal(c);
 			a->gen = tlb_new_generation(c);
@@ -258,11 +260,15 @@ static void translate(struct soft_cpu *c, const struct insn *i, gva_t la, enum t
 {
 	const struct tlb_table *t = la >> 63 ? &c->upper[mode] : &c->asid->half[mode];
 	const struct tlb_entry *e = &t->e[la >> 12 & (TLB_SIZE - 1)];
-	u8 *host = (u8 *)(la + e->addend);
-	gpa_t gpa = (gpa_t)(host - c->ram->base);
-	if (acc & ACC_X ? e->x == tlb_key(la, gpa) : (acc & ACC_W ? e->w : e->r) == (la & ~PAGE_MASK)) {
-		ret->host = host;
-		ret->gpa = gpa;
+	if (acc & ACC_X) {
+		ret->host = tlb_exec(c, la);
+		if (ret->host) {
+			ret->gpa = (gpa_t)(ret->host - c->ram->base);
+			return;
+		}
+	} else if ((acc & ACC_W ? e->w : e->r) == (la & ~PAGE_MASK)) {
+		ret->host = (u8 *)(la + e->addend);
+		ret->gpa = (gpa_t)(ret->host - c->ram->base);
 		ret->rom = false; /* reads do not ask */
 		return;
 	}
@@ -276,7 +282,7 @@ static void translate(struct soft_cpu *c, const struct insn *i, gva_t la, enum t
 		}
 		tlb_insert2(c, la, mode, &w);
 	}
-	tlb_fill(c, la, mode, &w, ret);
+	tlb_fill(c, la, mode, acc, &w, ret);
 }
 
 /* Translates [la, la + len), len 1..4096, into one or two places; returns the bytes in the first. */

@@ -33,18 +33,20 @@ struct tlb_place {
 	bool rom; /* valid for writes: they are dropped */
 };
 
-/* Enters what a walk of la for mode found into the first level, and says where la is. */
-void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w, struct tlb_place *ret);
+/* Enters what a walk of la for mode found into the first level, of code for ACC_X, else of data, and says where la
+ * is. */
+void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, const struct walk *w,
+	      struct tlb_place *ret);
 /* The second level: results of walks; found only when they allow acc without another walk. */
 void tlb_insert2(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w);
 bool tlb_find2(const struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, struct walk *ret);
 
-void tlb_flush_tables(struct tlb_table t[TLB_NR_MODES]);
+void tlb_flush_tables(struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2]);
 void tlb_flush_upper(struct soft_cpu *c);
 void tlb_flush_upper_nonglobal(struct soft_cpu *c);
 u32 tlb_new_generation(struct soft_cpu *c);
 /* This page, and all of the large page it may be in; the second level's whatever the PCID. */
-void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_large *large,
-		   gva_t la);
+void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_code code[2],
+		   struct tlb_large *large, gva_t la);
 void tlb_drop2(struct soft_cpu *c, gva_t la);
 void tlb_write_protect(struct soft_cpu *c, gpa_t page);

@@ -10,21 +10,32 @@
 static void table_init(struct tlb_table *t)
 {
 	for (unsigned k = 0; k < TLB_SIZE; k++)
-		t->e[k] = (struct tlb_entry){ TLB_NEVER, TLB_NEVER, TLB_NEVER, 0 };
+		t->e[k] = (struct tlb_entry){ TLB_NEVER, TLB_NEVER, 0, 0 };
+}
+
+static void code_init_tables(struct tlb_code t[2])
+{
+	for (unsigned m = 0; m < 2; m++)
+		for (unsigned k = 0; k < TLB_CODE_SIZE; k++)
+			t[m].key[k] = TLB_NEVER;
 }
 
 int mmu_init(struct soft_cpu *c, struct err *err)
 {
 	c->asids = calloc(TLB_NR_ASIDS, sizeof(*c->asids));
 	c->upper = calloc(TLB_NR_MODES, sizeof(*c->upper));
+	c->upper_code = calloc(2, sizeof(*c->upper_code));
 	c->no_tlb = calloc(1, sizeof(*c->no_tlb));
 	c->tlb2 = calloc(1u << TLB2_BITS, sizeof(*c->tlb2));
 	c->rev = calloc((1u << TLB_REV_BITS) * TLB_REV_WAYS, sizeof(*c->rev));
-	if (!c->asids || !c->upper || !c->no_tlb || !c->tlb2 || !c->rev) {
+	if (!c->asids || !c->upper || !c->upper_code || !c->no_tlb || !c->tlb2 || !c->rev) {
 		mmu_fini(c);
 		return err_set(err, -ENOMEM, "no memory for the translation caches of a virtual CPU");
 	}
 	table_init(c->no_tlb);
+	code_init_tables(c->upper_code);
+	for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
+		code_init_tables(c->asids[k].code);
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		table_init(&c->upper[m]);
 		for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
@@ -49,11 +60,13 @@ void mmu_fini(struct soft_cpu *c)
 {
 	free(c->asids);
 	free(c->upper);
+	free(c->upper_code);
 	free(c->no_tlb);
 	free(c->tlb2);
 	free(c->rev);
 	c->asids = c->asid = NULL;
 	c->upper = c->no_tlb = NULL;
+	c->upper_code = NULL;
 	c->rev = NULL;
 	c->tlb2 = NULL;
 	c->tlb[0] = c->tlb[1] = NULL;

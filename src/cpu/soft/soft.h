@@ -96,17 +96,17 @@ enum { MODE_16, MODE_32, MODE_64 };
 #define KEY_SS32   BIT(2) /* stack size: SS.B (64-bit mode: always 0) */
 #define KEY_SINGLE BIT(3) /* one instruction only: TF, interrupt shadow, breakpoints */
 
-/* TLB. An entry's tags r and w are the page's linear address where that access is allowed and goes
+/* TLB of data. An entry's tags are the page's linear address where that access is allowed and goes
  * straight to RAM, else TLB_NEVER; so A is set for every entry, D for every w tag, MMIO, ROM and
- * code pages have no w tag. la + addend is the host address. x is tlb_key(): a translated jump into
- * another page checks by one comparison that this page is still mapped to the same memory. */
+ * code pages have no w tag. la + addend is the host address. */
 #define TLB_BITS  10
 #define TLB_SIZE  (1u << TLB_BITS)
 #define TLB_NEVER (~0ull)
 
 struct tlb_entry {
-	u64 r, w, x;
+	u64 r, w;
 	u64 addend;
+	u64 unused; /* 32 bytes: an index is a shift away */
 };
 
 struct tlb_table {
@@ -114,21 +114,27 @@ struct tlb_table {
 	u32 used; /* anything inserted since the last flush */
 };
 
-#define STACK_NONE BIT(62) /* stack_page: no access is near it */
+/* TLB of code: tlb_key() of pages that may be executed, else TLB_NEVER. A translated jump into another page checks by
+ * one comparison that this page is still mapped to the same memory. */
+#define TLB_CODE_BITS 12
+#define TLB_CODE_SIZE (1u << TLB_CODE_BITS)
+#define TLB_CODE_LIST 96
 
-/* Linear page (36 bits) and physical page (28 bits, RAM_MAX) in one word; never TLB_NEVER, as RAM ends before
- * the last page. */
+struct tlb_code {
+	u64 key[TLB_CODE_SIZE];
+	u16 list[TLB_CODE_LIST]; /* which are in use, unless there are more */
+	u32 nr;
+};
+
+/* Linear page (36 bits) and physical page (28 bits) in one word; never TLB_NEVER, as RAM ends before the last page
+ * (soft_vm_init()). */
 #define TLB_KEY_PFN_BITS 28
 static inline u64 tlb_key(gva_t la, gpa_t gpa)
 {
 	return la >> 12 << TLB_KEY_PFN_BITS | gpa >> 12;
 }
 
-/* The linear page of a key. */
-static inline gva_t tlb_key_page(u64 key)
-{
-	return (u64)((s64)key >> TLB_KEY_PFN_BITS) << 12;
-}
+#define STACK_NONE BIT(62) /* stack_page: no access is near it */
 
 /* Whose rights an access has. */
 enum tlb_mode {
@@ -157,6 +163,7 @@ struct tlb_asid {
 	u64 last_used;
 	struct tlb_large large;
 	struct tlb_table half[TLB_NR_MODES];
+	struct tlb_code code[2]; /* CPL < 3, CPL 3 */
 };
 
 #define TLB_MAX_NONGLOBAL 64
@@ -169,16 +176,18 @@ struct soft_cpu {
 	/* --- hot --- */
 	u64 gpr[NR_REGS];
 	struct tlb_table *tlb[2]; /* current tables for the lower and upper half of the linear addresses */
-	u64 rip;                  /* valid between blocks only */
-	u16 fl; /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
+	struct tlb_code *tlb_code[2];
+	u64 rip; /* valid between blocks only */
+	u16 fl;  /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
 	u8 cpl;
-	u8 vec_live;                 /* guest vector and x87 state is in the host's registers */
-	u32 sse_gate, avx_gate;      /* not 0: an instruction of that class cannot be executed just so, see fpu.h */
-	u32 flags;                   /* RFLAGS without the arithmetic ones; bit 1 set */
-	u32 key;                     /* KEY_* of the current mode */
-	u32 attention;               /* ATT_*: something to do before the next block */
-	s32 budget;                  /* blocks until the clock is looked at */
-	u64 icount;                  /* instructions begun */
+	u8 vec_live; /* guest vector and x87 state is in the host's registers */
+	u32 sse_gate,
+		avx_gate; /* not 0: an instruction of that class cannot be executed just so, see fpu.h */
+	u32 flags;        /* RFLAGS without the arithmetic ones; bit 1 set */
+	u32 key;          /* KEY_* of the current mode */
+	u32 attention;    /* ATT_*: something to do before the next block */
+	s32 budget;       /* blocks until the clock is looked at */
+	u64 icount;       /* instructions begun */
 	u64 pause_first, pause_last; /* TSC of the first and the last PAUSE of a loop */
 	struct vcpu *vcpu;
 	struct block *cur;     /* the block being executed */
@@ -226,6 +235,8 @@ struct soft_cpu {
 	struct tlb_asid *asid;            /* current */
 	struct tlb_asid *asids;           /* [TLB_NR_ASIDS] */
 	struct tlb_table *upper;          /* [TLB_NR_MODES] */
+	struct tlb_code *upper_code;      /* [2], as in struct tlb_asid */
+	bool upper_code_nonglobal;        /* some entry of these is not global */
 	struct tlb_table *no_tlb;         /* always empty: every access takes the slow path */
 	bool align_checks;                /* #AC is on */
 	u16 nonglobal[TLB_MAX_NONGLOBAL]; /* mode << TLB_BITS | index of non-global entries in upper */
@@ -244,22 +255,23 @@ struct soft_cpu {
 
 	/* --- translated code, see jit/jit.h --- */
 	struct insn *jit_insn; /* one, and the end after it */
-	struct jit *jit;    /* NULL: interpret only */
+	struct jit *jit;       /* NULL: interpret only */
 	struct soft_cpu *self;
-	_Atomic u32 jit_go; /* 0: translated code comes back at its next backward jump */
-	u32 jit_stop;       /* a block that may be executing was dropped */
-	u32 jit_ret;        /* the last RET: offset of its record */
-	bool jit_stepped;   /* the handler of a single instruction went on to the next */
-	void *jit_rec;      /* why translated code was left: a record */
-	u64 jit_target;     /* of an indirect jump */
-	u64 jit_rsp, jit_c_rsp;    /* the other stack's pointer: of calls in translated code, of C */
-	u64 jit_stack;             /* top of the former */
-	void *jit_jcache;          /* jit->jcache */
-	u64 stack_page, stack_addend; /* the page of the stack used last: as in struct tlb_entry, for reads and writes */
-	u64 jit_slot[8];           /* addends that several accesses of a block share */
-	u64 jit_stash;             /* an operand from which flags can be computed again */
-	u64 armed_tsc;             /* when the host's timer will make jit_go 0, ~0: never */
-	volatile u32 jit_alarm;    /* it has */
+	_Atomic u32 jit_go;     /* 0: translated code comes back at its next backward jump */
+	u32 jit_stop;           /* a block that may be executing was dropped */
+	u32 jit_ret;            /* the last RET: offset of its record */
+	bool jit_stepped;       /* the handler of a single instruction went on to the next */
+	void *jit_rec;          /* why translated code was left: a record */
+	u64 jit_target;         /* of an indirect jump */
+	u64 jit_rsp, jit_c_rsp; /* the other stack's pointer: of calls in translated code, of C */
+	u64 jit_stack;          /* top of the former */
+	void *jit_jcache;       /* jit->jcache */
+	u64 stack_page,
+		stack_addend; /* the page of the stack used last: as in struct tlb_entry, for reads and writes */
+	u64 jit_slot[8];      /* addends that several accesses of a block share */
+	u64 jit_stash;        /* an operand from which flags can be computed again */
+	u64 armed_tsc;        /* when the host's timer will make jit_go 0, ~0: never */
+	volatile u32 jit_alarm; /* it has */
 
 	/* --- the lock-step mode, see jit/lockstep.h --- */
 	struct lockstep *lockstep; /* NULL: off */
@@ -389,13 +401,20 @@ static inline void *tlb_write(const struct soft_cpu *c, gva_t la, u64 size)
 	return likely(e->w == ((la + size - 1) & ~0xfffull)) ? (void *)(la + e->addend) : NULL;
 }
 
+static inline u64 tlb_code_key(const struct soft_cpu *c, gva_t la)
+{
+	return c->tlb_code[la >> 63]->key[la >> 12 & (TLB_CODE_SIZE - 1)];
+}
+
 /* The host address of code at la when the TLB allows to execute it, else NULL. */
 static inline u8 *tlb_exec(const struct soft_cpu *c, gva_t la)
 {
-	const struct tlb_entry *e = tlb_slot(c, la);
-	u64 host = la + e->addend;
+	u64 key = tlb_code_key(c, la);
 
-	return likely(e->x == tlb_key(la, host - (u64)c->ram->base)) ? (u8 *)host : NULL;
+	/* The whole of the page's number, so that a non-canonical address is none. */
+	if (unlikely((s64)key >> TLB_KEY_PFN_BITS != (s64)la >> 12 || key == TLB_NEVER))
+		return NULL;
+	return c->ram->base + ((key & (BIT(TLB_KEY_PFN_BITS) - 1)) << 12 | (la & 0xfff));
 }
 
 /* The slow paths (mmu.c): TLB miss, page crossing, MMIO, ROM, code pages. size 1..8. The load with

@@ -68,7 +68,8 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 		return err_set(err, -ENOMEM, "no memory for the software engine");
 	svm->nr_pages = vm->ram.end / RAM_PAGE_SIZE;
 	if (svm->nr_pages >= BIT(TLB_KEY_PFN_BITS))
-		return err_set(err, -EINVAL, "the software engine runs machines with less than %llu GiB of memory",
+		return err_set(err, -EINVAL,
+			       "the software engine runs machines with less than %llu GiB of memory",
 			       (unsigned long long)(BIT(TLB_KEY_PFN_BITS) * RAM_PAGE_SIZE / GiB));
 	/* Sparse: only what belongs to pages with code is touched. */
 	svm->code_users = mmap(NULL, svm->nr_pages * sizeof(u64), PROT_READ | PROT_WRITE,

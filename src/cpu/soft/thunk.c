@@ -127,7 +127,10 @@ struct thunk_encoding thunk_encoding(const struct insn *i, const struct native_r
 	bool gpr = row->flags & (NR_GPR_REG | NR_GPR_RM | NR_GPR_VVVV);
 	/* Rows of the integer tables: 66 is the operand size and F2/F3 mean nothing. */
 	bool mandatory = !integer || row->fn, adx = i->map == 2 && i->opcode == 0xf6;
-	struct thunk_encoding e = { .pp = i->pfx & PFX_66 ? 1 : i->pfx & PFX_F3 ? 2 : i->pfx & PFX_F2 ? 3 : 0 };
+	struct thunk_encoding e = { .pp = i->pfx & PFX_66   ? 1
+					  : i->pfx & PFX_F3 ? 2
+					  : i->pfx & PFX_F2 ? 3
+							    : 0 };
 
 	e.opcode = host_opcode(i, &e.one_byte);
 	if (i->pfx & PFX_VEX) {

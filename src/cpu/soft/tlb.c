@@ -97,13 +97,13 @@ void tlb_write_protect(struct soft_cpu *c, gpa_t page)
 
 static void entry_clear(struct tlb_entry *e)
 {
-	e->r = e->w = e->x = TLB_NEVER;
+	e->r = e->w = TLB_NEVER;
 }
 
 /* The page it is about; TLB_NEVER: none. */
 static gva_t entry_page(const struct tlb_entry *e)
 {
-	return e->r != TLB_NEVER ? e->r : e->w != TLB_NEVER ? e->w : e->x != TLB_NEVER ? tlb_key_page(e->x) : TLB_NEVER;
+	return e->r != TLB_NEVER ? e->r : e->w;
 }
 
 static void table_flush(struct tlb_table *t)
@@ -116,16 +116,43 @@ static void table_flush(struct tlb_table *t)
 	t->used = 0;
 }
 
-void tlb_flush_tables(struct tlb_table t[TLB_NR_MODES])
+static void code_flush_table(struct tlb_code *t)
+{
+	if (t->nr <= TLB_CODE_LIST) {
+		for (u32 k = 0; k < t->nr; k++)
+			t->key[t->list[k]] = TLB_NEVER;
+	} else {
+		u64 n = TLB_CODE_SIZE;
+		void *p = t->key;
+		__asm__ volatile("rep stosq" : "+D"(p), "+c"(n) : "a"(TLB_NEVER) : "memory");
+	}
+	t->nr = 0;
+}
+
+static void code_add(struct tlb_code *t, gva_t la, u64 key)
+{
+	unsigned slot = la >> 12 & (TLB_CODE_SIZE - 1);
+	if (t->key[slot] == TLB_NEVER && t->nr <= TLB_CODE_LIST) {
+		if (t->nr < TLB_CODE_LIST)
+			t->list[t->nr] = (u16)slot;
+		t->nr++;
+	}
+	t->key[slot] = key;
+}
+
+void tlb_flush_tables(struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2])
 {
 	for (unsigned m = 0; m < TLB_NR_MODES; m++)
 		table_flush(&t[m]);
+	code_flush_table(&code[0]);
+	code_flush_table(&code[1]);
 }
 
 void tlb_flush_upper(struct soft_cpu *c)
 {
-	tlb_flush_tables(c->upper);
+	tlb_flush_tables(c->upper, c->upper_code);
 	c->nr_nonglobal = 0;
+	c->upper_code_nonglobal = false;
 }
 
 void tlb_flush_upper_nonglobal(struct soft_cpu *c)
@@ -133,6 +160,11 @@ void tlb_flush_upper_nonglobal(struct soft_cpu *c)
 	if (c->nr_nonglobal > TLB_MAX_NONGLOBAL) {
 		tlb_flush_upper(c);
 		return;
+	}
+	if (c->upper_code_nonglobal) {
+		code_flush_table(&c->upper_code[0]);
+		code_flush_table(&c->upper_code[1]);
+		c->upper_code_nonglobal = false;
 	}
 	for (unsigned k = 0; k < c->nr_nonglobal; k++)
 		entry_clear(&c->upper[c->nonglobal[k] >> TLB_BITS].e[c->nonglobal[k] & (TLB_SIZE - 1)]);
@@ -173,40 +205,48 @@ static bool page_watched(const struct soft_cpu *c, gva_t la)
 	return false;
 }
 
-void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w, struct tlb_place *ret)
+void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, const struct walk *w,
+	      struct tlb_place *ret)
 {
 	gva_t tag = la & ~PAGE_MASK;
 	gpa_t gpa = w->gpa & ~PAGE_MASK;
 	u8 *host = ram_ptr(c->ram, gpa, RAM_PAGE_SIZE);
 	bool upper = la >> 63;
-	struct tlb_table *t = upper ? &c->upper[mode] : &c->asid->half[mode];
-	unsigned slot = la >> 12 & (TLB_SIZE - 1);
-	struct tlb_entry *e = &t->e[slot];
 
 	ret->gpa = w->gpa;
 	ret->host = host ? host + (la & PAGE_MASK) : NULL;
 	ret->rom = host && walk_is_rom(c->ram, gpa);
-	entry_clear(e);
+	if (host && acc & ACC_X) {
+		code_add(&(upper ? c->upper_code : c->asid->code)[mode == TLB_USER], la, tlb_key(tag, gpa));
+		if (upper && !w->global)
+			c->upper_code_nonglobal = true;
+	} else {
+		struct tlb_table *t = upper ? &c->upper[mode] : &c->asid->half[mode];
+		unsigned slot = la >> 12 & (TLB_SIZE - 1);
+		struct tlb_entry *e = &t->e[slot];
+
+		entry_clear(e);
+		if (!host)
+			return;
+		e->addend = (u64)host - tag;
+		if (likely(!(c->dr7 & 0xff) || !page_watched(c, la))) {
+			if (w->rights & ACC_R)
+				e->r = tag;
+			if (w->rights & ACC_W && w->dirty && !ret->rom && !walk_code_word(c->ram, gpa)) {
+				unsigned id = upper ? TLB_NR_ASIDS * TLB_NR_MODES + mode
+						    : (unsigned)(c->asid - c->asids) * TLB_NR_MODES + mode;
+				rev_add(c, gpa / RAM_PAGE_SIZE, (u16)(id << TLB_BITS | slot));
+				e->w = tag;
+			}
+		}
+		t->used++;
+		if (upper && !w->global)
+			note_nonglobal(c, (u16)(mode << TLB_BITS | slot));
+	}
 	if (!host)
 		return;
-	e->addend = (u64)host - tag;
-	if (w->rights & ACC_X)
-		e->x = tlb_key(tag, gpa);
-	if (likely(!(c->dr7 & 0xff) || !page_watched(c, la))) {
-		if (w->rights & ACC_R)
-			e->r = tag;
-		if (w->rights & ACC_W && w->dirty && !ret->rom && !walk_code_word(c->ram, gpa)) {
-			unsigned id = upper ? TLB_NR_ASIDS * TLB_NR_MODES + mode
-					    : (unsigned)(c->asid - c->asids) * TLB_NR_MODES + mode;
-			rev_add(c, gpa / RAM_PAGE_SIZE, (u16)(id << TLB_BITS | slot));
-			e->w = tag;
-		}
-	}
-	t->used++;
 	if (w->shift > 12)
 		note_large(upper ? &c->upper_large : &c->asid->large, la, w->shift);
-	if (upper && !w->global)
-		note_nonglobal(c, (u16)(mode << TLB_BITS | slot));
 	if (!upper && w->global)
 		c->lower_global = true;
 }
@@ -272,8 +312,11 @@ void tlb_drop2(struct soft_cpu *c, gva_t la)
 
 /* --- dropping pages --- */
 
-static void drop_large(struct tlb_table tables[TLB_NR_MODES], gva_t la, unsigned shift)
+static void drop_large(struct tlb_table tables[TLB_NR_MODES], struct tlb_code code[2], gva_t la,
+		       unsigned shift)
 {
+	code_flush_table(&code[0]);
+	code_flush_table(&code[1]);
 	unsigned n = shift == 21 ? TLB_SIZE / 2 : TLB_SIZE;
 	unsigned first = shift == 21 ? la >> 12 & (TLB_SIZE / 2) : 0;
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
@@ -294,10 +337,15 @@ static void forget_large(struct soft_cpu *c)
 	c->gen_global = tlb_new_generation(c);
 }
 
-void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_large *large,
-		   gva_t la)
+void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_code code[2],
+		   struct tlb_large *large, gva_t la)
 {
 	gva_t tag = la & ~PAGE_MASK;
+	for (unsigned m = 0; m < 2; m++) {
+		u64 *key = &code[m].key[la >> 12 & (TLB_CODE_SIZE - 1)];
+		if (!((*key ^ tlb_key(la, 0)) >> TLB_KEY_PFN_BITS))
+			*key = TLB_NEVER; /* its place in the list stays taken */
+	}
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		struct tlb_entry *e = &tables[m].e[la >> 12 & (TLB_SIZE - 1)];
 		if (entry_page(e) == tag)
@@ -305,7 +353,7 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 	}
 	tlb_drop2(c, la);
 	if (unlikely(large->nr > TLB_MAX_LARGE)) {
-		drop_large(tables, la, 30);
+		drop_large(tables, code, la, 30);
 		forget_large(c);
 		return;
 	}
@@ -315,7 +363,7 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 			k++;
 			continue;
 		}
-		drop_large(tables, la, shift);
+		drop_large(tables, code, la, shift);
 		forget_large(c);
 		large->page[k] = large->page[--large->nr];
 	}

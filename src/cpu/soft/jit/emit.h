@@ -39,8 +39,12 @@ static inline struct opnd op_idx(unsigned base, unsigned index, unsigned scale, 
 }
 
 /* A field of soft_cpu. */
-#define op_cpu(field) \
-	((struct opnd){ .is_mem = true, .gs = true, .base = NO_REG, .index = NO_REG, .disp = (s32)offsetof(struct soft_cpu, field) })
+#define op_cpu(field)                    \
+	((struct opnd){ .is_mem = true,  \
+			.gs = true,      \
+			.base = NO_REG,  \
+			.index = NO_REG, \
+			.disp = (s32)offsetof(struct soft_cpu, field) })
 
 /* How an instruction is encoded; the low byte of an opcode word is the opcode itself. */
 enum emit_flags {
@@ -82,17 +86,27 @@ static inline const u8 *emit_rx(const struct emit *e)
 /* op reg, rm or op rm, reg, as the opcode says; an immediate follows by emit1() or emit4(). */
 void emit_op(struct emit *e, u32 op, unsigned reg, const struct opnd *rm);
 /* The same under VEX; pp 0 none, 1 66, 2 F3, 3 F2. op: E_0F.., E_W and the opcode. */
-void emit_vex(struct emit *e, u32 op, unsigned pp, bool l, unsigned vvvv, unsigned reg, const struct opnd *rm);
+void emit_vex(struct emit *e, u32 op, unsigned pp, bool l, unsigned vvvv, unsigned reg,
+	      const struct opnd *rm);
 
-#define emit_rm(e, op, reg, ...)                   \
-	do {                                       \
+#define emit_rm(e, op, reg, ...)                     \
+	do {                                         \
 		const struct opnd rm_ = __VA_ARGS__; \
-		emit_op((e), (op), (reg), &rm_);   \
+		emit_op((e), (op), (reg), &rm_);     \
 	} while (0)
 
 /* --- what the translator says often --- */
-enum { OP_MOV_RM_R = 0x89, OP_MOV_R_RM = 0x8b, OP_LEA = 0x8d, OP_ADD_R_RM = 0x03, OP_SUB_R_RM = 0x2b,
-       OP_CMP_R_RM = 0x3b, OP_CMP_RM_R = 0x39, OP_GRP1_IMM8 = 0x83, OP_GRP1_IMM = 0x81 };
+enum {
+	OP_MOV_RM_R = 0x89,
+	OP_MOV_R_RM = 0x8b,
+	OP_LEA = 0x8d,
+	OP_ADD_R_RM = 0x03,
+	OP_SUB_R_RM = 0x2b,
+	OP_CMP_R_RM = 0x3b,
+	OP_CMP_RM_R = 0x39,
+	OP_GRP1_IMM8 = 0x83,
+	OP_GRP1_IMM = 0x81
+};
 enum { GRP1_ADD, GRP1_OR, GRP1_ADC, GRP1_SBB, GRP1_AND, GRP1_SUB, GRP1_XOR, GRP1_CMP };
 
 static inline void emit_mov(struct emit *e, unsigned dst, unsigned src)

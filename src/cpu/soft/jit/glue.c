@@ -136,24 +136,28 @@ static void make_ret_miss(struct emit *e)
 	out[1] = emit_jump(e, 5, NULL);
 	emit_store_cpu(e, T0, jit_target);
 	emit_rm(e, 0xc1, 5, op_reg(T0));
-	emit1(e, 7);
+	emit1(e, 9);
 	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
-	emit4(e, (TLB_SIZE - 1) << 5);
+	emit4(e, (TLB_CODE_SIZE - 1) << 3);
 	/* Which half: the sign of the target. */
 	{
 		u8 *upper, *both;
 
-		emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, (struct opnd){ .is_mem = true, .gs = true, .base = NO_REG,
-			.index = NO_REG, .disp = (s32)offsetof(struct soft_cpu, jit_target) + 4 });
+		emit_rm(e, OP_GRP1_IMM8, GRP1_CMP,
+			(struct opnd){ .is_mem = true,
+				       .gs = true,
+				       .base = NO_REG,
+				       .index = NO_REG,
+				       .disp = (s32)offsetof(struct soft_cpu, jit_target) + 4 });
 		emit1(e, 0);
 		upper = emit_jump(e, 0xc, NULL); /* jl */
-		emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(tlb[0]));
+		emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(tlb_code[0]));
 		both = emit_jump(e, CC_JMP, NULL);
 		emit_land(e, upper);
-		emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(tlb[1]));
+		emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(tlb_code[1]));
 		emit_land(e, both);
 	}
-	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_entry, x)));
+	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_code, key)));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, key)));
 	out[2] = emit_jump(e, 5, NULL);
 	emit_rm(e, 0xff, 4, op_mem(T1, offsetof(struct jcache, code)));

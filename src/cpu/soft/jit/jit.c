@@ -101,8 +101,8 @@ static const u8 *go_on(struct soft_cpu *c)
 {
 	const struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
 
-	if (e->rip != c->rip || !soft_mode64(c) || tlb_slot(c, c->rip)->x != e->key ||
-	    c->vcpu->timer_tsc < c->armed_tsc || !atomic_load_explicit(&c->jit_go, memory_order_relaxed))
+	if (e->rip != c->rip || !soft_mode64(c) || tlb_code_key(c, c->rip) != e->key ||
+	    !atomic_load_explicit(&c->jit_go, memory_order_relaxed))
 		return NULL;
 	c->jit_rsp = c->jit_stack;
 	return e->code;
@@ -122,7 +122,8 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 	c->jit_stepped = false;
 	i->fn(c, i);
 	c->icount -= b->n - rec->k - 1u;
-	stop = c->attention | c->jit_stop | c->activity |
+	/* A deadline that became sooner is the loop's to arm. */
+	stop = c->attention | c->jit_stop | c->activity | (c->vcpu->timer_tsc < c->armed_tsc) |
 	       atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed);
 	c->jit_stop = 0;
 	if (!c->jit_stepped) /* it set RIP: control flow, or it is to be resumed */
@@ -267,7 +268,7 @@ bool jit_try(struct soft_cpu *c)
 {
 	struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
 
-	if (e->rip != c->rip || tlb_slot(c, c->rip)->x != e->key || !soft_mode64(c))
+	if (e->rip != c->rip || tlb_code_key(c, c->rip) != e->key || !soft_mode64(c))
 		return false;
 	if (c->jit_rec)
 		link_exit(c->jit, c->jit_rec, e->x, e->key);
@@ -278,8 +279,8 @@ bool jit_try(struct soft_cpu *c)
 
 static bool is_full(const struct jit *j)
 {
-	return j->code_used + JIT_BLOCK_CODE > JIT_CODE_SIZE || j->data_used + JIT_BLOCK_DATA > JIT_DATA_SIZE ||
-	       j->nr_blocks == JIT_MAX_BLOCKS;
+	return j->code_used + JIT_BLOCK_CODE > JIT_CODE_SIZE ||
+	       j->data_used + JIT_BLOCK_DATA > JIT_DATA_SIZE || j->nr_blocks == JIT_MAX_BLOCKS;
 }
 
 bool jit_block(struct soft_cpu *c, struct block *b)

@@ -41,8 +41,8 @@ struct xlate;
 
 /* A way out of a translation to a known address, linked to the translation there or not yet. */
 struct xexit {
-	u8 *jump;       /* the displacement to set */
-	u8 *key;        /* other page: the 8 bytes that are compared with the TLB entry's x; NULL: the same page */
+	u8 *jump; /* the displacement to set */
+	u8 *key;  /* other page: the 8 bytes that are compared with the TLB entry's x; NULL: the same page */
 	const u8 *stub; /* where the jump goes while it is not linked */
 	struct xblock *from, *to;
 	struct xexit *next_in; /* in the list of `to` */
@@ -127,9 +127,11 @@ struct jit {
 	/* glue.c */
 	u64 (*enter)(struct soft_cpu *c, const u8 *code);
 	u64 (*enter_host)(struct soft_cpu *c, const u8 *code, u64 fl); /* to an entry A */
-	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out, *ret_miss, *ret_top;
+	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out,
+		*ret_miss, *ret_top;
 
-	u64 nr_translated, nr_insns, nr_dropped, nr_flushes, nr_links, nr_entries, nr_steps, nr_bails, nr_misses;
+	u64 nr_translated, nr_insns, nr_dropped, nr_flushes, nr_links, nr_entries, nr_steps, nr_bails,
+		nr_misses;
 };
 
 /* --- jit.c --- */

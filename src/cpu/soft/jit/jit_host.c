@@ -25,14 +25,16 @@
 
 static void *map(size_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p =
+		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
 
 static int map_code(struct jit *j, struct err *err)
 {
-	u8 *rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	u8 *rw = mmap(NULL, JIT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+		      -1, 0);
 	u8 *rx = rw == MAP_FAILED ? rw
 				  : mmap(NULL, JIT_CODE_SIZE + JIT_DATA_SIZE, PROT_READ | PROT_WRITE,
 					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -176,7 +178,8 @@ void jit_host_thread(struct soft_cpu *c)
 void jit_host_arm(struct soft_cpu *c)
 {
 	struct jit *j = c->jit;
-	u64 deadline = c->vcpu->timer_tsc, now = vcpu_rdtsc(), ticks = deadline > now ? deadline - now : 0, ns;
+	u64 deadline = c->vcpu->timer_tsc, now = vcpu_rdtsc(), ticks = deadline > now ? deadline - now : 0,
+	    ns;
 	struct itimerspec its = { 0 };
 
 	c->armed_tsc = deadline;

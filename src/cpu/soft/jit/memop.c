@@ -112,7 +112,8 @@ static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, uns
 
 	emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
 	emit_rm(e, E_W | OP_CMP_R_RM, T0,
-		op_mem(T1, (s32)(acc & ACC_W ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r))));
+		op_mem(T1,
+		       (s32)(acc & ACC_W ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r))));
 	return emit_jump(e, 5, NULL); /* jne */
 }
 
@@ -185,8 +186,8 @@ bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by)
 }
 
 /* The range that the accesses from instruction t->k on have in common with it; how many there are. */
-static unsigned gather(const struct xlate *t, const struct ea *a, unsigned size, unsigned acc, s64 *ret_lo, s64 *ret_hi,
-		       bool *ret_write)
+static unsigned gather(const struct xlate *t, const struct ea *a, unsigned size, unsigned acc, s64 *ret_lo,
+		       s64 *ret_hi, bool *ret_write)
 {
 	s64 lo = a->disp, hi = a->disp + size, delta = 0;
 	unsigned nr = 1;
@@ -333,7 +334,8 @@ void memop_window(struct xlate *t, const struct xlate_late *late)
 		if (l.group) {
 			translate_late(t, LATE_BAIL, emit_jump(e, CC_JMP, NULL), l.rec, NULL);
 		} else {
-			emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
+			emit_rm(e, E_W | OP_MOV_R_RM, T1,
+				op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
 			emit_jump(e, CC_JMP, l.back);
 		}
 	}
@@ -348,8 +350,8 @@ static bool window_taken(const struct xlate *t)
 }
 
 /* --- an access --- */
-static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned size, unsigned acc, u16 writes, bool need_flags,
-			  bool free_t0)
+static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned size, unsigned acc, u16 writes,
+			       bool need_flags, bool free_t0)
 {
 	struct emit *e = &t->e;
 	bool simple = a->index == RZERO, write, ends = t->in[t->k].kind >= XK_JCC;
@@ -430,7 +432,8 @@ u8 *memop_check_loop(struct xlate *t, const struct xloop_group *g)
 }
 
 /* The operand with the addend in the register of a loop's group. */
-static struct opnd loop_operand(struct xlate *t, const struct xloop_group *g, const struct insn *i, bool free_t0)
+static struct opnd loop_operand(struct xlate *t, const struct xloop_group *g, const struct insn *i,
+				bool free_t0)
 {
 	unsigned addend = x_host(g->reg), from = g->with_base ? i->index : i->base, reg = T0;
 	unsigned scale = g->with_base ? i->scale : 0;
@@ -467,12 +470,15 @@ struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool fre
 		xflags_before_write(t, writes);
 		return loop_operand(t, g, i, free_t0);
 	}
-	struct ea a = { .base = i->base, .index = i->index, .scale = i->scale, .seg = i->seg, .disp = i->disp };
+	struct ea a = {
+		.base = i->base, .index = i->index, .scale = i->scale, .seg = i->seg, .disp = i->disp
+	};
 
 	return emit_access(t, &a, x->msz, x->acc, writes, need_flags, free_t0);
 }
 
-struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags)
+struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes,
+			 bool need_flags)
 {
 	struct ea a = { .base = (u8)base, .index = RZERO, .seg = SEG_FLAT, .disp = disp };
 

@@ -41,9 +41,13 @@ void translate_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, 
 		t->no_room = true;
 		return;
 	}
-	t->late[t->nr_late++] =
-		(struct xlate_late){ .jump = jump, .rec = rec, .fl = t->fl, .exit = exit, .what = (u8)what, .k = (u8)t->k,
-				     .loop = t->lp.active };
+	t->late[t->nr_late++] = (struct xlate_late){ .jump = jump,
+						     .rec = rec,
+						     .fl = t->fl,
+						     .exit = exit,
+						     .what = (u8)what,
+						     .k = (u8)t->k,
+						     .loop = t->lp.active };
 }
 
 static u32 size_bits(unsigned size)
@@ -134,8 +138,9 @@ static struct operands get_operands(struct xlate *t, const struct xinsn *x, unsi
 		if (need)
 			xflags_need(t);
 		xflags_before_write(t, x->wr);
-		o.rm = op_reg(x->rm_r || x->rm_w ? (x->high && x->byte_rm && x->rm >= 4 ? x->rm : x_host(x->rm))
-						 : x->rm);
+		o.rm = op_reg(x->rm_r || x->rm_w
+				      ? (x->high && x->byte_rm && x->rm >= 4 ? x->rm : x_host(x->rm))
+				      : x->rm);
 		if ((x->rm_r || x->rm_w) && !x_pinned(x->rm)) {
 			o.rm = op_reg(T1);
 			load_guest(t, T1, x->rm);
@@ -320,9 +325,14 @@ static void x87_pointers(struct xlate *t, const struct xinsn *x)
 	emit_store_cpu(e, T0, x87_fip);
 	emit_rm(e, E_66 | 0xc7, 0, op_cpu(x87_fop));
 	emit_bytes(e, (i->opcode & 7u) << 8 | i->modrm, 2);
-	emit_rm(e, E_0F | 0xb7, T0, (struct opnd){ .is_mem = true, .gs = true, .base = NO_REG, .index = NO_REG,
-		.disp = (s32)(offsetof(struct soft_cpu, seg) + SEG_CS * sizeof(struct x86_segreg) +
-			      offsetof(struct x86_segreg, sel)) });
+	emit_rm(e, E_0F | 0xb7, T0,
+		(struct opnd){ .is_mem = true,
+			       .gs = true,
+			       .base = NO_REG,
+			       .index = NO_REG,
+			       .disp = (s32)(offsetof(struct soft_cpu, seg) +
+					     SEG_CS * sizeof(struct x86_segreg) +
+					     offsetof(struct x86_segreg, sel)) });
 	emit_rm(e, E_66 | OP_MOV_RM_R, T0, op_cpu(x87_fcs));
 }
 
@@ -400,9 +410,14 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 			emit_rm(e, E_66 | 0xc7, 0, op_cpu(x87_fds));
 			emit_bytes(e, 0, 2);
 		} else {
-			emit_rm(e, E_0F | 0xb7, T0, (struct opnd){ .is_mem = true, .gs = true, .base = NO_REG,
-				.index = NO_REG, .disp = (s32)(offsetof(struct soft_cpu, seg) +
-				i->seg * sizeof(struct x86_segreg) + offsetof(struct x86_segreg, sel)) });
+			emit_rm(e, E_0F | 0xb7, T0,
+				(struct opnd){ .is_mem = true,
+					       .gs = true,
+					       .base = NO_REG,
+					       .index = NO_REG,
+					       .disp = (s32)(offsetof(struct soft_cpu, seg) +
+							     i->seg * sizeof(struct x86_segreg) +
+							     offsetof(struct x86_segreg, sel)) });
 			emit_rm(e, E_66 | OP_MOV_RM_R, T0, op_cpu(x87_fds));
 		}
 	}
@@ -514,7 +529,7 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 	u8 *over = NULL;
 
 	if (PAGE_OF(x->rip) != PAGE_OF(t->x->rip)) {
-		struct opnd tlb = op_cpu(tlb);
+		struct opnd tlb = op_cpu(tlb_code);
 
 		if (cc < CC_JMP) {
 			over = emit_jump(e, cc ^ 1, NULL);
@@ -528,8 +543,8 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 		tlb.disp += (s32)(8 * (x->rip >> 63));
 		emit_op(e, E_W | OP_MOV_R_RM, T1, &tlb);
 		emit_rm(e, E_W | OP_CMP_RM_R, T0,
-			op_mem(T1, (s32)((x->rip >> 12 & (TLB_SIZE - 1)) * sizeof(struct tlb_entry) +
-					 offsetof(struct tlb_entry, x))));
+			op_mem(T1, (s32)((x->rip >> 12 & (TLB_CODE_SIZE - 1)) * 8 +
+					 offsetof(struct tlb_code, key))));
 		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, x);
 		x->saved = t->fl.saved;
 		if (!x->saved)
@@ -580,7 +595,7 @@ static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
 static void emit_lookup(struct xlate *t, struct xrec *rec)
 {
 	struct emit *e = &t->e;
-	struct opnd tlb = op_cpu(tlb);
+	struct opnd tlb = op_cpu(tlb_code);
 
 	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
 	emit1(e, 0);
@@ -595,12 +610,12 @@ static void emit_lookup(struct xlate *t, struct xrec *rec)
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
 	translate_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
 	emit_rm(e, 0xc1, 5, op_reg(T0));
-	emit1(e, 7);
+	emit1(e, 9);
 	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
-	emit4(e, (TLB_SIZE - 1) << 5);
+	emit4(e, (TLB_CODE_SIZE - 1) << 3);
 	tlb.disp += (s32)(8 * (t->x->rip >> 63));
 	emit_op(e, E_W | OP_ADD_R_RM, T0, &tlb);
-	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_entry, x)));
+	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_code, key)));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, key)));
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
 	translate_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);

@@ -6,8 +6,8 @@
 
 /* What an instruction is to the translator. */
 enum xkind {
-	XK_STEP,   /* the interpreter executes it */
-	XK_BAIL,   /* it, and nothing follows in the block */
+	XK_STEP, /* the interpreter executes it */
+	XK_BAIL, /* it, and nothing follows in the block */
 	XK_NOP,
 	XK_RM,     /* integer with ModRM: encoded anew with other registers and operands */
 	XK_IMM,    /* MOV r, imm */
@@ -47,15 +47,15 @@ struct xinsn {
 	const struct insn *i;
 	const struct native_row *row;
 	u8 kind;
-	u8 fl;         /* XF_* */
-	u8 acc;        /* ACC_* of the memory operand; 0: none */
-	u8 msz;        /* its size */
-	u8 reg, rm;    /* by ModRM and REX, or the opcode */
+	u8 fl;                         /* XF_* */
+	u8 acc;                        /* ACC_* of the memory operand; 0: none */
+	u8 msz;                        /* its size */
+	u8 reg, rm;                    /* by ModRM and REX, or the opcode */
 	bool reg_r, reg_w, rm_r, rm_w; /* general registers; rm when no memory */
 	bool byte_reg, byte_rm;
-	u8 imm;        /* bytes of immediate to copy */
-	bool fault;    /* the host may fault on it */
-	bool exposes;  /* the flags from before it must be known in it: it may fault, or its code changes RFLAGS */
+	u8 imm;     /* bytes of immediate to copy */
+	bool fault; /* the host may fault on it */
+	bool exposes; /* the flags from before it must be known in it: it may fault, or its code changes RFLAGS */
 	bool vec, avx; /* needs the vector state */
 	bool stash;    /* the operand of a shift was stored, to find its flags again */
 	bool high;     /* names AH, CH, DH or BH */
@@ -70,9 +70,9 @@ struct xinsn {
 enum xrecipe { RC_NONE, RC_AGAIN /* CMP, TEST */, RC_LOGIC, RC_ADD, RC_SUB, RC_NEG, RC_SHIFT };
 struct recipe {
 	u8 kind;
-	u8 size;   /* of operands */
-	u8 op;     /* CMP or TEST: GRP1_CMP, else the shift's digit */
-	u8 a, b;   /* guest registers; b NO_REG: imm */
+	u8 size; /* of operands */
+	u8 op;   /* CMP or TEST: GRP1_CMP, else the shift's digit */
+	u8 a, b; /* guest registers; b NO_REG: imm */
 	s64 imm;
 	s64 delta; /* a, as it was, is the register plus this */
 };
@@ -86,9 +86,9 @@ struct xflstate {
 struct xgroup {
 	u8 base, seg;
 	bool write;
-	u8 slot; /* SLOT_STACK: the stack's window */
-	s64 lo, hi;  /* from the base's value at the probe */
-	s64 delta;   /* what has been added to the base since */
+	u8 slot;    /* SLOT_STACK: the stack's window */
+	s64 lo, hi; /* from the base's value at the probe */
+	s64 delta;  /* what has been added to the base since */
 };
 
 /* A loop of one block: xloop.c. */
@@ -148,10 +148,10 @@ struct xlate {
 	unsigned nr_late;
 	struct xfault faults[2 * CODE_MAX_INSNS];
 	struct xloop lp;
-	unsigned half; /* of the TLB, as a guess */
+	unsigned half;        /* of the TLB, as a guess */
 	struct xrec *step[2]; /* of the current instruction's slow paths: resume after it */
 	unsigned nr_steps;
-	bool no_room;  /* more places than the tables have: not translated */
+	bool no_room; /* more places than the tables have: not translated */
 };
 
 /* Is the guest register in a host register; which. */
@@ -213,7 +213,8 @@ bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by);
  * T1, and T0 if *ret says so. need_flags: RFLAGS are the guest's afterwards. free_t0: leave T0 unused. */
 struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0);
 /* The same for an access that is not ModRM's: base register, displacement. */
-struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes, bool need_flags);
+struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes,
+			 bool need_flags);
 /* Out of line: the stack is not in its window. */
 void memop_window(struct xlate *t, const struct xlate_late *l);
 /* A constant was added to a register; it was changed otherwise. */

@@ -280,7 +280,10 @@ static void class_map1(struct xlate *t, struct xinsn *x, const struct insn *i)
 		if (i->fn == op_swapgs)
 			x->kind = XK_SWAPGS;
 		return;
-	case 0x31: x->kind = XK_RDTSC; x->wr = (u16)(BIT(R_AX) | BIT(R_DX)); return;
+	case 0x31:
+		x->kind = XK_RDTSC;
+		x->wr = (u16)(BIT(R_AX) | BIT(R_DX));
+		return;
 	case 0x0d:
 	case 0x18 ... 0x1f:
 		if (i->fn == int_nop)
@@ -477,7 +480,8 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 			x->wr |= (u16)BIT(x->byte_rm && is_high(i, x->rm) ? x->rm & 3 : x->rm);
 	}
 	if (x->acc && i->mem) {
-		if (!i->flat || (x->high && x->kind != XK_IMM)) { /* AH with R10 in the address cannot be encoded */
+		if (!i->flat ||
+		    (x->high && x->kind != XK_IMM)) { /* AH with R10 in the address cannot be encoded */
 			x->kind = i->fn == int_jmp_rm || i->fn == int_call_rm ? XK_BAIL : XK_STEP;
 			x->acc = 0;
 		} else if (i->index == RZERO) {

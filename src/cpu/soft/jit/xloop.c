@@ -90,8 +90,12 @@ static bool add_access(struct xlate *t, unsigned k)
 	if (g == lp->group + lp->nr) {
 		if (lp->nr == X_LOOP_GROUPS)
 			return false;
-		*g = (struct xloop_group){ .base = i->base, .index = i->index, .scale = i->scale, .lo = lo,
-					   .hi = lo + x->msz, .stride = db + (di << i->scale) };
+		*g = (struct xloop_group){ .base = i->base,
+					   .index = i->index,
+					   .scale = i->scale,
+					   .lo = lo,
+					   .hi = lo + x->msz,
+					   .stride = db + (di << i->scale) };
 		lp->nr++;
 	}
 	g->lo = MIN(g->lo, lo);
