@@ -361,8 +361,10 @@ static void graph_state(struct insn_rng *r, struct insn_state *s)
 	struct xlate_words w = { .rounds = 1 };
 
 	xlate_set_words(s, &w);
-	s->gpr[R_BX] = xlate_below(r, 4) ? xlate_inside(r, 64) - 512 : INSN_DATA + 0x1000 - 8;
-	s->gpr[R_15] = 20 + xlate_below(r, 580);
+	/* Neither on the words nor on the table nor where the stack comes to. */
+	bool edge = xlate_below(r, 4) == 0;
+	s->gpr[R_BX] = edge ? INSN_DATA + 0x1000 - 8 : INSN_DATA + 0x380 + xlate_below(r, 0x2c0);
+	s->gpr[R_15] = 20 + xlate_below(r, edge ? 300 : 580);
 	for (unsigned at = (unsigned)(INSN_STACK - INSN_DATA); at < INSN_DATA_SIZE; at += 8)
 		st64(s->data + at, INSN_CODE + graph.node[xlate_below(r, graph.nr_nodes)]);
 	for (unsigned k = 0; k < 8; k++)
