@@ -18,7 +18,9 @@
 	X(legacy)        \
 	X(x87)           \
 	X(mmx)           \
-	X(sse) X(avx) X(crypto) X(xsave) X(align) X(step) X(fault) X(xlate_mem) X(xlate_flags) X(xlate_flow)
+	X(sse)           \
+	X(avx)           \
+	X(crypto) X(xsave) X(align) X(step) X(fault) X(xlate_mem) X(xlate_flags) X(xlate_flow) X(xlate_loop)
 
 #define FAMILY_DECLARE_(name) void family_##name(struct insn_test *t);
 INSN_FAMILIES(FAMILY_DECLARE_)
