@@ -41,7 +41,7 @@ static void state(struct insn_rng *r, struct insn_state *s)
 	if (xlate_below(r, 2))
 		w.last &= ~7ull, w.last2 &= ~7ull;
 	xlate_set_words(s, &w);
-	s->gpr[R_SP] = w.rounds;
+	s->gpr[R_SP] = s->gpr[R_15] = w.rounds;
 	st64(s->xsave + 160 + 16 * 7, w.count);
 	s->gpr[R_8] = xlate_below(r, 64); /* an index */
 	if (xlate_below(r, 4) == 0)       /* zeros, for loops that look for something */
@@ -79,7 +79,7 @@ static void state_with_stack(struct insn_rng *r, struct insn_state *s)
 		"lea " P ", [" P "-1]", "dec " P, "sub " P ", 24", "add " P ", 32", "lea " P ", [" P "+64]", \
 		"add " P ", 0x100", "add " P ", 2; add " P ", 2");                                           \
 	EACH_IN(l, "add " P ", r8", "lea " P ", [" P "+r8*2-7]", "sub " P ", -8", "nop")
-/* What the loop writes may lie on the words: RSP counts the outer rounds, and XMM7 says how many the loop has. */
+/* What the loop writes may lie on the words: RSP (or R15) counts the outer rounds, and XMM7 says how many the loop has. */
 #define HEAD(P1, P2) "dec rsp;" XLATE_FIRST(P1) XLATE_SECOND(P2) "movq rcx, xmm7; mov r11, rcx;"
 
 static struct loop_end ends[24];
@@ -172,9 +172,9 @@ static void one(struct insn_test *t, const struct xlate_piece *first)
 /* As in libraries: each until a fault or its end. */
 static void by_hand(struct insn_test *t)
 {
-#define L(text)                                                                                    \
-	I("1: dec dword ptr [0x20000300];" XLATE_FIRST("rsi") XLATE_SECOND("rdi") XLATE_COUNT text \
-	  "; cmp dword ptr [0x20000300], 0; jne 1b")
+#define L(text)                                                                       \
+	I("1: dec r15;" XLATE_FIRST("rsi") XLATE_SECOND("rdi") "movq rcx, xmm7;" text \
+							       "; test r15, r15; jne 1b")
 	EACH(L, "2: mov al, [rsi]; mov [rdi], al; inc rsi; inc rdi; dec rcx; jnz 2b",
 	     "2: mov rax, [rsi]; mov [rdi], rax; add rsi, 8; add rdi, 8; sub rcx, 1; jne 2b",
 	     "2: movups xmm0, [rsi]; movups [rdi], xmm0; add rsi, 16; add rdi, 16; dec ecx; jnz 2b",
