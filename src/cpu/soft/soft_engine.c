@@ -411,6 +411,7 @@ static void soft_print_stats(struct vm *vm, void *file)
 			(unsigned long long)c->code->nr_invalidated, (unsigned long long)c->code->nr_flushes,
 			(unsigned long long)c->nr_misses, (unsigned long long)c->nr_walks,
 			(unsigned long long)c->nr_flushes);
+		lockstep_print_stats(c, file);
 	}
 }
 

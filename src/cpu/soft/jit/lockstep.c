@@ -1,26 +1,29 @@
-/* The lock-step mode (--engine soft,lockstep=on): a test of the translator by the interpreter, on whatever a guest does.
+/* The lock-step mode (--engine soft,lockstep=on): the interpreter tests the translator, on whatever a guest
+ * does.
  *
- * Every block that has a translation is run twice from the same state: by the interpreter, and, after its stores have been
- * taken back, by the translation. Registers, flags, vector state, faults and memory must be the same. Translations are
- * not linked and not found by address (jit.c), so that one run is one block; a translation that repeats its block
- * (xloop.c) is compared with as many rounds of the interpreter.
+ * Every block that has a translation is run twice from the same state: by the interpreter, and, after its
+ * stores have been taken back, by the translation. Registers, flags, vector state, faults and memory must be
+ * the same. Translations are not linked and not found by address (jit.c), so that one run is one block; a
+ * translation that repeats its block (xloop.c) is compared with as many rounds of the interpreter.
  *
- * While the interpreter runs, the TLB in use is an empty one, so that all stores come to mmu.c, which notes the bytes
- * that they replace. Page tables' accessed and dirty bits are left as the first run set them.
+ * While the interpreter runs, the TLB in use is an empty one, so that all stores come to mmu.c, which notes
+ * the bytes that they replace. Page tables' accessed and dirty bits are left as the first run set them.
  *
- * What cannot be done twice is not compared: exits to devices, time, random numbers, changes of the TLB and of code. The
- * interpreter's result stands then; otherwise both are the same.
+ * What cannot be done twice is not compared: exits to devices, time, random numbers, changes of the TLB and
+ * of code. The interpreter's result stands then; otherwise both are the same.
  *
- * Translations behave differently by what they find: the ways in (flags in RFLAGS or saved), vector state in the host's
- * registers or not, TLB hit or miss, the stack's page known or not. Each comparison draws one combination.
+ * What a translation does depends on what it finds: the way in (flags in RFLAGS or saved), vector state in
+ * the host's registers or not, TLB hit or miss, the stack's page known or not. Each comparison draws one
+ * combination.
  *
- * They are allowed to stop early, after any instruction, when something waits for the loop. Then the interpreter does it
- * again up to there. STI is the other way round: the interpreter leaves the block for its shadow, a translation with
- * nothing pending goes on, and so does the interpreter here.
+ * Translations may stop early, after any instruction, when something waits for the loop. Then the
+ * interpreter does the block again up to there. STI is the other way round: the interpreter leaves the block
+ * for its shadow, a translation with nothing pending goes on, and so does the interpreter here.
  *
- * A difference counts when it is there a second time, with page tables as both leave them.
+ * A difference counts when it is there each time of several, so with page tables and TLB as both leave them.
  *
- * Not covered: links between translations, returns by the host's stack, and what several vCPUs do to each other.
+ * Not covered: links between translations, returns by the host's stack, and what several vCPUs do to each
+ * other.
  *
  * On the vCPU's thread, with the guest's vector state perhaps in the host's registers. */
 #include "cpu/soft/jit/lockstep.h"
@@ -39,17 +42,19 @@
 #define FIELD(f) { #f, offsetof(struct soft_cpu, f), sizeof(((struct soft_cpu *)0)->f) }
 #define SEGREG(name, f) \
 	{ name, offsetof(struct soft_cpu, f.sel), 2 }, { name " base", offsetof(struct soft_cpu, f.base), 8 }, \
-	{ name " limit", offsetof(struct soft_cpu, f.limit), 4 }, { name " attributes", offsetof(struct soft_cpu, f.attr), 4 }
+	{ name " limit", offsetof(struct soft_cpu, f.limit), 4 }, \
+	{ name " attributes", offsetof(struct soft_cpu, f.attr), 4 }
 
 const struct lockstep_field lockstep_fields[] = {
-	GPR("rax", 0), GPR("rcx", 1), GPR("rdx", 2), GPR("rbx", 3), GPR("rsp", 4), GPR("rbp", 5), GPR("rsi", 6), GPR("rdi", 7),
-	GPR("r8", 8), GPR("r9", 9), GPR("r10", 10), GPR("r11", 11), GPR("r12", 12), GPR("r13", 13), GPR("r14", 14),
-	GPR("r15", 15), FIELD(rip), { "arithmetic flags", offsetof(struct soft_cpu, fl), 2 },
+	GPR("rax", 0), GPR("rcx", 1), GPR("rdx", 2), GPR("rbx", 3), GPR("rsp", 4), GPR("rbp", 5), GPR("rsi", 6),
+	GPR("rdi", 7), GPR("r8", 8), GPR("r9", 9), GPR("r10", 10), GPR("r11", 11), GPR("r12", 12), GPR("r13", 13),
+	GPR("r14", 14), GPR("r15", 15), FIELD(rip), { "arithmetic flags", offsetof(struct soft_cpu, fl), 2 },
 	{ "other flags", offsetof(struct soft_cpu, flags), 4 }, GPR("the register that is 0", RZERO),
 	FIELD(cpl), FIELD(key), FIELD(attention), FIELD(activity), FIELD(nmi_blocked), FIELD(nmi_pending),
 	SEGREG("es", seg[SEG_ES]), SEGREG("cs", seg[SEG_CS]), SEGREG("ss", seg[SEG_SS]), SEGREG("ds", seg[SEG_DS]),
 	SEGREG("fs", seg[SEG_FS]), SEGREG("gs", seg[SEG_GS]), SEGREG("no segment", seg[SEG_FLAT]),
-	SEGREG("ldtr", ldtr), SEGREG("tr", tr), FIELD(gdtr.base), FIELD(gdtr.limit), FIELD(idtr.base), FIELD(idtr.limit),
+	SEGREG("ldtr", ldtr), SEGREG("tr", tr),
+	FIELD(gdtr.base), FIELD(gdtr.limit), FIELD(idtr.base), FIELD(idtr.limit),
 	FIELD(cr0), FIELD(cr2), FIELD(cr3), FIELD(cr4), FIELD(efer), FIELD(xcr0),
 	FIELD(dr[0]), FIELD(dr[1]), FIELD(dr[2]), FIELD(dr[3]), FIELD(dr6), FIELD(dr7),
 	FIELD(star), FIELD(lstar), FIELD(cstar), FIELD(sfmask), FIELD(kernel_gs_base), FIELD(tsc_aux),
@@ -120,7 +125,7 @@ static void level(struct lockstep_state *to, const struct lockstep_state *from)
 		soft_copy(&t->exc, &f->exc, sizeof(t->exc));
 }
 
-/* Padding may differ, so the table has the last word. */
+/* Padding between fields may differ, so the table has the last word. */
 static bool same_fields(const struct soft_cpu *a, const struct soft_cpu *b)
 {
 	if (same_bytes(a, b, REGS_END) && a->x87_fcs == b->x87_fcs && a->x87_fds == b->x87_fds)
@@ -167,7 +172,7 @@ static unsigned insn_at(const struct lockstep *l, u64 rip)
 	return b->n;
 }
 
-/* STI has ended the block with nothing pending: on to what follows. */
+/* STI, by its handler, has ended the block with nothing pending: on to what follows. */
 static void pass_sti(struct soft_cpu *c)
 {
 	struct lockstep *l = c->lockstep;
@@ -184,6 +189,8 @@ static void pass_sti(struct soft_cpu *c)
 		if (k == b->n || k == 0 || b->insn[k - 1].fn != op_sti)
 			return;
 		c->attention = 0;
+		if (k == l->limit)
+			return;
 		b->insn[k].fn(c, &b->insn[k]);
 	}
 }
@@ -257,6 +264,7 @@ static void enter(struct soft_cpu *c)
 		end = j->enter(c, l->xblock->entry_b);
 	}
 	jit_left(c, (enum jit_end)end);
+	pass_sti(c);
 	for (unsigned k = 1; k < l->rounds && c->rip == l->before.c.rip && !c->once; k++) {
 		c->jit_rec = NULL;
 		jit_left(c, (enum jit_end)j->enter(c, l->xblock->entry_b));
@@ -320,7 +328,8 @@ static bool cannot_be_repeated(const struct block *b)
 
 		if (i->fn == op_rdtsc || i->fn == op_rdtscp || i->fn == op_rdmsr || i->fn == op_wrmsr)
 			return true;
-		if (i->map == 1 && i->opcode == 0xc7 && !i->mem && (i->modrm & 0x30) == 0x30) /* RDRAND, RDSEED */
+		if (i->map == 1 && i->opcode == 0xc7 && !i->mem &&
+		    (i->modrm & 0x30) == 0x30) /* RDRAND, RDSEED */
 			return true;
 	}
 	return false;
@@ -334,23 +343,24 @@ static bool was_repeatable(const struct soft_cpu *c, const struct lockstep *l)
 	       a->xcr0 == b->xcr0 && a->dr7 == b->dr7;
 }
 
-static bool is_same(struct lockstep *l)
+/* But for memory. */
+static bool same_states(struct lockstep *l)
 {
 	struct lockstep_state *s1 = &l->interpreted, *s2 = &l->translated;
 
 	if (l->crashed || l->other_exit || s1->fault != s2->fault)
 		return false;
 	level(s2, s1);
-	return same_fields(&s1->c, &s2->c) && same_xsave(s1->xsave, s2->xsave) && storelog_same(&l->log);
+	return same_fields(&s1->c, &s2->c) && same_xsave(s1->xsave, s2->xsave);
 }
 
-/* Has the translation stopped at an instruction in the block, before its end? Of a loop also at the first. */
+/* Has the translation stopped at an instruction in the block? Of a loop also at the first. */
 static bool stopped_early(const struct lockstep *l)
 {
 	u64 rip = l->translated.c.rip;
 
-	return !l->crashed && !l->translated.fault && (l->interpreted.fault || rip != l->interpreted.c.rip) &&
-	       insn_at(l, rip) < l->block->n && (is_loop(l->xblock) || rip != l->before.c.rip);
+	return !l->crashed && !l->translated.fault && insn_at(l, rip) < l->block->n &&
+	       (is_loop(l->xblock) || rip != l->before.c.rip);
 }
 
 static bool is_wanted(const struct soft_cpu *c)
@@ -364,52 +374,73 @@ static unsigned draw(u64 n)
 {
 	u64 h = n * 0x9e3779b97f4a7c15ull >> 40;
 
-	return (h & 1 ? LOCKSTEP_A : 0) | (h >> 1 & 7 ? 0 : LOCKSTEP_DEAD) | (h >> 4 & 7 ? 0 : LOCKSTEP_MISS) |
-	       (h >> 7 & 1 ? LOCKSTEP_WINDOW : 0);
+	return (h & 1 ? LOCKSTEP_A : 0) | (h >> 1 & 7 ? 0 : LOCKSTEP_DEAD) |
+	       (h >> 4 & 7 ? 0 : LOCKSTEP_MISS) | (h >> 7 & 1 ? LOCKSTEP_WINDOW : 0);
 }
 
-/* Runs both until they agree; false: they do not. */
+/* Everything as it was before the interpreter ran. */
+static void go_back(struct soft_cpu *c)
+{
+	struct lockstep *l = c->lockstep;
+
+	storelog_undo(&l->log);
+	restore(c, &l->before);
+}
+
+static void interpret_and_keep(struct soft_cpu *c)
+{
+	struct lockstep *l = c->lockstep;
+
+	run_interpreter(c);
+	storelog_keep(&l->log, l->nr_equal % WHOLE ? MARGIN : RAM_PAGE_SIZE);
+}
+
+/* Runs both until they agree; false: they do not. Then memory and c are as the interpreter leaves them. */
 static bool compare(struct soft_cpu *c)
 {
 	struct lockstep *l = c->lockstep;
 
 	for (unsigned tries = 1;; tries++) {
-		run_interpreter(c);
-		if (!was_repeatable(c, l) || l->log.full || l->long_loop) {
-			*(was_repeatable(c, l) ? &l->nr_long : &l->nr_once) += 1;
-			break;
+		l->limit = l->block->n;
+		interpret_and_keep(c);
+		if (!was_repeatable(c, l)) {
+			l->nr_once++;
+			return true;
 		}
-		storelog_keep(&l->log, l->nr_equal % WHOLE ? MARGIN : RAM_PAGE_SIZE);
-		storelog_undo(&l->log);
-		restore(c, &l->before);
+		if (l->log.full || l->long_loop) {
+			l->nr_long++;
+			return true;
+		}
+		go_back(c);
 		run_translation(c);
-		if (is_same(l)) {
-			l->nr_equal++;
+		if (same_states(l) && storelog_same(&l->log))
 			break;
-		}
+		storelog_copy(&l->log, &l->seen);
+		storelog_redo(&l->log);
 		if (stopped_early(l) && is_wanted(c)) {
 			if (is_loop(l->xblock)) { /* in which round? */
 				l->nr_interrupted++;
-				storelog_redo(&l->log);
-				break;
+				return true;
 			}
+			go_back(c);
 			l->limit = insn_at(l, l->translated.c.rip);
+			interpret_and_keep(c);
+			if (same_states(l) && storelog_same(&l->seen))
+				break;
 		}
 		if (tries == MAX_TRIES)
 			return false;
 		l->nr_again++;
-		storelog_redo(&l->log);
-		storelog_undo(&l->log);
-		restore(c, &l->before);
+		go_back(c);
 	}
-	restore(c, &l->interpreted);
-	c->attention |= l->shadow;
+	l->nr_equal++;
 	return true;
 }
 
 bool lockstep_block(struct soft_cpu *c, struct block *b, struct xblock *x)
 {
 	struct lockstep *l = c->lockstep;
+	bool same;
 
 	if (cannot_be_repeated(b)) {
 		l->nr_once++;
@@ -417,18 +448,19 @@ bool lockstep_block(struct soft_cpu *c, struct block *b, struct xblock *x)
 	}
 	l->block = b;
 	l->xblock = x;
-	l->limit = b->n;
 	l->how = draw(l->nr_equal);
 	fpu_spill(c);
 	save(c, &l->before);
 	soft_copy(l->jb, c->jb, sizeof(l->jb));
-	if (!compare(c)) {
-		soft_copy(c->jb, l->jb, sizeof(l->jb));
+	same = compare(c);
+	soft_copy(c->jb, l->jb, sizeof(l->jb));
+	restore(c, &l->interpreted);
+	c->attention |= l->shadow;
+	if (!same) {
 		lockstep_report(c);
 		c->activity = X86_SHUTDOWN;
 		return true;
 	}
-	soft_copy(c->jb, l->jb, sizeof(l->jb));
 	if (l->interpreted.fault) {
 		c->cur = b;
 		__builtin_longjmp(c->jb, 1);

@@ -27,20 +27,22 @@ struct lockstep {
 	struct xblock *xblock;
 	struct lockstep_state before, interpreted, translated;
 	unsigned how;
-	unsigned limit;     /* the instruction that the interpreter stops at */
-	unsigned rounds;    /* of a loop, by the interpreter */
-	bool long_loop;     /* it did not see the end of it */
-	bool other_exit;    /* the translation alone did something that cannot be done twice */
-	bool running;       /* the translation runs */
-	bool crashed;       /* it touched what is not there: at crash_rip of the host, address crash_addr */
-	bool vec_live;      /* the interpreter needed the vector state */
-	u32 shadow;         /* ATT_SHADOW that the block ends with */
+	unsigned limit;  /* the instruction that both stop before */
+	unsigned rounds; /* of a loop, by the interpreter */
+	bool long_loop;  /* it did not see the end of it */
+	bool other_exit; /* the translation alone did something that cannot be done twice */
+	bool running;    /* the translation runs */
+	bool crashed;    /* it touched what is not there: at crash_rip of the host, address crash_addr */
+	bool vec_live;   /* the interpreter needed the vector state */
+	u32 shadow;      /* ATT_SHADOW that the block ends with */
 	u64 crash_rip, crash_addr;
-	void *jb[5];        /* the loop's */
+	void *jb[5]; /* the loop's */
 
-	struct storelog log;
+	struct storelog log;  /* of the interpreter */
+	struct storelog seen; /* when they differ: the same places after the translation */
 
-	u64 nr_equal, nr_once, nr_long, nr_interrupted, nr_again;
+	u64 nr_equal, nr_again;               /* runs compared; of them more than once */
+	u64 nr_once, nr_long, nr_interrupted; /* not compared: see lockstep_print_stats() */
 };
 
 /* A part of soft_cpu that is compared, for people. */
@@ -51,8 +53,8 @@ struct lockstep_field {
 extern const struct lockstep_field lockstep_fields[];
 extern const unsigned lockstep_nr_fields;
 
-/* Runs block b at c->rip by the interpreter and by its translation x, and compares. False: nothing was done, as it cannot
- * be done twice. May raise what the block raises. */
+/* Runs block b at c->rip by the interpreter and by its translation x, and compares. False: nothing was done,
+ * as it cannot be done twice. May raise what the block raises. */
 bool lockstep_block(struct soft_cpu *c, struct block *b, struct xblock *x);
 
 /* The signal handler: the host faulted at rip. True: in a translation that is being compared; then it goes on in
@@ -65,5 +67,7 @@ int lockstep_init(struct soft_cpu *c, struct err *err);
 void lockstep_fini(struct soft_cpu *c);
 /* The sentence when the mode does not fit. Main thread. */
 int lockstep_check(const struct vm *vm, struct err *err);
+/* How much was compared, for the engine's statistics. file: FILE. */
+void lockstep_print_stats(const struct soft_cpu *c, void *file);
 /* They differ: says how on standard error, and ends the machine. After fpu_spill(). */
 void lockstep_report(struct soft_cpu *c);

@@ -1,7 +1,7 @@
 /* The lock-step mode, the host's part: memory, and what is said when translation and interpreter differ.
  *
- * The report goes to standard error as a whole: it is longer than what a crash keeps, and for whoever mends the
- * translator. The crash itself is one line.
+ * The report goes to standard error as a whole: it is longer than what a crash keeps, and for whoever mends
+ * the translator. The crash itself is one line.
  *
  * Creation on the main thread, the report on the vCPU's; vector state has been spilled there. */
 #include <errno.h>
@@ -22,13 +22,15 @@ int lockstep_check(const struct vm *vm, struct err *err)
 	if (!vm->engine_conf.lockstep)
 		return 0;
 	if (vm->nr_vcpus > 1)
-		return err_set(err, -EINVAL,
-			       "the engine compares in lock-step with one processor only (this machine has %u): give --cpus 1, "
-			       "or leave out lockstep=on",
-			       vm->nr_vcpus);
+		return err_set(
+			err, -EINVAL,
+			"the engine compares in lock-step with one processor only (this machine has %u): give --cpus 1, "
+			"or leave out lockstep=on",
+			vm->nr_vcpus);
 	if (!vm->engine_conf.translate)
-		return err_set(err, -EINVAL,
-			       "the engine setting lockstep=on compares translations, and translate=off makes none");
+		return err_set(
+			err, -EINVAL,
+			"the engine setting lockstep=on compares translations, and translate=off makes none");
 	return 0;
 }
 
@@ -47,6 +49,18 @@ void lockstep_fini(struct soft_cpu *c)
 	c->lockstep = NULL;
 }
 
+void lockstep_print_stats(const struct soft_cpu *c, void *file)
+{
+	const struct lockstep *l = c->lockstep;
+
+	if (!l)
+		return;
+	fprintf(file,
+		"lock-step: %llu runs of translations compared, %llu of them again; not compared: %llu that cannot be done "
+		"twice, %llu long loops, %llu interrupted ones\n",
+		(ull)l->nr_equal, (ull)l->nr_again, (ull)l->nr_once, (ull)l->nr_long, (ull)l->nr_interrupted);
+}
+
 /* --- the report -------------------------------------------------------------------------- */
 static u64 field_value(const struct soft_cpu *c, const struct lockstep_field *f)
 {
@@ -63,8 +77,8 @@ static bool field_differs(const struct soft_cpu *a, const struct soft_cpu *b, co
 
 static void print_row(FILE *out, bool differs, const char *name, u64 before, u64 interpreted, u64 translated)
 {
-	fprintf(out, "%c %-18s %16llx  %16llx  %16llx\n", differs ? '*' : ' ', name, (ull)before, (ull)interpreted,
-		(ull)translated);
+	fprintf(out, "%c %-18s %16llx  %16llx  %16llx\n", differs ? '*' : ' ', name, (ull)before,
+		(ull)interpreted, (ull)translated);
 }
 
 /* All of the first fields, general registers, RIP and flags; of the others those that change or differ. */
@@ -78,10 +92,11 @@ static void print_fields(FILE *out, const struct lockstep *l)
 		bool differs = field_differs(s1, s2, f);
 
 		if (k <= X86_NR_GPR || differs || field_differs(s0, s1, f))
-			print_row(out, differs, f->name, field_value(s0, f), field_value(s1, f), field_value(s2, f));
+			print_row(out, differs, f->name, field_value(s0, f), field_value(s1, f),
+				  field_value(s2, f));
 	}
-	print_row(out, soft_get_flags(s1) != soft_get_flags(s2), "rflags", soft_get_flags(s0), soft_get_flags(s1),
-		  soft_get_flags(s2));
+	print_row(out, soft_get_flags(s1) != soft_get_flags(s2), "rflags", soft_get_flags(s0),
+		  soft_get_flags(s1), soft_get_flags(s2));
 }
 
 static void print_xsave(FILE *out, const struct lockstep *l)
@@ -96,11 +111,14 @@ static void print_xsave(FILE *out, const struct lockstep *l)
 		if (s0 == s1 && s1 == s2)
 			continue;
 		if (at >= FPU_YMMH)
-			snprintf(name, sizeof(name), "ymm%u[%u]", (at - FPU_YMMH) / 16, 2 + (at - FPU_YMMH) / 8 % 2);
+			snprintf(name, sizeof(name), "ymm%u[%u]", (at - FPU_YMMH) / 16,
+				 2 + (at - FPU_YMMH) / 8 % 2);
 		else if (at >= FPU_XMM)
-			snprintf(name, sizeof(name), "xmm%u[%u]", (at - FPU_XMM) / 16, (at - FPU_XMM) / 8 % 2);
+			snprintf(name, sizeof(name), "xmm%u[%u]", (at - FPU_XMM) / 16,
+				 (at - FPU_XMM) / 8 % 2);
 		else if (at >= FPU_ST)
-			snprintf(name, sizeof(name), "st%u%s", (at - FPU_ST) / 16, (at - FPU_ST) / 8 % 2 ? " exponent" : "");
+			snprintf(name, sizeof(name), "st%u%s", (at - FPU_ST) / 16,
+				 (at - FPU_ST) / 8 % 2 ? " exponent" : "");
 		else
 			snprintf(name, sizeof(name), "xsave area +%u", at);
 		print_row(out, s1 != s2, name, s0, s1, s2);
@@ -117,18 +135,25 @@ static void print_fault(FILE *out, const char *who, const struct lockstep_state 
 	fprintf(out, " at %016llx, cr2 %016llx\n", (ull)s->c.exc.rip, (ull)s->c.cr2);
 }
 
-/* Memory is as the translation has left it. */
+static const struct storelog_page *seen_page(const struct lockstep *l, const struct storelog_page *p)
+{
+	for (u32 k = 0; k < l->seen.nr_pages; k++)
+		if (l->seen.page[k].host == p->host)
+			return &l->seen.page[k];
+	return p;
+}
+
 static void print_memory(FILE *out, const struct soft_cpu *c, const struct lockstep *l)
 {
 	unsigned shown = 0;
 
 	for (u32 k = 0; k < l->log.nr_pages; k++) {
-		const struct storelog_page *p = &l->log.page[k];
+		const struct storelog_page *p = &l->log.page[k], *q = seen_page(l, p);
 		u8 before[RAM_PAGE_SIZE];
 
 		storelog_before(&l->log, p, before);
-		for (unsigned at = p->lo; at < p->hi; at += 8) {
-			u64 s0 = ld64(before + at), s1 = ld64(p->after + at), s2 = ld64(p->host + at);
+		for (unsigned at = MAX(p->lo, q->lo); at < MIN(p->hi, q->hi); at += 8) {
+			u64 s0 = ld64(before + at), s1 = ld64(p->after + at), s2 = ld64(q->after + at);
 			char name[32];
 
 			if ((s0 == s1 && s1 == s2) || shown++ >= 64)
@@ -168,8 +193,8 @@ static void summary(const struct lockstep *l, char *out, size_t len)
 		return;
 	}
 	if (s1->fault != s2->fault) {
-		snprintf(out, len, "only the %s raises exception %u", s1->fault ? "interpreter" : "translation",
-			 (s1->fault ? s1 : s2)->c.exc.vector);
+		snprintf(out, len, "only the %s raises exception %u",
+			 s1->fault ? "interpreter" : "translation", (s1->fault ? s1 : s2)->c.exc.vector);
 		return;
 	}
 	for (unsigned k = 0; k < lockstep_nr_fields; k++) {
@@ -181,7 +206,7 @@ static void summary(const struct lockstep *l, char *out, size_t len)
 			 (ull)field_value(&s1->c, f), (ull)field_value(&s2->c, f));
 		return;
 	}
-	if (!storelog_same(&l->log)) {
+	if (!storelog_same(&l->seen)) {
 		snprintf(out, len, "memory is different");
 		return;
 	}
@@ -194,7 +219,8 @@ static void print_how(FILE *out, const struct lockstep *l)
 		l->how & LOCKSTEP_A ? "in RFLAGS (entry A)" : "saved (entry B)",
 		l->vec_live && !(l->how & LOCKSTEP_DEAD) ? "in the host's registers" : "spilled",
 		l->how & LOCKSTEP_MISS ? "an empty TLB" : "the TLB as it was",
-		l->how & LOCKSTEP_WINDOW && !(l->how & LOCKSTEP_MISS) ? ", the stack's page in its window" : "");
+		l->how & LOCKSTEP_WINDOW && !(l->how & LOCKSTEP_MISS) ? ", the stack's page in its window"
+								      : "");
 	if (l->limit < l->block->n)
 		fprintf(out, "both stop before instruction %u of the block\n", l->limit);
 }
@@ -204,16 +230,18 @@ static void print_all(FILE *out, const struct soft_cpu *c, const char *what)
 	const struct lockstep *l = c->lockstep;
 	const struct xblock *x = l->xblock;
 
-	fprintf(out, "lock-step: the block at %016llx (cpl %u): %s\n", (ull)l->before.c.rip, l->before.c.cpl, what);
+	fprintf(out, "lock-step: the block at %016llx (cpl %u): %s\n", (ull)l->before.c.rip, l->before.c.cpl,
+		what);
 	fprintf(out,
-		"comparison number %llu, %llu blocks were not compared; to see it again give the same options and input: "
-		"what comes from\noutside at other times changes the number, not the difference\n",
+		"comparison number %llu (%llu runs were not compared); again: the same options and input; what comes\n"
+		"from outside at other times changes the number, hardly the difference\n",
 		(ull)l->nr_equal + 1, (ull)(l->nr_once + l->nr_long + l->nr_interrupted));
 	print_how(out, l);
 	print_fault(out, "the interpreter", &l->interpreted);
 	if (l->crashed)
-		fprintf(out, "the translation faults at %016llx (+%#llx), address %#llx\n", (ull)l->crash_rip,
-			(ull)(l->crash_rip - (u64)(uintptr_t)x->code), (ull)l->crash_addr);
+		fprintf(out,
+			"the translation faults at %016llx (+%#llx), address %#llx; its registers are those from before\n",
+			(ull)l->crash_rip, (ull)(l->crash_rip - (u64)(uintptr_t)x->code), (ull)l->crash_addr);
 	else
 		print_fault(out, "the translation", &l->translated);
 	print_fields(out, l);
@@ -223,12 +251,12 @@ static void print_all(FILE *out, const struct soft_cpu *c, const char *what)
 	/* A block that has been dropped meanwhile keeps its instructions, but not its place. */
 	if (l->block->hva)
 		print_code(out, (const u8 *)(uintptr_t)l->block->hva, l->block->bytes, l->before.c.rip);
-	fprintf(out, "its translation (entry A at %016llx, entry B at %016llx):\n", (ull)(uintptr_t)x->entry_a,
-		(ull)(uintptr_t)x->entry_b);
+	fprintf(out, "its translation (entry A at %016llx, entry B at %016llx):\n",
+		(ull)(uintptr_t)x->entry_a, (ull)(uintptr_t)x->entry_b);
 	print_code(out, x->code, (u64)(x->code_end - x->code), (u64)(uintptr_t)x->code);
 }
 
-/* A terminal in raw mode wants CR, too, and one that is not does not mind. */
+/* A terminal may be in raw mode and need CR as well; in another mode that does no harm. */
 static void write_text(const char *text)
 {
 	bool cr = isatty(STDERR_FILENO);

@@ -1,7 +1,8 @@
 /* Stores to RAM, noted so that they can be taken back.
  *
- * mmu.c reports each store while soft_cpu.log is set. Of the places stored to, and some bytes around them, the
- * state afterwards is kept by page, so that whoever does the same again can be compared, stray stores nearby included.
+ * mmu.c reports each store while soft_cpu.log is set. Of the places stored to, and some bytes around them,
+ * the state afterwards is kept by page, so that whoever does the same again can be compared, stray stores
+ * nearby included.
  *
  * On the vCPU's thread; compiled with general registers only. */
 #include "cpu/soft/jit/storelog.h"
@@ -59,7 +60,8 @@ void storelog_keep(struct storelog *l, unsigned margin)
 		struct storelog_page *p = &l->page[k];
 
 		p->lo = p->lo < margin ? 0 : (u16)((p->lo - margin) & ~7u);
-		p->hi = p->hi + margin > RAM_PAGE_SIZE ? (u16)RAM_PAGE_SIZE : (u16)ALIGN_UP(p->hi + margin, 8u);
+		p->hi = p->hi + margin > RAM_PAGE_SIZE ? (u16)RAM_PAGE_SIZE
+						       : (u16)ALIGN_UP(p->hi + margin, 8u);
 		soft_copy(p->after + p->lo, p->host + p->lo, (u64)(p->hi - p->lo));
 	}
 }
@@ -89,6 +91,20 @@ bool storelog_same(const struct storelog *l)
 				return false;
 	}
 	return true;
+}
+
+void storelog_copy(const struct storelog *from, struct storelog *to)
+{
+	storelog_clear(to);
+	for (u32 k = 0; k < from->nr_pages; k++) {
+		const struct storelog_page *p = &from->page[k];
+		struct storelog_page *q = &to->page[to->nr_pages++];
+
+		q->host = p->host;
+		q->lo = p->lo;
+		q->hi = p->hi;
+		soft_copy(q->after + q->lo, q->host + q->lo, (u64)(q->hi - q->lo));
+	}
 }
 
 void storelog_before(const struct storelog *l, const struct storelog_page *p, u8 ret[RAM_PAGE_SIZE])

@@ -37,5 +37,7 @@ void storelog_undo(struct storelog *l);
 void storelog_redo(struct storelog *l);
 /* Is it like that? */
 bool storelog_same(const struct storelog *l);
+/* What is in memory now, at the places remembered in `from`, becomes what `to` remembers; it has no stores. */
+void storelog_copy(const struct storelog *from, struct storelog *to);
 /* The bytes of page p before the stores, where they were remembered. */
 void storelog_before(const struct storelog *l, const struct storelog_page *p, u8 ret[RAM_PAGE_SIZE]);
