@@ -200,47 +200,87 @@ static void flush_thunks(struct soft_cpu *c)
 	thunk_reset();
 }
 
+/* The bytes of an instruction at la: `have` of them are in the page at p (NULL: outside RAM), the others in the next
+ * page, where they are looked for when the first `have` do not make an instruction. */
+struct temp_bytes {
+	u8 byte[16];
+	unsigned len, have, want;
+};
+
+static void first_page(struct temp_bytes *t, const u8 *p)
+{
+	while (p && t->len < t->have && t->len < t->want) {
+		t->byte[t->len] = *(const volatile u8 *)(p + t->len);
+		t->len++;
+	}
+}
+
+static void second_page(struct soft_cpu *c, struct temp_bytes *t, gva_t la, u32 key, const u8 *p)
+{
+	gva_t next = la + t->len;
+	/* All-ones are an instruction's end soon; and a page that another vCPU maps just now is
+	 * not one's beginning. */
+	const u8 *q = p ? mmu_fetch(c, (key & KEY_MODE) == MODE_64 ? next : (u32)next) : NULL;
+
+	while (t->len < t->want) {
+		t->byte[t->len] = q ? *(const volatile u8 *)q++ : 0xff;
+		t->len++;
+	}
+}
+
+static bool same_bytes(const struct code_temp *e, const struct temp_bytes *t, unsigned from, unsigned to)
+{
+	for (unsigned k = from; k < to; k++)
+		if (e->bytes[k] != t->byte[k])
+			return false;
+	return true;
+}
+
 /* One instruction at la that the cache cannot hold: it crosses into the next page, ends beyond the CS
- * limit, or lies outside RAM. `have` bytes are in the page at p. */
+ * limit, or lies outside RAM. `have` bytes are in the page at p. Nothing tracks writes to it: it is decoded
+ * again unless all its bytes are what they were. */
 static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, unsigned have)
 {
-	struct block *b = c->code->temp;
+	struct code_temp *e = &c->code->temp[(la ^ la >> 12) & ((1u << CODE_TEMP_BITS) - 1)];
+	struct temp_bytes t = { .have = have, .want = 15 };
+	struct block *b = &e->block;
 	struct decode_info info;
 	enum decode_result result;
-	u8 bytes[16] = { 0 };
-	unsigned len = 0, want = 15;
 
 	if ((key & KEY_MODE) != MODE_64) {
 		u64 limit = c->seg[SEG_CS].limit;
 
 		if (c->rip > limit)
 			soft_gp(c, NULL, 0);
-		want = (unsigned)MIN(15ull, limit - c->rip + 1);
+		t.want = (unsigned)MIN(15ull, limit - c->rip + 1);
 	}
-	while (p && len < have && len < want) {
-		bytes[len] = *(const volatile u8 *)(p + len);
-		len++;
-	}
-	result = decode_insn(bytes, len, key, c->features, &b->insn[0], &info);
-	if (result == DECODE_MORE && len < want) {
-		gva_t next = la + len;
-		/* All-ones are an instruction's end soon; and a page that another vCPU maps just now is
-		 * not one's beginning. */
-		const u8 *q = p ? mmu_fetch(c, (key & KEY_MODE) == MODE_64 ? next : (u32)next) : NULL;
+	first_page(&t, p);
+	if (e->len && e->len <= t.want && b->key == key && same_bytes(e, &t, 0, MIN(t.len, (unsigned)e->len))) {
+		unsigned n = t.len;
 
-		while (len < want) {
-			bytes[len] = q ? *(const volatile u8 *)q++ : 0xff;
-			len++;
-		}
-		result = decode_insn(bytes, len, key, c->features, &b->insn[0], &info);
+		if (n >= e->len)
+			return b;
+		second_page(c, &t, la, key, p);
+		if (same_bytes(e, &t, n, e->len))
+			return b;
+	}
+	e->len = 0;
+	result = decode_insn(t.byte, t.len, key, c->features, &b->insn[0], &info);
+	if (result == DECODE_MORE && t.len < t.want) {
+		second_page(c, &t, la, key, p);
+		result = decode_insn(t.byte, t.len, key, c->features, &b->insn[0], &info);
 	}
 	if (result == DECODE_MORE)
 		result = DECODE_GP; /* it does not end within the limit */
 	if (result != DECODE_OK) {
 		set_fault(&b->insn[0], result, 0);
-	} else if (!place(&b->insn[0], 0)) {
-		flush_thunks(c);
-		thunk_attach(&b->insn[0]);
+	} else {
+		if (!place(&b->insn[0], 0)) {
+			flush_thunks(c);
+			thunk_attach(&b->insn[0]);
+		}
+		e->len = b->insn[0].len;
+		soft_copy(e->bytes, t.byte, sizeof(e->bytes));
 	}
 	b->hva = 1; /* matches nothing, is not "dropped" */
 	b->heat = BLOCK_COLD;
@@ -437,6 +477,8 @@ void code_do_flush(struct soft_cpu *c)
 		pos += ALIGN_UP(sizeof(*b) + (b->n + 1u) * sizeof(struct insn), (u64)ARENA_ALIGN);
 	}
 	soft_zero(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
+	for (u32 k = 0; k < 1u << CODE_TEMP_BITS; k++)
+		code->temp[k].len = 0;
 	code->used = 0;
 	code->nr_flushes++;
 	c->attention &= ~(u32)ATT_FLUSH;

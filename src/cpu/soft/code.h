@@ -31,6 +31,17 @@ struct block {
 	struct insn insn[]; /* n, then one with op_end_of_block */
 };
 
+#define CODE_TEMP_BITS 8
+struct code_temp {
+	u8 bytes[16];
+	u8 len; /* 0: free */
+	struct block block;
+	struct insn insn[2]; /* block.insn */
+};
+
+_Static_assert(offsetof(struct code_temp, insn) == offsetof(struct code_temp, block) + offsetof(struct block, insn),
+	       "block.insn");
+
 struct code_range {
 	gpa_t gpa;
 	u64 len;
@@ -41,7 +52,9 @@ struct code_cache {
 	u32 *page_head;      /* by page frame number: arena offset / 8 + 1, 0 = none */
 	u8 *arena;
 	u64 size, used;
-	struct block *temp; /* one instruction that is not kept: crosses a page or the segment limit */
+	/* Blocks of one instruction that crosses into the next page, ends beyond the segment limit, or lies outside
+	 * RAM: by address, and good only while the bytes there are these. */
+	struct code_temp *temp;
 
 	/* Ranges written by others than this vCPU (DMA, other vCPUs), taken on VCPU_REQ_FLUSH. */
 	_Atomic u32 queue_lock;

@@ -31,7 +31,7 @@ int code_init(struct soft_cpu *c, struct err *err)
 	code->arena = map(code->size);
 	code->hash = map(sizeof(code->hash[0]) << CODE_HASH_BITS);
 	code->page_head = map(heads_size(c)); /* sparse: only pages with code are touched */
-	code->temp = calloc(1, sizeof(struct block) + 2 * sizeof(struct insn));
+	code->temp = calloc(1u << CODE_TEMP_BITS, sizeof(*code->temp));
 	if (!code->arena || !code->hash || !code->page_head || !code->temp)
 		return err_set(err, -ENOMEM, "no memory for the code cache (%llu MiB)", ARENA_SIZE / MiB);
 	return 0;

@@ -273,7 +273,6 @@ static enum run_end loop(struct soft_cpu *c)
 		if (unlikely(c->attention | c->activity |
 			     atomic_load_explicit(&vcpu->requests, memory_order_relaxed))) {
 			c->cur = NULL;
-			c->jit_rec = NULL;
 			what = events(c);
 			if (what == STEP) {
 				step(c);

@@ -294,6 +294,12 @@ enum {
 	ATT_FLUSH = 1 << 7, /* drop all blocks before the next one */
 };
 
+/* What is to be attended to now: an interrupt that IF holds off is not. */
+static inline u32 soft_attention(const struct soft_cpu *c)
+{
+	return c->flags & FL_IF ? c->attention : c->attention & ~(u32)ATT_INTR;
+}
+
 /* --- control flow of handlers --- */
 #define NEXT(c, i) return (i)[1].fn((c), (i) + 1)
 #define END(c, i)                   \

@@ -123,7 +123,7 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 	i->fn(c, i);
 	c->icount -= b->n - rec->k - 1u;
 	/* A deadline that became sooner is the loop's to arm. */
-	stop = c->attention | c->jit_stop | c->activity | (c->vcpu->timer_tsc < c->armed_tsc) |
+	stop = soft_attention(c) | c->jit_stop | c->activity | (c->vcpu->timer_tsc < c->armed_tsc) |
 	       atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed);
 	c->jit_stop = 0;
 	if (!c->jit_stepped) /* it set RIP: control flow, or it is to be resumed */
