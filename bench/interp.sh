@@ -32,7 +32,7 @@ while read -r name rounds; do
 	rm -f "$work"/{bothy,native,tcg}.ns
 	for ((turn = 0; turn < turns; turn++)); do
 		status=0
-		got=$("$build/src/cli/bothy" run --engine soft --memory 64M --kernel "$guest" --append "$name $rounds" \
+		got=$("$build/src/cli/bothy" run --engine soft,translate=off --memory 64M --kernel "$guest" --append "$name $rounds" \
 			--device debug-exit --exits=json </dev/null 2>"$work/exits") || status=$?
 		read -r expected ns < <("$native" "$name" "$rounds")
 		if [ $status -ne 1 ] || [ "${got//$'\r'/}" != "$expected" ]; then

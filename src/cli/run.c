@@ -289,8 +289,6 @@ static char *compose_exits(struct vm *vm, const char *format)
 		exit_print_json(vm, out);
 	} else {
 		exit_print(vm, out);
-		if (vm->engine->print_stats)
-			vm->engine->print_stats(vm, out);
 	}
 	fclose(out);
 	return text;

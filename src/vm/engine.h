@@ -16,6 +16,13 @@ enum run_end {
 	RUN_SHUTDOWN, /* triple fault; the engine has described it through vm_crash() */
 };
 
+/* A figure; the name is of lower-case letters, digits and underscores. */
+struct engine_stat {
+	const char *name;
+	u64 value;
+};
+#define ENGINE_MAX_STATS 32
+
 struct engine_ops {
 	const char *name;
 	/* Can this host run it? 0, or -errno with one sentence why not. Any thread. */
@@ -37,8 +44,9 @@ struct engine_ops {
 	 * set checks the combination (-EINVAL with a sentence) and drops every cached translation. */
 	void (*get_state)(struct vcpu *vcpu, struct x86_state *ret_state);
 	int (*set_state)(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
-	/* One human line or more about the engine's work (blocks, hit rates) for --exits; may be NULL. */
-	void (*print_stats)(struct vm *vm, void *file);
+	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
+	 * May be NULL. */
+	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);
 };
 
 /* How an engine runs, from `--engine NAME,KEY=VALUE,...`. */

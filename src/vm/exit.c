@@ -320,6 +320,42 @@ static void exit_print_time(const struct exit_report *rep, const char *label, u6
 	fprintf(out, "%-38s %25.3f ms %16.2f%%\n", label, exit_ms(rep, tsc), exit_share(rep, tsc));
 }
 
+/* The engine's own figures, vCPU by vCPU. */
+static void exit_print_engine(struct vm *vm, FILE *out)
+{
+	struct engine_stat stat[ENGINE_MAX_STATS];
+
+	for (u32 k = 0; vm->engine && vm->engine->stats && k < vm->nr_vcpus; k++) {
+		unsigned n = vm->engine->stats(vm->vcpu[k], stat);
+
+		fprintf(out, "engine %s, vCPU %u\n", vm->engine->name, k);
+		for (unsigned s = 0; s < n; s++) {
+			char label[64];
+
+			snprintf(label, sizeof(label), "  %s", stat[s].name);
+			for (char *p = label; *p; p++)
+				*p = *p == '_' ? ' ' : *p;
+			fprintf(out, "%-38s %12llu\n", label, (unsigned long long)stat[s].value);
+		}
+	}
+}
+
+static void exit_json_engine(struct vm *vm, FILE *out)
+{
+	struct engine_stat stat[ENGINE_MAX_STATS];
+
+	fprintf(out, "  \"engine\": [");
+	for (u32 k = 0; vm->engine && vm->engine->stats && k < vm->nr_vcpus; k++) {
+		unsigned n = vm->engine->stats(vm->vcpu[k], stat);
+
+		fprintf(out, "%s\n    {\"vcpu\": %u", k ? "," : "", k);
+		for (unsigned s = 0; s < n; s++)
+			fprintf(out, ", \"%s\": %llu", stat[s].name, (unsigned long long)stat[s].value);
+		fprintf(out, "}");
+	}
+	fprintf(out, "],\n");
+}
+
 void exit_print(struct vm *vm, FILE *out)
 {
 	struct exit_report rep;
@@ -346,6 +382,7 @@ void exit_print(struct vm *vm, FILE *out)
 	if (rep.insns)
 		fprintf(out, "guest instructions %llu, %.1f million per second of guest time\n",
 			(unsigned long long)rep.insns, exit_mips(&rep));
+	exit_print_engine(vm, out);
 	free(rep.key);
 }
 
@@ -385,8 +422,10 @@ void exit_print_json(struct vm *vm, FILE *out)
 		(unsigned long long)exit_ns(&rep, rep.wall), (unsigned long long)exit_ns(&rep, rep.guest));
 	fprintf(out, "  \"exits_ns\": %llu,\n  \"idle_ns\": %llu,\n",
 		(unsigned long long)exit_ns(&rep, rep.exits), (unsigned long long)exit_ns(&rep, rep.idle));
-	fprintf(out, "  \"instructions\": %llu,\n  \"keys_dropped\": %llu,\n  \"reasons\": [\n",
+	fprintf(out, "  \"instructions\": %llu,\n  \"keys_dropped\": %llu,\n",
 		(unsigned long long)rep.insns, (unsigned long long)rep.keys_dropped);
+	exit_json_engine(vm, out);
+	fprintf(out, "  \"reasons\": [\n");
 	for (unsigned i = 0; i < rep.nr_reasons; i++) {
 		exit_json_reason(&rep, &rep.reason[i], out);
 		fprintf(out, i + 1 < rep.nr_reasons ? ",\n" : "\n");

@@ -157,6 +157,101 @@ static gpa_t block_gpa(const struct soft_cpu *c, const struct block *b)
 	return (gpa_t)(b->hva - (u64)c->ram->base);
 }
 
+static void drop(struct soft_cpu *c, struct block *b)
+{
+	struct block **link = &c->code->hash[code_hash(b->hva)];
+
+	while (*link && *link != b)
+		link = &(*link)->hash_next;
+	if (*link)
+		*link = b->hash_next;
+	b->hva = 0;
+	if (b->x)
+		jit_drop(c, b);
+	if (b == c->cur)
+		for (unsigned k = 0; k <= b->n; k++)
+			b->insn[k].fn = op_stop;
+	c->code->nr_invalidated++;
+}
+
+/* --- regions --- */
+static u8 *region_start(const struct code_cache *code, u32 region)
+{
+	return code->arena + region * CODE_REGION;
+}
+
+static u64 block_size(const struct block *b)
+{
+	return ALIGN_UP(sizeof(*b) + (b->n + 1u) * sizeof(struct insn), (u64)ARENA_ALIGN);
+}
+
+static void evict(struct soft_cpu *c, struct block *b)
+{
+	struct code_cache *code = c->code;
+	u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
+	struct block *first = page_first(code, pfn), **link = &first;
+
+	while (*link && *link != b)
+		link = &(*link)->page_next;
+	if (*link)
+		*link = b->page_next;
+	page_set_first(code, pfn, first);
+	if (!first)
+		unmark(c, pfn);
+	drop(c, b);
+	code->nr_invalidated--; /* not by a write */
+}
+
+/* What points to b points to its new place from now on. */
+static void move(struct soft_cpu *c, struct block *b, struct block *to)
+{
+	struct code_cache *code = c->code;
+	u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
+	struct block **link = &code->hash[code_hash(b->hva)], *first = page_first(code, pfn);
+
+	if (b == to)
+		return;
+	while (*link != b)
+		link = &(*link)->hash_next;
+	*link = to;
+	if (first == b) {
+		page_set_first(code, pfn, to);
+	} else {
+		while (first->page_next != b)
+			first = first->page_next;
+		first->page_next = to;
+	}
+	jit_moved(b->x, to);
+	soft_copy(to, b, sizeof(*b) + (b->n + 1u) * sizeof(struct insn)); /* downward: may overlap */
+}
+
+/* Blocks go to the next region from now on. What it held is given up, but for what is so warm that it is
+ * translated, unless that leaves too little room. No block may be executing. */
+static void next_region(struct soft_cpu *c)
+{
+	struct code_cache *code = c->code;
+	u32 r = code->region = (code->region + 1) % CODE_REGIONS;
+	u8 *start = region_start(code, r);
+	u64 kept = 0, size;
+
+	if (code->used[r])
+		code->nr_evicted++;
+	for (u64 pos = 0; pos < code->used[r]; pos += size) {
+		struct block *b = (struct block *)(start + pos);
+
+		size = block_size(b);
+		if (!b->hva)
+			continue;
+		if (b->x && kept + size <= CODE_REGION / 2) {
+			move(c, b, (struct block *)(start + kept));
+			kept += size;
+		} else {
+			evict(c, b);
+		}
+	}
+	code->used[r] = kept;
+}
+
 u32 code_insns_from(const struct block *b, const struct insn *i)
 {
 	return b ? (u32)(&b->insn[b->n] - i) : 0;
@@ -304,9 +399,10 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 			soft_gp(c, NULL, 0);
 		limit_room = c->seg[SEG_CS].limit - c->rip + 1;
 	}
-	if (code->size - code->used < sizeof(*b) + (CODE_MAX_INSNS + 1) * sizeof(struct insn) + ARENA_ALIGN)
-		code_do_flush(c);
-	b = (struct block *)(code->arena + code->used);
+	if (CODE_REGION - code->used[code->region] <
+	    sizeof(*b) + (CODE_MAX_INSNS + 1) * sizeof(struct insn) + ARENA_ALIGN)
+		next_region(c);
+	b = (struct block *)(region_start(code, code->region) + code->used[code->region]);
 
 	while (n < max && off < room && !info.ends_block) {
 		unsigned look = MIN(room - off, 15u);
@@ -345,7 +441,7 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 	code->hash[code_hash(b->hva)] = b;
 	b->page_next = page_first(code, gpa / RAM_PAGE_SIZE);
 	page_set_first(code, gpa / RAM_PAGE_SIZE, b);
-	code->used += ALIGN_UP(sizeof(*b) + (n + 1) * sizeof(struct insn), (u64)ARENA_ALIGN);
+	code->used[code->region] += block_size(b);
 	code->nr_blocks++;
 	return b;
 }
@@ -374,23 +470,6 @@ struct block *code_find(struct soft_cpu *c, gva_t la, u32 key)
 		return b;
 	}
 	return build(c, la, key, p);
-}
-
-static void drop(struct soft_cpu *c, struct block *b)
-{
-	struct block **link = &c->code->hash[code_hash(b->hva)];
-
-	while (*link && *link != b)
-		link = &(*link)->hash_next;
-	if (*link)
-		*link = b->hash_next;
-	b->hva = 0;
-	if (b->x)
-		jit_drop(c, b);
-	if (b == c->cur)
-		for (unsigned k = 0; k <= b->n; k++)
-			b->insn[k].fn = op_stop;
-	c->code->nr_invalidated++;
 }
 
 static void invalidate_page(struct soft_cpu *c, u64 pfn, gpa_t start, gpa_t end)
@@ -463,23 +542,25 @@ void code_do_flush(struct soft_cpu *c)
 {
 	struct code_cache *code = c->code;
 
-	for (u64 pos = 0; pos < code->used;) {
-		struct block *b = (struct block *)(code->arena + pos);
+	for (u32 r = 0; r < CODE_REGIONS; r++) {
+		for (u64 pos = 0; pos < code->used[r];) {
+			struct block *b = (struct block *)(region_start(code, r) + pos);
 
-		if (b->hva) {
-			u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
+			if (b->hva) {
+				u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
 
-			if (code->page_head[pfn]) {
-				code->page_head[pfn] = 0;
-				unmark(c, pfn);
+				if (code->page_head[pfn]) {
+					code->page_head[pfn] = 0;
+					unmark(c, pfn);
+				}
 			}
+			pos += block_size(b);
 		}
-		pos += ALIGN_UP(sizeof(*b) + (b->n + 1u) * sizeof(struct insn), (u64)ARENA_ALIGN);
+		code->used[r] = 0;
 	}
 	soft_zero(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
 	for (u32 k = 0; k < 1u << CODE_TEMP_BITS; k++)
 		code->temp[k].len = 0;
-	code->used = 0;
 	code->nr_flushes++;
 	c->attention &= ~(u32)ATT_FLUSH;
 	if (c->jit)

@@ -3,8 +3,8 @@
  * A block is a straight run of instructions inside one page of guest RAM, identified by the host address
  * of its first byte (so by physical address: shared by all address spaces) and the mode bits of KEY_*.
  * Every block is in two lists: a hash bucket, and the list of its page, which code_invalidate() walks.
- * Memory comes from one arena per vCPU that is emptied as a whole when full; a dropped block stays
- * readable until then.
+ * Memory comes from one arena per vCPU, region by region; a dropped block stays readable until its region
+ * is given up.
  */
 #pragma once
 
@@ -13,6 +13,8 @@
 #define CODE_MAX_INSNS 64
 #define CODE_HASH_BITS 16
 #define CODE_QUEUE     32
+#define CODE_REGIONS   8u
+#define CODE_REGION    (2 * MiB)
 
 struct xblock;
 
@@ -51,7 +53,9 @@ struct code_cache {
 	struct block **hash; /* 1 << CODE_HASH_BITS */
 	u32 *page_head;      /* by page frame number: arena offset / 8 + 1, 0 = none */
 	u8 *arena;
-	u64 size, used;
+	/* The arena's regions are filled one after the other; a full one makes room by giving up the next. */
+	u32 region;
+	u64 used[CODE_REGIONS];
 	/* Blocks of one instruction that crosses into the next page, ends beyond the segment limit, or lies outside
 	 * RAM: by address, and good only while the bytes there are these. */
 	struct code_temp *temp;
@@ -66,7 +70,7 @@ struct code_cache {
 	gpa_t protect[CODE_QUEUE];
 	_Atomic bool protect_pending;
 
-	u64 nr_blocks, nr_invalidated, nr_flushes; /* statistics */
+	u64 nr_blocks, nr_invalidated, nr_evicted, nr_flushes; /* statistics */
 };
 
 static inline u32 code_hash(u64 hva)

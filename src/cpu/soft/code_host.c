@@ -5,7 +5,7 @@
 
 #include "cpu/soft/code.h"
 
-#define ARENA_SIZE (24 * MiB)
+#define ARENA_SIZE (CODE_REGIONS * CODE_REGION)
 
 static void *map(u64 size)
 {
@@ -27,8 +27,7 @@ int code_init(struct soft_cpu *c, struct err *err)
 	c->code = code;
 	if (!code)
 		return err_set(err, -ENOMEM, "no memory for the code cache");
-	code->size = ARENA_SIZE;
-	code->arena = map(code->size);
+	code->arena = map(ARENA_SIZE);
 	code->hash = map(sizeof(code->hash[0]) << CODE_HASH_BITS);
 	code->page_head = map(heads_size(c)); /* sparse: only pages with code are touched */
 	code->temp = calloc(1u << CODE_TEMP_BITS, sizeof(*code->temp));
@@ -44,7 +43,7 @@ void code_fini(struct soft_cpu *c)
 	if (!code)
 		return;
 	if (code->arena)
-		munmap(code->arena, code->size);
+		munmap(code->arena, ARENA_SIZE);
 	if (code->hash)
 		munmap(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
 	if (code->page_head)

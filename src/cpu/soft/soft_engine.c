@@ -18,6 +18,7 @@
 #include "cpu/soft/interp.h"
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/jit/lockstep.h"
+#include "cpu/soft/soft_stats.h"
 #include "cpu/soft/thunk.h"
 #include "x86/cpuid.h"
 #include "x86/disasm.h"
@@ -180,7 +181,7 @@ static enum run_end soft_run(struct vcpu *vcpu)
 		set_gs(c);
 	enum run_end end = interp_run(c);
 
-	vcpu->stats.insns = c->icount;
+	vcpu->stats.insns = c->jit ? 0 : c->icount; /* translated code does not count */
 	return end;
 }
 
@@ -397,24 +398,6 @@ void interp_crash(struct soft_cpu *c)
 	vm_crash(c->vcpu->vm, text);
 }
 
-static void soft_print_stats(struct vm *vm, void *file)
-{
-	for (u32 k = 0; k < vm->nr_vcpus; k++) {
-		const struct soft_cpu *c = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
-
-		if (!c)
-			continue;
-		fprintf(file,
-			"vCPU %u: %llu blocks decoded, %llu dropped by writes to code, %llu times all; "
-			"%llu TLB misses, %llu page walks, %llu TLB flushes\n",
-			k, (unsigned long long)c->code->nr_blocks,
-			(unsigned long long)c->code->nr_invalidated, (unsigned long long)c->code->nr_flushes,
-			(unsigned long long)c->nr_misses, (unsigned long long)c->nr_walks,
-			(unsigned long long)c->nr_flushes);
-		lockstep_print_stats(c, file);
-	}
-}
-
 const struct engine_ops soft_engine = {
 	.name = "soft",
 	.probe = soft_probe,
@@ -427,5 +410,5 @@ const struct engine_ops soft_engine = {
 	.kick = soft_kick,
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
-	.print_stats = soft_print_stats,
+	.stats = soft_stats,
 };

@@ -223,5 +223,5 @@ void glue_make(struct jit *j)
 	emit_rm(&e, E_W | OP_LEA, R_SP, op_mem(R_SP, -8));
 	j->ret_miss = emit_rx(&e);
 	make_ret_miss(&e);
-	j->glue_used = j->code_used = (u32)ALIGN_UP((u64)(e.p - j->rw), 16);
+	j->glue_used = (u32)ALIGN_UP((u64)(e.p - j->rw), 16);
 }

@@ -81,15 +81,39 @@ void jit_drop(struct soft_cpu *c, struct block *b)
 		c->jit_stop = 1;
 }
 
+void jit_moved(struct xblock *x, struct block *to)
+{
+	for (; x; x = x->next)
+		x->block = to;
+}
+
+/* Memory that was executed is written anew through another address [SDM3 8.1.3]. */
+static void serialize(void)
+{
+	u32 eax = 0, ebx, ecx = 0, edx;
+
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx) : : "memory");
+}
+
+static void empty(struct jit *j, u32 region)
+{
+	struct jit_region *r = &j->regions[region];
+
+	r->code_used = region ? 0 : j->glue_used;
+	r->data_used = 0;
+	r->nr_blocks = 0;
+}
+
 void jit_flush(struct soft_cpu *c)
 {
 	struct jit *j = c->jit;
 
 	for (u32 k = 0; k < 1u << JCACHE_BITS; k++)
 		j->jcache[k].rip = ~0ull;
-	j->code_used = j->glue_used;
-	j->data_used = 0;
-	j->nr_blocks = 0;
+	for (u32 k = 0; k < JIT_REGIONS; k++)
+		empty(j, k);
+	j->region = 0;
+	serialize();
 	c->jit_rec = NULL;
 	j->nr_flushes++;
 }
@@ -145,17 +169,18 @@ void jit_op_stepped(struct soft_cpu *c, const struct insn *i)
 /* --- faults of the host --- */
 static struct xblock *block_at(struct jit *j, const u8 *rx)
 {
-	u32 lo = 0, hi = j->nr_blocks;
+	const struct jit_region *r = &j->regions[(u64)(rx - j->rx) / JIT_CODE];
+	u32 lo = 0, hi = r->nr_blocks;
 
 	while (lo < hi) {
 		u32 mid = (lo + hi) / 2;
 
-		if (j->blocks[mid]->code_end <= rx)
+		if (r->blocks[mid]->code_end <= rx)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	return lo < j->nr_blocks && rx >= j->blocks[lo]->code ? j->blocks[lo] : NULL;
+	return lo < r->nr_blocks && rx >= r->blocks[lo]->code ? r->blocks[lo] : NULL;
 }
 
 u64 jit_fault(struct soft_cpu *c, u64 addr)
@@ -164,7 +189,7 @@ u64 jit_fault(struct soft_cpu *c, u64 addr)
 	const u8 *rx = (const u8 *)(uintptr_t)addr;
 	struct xblock *x;
 
-	if (!j || rx < j->rx || rx >= j->rx + j->code_used || !(x = block_at(j, rx)))
+	if (!j || rx < j->rx || rx >= j->rx + JIT_CODE_SIZE || !(x = block_at(j, rx)))
 		return 0;
 	for (u32 k = 0; k < x->nr_faults; k++) {
 		const struct xfault *f = &x->faults[k];
@@ -193,6 +218,16 @@ static void interpret(struct soft_cpu *c, struct xblock *x, unsigned k)
 	b->insn[k].fn(c, &b->insn[k]);
 }
 
+/* Takes a translation from its block's list. */
+static void detach(struct xblock *x)
+{
+	for (struct xblock **p = &x->block->x; *p; p = &(*p)->next)
+		if (*p == x) {
+			*p = x->next;
+			return;
+		}
+}
+
 static void count_bail(struct soft_cpu *c, const struct xrec *rec)
 {
 	struct xblock *x = rec->x;
@@ -202,11 +237,7 @@ static void count_bail(struct soft_cpu *c, const struct xrec *rec)
 		return;
 	/* Too often: the next translation does without. */
 	x->block->no_groups = true;
-	for (struct xblock **p = &x->block->x; *p; p = &(*p)->next)
-		if (*p == x) {
-			*p = x->next;
-			break;
-		}
+	detach(x);
 	drop(c->jit, x);
 }
 
@@ -277,10 +308,33 @@ bool jit_try(struct soft_cpu *c)
 	return true;
 }
 
-static bool is_full(const struct jit *j)
+static bool is_full(const struct jit_region *r)
 {
-	return j->code_used + JIT_BLOCK_CODE > JIT_CODE_SIZE ||
-	       j->data_used + JIT_BLOCK_DATA > JIT_DATA_SIZE || j->nr_blocks == JIT_MAX_BLOCKS;
+	return r->code_used + JIT_BLOCK_CODE > JIT_CODE || r->data_used + JIT_BLOCK_DATA > JIT_DATA ||
+	       r->nr_blocks == JIT_MAX_BLOCKS;
+}
+
+/* The next region gives up what it has. No translated code is running. */
+static void next_region(struct soft_cpu *c)
+{
+	struct jit *j = c->jit;
+	u32 n = j->region = (j->region + 1) % JIT_REGIONS;
+	struct jit_region *r = &j->regions[n];
+
+	if (!r->nr_blocks)
+		return;
+	for (u32 k = 0; k < r->nr_blocks; k++) {
+		struct xblock *x = r->blocks[k];
+
+		if (!x->dead) {
+			detach(x);
+			drop(j, x);
+		}
+	}
+	empty(j, n);
+	serialize();
+	c->jit_rec = NULL; /* perhaps an exit of the region */
+	j->nr_evicted++;
 }
 
 bool jit_block(struct soft_cpu *c, struct block *b)
@@ -296,10 +350,8 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 	if (!x) {
 		if (++b->heat < j->warm)
 			return false;
-		if (unlikely(is_full(j))) {
-			code_do_flush(c); /* the block is gone, too */
-			return true;
-		}
+		if (unlikely(is_full(&j->regions[j->region])))
+			next_region(c);
 		x = translate_block(c, b, c->rip);
 		if (!x) {
 			b->heat = BLOCK_COLD;
@@ -307,7 +359,7 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 		}
 		x->next = b->x;
 		b->x = x;
-		j->blocks[j->nr_blocks++] = x;
+		j->regions[j->region].blocks[j->regions[j->region].nr_blocks++] = x;
 		if (unlikely(j->perf_map)) {
 			fpu_spill(c);
 			jit_host_map(c, x);

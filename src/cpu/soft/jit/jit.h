@@ -29,12 +29,15 @@
 #define JIT_STACK_SIZE (64 * KiB)
 #define JIT_GUARD_SIZE (4 * KiB)
 #define JIT_SIGNAL     SIGRTMIN /* of the timer */
-#define JIT_CODE_SIZE  (24 * MiB)
-#define JIT_DATA_SIZE  (16 * MiB)
+#define JIT_REGIONS    8u
+#define JIT_CODE       (3 * MiB) /* of a region */
+#define JIT_DATA       (3 * MiB)
+#define JIT_CODE_SIZE  (JIT_REGIONS * JIT_CODE)
+#define JIT_DATA_SIZE  (JIT_REGIONS * JIT_DATA)
 /* The most that one block can need of either. */
 #define JIT_BLOCK_CODE (40 * KiB)
 #define JIT_BLOCK_DATA (16 * KiB)
-#define JIT_MAX_BLOCKS (1u << 18)
+#define JIT_MAX_BLOCKS (1u << 14) /* of a region */
 
 struct xblock;
 struct xlate;
@@ -112,10 +115,16 @@ struct jit {
 	u8 *rw;       /* JIT_CODE_SIZE, to write */
 	const u8 *rx; /* the same, to execute; JIT_DATA_SIZE of data follow */
 	u8 *data;
-	u32 code_used, data_used, glue_used;
+	/* Filled one after the other; a full one makes room by giving up the next. The first begins with glue. */
+	u32 region;
+	struct jit_region {
+		u32 code_used, data_used;
+		u32 nr_blocks;
+		struct xblock **blocks; /* by address of their code */
+	} regions[JIT_REGIONS];
+	u32 glue_used;
 	struct jcache *jcache;
-	struct xblock **blocks; /* by address of their code */
-	u32 nr_blocks;
+	struct xblock **blocks; /* of all regions */
 	struct xlate *xlate; /* the translator's own */
 	u8 *stack;           /* the guard, then the stack */
 	timer_t timer;
@@ -130,7 +139,7 @@ struct jit {
 	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out,
 		*ret_miss, *ret_top;
 
-	u64 nr_translated, nr_insns, nr_dropped, nr_flushes, nr_links, nr_entries, nr_steps, nr_bails,
+	u64 nr_translated, nr_insns, nr_dropped, nr_evicted, nr_flushes, nr_links, nr_entries, nr_steps, nr_bails,
 		nr_misses;
 };
 
@@ -145,6 +154,8 @@ void jit_left(struct soft_cpu *c, enum jit_end end);
 void jit_op_stepped(struct soft_cpu *c, const struct insn *i);
 /* A block is dropped, and its translations with it. */
 void jit_drop(struct soft_cpu *c, struct block *b);
+/* The block of a list of translations is elsewhere now. */
+void jit_moved(struct xblock *x, struct block *to);
 /* All of them; no translated code is running. */
 void jit_flush(struct soft_cpu *c);
 /* Where the host's signal handler sends a thread that faulted at rx; 0: not in translated code. */
@@ -161,11 +172,22 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip);
 
 static inline void *jit_alloc(struct jit *j, u64 size)
 {
-	void *p = j->data + j->data_used;
+	struct jit_region *r = &j->regions[j->region];
+	void *p = j->data + j->region * JIT_DATA + r->data_used;
 
-	j->data_used += (u32)ALIGN_UP(size, 8ull);
+	r->data_used += (u32)ALIGN_UP(size, 8ull);
 	soft_zero(p, size);
 	return p;
+}
+
+/* Bytes of code that translations take. */
+static inline u64 jit_code_bytes(const struct jit *j)
+{
+	u64 sum = 0;
+
+	for (u32 k = 0; k < JIT_REGIONS; k++)
+		sum += j->regions[k].code_used;
+	return sum;
 }
 
 /* --- jit_host.c --- */

@@ -97,7 +97,9 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	j->perf_map = conf->perf_map;
 	j->lockstep = conf->lockstep;
 	j->jcache = map(sizeof(*j->jcache) << JCACHE_BITS);
-	j->blocks = map(sizeof(*j->blocks) * JIT_MAX_BLOCKS);
+	j->blocks = map(sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
+	for (u32 k = 0; j->blocks && k < JIT_REGIONS; k++)
+		j->regions[k].blocks = j->blocks + k * JIT_MAX_BLOCKS;
 	j->xlate = map(sizeof(*j->xlate));
 	c->jit_insn = calloc(2, sizeof(*c->jit_insn));
 	if (!j->jcache || !j->blocks || !j->xlate || !c->jit_insn)
@@ -129,7 +131,7 @@ void jit_fini(struct soft_cpu *c)
 	if (j->jcache)
 		munmap(j->jcache, sizeof(*j->jcache) << JCACHE_BITS);
 	if (j->blocks)
-		munmap(j->blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS);
+		munmap(j->blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
 	if (j->xlate)
 		munmap(j->xlate, sizeof(*j->xlate));
 	if (j->stack)

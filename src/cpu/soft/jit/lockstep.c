@@ -307,7 +307,7 @@ bool lockstep_fault(struct soft_cpu *c, u64 rip, u64 addr)
 {
 	struct lockstep *l = c->lockstep;
 
-	if (!l || !l->running || rip - (u64)(uintptr_t)c->jit->rx >= c->jit->code_used)
+	if (!l || !l->running || rip - (u64)(uintptr_t)c->jit->rx >= JIT_CODE_SIZE)
 		return false;
 	l->crashed = true;
 	l->crash_rip = rip;

@@ -42,7 +42,7 @@ struct lockstep {
 	struct storelog seen; /* when they differ: the same places after the translation */
 
 	u64 nr_equal, nr_again;               /* runs compared; of them more than once */
-	u64 nr_once, nr_long, nr_interrupted; /* not compared: see lockstep_print_stats() */
+	u64 nr_once, nr_long, nr_interrupted; /* not compared: see soft_stats.c */
 };
 
 /* A part of soft_cpu that is compared, for people. */
@@ -67,7 +67,5 @@ int lockstep_init(struct soft_cpu *c, struct err *err);
 void lockstep_fini(struct soft_cpu *c);
 /* The sentence when the mode does not fit. Main thread. */
 int lockstep_check(const struct vm *vm, struct err *err);
-/* How much was compared, for the engine's statistics. file: FILE. */
-void lockstep_print_stats(const struct soft_cpu *c, void *file);
 /* They differ: says how on standard error, and ends the machine. After fpu_spill(). */
 void lockstep_report(struct soft_cpu *c);

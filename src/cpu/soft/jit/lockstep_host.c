@@ -49,18 +49,6 @@ void lockstep_fini(struct soft_cpu *c)
 	c->lockstep = NULL;
 }
 
-void lockstep_print_stats(const struct soft_cpu *c, void *file)
-{
-	const struct lockstep *l = c->lockstep;
-
-	if (!l)
-		return;
-	fprintf(file,
-		"lock-step: %llu runs of translations compared, %llu of them again; not compared: %llu that cannot be done "
-		"twice, %llu long loops, %llu interrupted ones\n",
-		(ull)l->nr_equal, (ull)l->nr_again, (ull)l->nr_once, (ull)l->nr_long, (ull)l->nr_interrupted);
-}
-
 /* --- the report -------------------------------------------------------------------------- */
 static u64 field_value(const struct soft_cpu *c, const struct lockstep_field *f)
 {

@@ -325,6 +325,7 @@ void memop_window(struct xlate *t, const struct xlate_late *late)
 		keep = emit_jump(e, 5, NULL);
 	}
 	emit_store_cpu(e, T0, stack_page);
+	emit_rm(e, E_W | 0xff, 0, op_cpu(nr_windows)); /* inc */
 	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
 	emit_store_cpu(e, T1, stack_addend);
 	emit_jump(e, CC_JMP, l.back);

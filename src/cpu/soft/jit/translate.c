@@ -965,7 +965,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	t->b = b;
 	t->n = b->n;
 	t->half = rip >> 63;
-	t->e = (struct emit){ .p = j->rw + j->code_used, .rx_off = j->rx - j->rw };
+	t->e = (struct emit){ .p = j->rw + j->region * JIT_CODE + j->regions[j->region].code_used, .rx_off = j->rx - j->rw };
 	classify(t);
 	if (!is_worth_it(t))
 		return NULL;
@@ -1006,7 +1006,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	x->faults = jit_alloc(j, x->nr_faults * sizeof(*x->faults));
 	if (x->nr_faults)
 		soft_copy(x->faults, t->faults, x->nr_faults * sizeof(*x->faults));
-	j->code_used = (u32)ALIGN_UP((u64)(t->e.p - j->rw), 16);
+	j->regions[j->region].code_used = (u32)(ALIGN_UP((u64)(t->e.p - j->rw), 16) - j->region * JIT_CODE);
 	j->nr_translated++;
 	j->nr_insns += t->n;
 	return x;
