@@ -334,9 +334,14 @@ static bool same_bytes(const struct code_temp *e, const struct temp_bytes *t, un
 /* One instruction at la that the cache cannot hold: it crosses into the next page, ends beyond the CS
  * limit, or lies outside RAM. `have` bytes are in the page at p. Nothing tracks writes to it: it is decoded
  * again unless all its bytes are what they were. */
+static struct code_temp *temp_of(const struct soft_cpu *c, gva_t la)
+{
+	return &c->code->temp[(la ^ la >> 12) & ((1u << CODE_TEMP_BITS) - 1)];
+}
+
 static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, unsigned have)
 {
-	struct code_temp *e = &c->code->temp[(la ^ la >> 12) & ((1u << CODE_TEMP_BITS) - 1)];
+	struct code_temp *e = temp_of(c, la);
 	struct temp_bytes t = { .have = have, .want = 15 };
 	struct block *b = &e->block;
 	struct decode_info info;
@@ -360,6 +365,7 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 			return b;
 	}
 	e->len = 0;
+	e->la = la;
 	result = decode_insn(t.byte, t.len, key, c->features, &b->insn[0], &info);
 	if (result == DECODE_MORE && t.len < t.want) {
 		second_page(c, &t, la, key, p);
@@ -451,6 +457,7 @@ struct block *code_find(struct soft_cpu *c, gva_t la, u32 key)
 	struct code_cache *code = c->code;
 	const u8 *p;
 	struct block **link, *b;
+	const struct code_temp *e;
 
 	c->cur = NULL; /* a fault here belongs to no instruction */
 	p = mmu_fetch(c, la);
@@ -469,6 +476,10 @@ struct block *code_find(struct soft_cpu *c, gva_t la, u32 key)
 		code->hash[code_hash((u64)p)] = b;
 		return b;
 	}
+	/* An instruction that crosses into the next page was met here before: there is nothing to decode. */
+	e = temp_of(c, la);
+	if (e->len && e->la == la && (la & (RAM_PAGE_SIZE - 1)) + e->len > RAM_PAGE_SIZE)
+		return build_temp(c, la, key, p, (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1))));
 	return build(c, la, key, p);
 }
 

@@ -37,6 +37,7 @@ struct block {
 struct code_temp {
 	u8 bytes[16];
 	u8 len; /* 0: free */
+	gva_t la;
 	struct block block;
 	struct insn insn[2]; /* block.insn */
 };

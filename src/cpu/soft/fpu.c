@@ -84,6 +84,7 @@ void fpu_load(struct soft_cpu *c)
 
 	if (c->vec_live)
 		return;
+	c->loaded = true;
 	__asm__ volatile("stmxcsr %0" : "+m"(c->mxcsr_host));
 	c->x87_fip = ld64(x + FPU_FIP);
 	c->x87_fdp = ld64(x + FPU_FDP);

@@ -367,6 +367,10 @@ static unsigned unit_size(gpa_t gpa, unsigned n)
 /* len bytes of one place, at most 4096. */
 static void load_bytes(struct soft_cpu *c, const struct tlb_place *p, u8 *buf, unsigned len)
 {
+	if (p->host && len > 8) { /* longer than what is read as one */
+		soft_copy(buf, p->host, len);
+		return;
+	}
 	for (unsigned k = 0, u; k < len; k += u) {
 		u = unit_size(p->gpa + k, len - k);
 		u64 v = load_unit(c, p, k, u);
@@ -379,6 +383,11 @@ static void store_bytes(struct soft_cpu *c, const struct tlb_place *p, const u8 
 {
 	if (p->host && p->rom)
 		return;
+	if (p->host && len > 8 && !c->log) {
+		soft_copy(p->host, buf, len);
+		walk_code_written(c, p->gpa, len);
+		return;
+	}
 	for (unsigned k = 0, u; k < len; k += u) {
 		u = unit_size(p->gpa + k, len - k);
 		u64 v = 0;

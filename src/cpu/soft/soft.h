@@ -278,6 +278,7 @@ struct soft_cpu {
 	struct lockstep *lockstep; /* NULL: off */
 	struct storelog *log;      /* stores are noted there, and every access takes the slow path */
 	bool once;                 /* something happened that cannot be done a second time */
+	bool loaded;               /* vector state went to the host's registers */
 
 	const u64 *features; /* vm->cpuid.features */
 	bool amd;            /* the guest sees an AMD (or Hygon) processor: where the two makers differ */

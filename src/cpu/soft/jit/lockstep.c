@@ -225,7 +225,7 @@ static void run_interpreter(struct soft_cpu *c)
 	storelog_clear(&l->log);
 	l->long_loop = false;
 	l->shadow = 0;
-	c->once = false;
+	c->once = c->loaded = false;
 	c->log = &l->log;
 	mmu_select(c);
 	stop->fn = op_end_of_block;
@@ -233,7 +233,7 @@ static void run_interpreter(struct soft_cpu *c)
 	if (stop->fn == op_end_of_block) /* else the block has been dropped */
 		stop->fn = fn;
 	c->log = NULL;
-	l->vec_live = c->vec_live;
+	l->vec_used = c->loaded;
 	fpu_spill(c);
 	save(c, &l->interpreted);
 }
@@ -278,7 +278,7 @@ static void run_translation(struct soft_cpu *c)
 	u16 bails = x->nr_bails;
 	u32 go = atomic_exchange(&c->jit_go, 1);
 
-	if (l->vec_live && !(l->how & LOCKSTEP_DEAD))
+	if (l->vec_used && !(l->how & LOCKSTEP_DEAD))
 		fpu_load(c);
 	if (l->how & LOCKSTEP_MISS) {
 		c->tlb[0] = c->tlb[1] = c->no_tlb;

@@ -33,7 +33,7 @@ struct lockstep {
 	bool other_exit; /* the translation alone did something that cannot be done twice */
 	bool running;    /* the translation runs */
 	bool crashed;    /* it touched what is not there: at crash_rip of the host, address crash_addr */
-	bool vec_live;   /* the interpreter needed the vector state */
+	bool vec_used;   /* the interpreter needed the vector state */
 	u32 shadow;      /* ATT_SHADOW that the block ends with */
 	u64 crash_rip, crash_addr;
 	void *jb[5]; /* the loop's */

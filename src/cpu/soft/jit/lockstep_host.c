@@ -205,7 +205,7 @@ static void print_how(FILE *out, const struct lockstep *l)
 {
 	fprintf(out, "the translation was entered with the flags %s, vector state %s, %s%s\n",
 		l->how & LOCKSTEP_A ? "in RFLAGS (entry A)" : "saved (entry B)",
-		l->vec_live && !(l->how & LOCKSTEP_DEAD) ? "in the host's registers" : "spilled",
+		l->vec_used && !(l->how & LOCKSTEP_DEAD) ? "in the host's registers" : "spilled",
 		l->how & LOCKSTEP_MISS ? "an empty TLB" : "the TLB as it was",
 		l->how & LOCKSTEP_WINDOW && !(l->how & LOCKSTEP_MISS) ? ", the stack's page in its window"
 								      : "");

@@ -943,14 +943,6 @@ static void classify(struct xlate *t)
 	t->ends_saved = last->kind == XK_RET || last->kind == XK_JMP_IND || last->kind == XK_CALL_IND;
 }
 
-static bool is_worth_it(const struct xlate *t)
-{
-	for (unsigned k = 0; k < t->n; k++)
-		if (t->in[k].kind != XK_STEP && t->in[k].kind != XK_BAIL)
-			return true;
-	return false;
-}
-
 struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 {
 	struct jit *j = c->jit;
@@ -967,7 +959,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	t->half = rip >> 63;
 	t->e = (struct emit){ .p = j->rw + j->region * JIT_CODE + j->regions[j->region].code_used, .rx_off = j->rx - j->rw };
 	classify(t);
-	if (!is_worth_it(t))
+	if (t->in[0].kind == XK_BAIL)
 		return NULL;
 	t->x = x = jit_alloc(j, sizeof(*x));
 	x->rip = rip;
