@@ -310,17 +310,17 @@ static void first_page(struct temp_bytes *t, const u8 *p)
 	}
 }
 
-static void second_page(struct soft_cpu *c, struct temp_bytes *t, gva_t la, u32 key, const u8 *p)
+/* Where the page begins, or NULL. */
+static const u8 *second_page(struct soft_cpu *c, struct temp_bytes *t, gva_t la, u32 key, const u8 *p)
 {
 	gva_t next = la + t->len;
 	/* All-ones are an instruction's end soon; and a page that another vCPU maps just now is
 	 * not one's beginning. */
 	const u8 *q = p ? mmu_fetch(c, (key & KEY_MODE) == MODE_64 ? next : (u32)next) : NULL;
 
-	while (t->len < t->want) {
-		t->byte[t->len] = q ? *(const volatile u8 *)q++ : 0xff;
-		t->len++;
-	}
+	for (unsigned k = 0; t->len < t->want; k++)
+		t->byte[t->len++] = q ? *(const volatile u8 *)(q + k) : 0xff;
+	return q;
 }
 
 static bool same_bytes(const struct code_temp *e, const struct temp_bytes *t, unsigned from, unsigned to)
@@ -355,20 +355,25 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 		t.want = (unsigned)MIN(15ull, limit - c->rip + 1);
 	}
 	first_page(&t, p);
-	if (e->len && e->len <= t.want && b->key == key && same_bytes(e, &t, 0, MIN(t.len, (unsigned)e->len))) {
+	if (e->len && e->la == la && e->len <= t.want && b->key == key && (!b->crosses || b->hva == (u64)p) &&
+	    same_bytes(e, &t, 0, MIN(t.len, (unsigned)e->len))) {
 		unsigned n = t.len;
 
 		if (n >= e->len)
 			return b;
-		second_page(c, &t, la, key, p);
-		if (same_bytes(e, &t, n, e->len))
+		if (second_page(c, &t, la, key, p) == e->second && same_bytes(e, &t, n, e->len))
 			return b;
+		t.len = n;
 	}
+	if (b->x)
+		jit_drop(c, b);
 	e->len = 0;
 	e->la = la;
+	e->in_first = (u8)t.len;
+	e->second = NULL;
 	result = decode_insn(t.byte, t.len, key, c->features, &b->insn[0], &info);
 	if (result == DECODE_MORE && t.len < t.want) {
-		second_page(c, &t, la, key, p);
+		e->second = second_page(c, &t, la, key, p);
 		result = decode_insn(t.byte, t.len, key, c->features, &b->insn[0], &info);
 	}
 	if (result == DECODE_MORE)
@@ -383,8 +388,11 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 		e->len = b->insn[0].len;
 		soft_copy(e->bytes, t.byte, sizeof(e->bytes));
 	}
-	b->hva = 1; /* matches nothing, is not "dropped" */
-	b->heat = BLOCK_COLD;
+	b->crosses = e->second && e->len > e->in_first && (key & (KEY_MODE | KEY_SINGLE)) == MODE_64;
+	b->hva = b->crosses ? (u64)p : 1; /* is in no list, and not "dropped" */
+	b->heat = b->crosses ? 0 : BLOCK_COLD;
+	b->other_half = 0;
+	b->no_groups = false;
 	b->key = key;
 	finish(b, 1, b->insn[0].len);
 	return b;
@@ -442,7 +450,7 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 	b->x = NULL;
 	b->other_half = 0;
 	b->heat = (key & KEY_MODE) == MODE_64 && !(key & KEY_SINGLE) ? 0 : BLOCK_COLD;
-	b->no_groups = false;
+	b->no_groups = b->crosses = false;
 	b->hash_next = code->hash[code_hash(b->hva)];
 	code->hash[code_hash(b->hva)] = b;
 	b->page_next = page_first(code, gpa / RAM_PAGE_SIZE);
@@ -570,8 +578,10 @@ void code_do_flush(struct soft_cpu *c)
 		code->used[r] = 0;
 	}
 	soft_zero(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
-	for (u32 k = 0; k < 1u << CODE_TEMP_BITS; k++)
+	for (u32 k = 0; k < 1u << CODE_TEMP_BITS; k++) {
 		code->temp[k].len = 0;
+		code->temp[k].block.x = NULL;
+	}
 	code->nr_flushes++;
 	c->attention &= ~(u32)ATT_FLUSH;
 	if (c->jit)

@@ -30,6 +30,7 @@ struct block {
 	u16 heat;           /* how often it was interpreted, or: */
 #define BLOCK_COLD 0xffff   /* it is not to be translated */
 	bool no_groups;     /* ranges of several accesses often cross a page */
+	bool crosses;     /* the only instruction ends in the next page: part of a struct code_temp */
 	struct insn insn[]; /* n, then one with op_end_of_block */
 };
 
@@ -37,6 +38,8 @@ struct block {
 struct code_temp {
 	u8 bytes[16];
 	u8 len; /* 0: free */
+	u8 in_first;      /* bytes in the first page */
+	const u8 *second; /* where the others are; NULL: nowhere, or not wanted */
 	gva_t la;
 	struct block block;
 	struct insn insn[2]; /* block.insn */
@@ -58,7 +61,8 @@ struct code_cache {
 	u32 region;
 	u64 used[CODE_REGIONS];
 	/* Blocks of one instruction that crosses into the next page, ends beyond the segment limit, or lies outside
-	 * RAM: by address, and good only while the bytes there are these. */
+	 * RAM: by address, and good only while the bytes there are these. In no list; a translation of one checks
+	 * for itself. */
 	struct code_temp *temp;
 
 	/* Ranges written by others than this vCPU (DMA, other vCPUs), taken on VCPU_REQ_FLUSH. */

@@ -288,7 +288,9 @@ static void enter(struct soft_cpu *c, struct xblock *x, u64 key)
 	struct jit *j = c->jit;
 	struct jcache *e = &j->jcache[jcache_hash(x->rip)];
 
-	*e = (struct jcache){ .rip = x->rip, .key = key, .code = x->entry_b, .x = x };
+	/* One that checks for itself comes back here when that fails: not at once to itself. */
+	if (!x->block->crosses)
+		*e = (struct jcache){ .rip = x->rip, .key = key, .code = x->entry_b, .x = x };
 	if (c->jit_rec)
 		link_exit(j, c->jit_rec, x, key);
 	c->jit_rec = NULL;

@@ -77,7 +77,7 @@ struct xblock {
 	struct xblock *next; /* of the same block, at other addresses */
 	const u8 *code, *code_end, *entry_a, *entry_b;
 	struct xexit *in;
-	struct xexit *exit[3];
+	struct xexit *exit[4];
 	u32 nr_exits;
 	u32 nr_faults;
 	struct xfault *faults;

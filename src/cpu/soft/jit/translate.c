@@ -943,6 +943,42 @@ static void classify(struct xlate *t)
 	t->ends_saved = last->kind == XK_RET || last->kind == XK_JMP_IND || last->kind == XK_CALL_IND;
 }
 
+/* Are the bytes at p still those? Else out, by the exit. */
+static void emit_bytes_check(struct xlate *t, const u8 *p, const u8 *want, unsigned n, struct xexit *out)
+{
+	struct emit *e = &t->e;
+
+	emit_imm(e, T0, (u64)(uintptr_t)p);
+	for (unsigned k = 0, size; k < n; k += size) {
+		size = n - k >= 4 ? 4 : n - k >= 2 ? 2 : 1;
+		emit_rm(e, size == 1 ? 0x80 : size_bits(size) | OP_GRP1_IMM, GRP1_CMP, op_mem(T0, (s32)k));
+		for (unsigned b = 0; b < size; b++)
+			emit1(e, want[k + b]);
+		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
+	}
+}
+
+/* An instruction that ends in the next page is in no list that a write looks at: it looks for itself whether that
+ * page is still mapped to the same memory and all bytes are what they were. Flags are saved. */
+static void emit_crossing_check(struct xlate *t)
+{
+	const struct code_temp *temp =
+		(const struct code_temp *)((const u8 *)t->b - offsetof(struct code_temp, block));
+	struct xexit *out = translate_exit(t, t->x->rip);
+	struct opnd tlb = op_cpu(tlb_code);
+	gva_t next = PAGE_OF(t->x->rip) + RAM_PAGE_SIZE;
+	struct emit *e = &t->e;
+
+	tlb.disp += (s32)(8 * (next >> 63));
+	emit_imm(e, T0, tlb_key(next, (gpa_t)(temp->second - t->c->ram->base)));
+	emit_op(e, E_W | OP_MOV_R_RM, T1, &tlb);
+	emit_rm(e, E_W | OP_CMP_RM_R, T0,
+		op_mem(T1, (s32)((next >> 12 & (TLB_CODE_SIZE - 1)) * 8 + offsetof(struct tlb_code, key))));
+	translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
+	emit_bytes_check(t, (const u8 *)t->b->hva, temp->bytes, temp->in_first, out);
+	emit_bytes_check(t, temp->second, temp->bytes + temp->in_first, temp->len - temp->in_first, out);
+}
+
 struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 {
 	struct jit *j = c->jit;
@@ -966,7 +1002,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	x->block = b;
 	x->code = emit_rx(&t->e);
 
-	first = first_flags(t);
+	first = b->crosses ? FIRST_SAVED : first_flags(t);
 	if (first == FIRST_HOST) {
 		x->entry_b = emit_rx(&t->e);
 		t->fl.saved = true;
@@ -981,7 +1017,9 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}
-	if (xloop_plan(t)) {
+	if (b->crosses)
+		emit_crossing_check(t);
+	if (!b->crosses && xloop_plan(t)) {
 		xloop_translate(t);
 	} else {
 		for (t->k = 0; t->k < t->n; t->k++)
