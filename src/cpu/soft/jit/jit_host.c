@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cpu/soft/jit/lockstep.h"
+#include "base/log.h"
 #include "cpu/soft/jit/translate.h"
 #include "cpu/soft/ops.h"
 
@@ -78,8 +79,8 @@ static bool map_stack(struct soft_cpu *c)
 int jit_init(struct soft_cpu *c, struct err *err)
 {
 	const struct engine_conf *conf = &c->vcpu->vm->engine_conf;
+	struct err why = { 0 };
 	struct jit *j;
-	int rc;
 
 	c->self = c;
 	c->armed_tsc = ~0ull;
@@ -90,9 +91,17 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	c->jit = j;
 	if (!j)
 		return err_set(err, -ENOMEM, "no memory for the translator");
-	rc = map_code(j, err);
-	if (rc)
-		return rc;
+	if (map_code(j, &why)) {
+		if (!conf->lockstep) {
+			if (!c->vcpu->id)
+				log_warn("%s, so the guest is interpreted, which is several times slower", why.msg);
+			free(j);
+			c->jit = NULL;
+			return 0;
+		}
+		*err = why;
+		return err_wrap(err, "nothing to compare in lock-step");
+	}
 	j->warm = conf->warm ? conf->warm : conf->lockstep ? 1 : WARM;
 	j->perf_map = conf->perf_map;
 	j->lockstep = conf->lockstep;
