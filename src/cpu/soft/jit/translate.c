@@ -591,15 +591,16 @@ static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
 	move_sp(t, -8);
 }
 
-/* Looks up the translation at T0; flags are saved. Leaves its jcache entry in T1. */
-static void emit_lookup(struct xlate *t, struct xrec *rec)
+/* Looks up the translation at T0; flags are saved. Leaves its jcache entry in T1. Where there is none: LATE_JUMP_OUT,
+ * or LATE_BAIL. */
+static void emit_lookup(struct xlate *t, struct xrec *rec, unsigned what)
 {
 	struct emit *e = &t->e;
 	struct opnd tlb = op_cpu(tlb_code);
 
 	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
 	emit1(e, 0);
-	translate_late(t, LATE_JUMP_OUT, emit_jump(e, 4, NULL), rec, NULL);
+	translate_late(t, what, emit_jump(e, 4, NULL), rec, NULL);
 	emit_rm(e, 0x69, T1, op_reg(T0)); /* imul T1d, T0d, imm32 */
 	emit4(e, JCACHE_MUL);
 	emit_rm(e, 0xc1, 5, op_reg(T1));
@@ -608,7 +609,7 @@ static void emit_lookup(struct xlate *t, struct xrec *rec)
 	emit1(e, 5);
 	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(jit_jcache));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
-	translate_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
+	translate_late(t, what, emit_jump(e, 5, NULL), rec, NULL);
 	emit_rm(e, 0xc1, 5, op_reg(T0));
 	emit1(e, 9);
 	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
@@ -618,7 +619,7 @@ static void emit_lookup(struct xlate *t, struct xrec *rec)
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_code, key)));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, key)));
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
-	translate_late(t, LATE_JUMP_OUT, emit_jump(e, 5, NULL), rec, NULL);
+	translate_late(t, what, emit_jump(e, 5, NULL), rec, NULL);
 }
 
 static gva_t next_rip(const struct xlate *t, const struct insn *i)
@@ -703,30 +704,24 @@ static void xlate_jmp_ind(struct xlate *t, const struct xinsn *x)
 	struct xrec *rec = translate_rec(t, false);
 
 	emit_target(t, x);
-	emit_lookup(t, rec);
+	emit_lookup(t, rec, LATE_JUMP_OUT);
 	emit_rm(&t->e, 0xff, 4, op_mem(T1, offsetof(struct jcache, code)));
 }
 
+/* The translation of the target is found first: what is not canonical has none, and the interpreter makes the CALL
+ * fault, before it pushes. */
 static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 {
 	struct emit *e = &t->e;
-	struct xrec *rec = translate_rec(t, false);
 	struct opnd o;
 
 	emit_target(t, x);
-	/* Canonical? Else the CALL faults, before it pushes. */
-	emit_mov(e, T1, T0);
-	emit_rm(e, E_W | 0xc1, 7, op_reg(T1)); /* sar */
-	emit1(e, 47);
-	emit_alu_imm(e, GRP1_ADD, T1, 1);
-	emit_alu_imm(e, GRP1_CMP, T1, 1);
-	translate_late(t, LATE_BAIL, emit_jump(e, 7, NULL), rec, NULL); /* ja */
+	emit_lookup(t, translate_rec(t, false), LATE_BAIL);
+	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, code)));
 	emit_store_cpu(e, T0, jit_target);
 	o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
 	emit_push_rip(t, &o, next_rip(t, x->i));
-	emit_load_cpu(e, T0, jit_target);
-	emit_lookup(t, rec);
-	emit_rm(e, 0xff, 2, op_mem(T1, offsetof(struct jcache, code)));
+	emit_rm(e, 0xff, 2, op_cpu(jit_target));
 	emit_landing(t, next_rip(t, x->i));
 }
 

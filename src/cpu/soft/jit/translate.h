@@ -146,7 +146,7 @@ struct xlate {
 	unsigned nr_groups, next_slot;
 	struct xlate_late late[X_MAX_LATE];
 	unsigned nr_late;
-	struct xfault faults[2 * CODE_MAX_INSNS];
+	struct xfault faults[3 * CODE_MAX_INSNS];
 	struct xloop lp;
 	unsigned half;        /* of the TLB, as a guess */
 	struct xrec *step[2]; /* of the current instruction's slow paths: resume after it */

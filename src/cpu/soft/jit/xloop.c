@@ -18,9 +18,9 @@
  * On the vCPU's thread. */
 #include "cpu/soft/jit/translate.h"
 
-#define MAX_UNROLL 8
-#define MAX_INSNS  48 /* of all iterations */
-#define MAX_RANGE  512
+#define MAX_UNROLL 16
+#define MAX_INSNS  112 /* of all iterations */
+#define MAX_RANGE  256 /* bytes: what a loop over short rows of a matrix still uses */
 
 static bool is_loopable(const struct xinsn *x)
 {
