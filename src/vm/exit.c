@@ -422,8 +422,8 @@ void exit_print_json(struct vm *vm, FILE *out)
 		(unsigned long long)exit_ns(&rep, rep.wall), (unsigned long long)exit_ns(&rep, rep.guest));
 	fprintf(out, "  \"exits_ns\": %llu,\n  \"idle_ns\": %llu,\n",
 		(unsigned long long)exit_ns(&rep, rep.exits), (unsigned long long)exit_ns(&rep, rep.idle));
-	fprintf(out, "  \"instructions\": %llu,\n  \"keys_dropped\": %llu,\n",
-		(unsigned long long)rep.insns, (unsigned long long)rep.keys_dropped);
+	fprintf(out, "  \"instructions\": %llu,\n  \"keys_dropped\": %llu,\n", (unsigned long long)rep.insns,
+		(unsigned long long)rep.keys_dropped);
 	exit_json_engine(vm, out);
 	fprintf(out, "  \"reasons\": [\n");
 	for (unsigned i = 0; i < rep.nr_reasons; i++) {

@@ -30,14 +30,14 @@ struct block {
 	u16 heat;           /* how often it was interpreted, or: */
 #define BLOCK_COLD 0xffff   /* it is not to be translated */
 	bool no_groups;     /* ranges of several accesses often cross a page */
-	bool crosses;     /* the only instruction ends in the next page: part of a struct code_temp */
+	bool crosses;       /* the only instruction ends in the next page: part of a struct code_temp */
 	struct insn insn[]; /* n, then one with op_end_of_block */
 };
 
 #define CODE_TEMP_BITS 8
 struct code_temp {
 	u8 bytes[16];
-	u8 len; /* 0: free */
+	u8 len;           /* 0: free */
 	u8 in_first;      /* bytes in the first page */
 	const u8 *second; /* where the others are; NULL: nowhere, or not wanted */
 	gva_t la;
@@ -45,7 +45,8 @@ struct code_temp {
 	struct insn insn[2]; /* block.insn */
 };
 
-_Static_assert(offsetof(struct code_temp, insn) == offsetof(struct code_temp, block) + offsetof(struct block, insn),
+_Static_assert(offsetof(struct code_temp, insn) ==
+		       offsetof(struct code_temp, block) + offsetof(struct block, insn),
 	       "block.insn");
 
 struct code_range {

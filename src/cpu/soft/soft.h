@@ -268,7 +268,7 @@ struct soft_cpu {
 	void *jit_jcache;       /* jit->jcache */
 	u64 stack_page,
 		stack_addend; /* the page of the stack used last: as in struct tlb_entry, for reads and writes */
-	u64 nr_windows; /* how often it changed */
+	u64 nr_windows;       /* how often it changed */
 	u64 jit_slot[8];      /* addends that several accesses of a block share */
 	u64 jit_stash;        /* an operand from which flags can be computed again */
 	u64 armed_tsc;        /* when the host's timer will make jit_go 0, ~0: never */

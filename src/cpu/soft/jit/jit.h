@@ -125,8 +125,8 @@ struct jit {
 	u32 glue_used;
 	struct jcache *jcache;
 	struct xblock **blocks; /* of all regions */
-	struct xlate *xlate; /* the translator's own */
-	u8 *stack;           /* the guard, then the stack */
+	struct xlate *xlate;    /* the translator's own */
+	u8 *stack;              /* the guard, then the stack */
 	timer_t timer;
 	bool has_timer;
 	u32 warm;
@@ -139,8 +139,8 @@ struct jit {
 	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out,
 		*ret_miss, *ret_top;
 
-	u64 nr_translated, nr_insns, nr_dropped, nr_evicted, nr_flushes, nr_links, nr_entries, nr_steps, nr_bails,
-		nr_misses;
+	u64 nr_translated, nr_insns, nr_dropped, nr_evicted, nr_flushes, nr_links, nr_entries, nr_steps,
+		nr_bails, nr_misses;
 };
 
 /* --- jit.c --- */

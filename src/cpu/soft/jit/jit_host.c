@@ -94,7 +94,8 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	if (map_code(j, &why)) {
 		if (!conf->lockstep) {
 			if (!c->vcpu->id)
-				log_warn("%s, so the guest is interpreted, which is several times slower", why.msg);
+				log_warn("%s, so the guest is interpreted, which is several times slower",
+					 why.msg);
 			free(j);
 			c->jit = NULL;
 			return 0;

@@ -988,7 +988,8 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	t->b = b;
 	t->n = b->n;
 	t->half = rip >> 63;
-	t->e = (struct emit){ .p = j->rw + j->region * JIT_CODE + j->regions[j->region].code_used, .rx_off = j->rx - j->rw };
+	t->e = (struct emit){ .p = j->rw + j->region * JIT_CODE + j->regions[j->region].code_used,
+			      .rx_off = j->rx - j->rw };
 	classify(t);
 	if (t->in[0].kind == XK_BAIL)
 		return NULL;
