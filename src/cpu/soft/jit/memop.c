@@ -83,6 +83,25 @@ static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
 	emit_rm(e, E_W | OP_LEA, dst, op_idx(base, index, a->scale, (s32)a->disp));
 }
 
+void memop_lea(struct xlate *t, unsigned size, unsigned dst)
+{
+	const struct insn *i = t->in[t->k].i;
+	struct ea a = { .base = i->base, .index = i->index, .scale = i->scale, .disp = i->disp };
+	bool base = a.base != RZERO && a.base != RIPB, index = a.index != RZERO;
+	u32 bits = size == 8 ? E_W : size == 2 ? E_66 : 0;
+
+	if ((base && !x_pinned(a.base)) || (index && !x_pinned(a.index))) {
+		emit_ea(t, T1, &a);
+		emit_rm(&t->e, bits | OP_MOV_R_RM, dst, op_reg(T1));
+	} else if (is_const(&a)) {
+		emit_imm(&t->e, dst, const_of(t, &a) & bits_mask(size));
+	} else {
+		emit_rm(&t->e, bits | OP_LEA, dst,
+			op_idx(base ? x_host(a.base) : NO_REG, index ? x_host(a.index) : NO_REG, a.scale,
+			       (s32)a.disp));
+	}
+}
+
 /* The check of [a + lo, a + lo + size) for acc; leaves the TLB entry in T1. Changes T0 and flags. */
 static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, unsigned acc)
 {

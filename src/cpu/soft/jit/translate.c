@@ -220,32 +220,14 @@ static void xlate_imm(struct xlate *t, const struct xinsn *x)
 
 static void xlate_lea(struct xlate *t, const struct xinsn *x)
 {
-	const struct insn *i = x->i;
-	struct emit *e = &t->e;
-	unsigned dst = x_pinned(x->reg) ? x_host(x->reg) : T0, base = NO_REG, index = NO_REG;
+	unsigned dst = x_pinned(x->reg) ? x_host(x->reg) : T0;
 	s64 by;
 
 	if (memop_delta(x, x->reg, &by))
 		xflags_moved(t, x->reg, by);
 	else
 		xflags_before_write(t, x->wr);
-	if (i->base == RIPB) {
-		u64 la = t->x->rip + (u64)i->disp;
-
-		emit_imm(e, dst, i->osz == 4 ? (u32)la : la);
-	} else {
-		if (i->index != RZERO) {
-			index = x_pinned(i->index) ? x_host(i->index) : T1;
-			if (index == T1)
-				load_guest(t, T1, i->index);
-		}
-		if (i->base != RZERO) {
-			base = x_pinned(i->base) ? x_host(i->base) : i->base == i->index ? T1 : T0;
-			if (base == T0)
-				load_guest(t, T0, i->base);
-		}
-		emit_rm(e, size_bits(i->osz) | OP_LEA, dst, op_idx(base, index, i->scale, (s32)i->disp));
-	}
+	memop_lea(t, x->i->osz, dst);
 	if (dst == T0)
 		store_guest(t, T0, x->reg);
 }
@@ -336,33 +318,6 @@ static void x87_pointers(struct xlate *t, const struct xinsn *x)
 	emit_rm(e, E_66 | OP_MOV_RM_R, T0, op_cpu(x87_fcs));
 }
 
-/* The data pointer, before the instruction; its selector. */
-static void x87_data_pointer(struct xlate *t, const struct xinsn *x)
-{
-	const struct insn *i = x->i;
-	struct emit *e = &t->e;
-	unsigned base = NO_REG, index = NO_REG;
-
-	if (!i->mem || native_x87_control(i))
-		return;
-	if (i->base == RIPB) {
-		emit_imm(e, T0, t->x->rip + (u64)i->disp);
-	} else {
-		if (i->index != RZERO) {
-			index = x_pinned(i->index) ? x_host(i->index) : T1;
-			if (index == T1)
-				load_guest(t, T1, i->index);
-		}
-		if (i->base != RZERO) {
-			base = x_pinned(i->base) ? x_host(i->base) : T0;
-			if (base == T0)
-				load_guest(t, T0, i->base);
-		}
-		emit_rm(e, E_W | OP_LEA, T0, op_idx(base, index, i->scale, (s32)i->disp));
-	}
-	emit_store_cpu(e, T0, jit_target);
-}
-
 static void xlate_native(struct xlate *t, const struct xinsn *x)
 {
 	const struct insn *i = x->i;
@@ -376,8 +331,10 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 
 	if (x->vec)
 		translate_gate(t, x);
-	if (pointers && i->mem)
-		x87_data_pointer(t, x);
+	if (pointers && i->mem) { /* the data pointer, before the instruction changes what it is made of */
+		memop_lea(t, 8, T0);
+		emit_store_cpu(e, T0, jit_target);
+	}
 	o = get_operands(t, x, vvvv);
 	if (i->mem && !x->acc) /* cannot be: a form with memory that is not accessed */
 		t->no_room = true;

@@ -212,6 +212,9 @@ bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by);
 /* Emits the check for the memory operand of t->in[t->k] and yields the operand as the host has it; uses
  * T1, and T0 if *ret says so. need_flags: RFLAGS are the guest's afterwards. free_t0: leave T0 unused. */
 struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0);
+/* dst = the effective address of the memory operand, without its segment's base, cut to size bytes. Changes T1, no
+ * flags. A 16-bit one is not of RIP. */
+void memop_lea(struct xlate *t, unsigned size, unsigned dst);
 /* The same for an access that is not ModRM's: base register, displacement. */
 struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes,
 			 bool need_flags);
