@@ -17,6 +17,13 @@ static void state(struct insn_rng *r, struct insn_state *s)
 	else if (xlate_below(r, 6) == 0)
 		w.warm = INSN_DATA + 0x1000 - xlate_below(r, 64);
 	w.warm2 = w.last2 = INSN_STACK;
+	if (xlate_below(r, 6) == 0) { /* the stack's end; not also RBX there, over a return address */
+		w.last2 = xlate_edge(r, 64) + xlate_below(r, 48);
+		w.warm = w.last = xlate_inside(r, 64);
+		w.toggle = 0;
+		if (w.last2 - w.last + 512 < 1024)
+			w.last2 = INSN_STACK;
+	}
 	xlate_set_words(s, &w);
 }
 
@@ -34,6 +41,14 @@ static void setters(struct xlate_pieces *l)
 	EACH_IN(l, "bts r9, rdx", "btr eax, 3", "bsf rax, rcx", "bsr r9d, edx", "xadd rax, rcx",
 		"xadd r9b, al", "cmpxchg rcx, rdx", "cmpxchg r10d, r9d", "inc rax", "dec ecx", "inc r9b",
 		"dec r10w", "stc", "clc", "cmc", "sahf");
+	/* a register with itself or with a part of itself, RSP, high bytes */
+	EACH_IN(l, "add rax, rax", "add r9d, r9d", "sub rdx, rdx", "adc rcx, rcx", "sbb r8, r8",
+		"and rdx, rdx", "or r10, r10", "cmp rax, rax", "test r9, r9", "add al, ah", "sub ah, al",
+		"add ch, ch", "cmp dh, cl", "test ah, 0x41", "and ch, dl", "neg dh");
+	EACH_IN(l, "cmp rsp, rdx", "test rsp, rsp", "sub rsp, 32; lea rsp, [rsp+32]",
+		"add rsp, 16; lea rsp, [rsp-16]", "cmp rdx, rsp", "xor ah, ah", "inc ch", "shl ah, 3",
+		"xadd cl, ch", "xadd rdx, rdx", "cmp ax, cx", "sub ax, 1", "add dx, dx", "imul rdx, rdx",
+		"cmp r12, r13", "sub r10b, r9b");
 	/* with memory */
 	EACH_IN(l, "add rax, [rbx]", "add [rbx+8], rdx", "sub ecx, [rbx+4]", "sub byte ptr [rbx], 3",
 		"adc [rbx+16], rax", "sbb r9, [rbx+8]", "cmp rax, [rbx]", "cmp [rbx+8], r10d",
@@ -96,6 +111,10 @@ static void keepers(struct xlate_pieces *l)
 		"jnz 1f; mov [rbx+8], rcx; 1:", "js 1f; call 2f; jmp 1f; 2: ret; 1:",
 		"mov rax, [rbx]; mov rcx, [rbx+8]; mov rdx, [rbx+16]; mov [rbx+24], rax",
 		"mov r11, [0x20000608]; mov [0x20000610], r11");
+	EACH_IN(l, "lea rax, [rax+8]", "lea rdx, [rdx-1]", "lea rcx, [rcx+rcx]", "lea ecx, [rcx+4]",
+		"push rax", "pop rdx", "push rax; push rcx; pop rax; pop rcx", "lea rsp, [rsp-8]",
+		"lea rsp, [rsp+8]", "mov ah, [rbx+2]", "mov [rbx+7], ch", "mov r8, rsp", "mov dh, al",
+		"mov cl, 7", "movzx eax, ah", "xchg al, ah");
 	if (insn_has(X86_FEATURE_BMI2))
 		EACH_IN(l, "rorx rax, [rbx], 5", "shlx rdx, rax, rcx", "mulx r9, r10, [rbx+8]",
 			"pdep rax, rcx, rdx", "sarx eax, [rbx], ecx");
@@ -224,9 +243,9 @@ void family_xlate_flags(struct insn_test *t)
 	unsigned states = t->states;
 
 	head.n = set.n = keep.n = use.n = partial.n = 0;
-	PIECE(&head, XLATE_POINTER("rbx") STIR);
-	PIECE(&head, XLATE_POINTER("rbx") STIR "stc");
-	PIECE(&head, XLATE_POINTER("rbx") STIR "cmp rax, rdx");
+	PIECE(&head, XLATE_POINTER("rbx") XLATE_SECOND("rsp") STIR);
+	PIECE(&head, XLATE_POINTER("rbx") XLATE_SECOND("rsp") STIR "stc");
+	PIECE(&head, XLATE_POINTER("rbx") XLATE_SECOND("rsp") STIR "cmp rax, rdx");
 	setters(&set);
 	keepers(&keep);
 	partials(&partial);

@@ -69,7 +69,7 @@ static void state_with_stack(struct insn_rng *r, struct insn_state *s)
 		"mov [" P "+rcx*4], eax", "add [" P "], rdx", "adc [" P "], rax", "inc dword ptr [" P "]", \
 		"xor byte ptr [" P "], 0x5a", "movd [" P "+4], xmm1");                                     \
 	EACH_IN(l, "mov rax, [" P "+r8*8]", "mov [" P "+r8*4], edx", "neg qword ptr [" P "]",              \
-		"xchg rax, [" P "]", "setc [" P "]", "lock add [" P "], rax", "mov [" P "+16], " P,        \
+		"xchg al, [" P "]", "setc [" P "]", "lock add [" P "], al", "mov [" P "+16], " P,          \
 		"shl dword ptr [" P "], 3", "bts qword ptr [" P "], 9",                                    \
 		"mov rdx, [" P "+0x40]; mov [" P "+0x48], rdx", "mov rdx, [" P "]; mov [" P "], rdx",      \
 		"cmovb rax, [" P "]")
