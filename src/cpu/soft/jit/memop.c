@@ -91,6 +91,7 @@ void memop_lea(struct xlate *t, unsigned size, unsigned dst)
 	u32 bits = size == 8 ? E_W : size == 2 ? E_66 : 0;
 
 	if ((base && !x_pinned(a.base)) || (index && !x_pinned(a.index))) {
+		t->in_t1 = NULL;
 		emit_ea(t, T1, &a);
 		emit_rm(&t->e, bits | OP_MOV_R_RM, dst, op_reg(T1));
 	} else if (is_const(&a)) {
@@ -110,6 +111,7 @@ static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, uns
 	struct ea first = *a;
 
 	first.disp += lo;
+	t->in_t1 = NULL;
 	emit_ea(t, T1, &first);
 	if (a->seg != SEG_FLAT) {
 		struct opnd o = seg_base(a->seg);
@@ -293,6 +295,7 @@ void memop_killed(struct xlate *t, u16 regs)
 
 void memop_forget(struct xlate *t)
 {
+	t->in_t1 = NULL;
 	t->nr_groups = 0;
 }
 
@@ -310,6 +313,7 @@ static void emit_window(struct xlate *t, s64 lo, unsigned span, unsigned acc, bo
 	emit_rm(e, E_W | OP_GRP1_IMM, GRP1_CMP, op_reg(T0));
 	emit4(e, 4096 - span);
 	jump = emit_jump(e, 7, NULL); /* ja */
+	t->in_t1 = NULL;
 	emit_load_cpu(e, T1, stack_addend);
 	translate_late(t, LATE_WINDOW, jump, NULL, NULL);
 	if (!t->no_room) {
@@ -385,7 +389,9 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		xflags_before_write(t, writes);
 		struct opnd slot = slot_of(g);
 
-		emit_op(e, E_W | OP_MOV_R_RM, T1, &slot);
+		if (t->in_t1 != g)
+			emit_op(e, E_W | OP_MOV_R_RM, T1, &slot);
+		t->in_t1 = free_t0 ? NULL : g;
 		return emit_operand(t, a, free_t0);
 	}
 	xflags_clobber(t);
@@ -415,6 +421,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		g->delta = 0;
 		if (window)
 			g->slot = SLOT_STACK;
+		t->in_t1 = free_t0 ? NULL : g;
 	} else if (window) {
 		emit_window(t, a->disp, size, acc, false);
 	} else {

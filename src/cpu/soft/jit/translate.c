@@ -555,6 +555,7 @@ static void emit_lookup(struct xlate *t, struct xrec *rec, unsigned what)
 	struct emit *e = &t->e;
 	struct opnd tlb = op_cpu(tlb_code);
 
+	t->in_t1 = NULL;
 	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
 	emit1(e, 0);
 	translate_late(t, what, emit_jump(e, 4, NULL), rec, NULL);
@@ -774,6 +775,28 @@ static void xlate_step(struct xlate *t, bool bail)
 	memop_forget(t);
 }
 
+/* Is T1 after it what memop.c left there? */
+static bool keeps_t1(const struct xinsn *x)
+{
+	switch (x->kind) {
+	case XK_NOP:
+	case XK_IMM:
+	case XK_OPREG:
+	case XK_XCHG_A:
+	case XK_PLAIN:
+	case XK_LEA:
+	case XK_PUSH:
+	case XK_PUSH_IMM:
+	case XK_POP: return true;
+	case XK_RM:
+	case XK_NATIVE:
+		return (!(x->reg_r || x->reg_w) || x_pinned(x->reg)) &&
+		       (!(x->rm_r || x->rm_w) || x->acc || x_pinned(x->rm)) &&
+		       !(x->row && x->row->flags & NR_GPR_VVVV);
+	default: return false;
+	}
+}
+
 void translate_insn(struct xlate *t, struct xinsn *x)
 {
 	switch (x->kind) {
@@ -813,6 +836,8 @@ void translate_insn(struct xlate *t, struct xinsn *x)
 		regs_changed(t, x);
 		xflags_set(t, x);
 	}
+	if (t->nr_steps || !keeps_t1(x))
+		t->in_t1 = NULL;
 	while (t->nr_steps)
 		t->step[--t->nr_steps]->resume = emit_rx(&t->e);
 }

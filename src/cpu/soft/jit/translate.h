@@ -144,6 +144,7 @@ struct xlate {
 	bool sse_ok, avx_ok;
 	struct xgroup group[X_MAX_GROUPS];
 	unsigned nr_groups, next_slot;
+	const struct xgroup *in_t1; /* whose addend T1 still has; NULL: none */
 	struct xlate_late late[X_MAX_LATE];
 	unsigned nr_late;
 	struct xfault faults[3 * CODE_MAX_INSNS];
