@@ -391,8 +391,8 @@ static void xlate_vzero(struct xlate *t, const struct xinsn *x)
 /* --- the stack --- */
 static void move_sp(struct xlate *t, s32 by)
 {
+	xflags_moved(t, R_SP, by); /* first: it may have to compute with the old one */
 	emit_rm(&t->e, E_W | OP_LEA, HOST_SP, op_mem(HOST_SP, by));
-	xflags_moved(t, R_SP, by);
 }
 
 static void xlate_push(struct xlate *t, const struct xinsn *x)
