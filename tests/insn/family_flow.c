@@ -46,6 +46,11 @@ void family_flow(struct insn_test *t)
 	I("push rax; push rbx; call 1f; 1: pop rcx; lea rcx, [rcx+12]; push rcx; ret; .fill 20, 1, 0x90");
 	I("mov ecx, 20; xor eax, eax; 1: add rax, rcx; dec ecx; jnz 1b");
 	I("mov ecx, 300; xor eax, eax; 1: add rax, rcx; xor rdx, rax; loop 1b");
+	/* Loops of one block whose operand has an index and no base. */
+	I("xor eax, eax; mov rdx, rsi; 1: mov [rax*8+0x20000340], rdx; inc rax; cmp rax, 63; jne 1b");
+	I("xor ecx, ecx; 1: add rdx, [rcx*4+0x20000340]; add rcx, 1; cmp rcx, 100; jne 1b");
+	I("mov ecx, 600; 1: xor [rcx*8+0x20000340], rcx; sub rcx, 1; jnz 1b");
+	I("xor r9d, r9d; 1: mov rax, [r9*8+0x20000340]; xor rdx, rax; inc r9; cmp r9, 63; jne 1b");
 	I("jrcxz 1f; inc eax; 1: .byte 0x67; jrcxz 2f; inc ebx; 2: nop");
 	I("xor ecx, ecx; jrcxz 1f; inc eax; 1: mov rcx, 0x100000000; .byte 0x67; jrcxz 2f; inc ebx; 2: jrcxz 3f; inc edx; 3: nop");
 	t->setup = few;

@@ -462,8 +462,9 @@ u8 *memop_check_loop(struct xlate *t, const struct xloop_group *g)
 static struct opnd loop_operand(struct xlate *t, const struct xloop_group *g, const struct insn *i,
 				bool free_t0)
 {
-	unsigned addend = x_host(g->reg), from = g->with_base ? i->index : i->base, reg = T0;
-	unsigned scale = g->with_base ? i->scale : 0;
+	bool by_index = g->with_base || i->base == RZERO;
+	unsigned addend = x_host(g->reg), from = by_index ? i->index : i->base, reg = T0;
+	unsigned scale = by_index ? i->scale : 0;
 	struct opnd o;
 
 	if (i->base == RIPB)
