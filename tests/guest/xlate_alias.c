@@ -665,6 +665,111 @@ static void data(void)
 	write_cr3(read_cr3());
 }
 
+/* --- the stack --- */
+
+/* %rdi: the stack's top; %rdx rounds with %rsi on it; twice the sum. */
+__asm__(".text\n"
+	"st_run: mov %rsp, %r8; mov %rdi, %rsp; xor %eax, %eax\n"
+	"1: push %rsi; add (%rsp), %rax; call 2f; pop %rcx; dec %rdx; jnz 1b; mov %r8, %rsp; ret\n"
+	"2: add 8(%rsp), %rax; ret\n"
+	/* once, for guest_try_user() */
+	"st_once: mov %rsp, %r8; mov %rdi, %rsp\n"
+	"st_push: push %r8; pop %r8; mov %r8, %rsp; ret\n"
+	/* the page changes under the stack: the PTE at %rdx becomes %rsi; what is then there, below the top */
+	"st_change: mov %rsp, %r8; mov %rdi, %rsp; push %rdx; push %rdx; mov %rsi, (%rdx); invlpg -8(%rdi); pop %rax; mov (%rsp), %rax; push %rax; pop %rcx;"
+	"add %rcx, %rax; mov %r8, %rsp; ret\n"
+	/* address spaces %rdi and %rsi in turns, %rdx rounds, the stack's top in %rcx: %rdx is pushed in the first one; what is there in the second one */
+	"st_spaces: mov %rsp, %r8; mov %rcx, %rsp; xor %r9d, %r9d\n"
+	"1: mov %rdi, %cr3; push %rdx; mov %rsi, %cr3; mov (%rsp), %rax; add %rax, %r9; pop %rax; add %rax, %r9; dec %rdx; jnz 1b;"
+	"mov %r8, %rsp; mov %r9, %rax; ret\n");
+extern const u8 st_run[], st_once[], st_push[], st_change[], st_spaces[];
+
+static void stack_pages(uptr base)
+{
+	uptr top = base + 0x2000 + 0x800;
+	u64 *slot[2] = { (u64 *)(PA(20) + 0x7f8), (u64 *)(PA(21) + 0x7f8) };
+	unsigned bad;
+
+	for (enum drop d = 0; d < DROPS; d++) {
+		if (!can_drop(d))
+			continue;
+		bad = 0;
+		*slot[0] = *slot[1] = 0;
+		for (u64 n = 1; n <= 40; n++) {
+			unsigned k = n & 1;
+			u64 other = *slot[!k];
+			map(2, 20 + k, P | W);
+			drop(d, base + 0x2000);
+			bad += call((uptr)st_run, top, n, 1 + n % 3 * 100) != 2 * n * (1 + n % 3 * 100);
+			bad += *slot[k] != n || *slot[!k] != other;
+		}
+		check(!bad, "a stack that is mapped elsewhere, after %s: %u wrong", drop_names[d], bad);
+	}
+	bad = 0;
+	map(2, 20, P | W);
+	invlpg((void *)(base + 0x2000));
+	for (unsigned n = 0, now = 0; n < 2000; n++) {
+		unsigned next = n % 50 > 40 ? n & 1 : 0;
+		u64 want;
+		*slot[!now] = 0x1000 + n;
+		want = next == now ? 2 * (uptr)&page_table[2] : 2 * (0x1000ull + n);
+		bad += call((uptr)st_change, top, PA(20 + next) | P | W, (uptr)&page_table[2]) != want;
+		now = next;
+	}
+	check(!bad, "a stack that is mapped elsewhere while it is in use: %u wrong", bad);
+
+	map(2, 20, P | W);
+	other_table[2] = PA(21) | P | W;
+	for (unsigned pcid = 0; pcid < 1u + has_pcid; pcid++) {
+		u64 a = (uptr)guest_pml4, b = (uptr)other_pml4, v;
+		if (pcid) {
+			write_cr3(a);
+			write_cr4(read_cr4() | CR4_PCIDE);
+			a |= 5 | NO_FLUSH;
+			b |= 6 | NO_FLUSH;
+		}
+		*slot[1] = 7;
+		__asm__ volatile("call *%4"
+				 : "=a"(v)
+				 : "D"(a), "S"(b), "c"(top), "r"(st_spaces), "d"(500ul)
+				 : "r8", "r9", "memory", "cc");
+		check(v == 2 * 7 * 500 && *slot[0] == 1 && *slot[1] == 7, "a stack in two %s: %llu",
+		      pcid ? "PCIDs" : "address spaces", v);
+		write_cr3((uptr)guest_pml4);
+		write_cr4(read_cr4() & ~CR4_PCIDE);
+	}
+
+	static const struct {
+		const char *name;
+		u64 bits;
+		unsigned error;
+	} ways[] = { { "not present", 0, 6 }, { "read-only", P | U, 7 }, { "a supervisor's", P | W, 7 } };
+	if (base != WINDOW)
+		return;
+	for (unsigned w = 0; w < 3; w++) {
+		bool ok = true;
+
+		for (unsigned n = 0; n < 12; n++) {
+			map(2, 20, P | W | U);
+			write_cr3(read_cr3());
+			for (unsigned k = 0; k < WARM / 2; k++) {
+				ok &= !guest_try_user((void (*)(uptr))st_once, top, 0);
+				if (n & 1)
+					call((uptr)st_run, top, 1, 2);
+			}
+			map(2, 20, ways[w].bits);
+			drop(n / 2 % 3, base + 0x2000);
+			if (w == 2 && n & 1)
+				call((uptr)st_run, top, 1, 2); /* still the supervisor's */
+			*slot[0] = 0x77;
+			ok &= guest_try_user((void (*)(uptr))st_once, top, 0) && fault.vector == PF &&
+			      fault.error == ways[w].error;
+			ok &= fault.cr2 == top - 8 && fault.ip == (uptr)st_push + ALIAS && *slot[0] == 0x77;
+		}
+		check(ok, "a stack that is %s", ways[w].name);
+	}
+}
+
 static void features(void)
 {
 	u32 r[4];
@@ -724,4 +829,6 @@ void guest_main(void)
 			spaces(true, bases[k], 0);
 	}
 	data();
+	for (unsigned k = 0; k < 2; k++)
+		stack_pages(bases[k]);
 }

@@ -184,34 +184,43 @@ __asm__(".text\n"
 	"d_code: mov $20, %ecx\n1: mov %rax, (%rbx)\nd_mov: mov 8(%rbx), %rdx\nd_load: addl $1, 16(%rbx)\nd_rmw: mov %al, 24(%rbx)\nd_byte: movups %xmm1, 32(%rbx)\nd_vector: push 48(%rbx)\n"
 	"d_push: popq 120(%rbx)\nd_pop: mov %edx, 62(%rbx)\nd_across: lock xadd %rdx, 72(%rbx)\nd_xadd: fildll 80(%rbx)\nd_fild: fistpll 88(%rbx)\nd_fist: setc 96(%rbx)\nd_setc: cmp %rax, 104(%rbx)\nd_cmp:\n"
 	"lea 112(%rbx), %rdi; stosl\nd_stos: dec %ecx; jnz 1b; ret\nd_code_end: nop\n");
+/* The stack's top is data + 2048. */
+__asm__(".text\n"
+	"d_stack: mov %rsp, %r8; lea data + 2048(%rip), %rsp; mov $20, %ecx\n1: push %rax\nd_pushed: call 2f; pop %rdx; mov %rcx, 8(%rsp); dec %ecx; jnz 1b;"
+	"mov %r8, %rsp; ret\n2:\nd_called: nop; ret\nd_stack_end: nop\n");
+extern const u8 d_stack[], d_stack_end[], d_pushed[], d_called[];
 extern const u8 d_code[], d_code_end[], d_mov[], d_load[], d_rmw[], d_byte[], d_vector[], d_push[], d_pop[],
 	d_across[], d_xadd[], d_fild[], d_fist[], d_setc[], d_cmp[], d_stos[];
+
+static bool on_stack; /* d_stack, not d_code */
 
 static void run_data(void)
 {
 	body_state(&in, 3, 1, 0);
 	in.rbx = (uptr)data + 4096 - 64;
-	run_body((uptr)d_code, &in, &out);
+	run_body(on_stack ? (uptr)d_stack : (uptr)d_code, &in, &out);
 }
 
 /* dr7's R/W and LEN: 1 writes, 3 both; 0, 1, 3, 2: 1, 2, 4, 8 bytes. */
-static void data_breakpoint(const char *what, unsigned offset, unsigned rw, unsigned len, const u8 *behind)
+static void data_breakpoint(const char *what, int offset, unsigned rw, unsigned len, const u8 *behind)
 {
 	bool ok = true;
 	u32 times = behind ? 20 : 0;
+	const u8 *begin = on_stack ? d_stack : d_code, *end = on_stack ? d_stack_end : d_code_end;
+	uptr where = on_stack ? (uptr)data + 2048 : (uptr)data + 4096 - 64;
 
 	for (unsigned n = 0; n < 4; n++) {
-		watch((uptr)d_code, (uptr)d_code_end);
+		watch((uptr)begin, (uptr)end);
 		for (unsigned k = 0; k < WARM / 4; k++)
 			run_data();
 		ok &= traps == 0;
-		write_dr(n, (uptr)data + 4096 - 64 + offset);
+		write_dr(n, where + (uptr)(long)offset);
 		write_dr(7, 0x400 | 1u << n * 2 | (rw | len << 2) << (16 + n * 4));
 		for (unsigned k = 1; k <= 10; k++) {
 			run_data();
 			ok &= traps == times * k;
 		}
-		ok &= !behind || count[behind - d_code] == times * 10;
+		ok &= !behind || count[behind - begin] == times * 10;
 		ok &= !behind || (last_dr6 >> n & 1);
 		write_dr(7, 0x400);
 	}
@@ -248,6 +257,11 @@ static void breakpoints(void)
 	data_breakpoint("CMP", 104, 3, 2, d_cmp);
 	data_breakpoint("STOS", 112, 1, 2, d_stos);
 	data_breakpoint("nothing", 200, 3, 2, NULL);
+	on_stack = true;
+	/* not where the frame of #DB goes, which lies on the same stack */
+	data_breakpoint("what is pushed on the stack", -8, 1, 2, d_pushed);
+	data_breakpoint("what a CALL pushes", -16, 1, 2, d_called);
+	data_breakpoint("nothing on the stack", 16, 3, 2, NULL);
 }
 
 void guest_main(void)

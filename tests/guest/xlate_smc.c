@@ -348,6 +348,28 @@ static void beside(void)
 	check(!bad, "a stack in the page of its code: %u wrong", bad);
 }
 
+/* Code on the stack: written by PUSH, executed, written over. %rdi rounds; the sum of what the code returned. */
+__asm__(".text\n"
+	"on_stack: xor %edx, %edx; movabs $0x9090c300000000b8, %rsi\n" /* mov $imm, %eax; ret; nop; nop */
+	"1: mov %rdi, %rax; shl $8, %rax; or %rsi, %rax; push %rax; mov %rsp, %rcx; call *%rcx; pop %rcx; add %rax, %rdx; dec %rdi; jnz 1b;"
+	"mov %rdx, %rax; ret\n"
+	/* the same by stores around a frame, and the code is called twice */
+	"in_frame: push %rbp; mov %rsp, %rbp; sub $64, %rsp; xor %edx, %edx; movl $0xc3, -20(%rbp); movb $0xb8, -25(%rbp)\n"
+	"1: mov %edi, -24(%rbp); lea -25(%rbp), %rcx; call *%rcx; add %rax, %rdx; push %rdi; call *%rcx; pop %rdi; add %rax, %rdx; dec %rdi; jnz 1b;"
+	"mov %rdx, %rax; leave; ret\n");
+extern const u8 on_stack[], in_frame[];
+
+static void stack_code(void)
+{
+	unsigned bad = 0;
+
+	for (u64 n = 1; n < 3000; n += 299) {
+		bad += call((uptr)on_stack, n, 0, 0) != n * (n + 1) / 2;
+		bad += call((uptr)in_frame, n, 0, 0) != n * (n + 1);
+	}
+	check(!bad, "code on the stack: %u wrong", bad);
+}
+
 /* Stores over the end of a page of data into one of code, and the other way round. */
 static void across(void)
 {
@@ -459,6 +481,7 @@ void guest_main(void)
 	calls();
 	branches();
 	beside();
+	stack_code();
 	across();
 	pages();
 }

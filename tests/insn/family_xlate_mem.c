@@ -248,6 +248,15 @@ static void vectors(struct insn_test *t)
 	     "mov dword ptr [rbx], 0x1f80; ldmxcsr [rbx]", "mov word ptr [rbx], 0x37f; fldcw [rbx]");
 	if (!insn_has(X86_FEATURE_AVX))
 		return;
+		/* Vector state around what an engine may do outside. */
+#define CPUID "mov rsi, rbx; xor eax, eax; cpuid; mov rbx, rsi; xor eax, eax; xor ecx, ecx; xor edx, edx;"
+#define RDTSC "rdtsc; xor eax, eax; xor edx, edx;"
+	EACH(K, "paddd xmm1, [rbx]; " CPUID "paddd xmm2, xmm1; movups [rbx+16], xmm2",
+	     "movups xmm1, [rbx]; " RDTSC "pxor xmm9, xmm1; movups [rbx], xmm9",
+	     CPUID "paddd xmm1, xmm2; " CPUID "movups [rbx], xmm1",
+	     "fld qword ptr [rbx]; " CPUID "fstp qword ptr [rbx+8]",
+	     "movd mm1, [rbx]; " CPUID "movd [rbx+4], mm1; emms",
+	     "vmovups ymm1, [rbx]; " CPUID "vaddps ymm2, ymm1, ymm3; vmovups [rbx], ymm2");
 	EACH(YLOAD, "vmovups", "vmovaps", "vmovdqu", "vmovdqa");
 	EACH(K, "vaddps ymm0, ymm1, [rbx]", "vxorpd ymm9, ymm10, [rbx+32]",
 	     "vaddsd xmm1, xmm2, qword ptr [rbx]", "vmovss dword ptr [rbx], xmm1",
