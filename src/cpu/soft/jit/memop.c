@@ -94,7 +94,7 @@ void memop_lea(struct xlate *t, unsigned size, unsigned dst)
 		t->in_t1 = NULL;
 		emit_ea(t, T1, &a);
 		emit_rm(&t->e, bits | OP_MOV_R_RM, dst, op_reg(T1));
-	} else if (is_const(&a)) {
+	} else if (is_const(&a) && size != 2) { /* a 16-bit result leaves the rest of the register */
 		emit_imm(&t->e, dst, const_of(t, &a) & bits_mask(size));
 	} else {
 		emit_rm(&t->e, bits | OP_LEA, dst,
