@@ -32,6 +32,8 @@ void family_arith(struct insn_test *t)
 	I("cmp rax, rbx; sbb ecx, ecx; cmp cl, dl; adc r8b, 0");
 	I("lea rax, [rbx+rcx*4+0x12345678]; add rax, [rsi+8]");
 	I("lea eax, [ebx+ecx*8-3]; lea ax, [rbx+rcx]; lea r9, [r10+r10*2]");
+	I("lea sp, [0x20001ecb]");
+	I("lea r10w, [0x20001ecb]; lea ax, [rbx+rcx*2+77]; lea r9w, [r10+r11*4-3]; lea cx, [r9+5]");
 	I("lea rdx, [rip+0x1234]; lea r8d, [rip-5]");
 	if (insn_has(X86_FEATURE_ADX)) {
 		I("adcx rax, rbx; adox rcx, rdx; adcx r8d, [rsi]; adox r9, [rdi]");
