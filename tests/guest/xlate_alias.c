@@ -678,11 +678,14 @@ __asm__(".text\n"
 	/* the page changes under the stack: the PTE at %rdx becomes %rsi; what is then there, below the top */
 	"st_change: mov %rsp, %r8; mov %rdi, %rsp; push %rdx; push %rdx; mov %rsi, (%rdx); invlpg -8(%rdi); pop %rax; mov (%rsp), %rax; push %rax; pop %rcx;"
 	"add %rcx, %rax; mov %r8, %rsp; ret\n"
+	/* the same by INVPCID of the type %rcx */
+	"st_invpcid: mov %rsp, %r8; mov %rdi, %rsp; push %rdx; push %rdx; mov %rsi, (%rdx); invpcid (%r9), %rcx; pop %rax; mov (%rsp), %rax; push %rax; pop %rcx;"
+	"add %rcx, %rax; mov %r8, %rsp; ret\n"
 	/* address spaces %rdi and %rsi in turns, %rdx rounds, the stack's top in %rcx: %rdx is pushed in the first one; what is there in the second one */
 	"st_spaces: mov %rsp, %r8; mov %rcx, %rsp; xor %r9d, %r9d\n"
 	"1: mov %rdi, %cr3; push %rdx; mov %rsi, %cr3; mov (%rsp), %rax; add %rax, %r9; pop %rax; add %rax, %r9; dec %rdx; jnz 1b;"
 	"mov %r8, %rsp; mov %r9, %rax; ret\n");
-extern const u8 st_run[], st_once[], st_push[], st_change[], st_spaces[];
+extern const u8 st_run[], st_once[], st_push[], st_change[], st_invpcid[], st_spaces[];
 
 static void stack_pages(uptr base)
 {
@@ -714,6 +717,22 @@ static void stack_pages(uptr base)
 		*slot[!now] = 0x1000 + n;
 		want = next == now ? 2 * (uptr)&page_table[2] : 2 * (0x1000ull + n);
 		bad += call((uptr)st_change, top, PA(20 + next) | P | W, (uptr)&page_table[2]) != want;
+		now = next;
+	}
+	for (unsigned n = 0, now = 0; has_invpcid && n < 2000; n++) {
+		unsigned next = n & 1;
+		u64 want = 2 * (0x1000ull + n), got;
+		struct {
+			u64 pcid, address;
+		} descriptor = { 0, base + 0x2000 };
+		register u64 r9 __asm__("r9") = (uptr)&descriptor;
+		*slot[!now] = 0x1000 + n;
+		__asm__ volatile("call *%4"
+				 : "=a"(got), "+r"(r9)
+				 : "D"(top), "S"(PA(20 + next) | P | W), "r"(st_invpcid), "d"(&page_table[2]),
+				   "c"((u64)(n / 16 % 4))
+				 : "r8", "memory", "cc");
+		bad += got != (next == now ? 2 * (uptr)&page_table[2] : want);
 		now = next;
 	}
 	check(!bad, "a stack that is mapped elsewhere while it is in use: %u wrong", bad);

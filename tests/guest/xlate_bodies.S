@@ -221,6 +221,36 @@ body vectors
 	jnz	1b
 end_body vectors
 
+/* Ports and device memory between vector instructions: the version of the local APIC, and the port of POST codes. */
+body devices
+	mov	%rcx, %r11
+	mov	%rbx, %r12
+	mov	$0xfee00000, %ebp
+1:	movdqu	(%rbx), %xmm1
+	paddq	%xmm1, %xmm2
+	mov	0x30(%rbp), %eax
+	paddd	%xmm2, %xmm3
+	out	%al, $0x80
+	pshufd	$0x1b, %xmm3, %xmm2
+	movdqu	%xmm3, 32(%rbx)
+	fildll	8(%rbx)
+	adc	%rax, %r8
+	mov	0x30(%rbp), %edx
+	fistpll	16(%rbx)
+	xor	%rdx, %r9
+	movq	%xmm2, %r10
+	xor	%eax, %eax
+	cpuid
+	paddq	%xmm3, %xmm4
+	mov	%r12, %rbx
+	movq	%xmm4, 24(%rbx)
+	sub	$1, %r11
+	jnz	1b
+	xor	%eax, %eax
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+end_body devices
+
 /* CF and OF live all the way round. */
 body flags
 	stc

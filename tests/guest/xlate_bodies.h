@@ -14,11 +14,10 @@ struct body {
 };
 extern const struct body bodies[]; /* the last one has no name */
 
-#define NR_BODIES 12
-#define FL_CF     1ul
-#define FL_TF     0x100ul
-#define FL_IF     0x200ul
-#define FL_RF     0x10000ul
+#define FL_CF 1ul
+#define FL_TF 0x100ul
+#define FL_IF 0x200ul
+#define FL_RF 0x10000ul
 
 void run_body(uptr code, const struct state *in, struct state *out);
 
