@@ -683,6 +683,23 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 	emit_landing(t, next_rip(t, x->i));
 }
 
+/* --- what the interpreter does --- */
+static void xlate_step(struct xlate *t, bool bail)
+{
+	struct xrec *rec = translate_rec(t, false);
+
+	/* What it leaves in vector registers is looked at anew. */
+	rec->vec = false;
+	t->sse_ok = t->avx_ok = false;
+	translate_late(t, bail ? LATE_BAIL : LATE_STEP, emit_jump(&t->e, CC_JMP, NULL), rec, NULL);
+	if (!bail) {
+		t->step[t->nr_steps++] = rec;
+		/* The interpreter leaves them in c->fl, and glue in RFLAGS. */
+		t->fl = (struct xflstate){ .host = true, .saved = true };
+	}
+	memop_forget(t);
+}
+
 /* --- system instructions that are frequent --- */
 /* Goes on when the comparison of a field with a constant finds them equal; else the interpreter does it. */
 static void emit_unless(struct xlate *t, struct opnd field, bool byte, u8 value)
@@ -707,6 +724,11 @@ static void xlate_cli(struct xlate *t)
  * the instruction that follows. */
 static void xlate_sti(struct xlate *t)
 {
+	if (t->k + 1 ==
+	    t->n) { /* what follows may not be reached without looking: the interpreter makes the shadow */
+		xlate_step(t, false);
+		return;
+	}
 	xflags_clobber(t);
 	emit_unless(t, op_cpu(cpl), true, 0);
 	emit_unless(t, op_cpu(attention), false, 0);
@@ -759,22 +781,6 @@ void translate_leave(struct xlate *t, gva_t rip)
 }
 
 /* --- instructions --- */
-static void xlate_step(struct xlate *t, bool bail)
-{
-	struct xrec *rec = translate_rec(t, false);
-
-	/* What it leaves in vector registers is looked at anew. */
-	rec->vec = false;
-	t->sse_ok = t->avx_ok = false;
-	translate_late(t, bail ? LATE_BAIL : LATE_STEP, emit_jump(&t->e, CC_JMP, NULL), rec, NULL);
-	if (!bail) {
-		t->step[t->nr_steps++] = rec;
-		/* The interpreter leaves them in c->fl, and glue in RFLAGS. */
-		t->fl = (struct xflstate){ .host = true, .saved = true };
-	}
-	memop_forget(t);
-}
-
 /* Is T1 after it what memop.c left there? */
 static bool keeps_t1(const struct xinsn *x)
 {

@@ -83,7 +83,7 @@ static bool add_access(struct xlate *t, unsigned k)
 		return false; /* base and index would both move */
 	if (i->base == RIPB && (i->index != RZERO || !fits((s64)(t->x->rip + (u64)i->disp))))
 		return false;
-	lo = i->disp + moved_before(t, i->base, k) + (moved_before(t, i->index, k) << i->scale);
+	lo = i->disp + moved_before(t, i->base, k) + moved_before(t, i->index, k) * (s64)BIT(i->scale);
 	for (g = lp->group; g < lp->group + lp->nr; g++)
 		if (g->base == i->base && g->index == i->index && g->scale == i->scale)
 			break;
@@ -95,7 +95,7 @@ static bool add_access(struct xlate *t, unsigned k)
 					   .scale = i->scale,
 					   .lo = lo,
 					   .hi = lo + x->msz,
-					   .stride = db + (di << i->scale) };
+					   .stride = db + di * (s64)BIT(i->scale) };
 		lp->nr++;
 	}
 	g->lo = MIN(g->lo, lo);
