@@ -119,6 +119,9 @@ static const struct {
 	{ ZYDIS_MNEMONIC_POPF, 0 },
 	{ ZYDIS_MNEMONIC_POPFD, 0 },
 	{ ZYDIS_MNEMONIC_POPFQ, 0 },
+	/* Bit 17, misaligned mode, exists on AMD's processors and is not offered: the families have the other bits. */
+	{ ZYDIS_MNEMONIC_LDMXCSR, 0 },
+	{ ZYDIS_MNEMONIC_VLDMXCSR, 0 },
 	/* They store the x87 pointers, which no two processors do alike. */
 	{ ZYDIS_MNEMONIC_FNSTENV, 0 },
 	{ ZYDIS_MNEMONIC_FNSAVE, 0 },
@@ -126,8 +129,6 @@ static const struct {
 	{ ZYDIS_MNEMONIC_FLDENV, 10 },
 	{ ZYDIS_MNEMONIC_FRSTOR, 10 },
 	{ ZYDIS_MNEMONIC_FLDCW, 15 },
-	{ ZYDIS_MNEMONIC_LDMXCSR, 10 },
-	{ ZYDIS_MNEMONIC_VLDMXCSR, 10 },
 	{ ZYDIS_MNEMONIC_DIV, 15 },
 	{ ZYDIS_MNEMONIC_IDIV, 15 },
 	{ ZYDIS_MNEMONIC_AAM, 50 },
