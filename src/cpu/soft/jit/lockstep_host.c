@@ -162,7 +162,7 @@ static void print_code(FILE *out, const u8 *p, u64 len, u64 rip)
 
 		for (unsigned k = 0; k < MAX(n, 1u); k++)
 			snprintf(hex + 2 * k, sizeof(hex) - 2 * k, "%02x", p[at + k]);
-		fprintf(out, "  %016llx  %-30s  %s\n", (ull)(rip + at), hex, text);
+		fprintf(out, "  %016llx  %-30s  %s\n", (ull)rip + at, hex, text);
 		at += MAX(n, 1u);
 	}
 }
@@ -223,7 +223,7 @@ static void print_all(FILE *out, const struct soft_cpu *c, const char *what)
 	fprintf(out,
 		"comparison number %llu (%llu runs were not compared); again: the same options and input; what comes\n"
 		"from outside at other times changes the number, hardly the difference\n",
-		(ull)l->nr_equal + 1, (ull)(l->nr_once + l->nr_long + l->nr_interrupted));
+		(ull)l->nr_equal + 1, (ull)l->nr_once + l->nr_long + l->nr_interrupted);
 	print_how(out, l);
 	print_fault(out, "the interpreter", &l->interpreted);
 	if (l->crashed)
