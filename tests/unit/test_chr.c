@@ -589,6 +589,11 @@ static int fork_tty(void (*fn)(void), pid_t *ret_pid)
 
 	assert_true(pid >= 0);
 	if (pid == 0) {
+		/* Who runs the test in the background may have them ignored. */
+		static const int signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+
+		for (size_t k = 0; k < ARRAY_SIZE(signals); k++)
+			signal(signals[k], SIG_DFL);
 		fn();
 		_exit(42);
 	}
