@@ -343,7 +343,7 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 {
 	struct code_temp *e = temp_of(c, la);
 	struct temp_bytes t = { .have = have, .want = 15 };
-	struct block *b = &e->block;
+	struct block *b = code_temp_block(e);
 	struct decode_info info;
 	enum decode_result result;
 
@@ -580,7 +580,7 @@ void code_do_flush(struct soft_cpu *c)
 	soft_zero(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
 	for (u32 k = 0; k < 1u << CODE_TEMP_BITS; k++) {
 		code->temp[k].len = 0;
-		code->temp[k].block.x = NULL;
+		code_temp_block(&code->temp[k])->x = NULL;
 	}
 	code->nr_flushes++;
 	c->attention &= ~(u32)ATT_FLUSH;

@@ -41,13 +41,18 @@ struct code_temp {
 	u8 in_first;      /* bytes in the first page */
 	const u8 *second; /* where the others are; NULL: nowhere, or not wanted */
 	gva_t la;
-	struct block block;
-	struct insn insn[2]; /* block.insn */
+	_Alignas(8) u8 block[sizeof(struct block) + 2 * sizeof(struct insn)];
 };
 
-_Static_assert(offsetof(struct code_temp, insn) ==
-		       offsetof(struct code_temp, block) + offsetof(struct block, insn),
-	       "block.insn");
+static inline struct block *code_temp_block(struct code_temp *e)
+{
+	return (struct block *)(void *)e->block;
+}
+
+static inline const struct code_temp *code_temp_of(const struct block *b)
+{
+	return (const struct code_temp *)(const void *)((const u8 *)b - offsetof(struct code_temp, block));
+}
 
 struct code_range {
 	gpa_t gpa;

@@ -945,8 +945,7 @@ static void emit_bytes_check(struct xlate *t, const u8 *p, const u8 *want, unsig
  * page is still mapped to the same memory and all bytes are what they were. Flags are saved. */
 static void emit_crossing_check(struct xlate *t)
 {
-	const struct code_temp *temp =
-		(const struct code_temp *)((const u8 *)t->b - offsetof(struct code_temp, block));
+	const struct code_temp *temp = code_temp_of(t->b);
 	struct xexit *out = translate_exit(t, t->x->rip);
 	struct opnd tlb = op_cpu(tlb_code);
 	gva_t next = PAGE_OF(t->x->rip) + RAM_PAGE_SIZE;
