@@ -84,7 +84,9 @@ static void stack(struct insn_rng *r, struct insn_state *s)
 		w.warm = INSN_DATA + 0x1000 + xlate_below(r, 128) - 64;
 	else if (xlate_below(r, 2))
 		w.toggle = 0x1000;
-	w.warm2 = w.last2 = xlate_inside(r, 0);
+	/* RBX; over the end of a page it is slow each time, and what comes after it in the run is checked all the same. */
+	w.warm2 = w.last2 =
+		xlate_below(r, 3) ? xlate_inside(r, 0) : INSN_DATA + 0x1000 - 1 - xlate_below(r, 15);
 	xlate_set_words(s, &w);
 }
 
@@ -578,6 +580,33 @@ static void stacks(struct insn_test *t)
 	}
 }
 
+/* Two accesses in one instruction, of which the first is slow, over the end of a page; and slow ones between those of a frame. */
+static void slow_between(struct insn_test *t)
+{
+#define SLOW(text)                                                                                                                   \
+	LOOP(XLATE_POINTER(                                                                                                          \
+		     "rsp") "mov rbp, rsp; mov ebx, 0x20000ffc; mov r12, rbx; mov r10, rbx; lea rsi, [rbx+1]; mov edi, 0x20000800;", \
+	     text)
+	EACH(SLOW, "push [rbx]; push rax; push rcx; pop rdx",
+	     "push [rbx]; mov [rsp-8], rax; mov rcx, [rsp+8]", "pop [rbx]; push rax; pop rcx",
+	     "pop [rbx]; pop rax; mov [rsp], rcx", "push [rbx]; pop [rbx+16]; push rdx; mov rax, [rsp]",
+	     "push [r12]; push rsp; pop rcx; push rdx", "push [r10]; push r9; mov r11, [rsp+8]",
+	     "push rax; mov rcx, [rbx]; push rdx; movups xmm1, [rbx]; pop r8; pop rdx",
+	     "mov [rsp-16], rax; mov [rbx], rdx; mov rcx, [rsp-16]; add [rbx], rcx; mov [rsp-8], rcx",
+	     "push rax; add [rbx], rax; pop rcx; push rcx; xchg [rbx], rcx; pop rax",
+	     "mov [rbp-8], rax; mov rax, [rbx]; mov [rbp-16], rax; movups [rbx], xmm1; mov rcx, [rbp-8]",
+	     "mov rdx, [rbp-8]; push [rbx]; mov [rbp-24], rdx; mov rcx, [rbp-16]",
+	     "push [rbx]; call 1f; jmp 2f; 1: push rax; pop rdx; ret; 2: pop rcx",
+	     "pop [rbx]; call 1f; 1: pop rdx; push rcx; pop r8",
+	     "movsq; push rax; stosb; pop rcx; mov rdx, [rsi]",
+	     "mov [rsp-64], rsi; mov rcx, [rsp-64]; push [rbx]; mov [rsp-56], rdx; mov r8, [rsp-56]");
+	EACH(SLOW, "cmpxchg [rbx], rcx; push rax; push rcx; xadd [rbx], rdx; pop rdx; pop rcx",
+	     "fld qword ptr [rbx]; push rax; fstp qword ptr [rbx+8]; pop rcx; push rdx; pop r8",
+	     "push [rbx+2]; push [rbx]; push [rbx]; pop rax; pop rcx; pop rdx",
+	     "push [rsp+8]; push [rbx]; pop [rsp+8]; pop [rbx]",
+	     "mov rax, [rsp]; push [rbx]; add [rsp+8], rax; pop rcx; sub [rsp], rcx");
+}
+
 /* --- alignment checks --- */
 
 static void alignment(struct insn_test *t)
@@ -611,6 +640,8 @@ void family_xlate_mem(struct insn_test *t)
 	span = 64;
 	groups(t);
 	t->setup = stack;
+	t->states = MIN(states, 24u);
+	slow_between(t);
 	t->states = MIN(states, 8u);
 	stacks(t);
 	t->setup = NULL;

@@ -59,6 +59,13 @@ static void gate(unsigned vector, u64 target)
 	st64(g + 8, target >> 32);
 }
 
+/* Where page p of the data is: not next to the one before, so that an access over the end of a page cannot be right by
+ * chance. */
+static u64 data_page(u64 p)
+{
+	return DATA + (INSN_DATA_SIZE - 4096 - p) * 2;
+}
+
 static void build_memory(void)
 {
 	u8 *r = vm.ram.base;
@@ -66,7 +73,7 @@ static void build_memory(void)
 		map_page(KERNEL + p, p, PTE_W);
 	map_page(INSN_CODE, CODE, PTE_U);
 	for (u64 p = 0; p < INSN_DATA_SIZE; p += 4096)
-		map_page(INSN_DATA + p, DATA + p, PTE_U | PTE_NX | (p < INSN_DATA_RW ? PTE_W : 0));
+		map_page(INSN_DATA + p, data_page(p), PTE_U | PTE_NX | (p < INSN_DATA_RW ? PTE_W : 0));
 	st64(r + GDT + 0x10, 0x00af9b000000ffffull); /* kernel code */
 	st64(r + GDT + 0x18, 0x00cf93000000ffffull); /* kernel data */
 	st64(r + GDT + (INSN_CS32 & ~7), 0x00cffb000000ffffull);
@@ -163,7 +170,8 @@ void machine_run(struct insn_case *c)
 
 	memset(vm.ram.base + CODE, 0xcc, INSN_CODE_SIZE);
 	memcpy(vm.ram.base + CODE, c->code, c->len);
-	memcpy(vm.ram.base + DATA, c->in.data, INSN_DATA_SIZE);
+	for (u64 p = 0; p < INSN_DATA_SIZE; p += 4096)
+		memcpy(vm.ram.base + data_page(p), c->in.data + p, 4096);
 	ram_code_written(&vm.ram, CODE, INSN_CODE_SIZE);
 	memcpy(&s, &base, sizeof(s));
 	memcpy(s.gpr, c->in.gpr, sizeof(s.gpr));
@@ -178,7 +186,8 @@ void machine_run(struct insn_case *c)
 	enum run_end end = vm.engine->run(&vcpu);
 	vm.engine->get_state(&vcpu, &s);
 	memset(res, 0, sizeof(*res));
-	memcpy(res->state.data, vm.ram.base + DATA, INSN_DATA_SIZE);
+	for (u64 p = 0; p < INSN_DATA_SIZE; p += 4096)
+		memcpy(res->state.data + p, vm.ram.base + data_page(p), 4096);
 	memcpy(res->state.xsave, s.xsave, INSN_XSAVE);
 	memcpy(res->state.gpr, s.gpr, sizeof(s.gpr));
 	res->state.rip = s.rip;
