@@ -299,6 +299,13 @@ void memop_forget(struct xlate *t)
 	t->nr_groups = 0;
 }
 
+/* Does the slow path of instruction k go on in the interpreter? Where it ends the block, or has a second access, which may
+ * begin a group that later instructions count on. */
+static bool bails(const struct xlate *t, unsigned k)
+{
+	return t->in[k].kind >= XK_JCC || t->in[k].kind == XK_PUSH_MEM;
+}
+
 /* --- the stack's window --- */
 /* The page of the stack that was accessed last keeps its translation in soft_cpu, for reads and writes: a check is then
  * five instructions, and the address does not wait for it. [RSP + lo, RSP + lo + span). Not while another group has
@@ -324,7 +331,7 @@ static void emit_window(struct xlate *t, s64 lo, unsigned span, unsigned acc, bo
 		l->span = (u16)span;
 		l->acc = (u8)acc;
 		l->group = group;
-		if (!group && t->in[t->k].kind < XK_JCC) {
+		if (!group && !bails(t, t->k)) {
 			l->rec = translate_rec(t, false);
 			t->step[t->nr_steps++] = l->rec;
 		} else {
@@ -342,7 +349,7 @@ void memop_window(struct xlate *t, const struct xlate_late *late)
 
 	t->fl = l.fl;
 	no = emit_check(t, &a, l.lo, l.span, l.acc);
-	translate_late(t, l.rec->group || t->in[l.k].kind >= XK_JCC ? LATE_BAIL : LATE_STEP, no, l.rec, NULL);
+	translate_late(t, l.rec->group || bails(t, l.k) ? LATE_BAIL : LATE_STEP, no, l.rec, NULL);
 	if (!(l.acc & ACC_W)) {
 		emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, (s32)offsetof(struct tlb_entry, w)));
 		keep = emit_jump(e, 5, NULL);
@@ -378,7 +385,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			       bool need_flags, bool free_t0)
 {
 	struct emit *e = &t->e;
-	bool simple = a->index == RZERO, write, ends = t->in[t->k].kind >= XK_JCC;
+	bool simple = a->index == RZERO, write, ends = bails(t, t->k);
 	struct xgroup *g = simple ? find_group(t, a, size, acc) : NULL;
 	s64 lo, hi;
 	u8 *jump;
