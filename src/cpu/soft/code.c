@@ -391,7 +391,6 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 	b->crosses = e->second && e->len > e->in_first && (key & (KEY_MODE | KEY_SINGLE)) == MODE_64;
 	b->hva = b->crosses ? (u64)p : 1; /* is in no list, and not "dropped" */
 	b->heat = b->crosses ? 0 : BLOCK_COLD;
-	b->other_half = 0;
 	b->no_groups = false;
 	b->key = key;
 	finish(b, 1, b->insn[0].len);
@@ -448,7 +447,6 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 	b->hva = (u64)p;
 	b->key = key;
 	b->x = NULL;
-	b->other_half = 0;
 	b->heat = (key & KEY_MODE) == MODE_64 && !(key & KEY_SINGLE) ? 0 : BLOCK_COLD;
 	b->no_groups = b->crosses = false;
 	b->hash_next = code->hash[code_hash(b->hva)];

@@ -26,7 +26,6 @@ struct block {
 	struct block *hash_next;
 	struct block *page_next;
 	struct xblock *x;   /* its translations */
-	u64 other_half;     /* instructions whose operand is mostly in the other half of the addresses */
 	u16 heat;           /* how often it was interpreted, or: */
 #define BLOCK_COLD 0xffff   /* it is not to be translated */
 	bool no_groups;     /* ranges of several accesses often cross a page */

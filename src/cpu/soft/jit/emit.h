@@ -38,7 +38,7 @@ static inline struct opnd op_idx(unsigned base, unsigned index, unsigned scale, 
 	};
 }
 
-/* A field of soft_cpu. */
+/* A field of soft_cpu; an index in it may be a variable. */
 #define op_cpu(field)                    \
 	((struct opnd){ .is_mem = true,  \
 			.gs = true,      \
@@ -76,6 +76,24 @@ static inline void emit8(struct emit *e, u64 v)
 {
 	st64(e->p, v);
 	e->p += 8;
+}
+
+/* The low n bytes of v: what follows an opcode of any width. */
+static inline void emit_bytes(struct emit *e, u64 v, unsigned n)
+{
+	for (unsigned k = 0; k < n; k++)
+		emit1(e, (u8)(v >> 8 * k));
+}
+
+/* How an opcode word says an operand size of 2, 4, 8 bytes; 1 is another opcode. */
+static inline u32 emit_size(unsigned size)
+{
+	return size == 8 ? E_W : size == 2 ? E_66 : 0;
+}
+
+static inline bool emit_fits(s64 disp)
+{
+	return disp == (s32)disp;
 }
 
 static inline const u8 *emit_rx(const struct emit *e)

@@ -14,30 +14,21 @@
 static const u8 pinned[] = { R_AX, R_CX, R_DX, R_BX, R_BP, R_SI, R_DI, R_8, R_12, R_13, R_14, R_15 };
 static const u8 callee_saved[] = { R_BX, R_BP, R_12, R_13, R_14, R_15 };
 
-static struct opnd guest(unsigned reg)
-{
-	struct opnd o = op_cpu(gpr);
-
-	o.disp += (s32)(8 * reg);
-	return o;
-}
-
 static void load_regs(struct emit *e)
 {
-	emit_rm(e, E_W | OP_MOV_R_RM, HOST_SP, guest(R_SP));
+	emit_rm(e, E_W | OP_MOV_R_RM, HOST_SP, op_cpu(gpr[R_SP]));
 	for (unsigned k = 0; k < sizeof(pinned); k++)
-		emit_rm(e, E_W | OP_MOV_R_RM, pinned[k], guest(pinned[k]));
+		emit_rm(e, E_W | OP_MOV_R_RM, pinned[k], op_cpu(gpr[pinned[k]]));
 }
 
 static void store_regs(struct emit *e)
 {
-	emit_rm(e, E_W | OP_MOV_RM_R, HOST_SP, guest(R_SP));
+	emit_rm(e, E_W | OP_MOV_RM_R, HOST_SP, op_cpu(gpr[R_SP]));
 	for (unsigned k = 0; k < sizeof(pinned); k++)
-		emit_rm(e, E_W | OP_MOV_RM_R, pinned[k], guest(pinned[k]));
+		emit_rm(e, E_W | OP_MOV_RM_R, pinned[k], op_cpu(gpr[pinned[k]]));
 }
 
-/* After store_regs(): RAX is free. */
-static void save_flags(struct emit *e)
+void glue_save_flags(struct emit *e)
 {
 	emit1(e, 0x9f); /* lahf */
 	emit_rm(e, E_0F | 0x90, 0, op_reg(R_AX));
@@ -55,8 +46,7 @@ static void push_pop(struct emit *e, bool push)
 	}
 }
 
-/* RFLAGS, from AX as LAHF and SETO leave them. */
-static void load_flags(struct emit *e)
+void glue_load_flags(struct emit *e)
 {
 	emit1(e, 0x04); /* add al, 7FH: OF if al was 1 */
 	emit1(e, 0x7f);
@@ -73,7 +63,7 @@ static void make_enter(struct emit *e, bool flags)
 	emit_mov(e, T1, R_SI);
 	if (flags) {
 		emit_mov(e, R_AX, R_DX);
-		load_flags(e);
+		glue_load_flags(e);
 	}
 	load_regs(e);
 	emit_rm(e, 0xff, 4, op_reg(T1));
@@ -110,11 +100,31 @@ static void make_step(struct emit *e)
 	emit_load_cpu(e, R_SP, jit_rsp);
 	emit_mov(e, T0, R_AX);
 	emit_rm(e, E_0F | 0xb7, R_AX, op_cpu(fl)); /* movzx eax, word */
-	load_flags(e);
+	glue_load_flags(e);
 	load_regs(e);
 	emit_rm(e, 0xff, 4, op_reg(T0));
 	emit_land(e, out);
 	leave(e, JIT_STEP);
+}
+
+void glue_jcache_compare(struct emit *e)
+{
+	emit_rm(e, 0x69, T1, op_reg(T0)); /* imul T1d, T0d, imm32 */
+	emit4(e, JCACHE_MUL);
+	emit_rm(e, 0xc1, 5, op_reg(T1)); /* shr */
+	emit1(e, 32 - JCACHE_BITS);
+	emit_rm(e, 0xc1, 4, op_reg(T1)); /* shl */
+	emit1(e, 5);
+	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(jit_jcache));
+	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
+}
+
+void glue_tlb_code_offset(struct emit *e)
+{
+	emit_rm(e, 0xc1, 5, op_reg(T0)); /* shr */
+	emit1(e, 9);
+	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
+	emit4(e, (TLB_CODE_SIZE - 1) << 3);
 }
 
 /* RET's way when the host's stack does not know its target: T0 -> entry B of its translation, or out. */
@@ -125,20 +135,10 @@ static void make_ret_miss(struct emit *e)
 	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
 	emit1(e, 0);
 	out[0] = emit_jump(e, 4, NULL);
-	emit_rm(e, 0x69, T1, op_reg(T0)); /* imul T1d, T0d, imm32 */
-	emit4(e, JCACHE_MUL);
-	emit_rm(e, 0xc1, 5, op_reg(T1)); /* shr */
-	emit1(e, 32 - JCACHE_BITS);
-	emit_rm(e, 0xc1, 4, op_reg(T1)); /* shl */
-	emit1(e, 5);
-	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(jit_jcache));
-	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
+	glue_jcache_compare(e);
 	out[1] = emit_jump(e, 5, NULL);
 	emit_store_cpu(e, T0, jit_target);
-	emit_rm(e, 0xc1, 5, op_reg(T0));
-	emit1(e, 9);
-	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
-	emit4(e, (TLB_CODE_SIZE - 1) << 3);
+	glue_tlb_code_offset(e);
 	/* Which half: the sign of the target. */
 	{
 		u8 *upper, *both;
@@ -190,7 +190,7 @@ void glue_make(struct jit *j)
 
 	j->step_host = align(&e);
 	store_regs(&e);
-	save_flags(&e);
+	glue_save_flags(&e);
 	join = emit_jump(&e, CC_JMP, NULL);
 	j->step_saved = align(&e);
 	store_regs(&e);
@@ -199,7 +199,7 @@ void glue_make(struct jit *j)
 
 	j->exit_host = align(&e);
 	store_regs(&e);
-	save_flags(&e);
+	glue_save_flags(&e);
 	leave_with_record(&e, JIT_EXIT);
 	j->exit_saved = align(&e);
 	store_regs(&e);
@@ -207,7 +207,7 @@ void glue_make(struct jit *j)
 
 	j->bail_host = align(&e);
 	store_regs(&e);
-	save_flags(&e);
+	glue_save_flags(&e);
 	leave_with_record(&e, JIT_BAIL);
 	j->bail_saved = align(&e);
 	store_regs(&e);

@@ -115,7 +115,6 @@ void jit_flush(struct soft_cpu *c)
 	j->region = 0;
 	serialize();
 	c->jit_rec = NULL;
-	j->nr_flushes++;
 }
 
 /* --- one instruction for translated code --- */

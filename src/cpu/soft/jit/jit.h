@@ -45,7 +45,7 @@ struct xlate;
 /* A way out of a translation to a known address, linked to the translation there or not yet. */
 struct xexit {
 	u8 *jump; /* the displacement to set */
-	u8 *key;  /* other page: the 8 bytes that are compared with the TLB entry's x; NULL: the same page */
+	u8 *key;  /* other page: the 8 bytes compared with the key in the TLB for code; NULL: same page */
 	const u8 *stub; /* where the jump goes while it is not linked */
 	struct xblock *from, *to;
 	struct xexit *next_in; /* in the list of `to` */
@@ -139,8 +139,8 @@ struct jit {
 	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out,
 		*ret_miss, *ret_top;
 
-	u64 nr_translated, nr_insns, nr_dropped, nr_evicted, nr_flushes, nr_links, nr_entries, nr_steps,
-		nr_bails, nr_misses;
+	u64 nr_translated, nr_insns, nr_dropped, nr_evicted, nr_links, nr_entries, nr_steps, nr_bails,
+		nr_misses;
 };
 
 /* --- jit.c --- */
@@ -165,6 +165,15 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec);
 
 /* --- glue.c --- */
 void glue_make(struct jit *j);
+/* The parts of a lookup of the address in T0, for glue and translations. T1 = its entry in the cache of addresses,
+ * compared with T0. Changes flags. */
+void glue_jcache_compare(struct emit *e);
+/* T0 = the offset of its entry in the half of the TLB for code. Changes flags. */
+void glue_tlb_code_offset(struct emit *e);
+/* c->fl = the six flags of RFLAGS. Changes RAX. */
+void glue_save_flags(struct emit *e);
+/* RFLAGS, from AX as glue_save_flags() leaves it in c->fl. Changes RAX. */
+void glue_load_flags(struct emit *e);
 
 /* --- translate.c --- */
 /* Needs room: JIT_BLOCK_CODE, JIT_BLOCK_DATA. NULL: not worth it. */

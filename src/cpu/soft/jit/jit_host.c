@@ -120,7 +120,6 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	if (!map_stack(c))
 		return err_set(err, -ENOMEM, "no memory for the stack of translated code");
 	jit_flush(c);
-	j->nr_flushes = 0;
 	return conf->lockstep ? lockstep_init(c, err) : 0;
 }
 

@@ -21,11 +21,6 @@ struct ea {
 	s64 disp;
 };
 
-static bool fits(s64 v)
-{
-	return v == (s32)v;
-}
-
 static bool is_const(const struct ea *a)
 {
 	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO;
@@ -34,22 +29,6 @@ static bool is_const(const struct ea *a)
 static u64 const_of(const struct xlate *t, const struct ea *a)
 {
 	return (u64)a->disp + (a->base == RIPB ? t->x->rip : 0);
-}
-
-static struct opnd seg_base(unsigned seg)
-{
-	struct opnd o = op_cpu(seg[0].base);
-
-	o.disp += (s32)(seg * sizeof(struct x86_segreg));
-	return o;
-}
-
-static struct opnd tlb_ptr(unsigned half)
-{
-	struct opnd o = op_cpu(tlb);
-
-	o.disp += (s32)(8 * half);
-	return o;
 }
 
 /* dst = the effective address; dst and T0 are free; changes no flags. */
@@ -65,7 +44,7 @@ static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
 	if (a->base != RZERO) {
 		base = x_host(a->base);
 		if (!x_pinned(a->base)) {
-			struct opnd o = x_slot(a->base);
+			struct opnd o = op_cpu(gpr[a->base]);
 
 			base = a->index != RZERO && !x_pinned(a->index) ? T0 : dst;
 			emit_op(e, E_W | OP_MOV_R_RM, base, &o);
@@ -74,7 +53,7 @@ static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
 	if (a->index != RZERO) {
 		index = x_host(a->index);
 		if (!x_pinned(a->index)) {
-			struct opnd o = x_slot(a->index);
+			struct opnd o = op_cpu(gpr[a->index]);
 
 			index = dst;
 			emit_op(e, E_W | OP_MOV_R_RM, index, &o);
@@ -88,7 +67,7 @@ void memop_lea(struct xlate *t, unsigned size, unsigned dst)
 	const struct insn *i = t->in[t->k].i;
 	struct ea a = { .base = i->base, .index = i->index, .scale = i->scale, .disp = i->disp };
 	bool base = a.base != RZERO && a.base != RIPB, index = a.index != RZERO;
-	u32 bits = size == 8 ? E_W : size == 2 ? E_66 : 0;
+	u32 bits = emit_size(size);
 
 	if ((base && !x_pinned(a.base)) || (index && !x_pinned(a.index))) {
 		t->in_t1 = NULL;
@@ -107,16 +86,13 @@ void memop_lea(struct xlate *t, unsigned size, unsigned dst)
 static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, unsigned acc)
 {
 	struct emit *e = &t->e;
-	unsigned half = t->half ^ (t->b->other_half >> t->k & 1);
 	struct ea first = *a;
 
 	first.disp += lo;
 	t->in_t1 = NULL;
 	emit_ea(t, T1, &first);
 	if (a->seg != SEG_FLAT) {
-		struct opnd o = seg_base(a->seg);
-
-		emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
+		emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(seg[a->seg].base));
 	}
 	if (!is_const(a) && a->index == RZERO && x_pinned(a->base) && a->seg == SEG_FLAT)
 		emit_rm(e, E_W | OP_LEA, T0, op_mem(x_host(a->base), (s32)(first.disp + (s64)size - 1)));
@@ -129,9 +105,7 @@ static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, uns
 	emit_alu_imm(e, GRP1_AND, T0, -4096);
 	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T1));
 	emit4(e, (TLB_SIZE - 1) << 5);
-	struct opnd o = tlb_ptr(half);
-
-	emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
+	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(tlb[t->half]));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0,
 		op_mem(T1,
 		       (s32)(acc & ACC_W ? offsetof(struct tlb_entry, w) : offsetof(struct tlb_entry, r))));
@@ -147,19 +121,19 @@ static struct opnd emit_operand(struct xlate *t, const struct ea *a, bool free_t
 	if (is_const(a)) {
 		u64 la = const_of(t, a);
 
-		if (fits((s64)la))
+		if (emit_fits((s64)la))
 			return op_mem(T1, (s32)la);
 		emit_imm(e, T0, la);
 		o = op_idx(T0, T1, 0, 0);
 	} else if (a->index == RZERO && x_pinned(a->base)) {
 		return op_idx(x_host(a->base), T1, 0, (s32)a->disp);
 	} else if (a->index == RZERO) {
-		struct opnd base = x_slot(a->base);
+		struct opnd base = op_cpu(gpr[a->base]);
 
 		emit_op(e, E_W | OP_MOV_R_RM, T0, &base);
 		o = op_idx(T0, T1, 0, (s32)a->disp);
 	} else if (a->base != RZERO && !x_pinned(a->base) && !x_pinned(a->index)) {
-		struct opnd base = x_slot(a->base), index = x_slot(a->index);
+		struct opnd base = op_cpu(gpr[a->base]), index = op_cpu(gpr[a->index]);
 
 		emit_op(e, E_W | OP_MOV_R_RM, T0, &base);
 		emit_rm(e, E_W | OP_LEA, T1, op_idx(T1, T0, 0, 0));
@@ -234,7 +208,7 @@ static unsigned gather(const struct xlate *t, const struct ea *a, unsigned size,
 			else if (x->wr >> a->base & 1)
 				break;
 		}
-		if (n + 1 >= t->n || x->kind == XK_STEP || x->kind == XK_BAIL || !fits(delta))
+		if (n + 1 >= t->n || x->kind == XK_STEP || x->kind == XK_BAIL || !emit_fits(delta))
 			break;
 	}
 	*ret_lo = lo;
@@ -270,13 +244,7 @@ static struct xgroup *new_group(struct xlate *t)
 
 static struct opnd slot_of(const struct xgroup *g)
 {
-	struct opnd o = op_cpu(jit_slot);
-
-	if (g->slot == SLOT_STACK)
-		return op_cpu(stack_addend);
-
-	o.disp += 8 * g->slot;
-	return o;
+	return g->slot == SLOT_STACK ? op_cpu(stack_addend) : op_cpu(jit_slot[g->slot]);
 }
 
 void memop_moved(struct xlate *t, unsigned reg, s64 by)
@@ -442,9 +410,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 	if (!window) {
 		emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
 		if (a->seg != SEG_FLAT) {
-			struct opnd o = seg_base(a->seg);
-
-			emit_op(e, E_W | OP_ADD_R_RM, T1, &o);
+			emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(seg[a->seg].base));
 		}
 		if (g) {
 			struct opnd slot = slot_of(g);
@@ -481,9 +447,7 @@ static struct opnd loop_operand(struct xlate *t, const struct xloop_group *g, co
 	if (x_pinned(from)) {
 		reg = x_host(from);
 	} else {
-		struct opnd slot = x_slot(from);
-
-		emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &slot);
+		emit_rm(&t->e, E_W | OP_MOV_R_RM, T0, op_cpu(gpr[from]));
 	}
 	o = op_idx(addend, reg, scale, (s32)i->disp);
 	if (free_t0 && reg == T0) {

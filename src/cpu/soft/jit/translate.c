@@ -50,17 +50,6 @@ void translate_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, 
 						     .loop = t->lp.active };
 }
 
-static u32 size_bits(unsigned size)
-{
-	return size == 8 ? E_W : size == 2 ? E_66 : 0;
-}
-
-static void emit_bytes(struct emit *e, u64 v, unsigned n)
-{
-	for (unsigned k = 0; k < n; k++)
-		emit1(e, (u8)(v >> 8 * k));
-}
-
 /* lea reg, [rip + ...] of something in the data behind the code. */
 static void emit_lea_data(struct emit *e, unsigned reg, const void *p)
 {
@@ -73,16 +62,12 @@ static void emit_lea_data(struct emit *e, unsigned reg, const void *p)
 /* --- general registers --- */
 static void load_guest(struct xlate *t, unsigned tmp, unsigned reg)
 {
-	struct opnd o = x_slot(reg);
-
-	emit_op(&t->e, E_W | OP_MOV_R_RM, tmp, &o);
+	emit_rm(&t->e, E_W | OP_MOV_R_RM, tmp, op_cpu(gpr[reg]));
 }
 
 static void store_guest(struct xlate *t, unsigned tmp, unsigned reg)
 {
-	struct opnd o = x_slot(reg);
-
-	emit_op(&t->e, E_W | OP_MOV_RM_R, tmp, &o);
+	emit_rm(&t->e, E_W | OP_MOV_RM_R, tmp, op_cpu(gpr[reg]));
 }
 
 /* A register changed: what was known by it. */
@@ -176,7 +161,7 @@ static void xlate_rm(struct xlate *t, struct xinsn *x)
 {
 	const struct insn *i = x->i;
 	struct operands o;
-	u32 op = i->opcode | (u32)i->map << 8 | size_bits(i->osz) | (i->pfx & PFX_LOCK ? E_LOCK : 0);
+	u32 op = i->opcode | (u32)i->map << 8 | emit_size(i->osz) | (i->pfx & PFX_LOCK ? E_LOCK : 0);
 	unsigned digit = NO_REG;
 
 	xflags_stash(t, x);
@@ -210,7 +195,7 @@ static void xlate_imm(struct xlate *t, const struct xinsn *x)
 	} else {
 		if (reg == T0)
 			load_guest(t, T0, x->rm);
-		emit_rm(e, size_bits(i->osz) | (i->osz == 1 ? 0xc6 | (x->high ? 0 : E_BRM) : 0xc7), 0,
+		emit_rm(e, emit_size(i->osz) | (i->osz == 1 ? 0xc6 | (x->high ? 0 : E_BRM) : 0xc7), 0,
 			op_reg(x->high ? x->rm : reg));
 		emit_bytes(e, i->imm, i->osz);
 	}
@@ -242,7 +227,7 @@ static void xlate_opreg(struct xlate *t, const struct xinsn *x)
 	if (reg == T0)
 		load_guest(t, T0, x->rm);
 	if (x->kind == XK_XCHG_A) {
-		emit_rm(e, size_bits(i->osz) | 0x87, R_AX, op_reg(reg));
+		emit_rm(e, emit_size(i->osz) | 0x87, R_AX, op_reg(reg));
 	} else { /* BSWAP */
 		emit1(e, 0x40 | (i->osz == 8 ? REX_W : 0) | (reg & 8 ? REX_B : 0));
 		emit1(e, 0x0f);
@@ -295,26 +280,16 @@ void translate_gate(struct xlate *t, const struct xinsn *x)
 		t->sse_ok = true;
 }
 
-/* FLDCW, FNSTCW, FNSTSW, FNCLEX, and the like leave the x87 pointers alone. */
 static void x87_pointers(struct xlate *t, const struct xinsn *x)
 {
 	const struct insn *i = x->i;
 	struct emit *e = &t->e;
 
-	if (native_x87_control(i))
-		return;
 	emit_imm(e, T0, x_rip(t, i));
 	emit_store_cpu(e, T0, x87_fip);
 	emit_rm(e, E_66 | 0xc7, 0, op_cpu(x87_fop));
 	emit_bytes(e, (i->opcode & 7u) << 8 | i->modrm, 2);
-	emit_rm(e, E_0F | 0xb7, T0,
-		(struct opnd){ .is_mem = true,
-			       .gs = true,
-			       .base = NO_REG,
-			       .index = NO_REG,
-			       .disp = (s32)(offsetof(struct soft_cpu, seg) +
-					     SEG_CS * sizeof(struct x86_segreg) +
-					     offsetof(struct x86_segreg, sel)) });
+	emit_rm(e, E_0F | 0xb7, T0, op_cpu(seg[SEG_CS].sel));
 	emit_rm(e, E_66 | OP_MOV_RM_R, T0, op_cpu(x87_fcs));
 }
 
@@ -323,6 +298,7 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 	const struct insn *i = x->i;
 	const struct native_row *row = x->row;
 	struct emit *e = &t->e;
+	/* FLDCW, FNSTCW, FNSTSW, FNCLEX, and the like leave the x87 pointers alone. */
 	bool x87 = row->flags & NR_X87, pointers = x87 && !native_x87_control(i);
 	unsigned vvvv = row->flags & NR_GPR_VVVV ? i->vvvv : NO_REG;
 	struct thunk_encoding enc = thunk_encoding(i, row);
@@ -367,14 +343,7 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 			emit_rm(e, E_66 | 0xc7, 0, op_cpu(x87_fds));
 			emit_bytes(e, 0, 2);
 		} else {
-			emit_rm(e, E_0F | 0xb7, T0,
-				(struct opnd){ .is_mem = true,
-					       .gs = true,
-					       .base = NO_REG,
-					       .index = NO_REG,
-					       .disp = (s32)(offsetof(struct soft_cpu, seg) +
-							     i->seg * sizeof(struct x86_segreg) +
-							     offsetof(struct x86_segreg, sel)) });
+			emit_rm(e, E_0F | 0xb7, T0, op_cpu(seg[i->seg].sel));
 			emit_rm(e, E_66 | OP_MOV_RM_R, T0, op_cpu(x87_fds));
 		}
 	}
@@ -479,6 +448,14 @@ static void emit_poll(struct xlate *t, struct xexit *taken, unsigned cc, struct 
 	emit_land(e, on);
 }
 
+/* T0 with the key that the TLB for code has for the page of an address. Changes T1. */
+static void emit_cmp_key(struct emit *e, gva_t rip)
+{
+	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_cpu(tlb_code[rip >> 63]));
+	emit_rm(e, E_W | OP_CMP_RM_R, T0,
+		op_mem(T1, (s32)((rip >> 12 & (TLB_CODE_SIZE - 1)) * 8 + offsetof(struct tlb_code, key))));
+}
+
 /* The jump of exit x (CC_JMP, CC_CALL or conditional), to be linked. */
 static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 {
@@ -486,8 +463,6 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 	u8 *over = NULL;
 
 	if (PAGE_OF(x->rip) != PAGE_OF(t->x->rip)) {
-		struct opnd tlb = op_cpu(tlb_code);
-
 		if (cc < CC_JMP) {
 			over = emit_jump(e, cc ^ 1, NULL);
 			cc = CC_JMP;
@@ -497,11 +472,7 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 		emit1(e, 0xb8 | (T0 & 7));
 		x->key = e->p;
 		emit8(e, TLB_NEVER - 1);
-		tlb.disp += (s32)(8 * (x->rip >> 63));
-		emit_op(e, E_W | OP_MOV_R_RM, T1, &tlb);
-		emit_rm(e, E_W | OP_CMP_RM_R, T0,
-			op_mem(T1, (s32)((x->rip >> 12 & (TLB_CODE_SIZE - 1)) * 8 +
-					 offsetof(struct tlb_code, key))));
+		emit_cmp_key(e, x->rip);
 		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, x);
 		x->saved = t->fl.saved;
 		if (!x->saved)
@@ -553,27 +524,15 @@ static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
 static void emit_lookup(struct xlate *t, struct xrec *rec, unsigned what)
 {
 	struct emit *e = &t->e;
-	struct opnd tlb = op_cpu(tlb_code);
 
 	t->in_t1 = NULL;
 	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
 	emit1(e, 0);
 	translate_late(t, what, emit_jump(e, 4, NULL), rec, NULL);
-	emit_rm(e, 0x69, T1, op_reg(T0)); /* imul T1d, T0d, imm32 */
-	emit4(e, JCACHE_MUL);
-	emit_rm(e, 0xc1, 5, op_reg(T1));
-	emit1(e, 32 - JCACHE_BITS);
-	emit_rm(e, 0xc1, 4, op_reg(T1));
-	emit1(e, 5);
-	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(jit_jcache));
-	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
+	glue_jcache_compare(e);
 	translate_late(t, what, emit_jump(e, 5, NULL), rec, NULL);
-	emit_rm(e, 0xc1, 5, op_reg(T0));
-	emit1(e, 9);
-	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
-	emit4(e, (TLB_CODE_SIZE - 1) << 3);
-	tlb.disp += (s32)(8 * (t->x->rip >> 63));
-	emit_op(e, E_W | OP_ADD_R_RM, T0, &tlb);
+	glue_tlb_code_offset(e);
+	emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(tlb_code[t->x->rip >> 63]));
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_code, key)));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, key)));
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
@@ -724,8 +683,8 @@ static void xlate_cli(struct xlate *t)
  * the instruction that follows. */
 static void xlate_sti(struct xlate *t)
 {
-	if (t->k + 1 ==
-	    t->n) { /* what follows may not be reached without looking: the interpreter makes the shadow */
+	/* At the end what follows may not be reached without looking: the interpreter makes the shadow. */
+	if (t->k + 1 == t->n) {
 		xlate_step(t, false);
 		return;
 	}
@@ -934,7 +893,7 @@ static void emit_bytes_check(struct xlate *t, const u8 *p, const u8 *want, unsig
 	emit_imm(e, T0, (u64)(uintptr_t)p);
 	for (unsigned k = 0, size; k < n; k += size) {
 		size = n - k >= 4 ? 4 : n - k >= 2 ? 2 : 1;
-		emit_rm(e, size == 1 ? 0x80 : size_bits(size) | OP_GRP1_IMM, GRP1_CMP, op_mem(T0, (s32)k));
+		emit_rm(e, size == 1 ? 0x80 : emit_size(size) | OP_GRP1_IMM, GRP1_CMP, op_mem(T0, (s32)k));
 		for (unsigned b = 0; b < size; b++)
 			emit1(e, want[k + b]);
 		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
@@ -947,15 +906,11 @@ static void emit_crossing_check(struct xlate *t)
 {
 	const struct code_temp *temp = code_temp_of(t->b);
 	struct xexit *out = translate_exit(t, t->x->rip);
-	struct opnd tlb = op_cpu(tlb_code);
 	gva_t next = PAGE_OF(t->x->rip) + RAM_PAGE_SIZE;
 	struct emit *e = &t->e;
 
-	tlb.disp += (s32)(8 * (next >> 63));
 	emit_imm(e, T0, tlb_key(next, (gpa_t)(temp->second - t->c->ram->base)));
-	emit_op(e, E_W | OP_MOV_R_RM, T1, &tlb);
-	emit_rm(e, E_W | OP_CMP_RM_R, T0,
-		op_mem(T1, (s32)((next >> 12 & (TLB_CODE_SIZE - 1)) * 8 + offsetof(struct tlb_code, key))));
+	emit_cmp_key(e, next);
 	translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
 	emit_bytes_check(t, (const u8 *)t->b->hva, temp->bytes, temp->in_first, out);
 	emit_bytes_check(t, temp->second, temp->bytes + temp->in_first, temp->len - temp->in_first, out);

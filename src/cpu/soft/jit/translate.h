@@ -166,18 +166,10 @@ static inline unsigned x_host(unsigned reg)
 	return reg == R_SP ? HOST_SP : reg;
 }
 
-static inline struct opnd x_slot(unsigned reg)
-{
-	struct opnd o = op_cpu(gpr);
-
-	o.disp += (s32)(8 * reg);
-	return o;
-}
-
 /* The guest register where it is. */
 static inline struct opnd x_opnd(unsigned reg)
 {
-	return x_pinned(reg) ? op_reg(x_host(reg)) : x_slot(reg);
+	return x_pinned(reg) ? op_reg(x_host(reg)) : op_cpu(gpr[reg]);
 }
 
 static inline u64 x_rip(const struct xlate *t, const struct insn *i)
@@ -191,7 +183,7 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *ret);
 /* --- xflags.c --- */
 /* The next code changes RFLAGS: afterwards they can still be found. Changes T0. */
 void xflags_clobber(struct xlate *t);
-/* Puts them into RFLAGS. Changes T0 if t0_free, and must not else: then asked only when that is not needed. */
+/* Puts them into RFLAGS. Changes T0. */
 void xflags_need(struct xlate *t);
 /* Into c->fl, for what goes to an entry B. Changes T0. */
 void xflags_save(struct xlate *t);

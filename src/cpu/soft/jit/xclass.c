@@ -31,11 +31,6 @@ static unsigned alu_flags(unsigned op)
 	return XF_ALL | (op == GRP1_ADC || op == GRP1_SBB ? XF_READ : 0);
 }
 
-static unsigned cc_flags(void)
-{
-	return XF_READ;
-}
-
 static void class_shift(struct xinsn *x, const struct insn *i, bool by_cl)
 {
 	unsigned op = i->modrm >> 3 & 7, count = (unsigned)i->imm & (i->osz == 8 ? 63 : 31);
@@ -118,7 +113,7 @@ static void class_map0(struct xinsn *x, const struct insn *i)
 		break;
 	case 0x70 ... 0x7f:
 		x->kind = XK_JCC;
-		x->fl = (u8)cc_flags();
+		x->fl = XF_READ;
 		return;
 	case 0x80:
 	case 0x81:

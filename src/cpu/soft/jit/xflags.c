@@ -16,23 +16,6 @@
  * On the vCPU's thread. */
 #include "cpu/soft/jit/translate.h"
 
-static u32 size_bits(unsigned size)
-{
-	return size == 8 ? E_W : size == 2 ? E_66 : 0;
-}
-
-static void emit_imm_of(struct emit *e, s64 imm, unsigned size)
-{
-	if (size == 1) {
-		emit1(e, (u8)imm);
-	} else if (size == 2) {
-		emit1(e, (u8)imm);
-		emit1(e, (u8)(imm >> 8));
-	} else {
-		emit4(e, (u32)imm);
-	}
-}
-
 /* op T0 or a register, with the recipe's second operand; op by its group-1 number. */
 static void alu_b(struct xlate *t, const struct recipe *r, unsigned op, unsigned dst)
 {
@@ -40,12 +23,12 @@ static void alu_b(struct xlate *t, const struct recipe *r, unsigned op, unsigned
 	u32 wide = r->size != 1;
 
 	if (r->b == NO_REG) {
-		emit_rm(e, size_bits(r->size) | E_BRM * !wide | 0x80 | wide, op, op_reg(dst));
-		emit_imm_of(e, r->imm, r->size);
+		emit_rm(e, emit_size(r->size) | E_BRM * !wide | 0x80 | wide, op, op_reg(dst));
+		emit_bytes(e, (u64)r->imm, r->size == 8 ? 4 : r->size);
 	} else {
 		struct opnd b = x_opnd(r->b);
 
-		emit_op(e, size_bits(r->size) | (E_BREG | E_BRM) * !wide | (op << 3) | 2 | wide, dst, &b);
+		emit_op(e, emit_size(r->size) | (E_BREG | E_BRM) * !wide | (op << 3) | 2 | wide, dst, &b);
 	}
 }
 
@@ -78,14 +61,14 @@ static void cook(struct xlate *t, const struct recipe *r)
 		if (r->op == GRP1_CMP) {
 			alu_b(t, r, GRP1_CMP, a);
 		} else if (r->b == NO_REG) {
-			emit_rm(e, size_bits(r->size) | E_BRM * !wide | 0xf6 | wide, 0, op_reg(a));
-			emit_imm_of(e, r->imm, r->size);
+			emit_rm(e, emit_size(r->size) | E_BRM * !wide | 0xf6 | wide, 0, op_reg(a));
+			emit_bytes(e, (u64)r->imm, r->size == 8 ? 4 : r->size);
 		} else if (x_pinned(r->b) || r->a != r->b) {
 			struct opnd b = x_opnd(r->b);
 
-			emit_op(e, size_bits(r->size) | (E_BREG | E_BRM) * !wide | 0x84 | wide, a, &b);
+			emit_op(e, emit_size(r->size) | (E_BREG | E_BRM) * !wide | 0x84 | wide, a, &b);
 		} else {
-			emit_rm(e, size_bits(r->size) | (E_BREG | E_BRM) * !wide | 0x84 | wide, a, op_reg(a));
+			emit_rm(e, emit_size(r->size) | (E_BREG | E_BRM) * !wide | 0x84 | wide, a, op_reg(a));
 		}
 		break;
 	case RC_LOGIC:
@@ -93,7 +76,7 @@ static void cook(struct xlate *t, const struct recipe *r)
 			load_a(t, r);
 			a = T0;
 		}
-		emit_rm(e, size_bits(r->size) | (E_BREG | E_BRM) * !wide | 0x84 | wide, a, op_reg(a));
+		emit_rm(e, emit_size(r->size) | (E_BREG | E_BRM) * !wide | 0x84 | wide, a, op_reg(a));
 		break;
 	case RC_ADD:
 	case RC_SUB:
@@ -104,11 +87,11 @@ static void cook(struct xlate *t, const struct recipe *r)
 	case RC_NEG:
 		load_a(t, r);
 		for (unsigned k = 0; k < 2; k++)
-			emit_rm(e, size_bits(r->size) | 0xf6 | wide, 3, op_reg(T0));
+			emit_rm(e, emit_size(r->size) | 0xf6 | wide, 3, op_reg(T0));
 		break;
 	case RC_SHIFT:
 		emit_load_cpu(e, T0, jit_stash);
-		emit_rm(e, size_bits(r->size) | 0xc0 | wide, r->op, op_reg(T0));
+		emit_rm(e, emit_size(r->size) | 0xc0 | wide, r->op, op_reg(T0));
 		emit1(e, (u8)r->imm);
 		break;
 	}
@@ -126,9 +109,7 @@ static void save(struct xlate *t)
 	struct emit *e = &t->e;
 
 	emit_mov(e, T0, R_AX);
-	emit1(e, 0x9f); /* lahf */
-	emit_rm(e, E_0F | 0x90, 0, op_reg(R_AX));
-	emit_rm(e, E_66 | OP_MOV_RM_R, R_AX, op_cpu(fl));
+	glue_save_flags(e);
 	emit_mov(e, R_AX, T0);
 	t->fl.saved = true;
 }
@@ -139,9 +120,7 @@ static void restore(struct xlate *t)
 
 	emit_mov(e, T0, R_AX);
 	emit_rm(e, E_0F | 0xb7, R_AX, op_cpu(fl));
-	emit1(e, 0x04); /* add al, 7FH */
-	emit1(e, 0x7f);
-	emit1(e, 0x9e); /* sahf */
+	glue_load_flags(e);
 	emit_mov(e, R_AX, T0);
 	t->fl.host = true;
 }
@@ -337,9 +316,7 @@ void xflags_stash(struct xlate *t, struct xinsn *x)
 	if (x_pinned(x->rm)) {
 		emit_store_cpu(&t->e, x_host(x->rm), jit_stash);
 	} else {
-		struct opnd r = x_slot(x->rm);
-
-		emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &r);
+		emit_rm(&t->e, E_W | OP_MOV_R_RM, T0, op_cpu(gpr[x->rm]));
 		emit_store_cpu(&t->e, T0, jit_stash);
 	}
 }

@@ -63,11 +63,6 @@ static s64 moved_before(const struct xlate *t, unsigned reg, unsigned k)
 	return sum;
 }
 
-static bool fits(s64 v)
-{
-	return v == (s32)v;
-}
-
 /* Enters the access of instruction k into a group of the plan; false: it is to be checked by itself. */
 static bool add_access(struct xlate *t, unsigned k)
 {
@@ -81,7 +76,7 @@ static bool add_access(struct xlate *t, unsigned k)
 		return false;
 	if (i->index != RZERO && (db || moved_before(t, i->base, t->n)))
 		return false; /* base and index would both move */
-	if (i->base == RIPB && (i->index != RZERO || !fits((s64)(t->x->rip + (u64)i->disp))))
+	if (i->base == RIPB && (i->index != RZERO || !emit_fits((s64)(t->x->rip + (u64)i->disp))))
 		return false;
 	lo = i->disp + moved_before(t, i->base, k) + moved_before(t, i->index, k) * (s64)BIT(i->scale);
 	for (g = lp->group; g < lp->group + lp->nr; g++)
@@ -185,38 +180,26 @@ const struct xloop_group *xloop_find(const struct xlate *t, const struct insn *i
 	return NULL;
 }
 
-static struct opnd slot(unsigned n)
-{
-	struct opnd o = op_cpu(jit_slot);
-
-	o.disp += (s32)(8 * n);
-	return o;
-}
-
 void xloop_restore(struct xlate *t)
 {
 	for (unsigned n = 0; n < t->lp.nr; n++) {
-		struct opnd o = x_slot(t->lp.group[n].reg);
-
-		emit_op(&t->e, E_W | OP_MOV_R_RM, x_host(t->lp.group[n].reg), &o);
+		emit_rm(&t->e, E_W | OP_MOV_R_RM, x_host(t->lp.group[n].reg),
+			op_cpu(gpr[t->lp.group[n].reg]));
 	}
 }
 
 void xloop_reload(struct xlate *t)
 {
 	for (unsigned n = 0; n < t->lp.nr; n++) {
-		struct opnd o = slot(n);
-
-		emit_op(&t->e, E_W | OP_MOV_R_RM, x_host(t->lp.group[n].reg), &o);
+		emit_rm(&t->e, E_W | OP_MOV_R_RM, x_host(t->lp.group[n].reg), op_cpu(jit_slot[n]));
 	}
 }
 
 static void emit_spill(struct xlate *t)
 {
 	for (unsigned n = 0; n < t->lp.nr; n++) {
-		struct opnd o = x_slot(t->lp.group[n].reg);
-
-		emit_op(&t->e, E_W | OP_MOV_RM_R, x_host(t->lp.group[n].reg), &o);
+		emit_rm(&t->e, E_W | OP_MOV_RM_R, x_host(t->lp.group[n].reg),
+			op_cpu(gpr[t->lp.group[n].reg]));
 	}
 }
 
@@ -226,7 +209,7 @@ static void emit_group(struct xlate *t, unsigned n)
 	struct xloop_group *g = &t->lp.group[n];
 	struct emit *e = &t->e;
 	unsigned reg = x_host(g->reg);
-	struct opnd o = slot(n);
+	struct opnd o = op_cpu(jit_slot[n]);
 
 	translate_late(t, LATE_SLOW, memop_check_loop(t, g), NULL, NULL);
 	emit_rm(e, E_W | OP_MOV_R_RM, reg, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
