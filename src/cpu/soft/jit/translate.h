@@ -202,8 +202,8 @@ bool xflags_late(struct xlate *t, const struct xflstate *fl);
 /* --- memop.c --- */
 /* The constant that the instruction adds to a register, or false. */
 bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by);
-/* Emits the check for the memory operand of t->in[t->k] and yields the operand as the host has it; uses
- * T1, and T0 if *ret says so. need_flags: RFLAGS are the guest's afterwards. free_t0: leave T0 unused. */
+/* Emits the check for the memory operand of t->in[t->k] and yields the operand as the host has it, which
+ * may be of T1, and of T0 unless free_t0. need_flags: RFLAGS are the guest's afterwards. Changes T0, T1. */
 struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0);
 /* dst = the effective address of the memory operand, without its segment's base, cut to size bytes. Changes T1, no
  * flags. A 16-bit one is not of RIP. */
