@@ -46,7 +46,8 @@ static void nowhere(struct insn_rng *r, struct insn_state *s)
 {
 	static const u64 bad[] = { 0x0000800000000000, 0xffff7ffffffffff0, 0x12345678abcdef00,
 				   0xffffffff80001000, 0x8000000000000000, 0x0000000030000000,
-				   0x0000100000000000, 0xffffffff9ffffff8 };
+				   0x4000000000000ff8, 0x4000000000000100, 0x0000100000000000,
+				   0xffffffff9ffffff8 };
 	set_pointers(r, s, bad[xlate_below(r, ARRAY_SIZE(bad))]);
 }
 

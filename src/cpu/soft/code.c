@@ -391,7 +391,8 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 	b->crosses = e->second && e->len > e->in_first && (key & (KEY_MODE | KEY_SINGLE)) == MODE_64;
 	b->hva = b->crosses ? (u64)p : 1; /* is in no list, and not "dropped" */
 	b->heat = b->crosses ? 0 : BLOCK_COLD;
-	b->no_groups = false;
+	b->no_groups = b->tried = false;
+	b->no_window = 0;
 	b->key = key;
 	finish(b, 1, b->insn[0].len);
 	return b;
@@ -448,7 +449,8 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 	b->key = key;
 	b->x = NULL;
 	b->heat = (key & KEY_MODE) == MODE_64 && !(key & KEY_SINGLE) ? 0 : BLOCK_COLD;
-	b->no_groups = b->crosses = false;
+	b->no_groups = b->tried = b->crosses = false;
+	b->no_window = 0;
 	b->hash_next = code->hash[code_hash(b->hva)];
 	code->hash[code_hash(b->hva)] = b;
 	b->page_next = page_first(code, gpa / RAM_PAGE_SIZE);

@@ -25,11 +25,13 @@ struct block {
 	u16 bytes;
 	struct block *hash_next;
 	struct block *page_next;
-	struct xblock *x;   /* its translations */
-	u16 heat;           /* how often it was interpreted, or: */
-#define BLOCK_COLD 0xffff   /* it is not to be translated */
-	bool no_groups;     /* ranges of several accesses often cross a page */
-	bool crosses;       /* the only instruction ends in the next page: part of a struct code_temp */
+	struct xblock *x; /* its translations */
+	u16 heat;         /* how often it was interpreted, or: */
+#define BLOCK_COLD 0xffff /* it is not to be translated */
+	bool no_groups;   /* ranges of several accesses often cross a page */
+	bool tried;       /* no_window is known */
+	u64 no_window; /* instructions whose accesses are seldom where those by the same register were last */
+	bool crosses;  /* the only instruction ends in the next page: part of a struct code_temp */
 	struct insn insn[]; /* n, then one with op_end_of_block */
 };
 

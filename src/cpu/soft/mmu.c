@@ -39,6 +39,24 @@ static u16 current_pcid(const struct soft_cpu *c)
 
 /* --- invalidation --- */
 
+/* The privilege is that of the half that code runs in, unless the guest does it otherwise: then a change of
+ * privilege drops all windows. Some time after every translation of code was dropped the guest is believed
+ * again: from the next change of privilege on, as what runs now may go on without a look at the TLB. */
+static void windows_select(struct soft_cpu *c, enum tlb_mode mode)
+{
+	bool user = mode == TLB_USER;
+
+	c->windows_held = mode == TLB_SUP_AC && c->cr4 & CR4_SMAP;
+	if (user == c->windows_user)
+		return;
+	c->windows_user = user;
+	if (likely(!c->windows_mixed))
+		return;
+	tlb_drop_windows(c, 0, 0);
+	if (c->windows_mixed == WINDOWS_MIXED_ENDS)
+		c->windows_mixed = WINDOWS_SPLIT;
+}
+
 void mmu_select(struct soft_cpu *c)
 {
 	u64 role = (c->cr0 & (CR0_PG | CR0_WP)) | (c->efer & (EFER_NXE | EFER_LMA)) |
@@ -48,13 +66,14 @@ void mmu_select(struct soft_cpu *c)
 		mmu_flush_all(c);
 	}
 	enum tlb_mode mode = current_mode(c);
-	c->stack_page = STACK_NONE;
+	windows_select(c, mode);
 	c->tlb_code[0] = &c->asid->code[c->cpl == 3];
 	c->tlb_code[1] = &c->upper_code[c->cpl == 3];
 	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the
 	 * fast one. */
 	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;
 	if (unlikely(c->align_checks || c->log)) {
+		tlb_drop_windows(c, 0, 0);
 		c->tlb[0] = c->tlb[1] = c->no_tlb;
 		return;
 	}
@@ -64,7 +83,7 @@ void mmu_select(struct soft_cpu *c)
 
 static void lower_flush(struct soft_cpu *c)
 {
-	c->stack_page = STACK_NONE;
+	tlb_drop_windows(c, 0, BIT(63));
 	for (unsigned k = 0; k < TLB_NR_ASIDS; k++) {
 		if (&c->asids[k] != c->asid)
 			c->asids[k].valid = false;
@@ -84,6 +103,8 @@ void mmu_flush_all(struct soft_cpu *c)
 	tlb_flush_upper(c);
 	c->upper_large.nr = 0;
 	c->gen_global = tlb_new_generation(c);
+	if (c->windows_mixed)
+		c->windows_mixed = WINDOWS_MIXED_ENDS;
 }
 
 void mmu_flush_nonglobal(struct soft_cpu *c)
@@ -109,6 +130,7 @@ void mmu_set_cr3(struct soft_cpu *c, u64 cr3)
 	bool keep = c->cr4 & CR4_PCIDE && cr3 & CR3_NOFLUSH;
 
 	c->once = true;
+	tlb_drop_windows(c, 0, BIT(63));
 	struct tlb_asid *a = asid_find(c, pcid);
 	if (!a) {
 		a = &c->asids[0];
@@ -134,7 +156,6 @@ void mmu_set_cr3(struct soft_cpu *c, u64 cr3)
 
 void mmu_invlpg(struct soft_cpu *c, gva_t la)
 {
-	c->stack_page = STACK_NONE;
 	c->once = true;
 	if (la >> 63) {
 		tlb_drop_page(c, c->upper, c->upper_code, &c->upper_large, la);
@@ -152,7 +173,6 @@ void mmu_invlpg(struct soft_cpu *c, gva_t la)
 void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 {
 	struct tlb_asid *a = asid_find(c, pcid);
-	c->stack_page = STACK_NONE;
 	c->once = true;
 	switch (type) {
 	case 0: /* one address; global entries may go too [SDM2 INVPCID] */
@@ -166,6 +186,7 @@ void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 		break;
 	case 1: /* one PCID */
 		if (a == c->asid) {
+			tlb_drop_windows(c, 0, BIT(63));
 			tlb_flush_tables(a->half, a->code);
 			a->large.nr = 0;
 			tlb_flush_upper_nonglobal(c);
@@ -182,7 +203,7 @@ void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 
 void mmu_write_protect(struct soft_cpu *c, gpa_t page)
 {
-	c->stack_page = STACK_NONE;
+	tlb_drop_windows(c, 0, 0);
 	tlb_write_protect(c, page);
 }
 

@@ -41,6 +41,8 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 void tlb_insert2(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w);
 bool tlb_find2(const struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, struct walk *ret);
 
+/* Takes from the windows the pages that are la's in the bits of mask; 0: all. */
+void tlb_drop_windows(struct soft_cpu *c, gva_t la, u64 mask);
 void tlb_flush_tables(struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2]);
 void tlb_flush_upper(struct soft_cpu *c);
 void tlb_flush_upper_nonglobal(struct soft_cpu *c);

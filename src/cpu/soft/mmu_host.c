@@ -52,6 +52,7 @@ int mmu_init(struct soft_cpu *c, struct err *err)
 	c->asid = &c->asids[0];
 	c->asid->valid = true;
 	c->maxphy_mask = BIT(52) - BIT(c->vcpu->vm->cpuid.maxphyaddr);
+	tlb_drop_windows(c, 0, 0);
 	mmu_select(c);
 	return 0;
 }

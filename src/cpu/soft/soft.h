@@ -134,7 +134,19 @@ static inline u64 tlb_key(gva_t la, gpa_t gpa)
 	return la >> 12 << TLB_KEY_PFN_BITS | gpa >> 12;
 }
 
-#define STACK_NONE BIT(62) /* stack_page: no access is near it */
+/* In front of the TLB: the page that the accesses through one base register went to last. Translated code finds with
+ * two instructions whether an access lies in it, and takes the addend from a fixed place, so that the address does
+ * not wait for the check. There are two sets, one for code in each half of the linear addresses: in Linux and its
+ * like, user and kernel, so that neither drops the other's. */
+struct window {
+	u64 r, w;   /* the page where that access is allowed, as in struct tlb_entry, else WINDOW_NONE */
+	u64 addend; /* valid if either is */
+};
+/* Its page is not canonical, for an address in it passes the check: the host faults (jit_fault()). */
+#define WINDOW_NONE BIT(62)
+/* By base register, RIPB and RZERO included; and for operands whose segment has a base. */
+enum { WINDOW_SEG = NR_REGS, NR_WINDOWS };
+enum { WINDOWS_SPLIT, WINDOWS_MIXED, WINDOWS_MIXED_ENDS };
 
 /* Whose rights an access has. */
 enum tlb_mode {
@@ -266,12 +278,15 @@ struct soft_cpu {
 	u64 jit_rsp, jit_c_rsp; /* the other stack's pointer: of calls in translated code, of C */
 	u64 jit_stack;          /* top of the former */
 	void *jit_jcache;       /* jit->jcache */
-	u64 stack_page,
-		stack_addend; /* the page of the stack used last: as in struct tlb_entry, for reads and writes */
-	u64 nr_windows;       /* how often it changed */
-	u64 jit_slot[8];      /* addends that several accesses of a block share */
-	u64 jit_stash;        /* an operand from which flags can be computed again */
-	u64 armed_tsc;        /* when the host's timer will make jit_go 0, ~0: never */
+	struct window window[2][NR_WINDOWS];
+	u64 nr_windows;         /* how often one moved */
+	u8 windows_mixed;       /* WINDOWS_*: may code of either privilege run in either half? */
+	bool windows_user;      /* CPL is 3, when mmu_select() looked last */
+	u32 windows_held;       /* not 0: what is accessed now is not to be left to a window */
+	u64 jit_spill[2];       /* of glue's registers */
+	u64 jit_slot[8];        /* addends that several accesses of a block share */
+	u64 jit_stash;          /* an operand from which flags can be computed again */
+	u64 armed_tsc;          /* when the host's timer will make jit_go 0, ~0: never */
 	volatile u32 jit_alarm; /* it has */
 
 	/* --- the lock-step mode, see jit/lockstep.h --- */

@@ -44,7 +44,7 @@ unsigned soft_stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS])
 	add(&r, "tlb_level2_hits", c->nr_misses - c->nr_walks);
 	add(&r, "page_walks", c->nr_walks);
 	add(&r, "tlb_flushes", c->nr_flushes);
-	add(&r, "stack_windows_moved", c->nr_windows);
+	add(&r, "windows_moved", c->nr_windows);
 	if (c->jit)
 		add_jit(&r, c->jit);
 	if (c->lockstep) {

@@ -16,6 +16,9 @@
  * table, and cheaply. So each w tag is also entered in a small two-way table by physical page (struct
  * tlb_rev), and a page that is pushed out of it loses its w tags: what is not in there has none.
  *
+ * In front of all are the windows (struct window): what is dropped from the tables is dropped from them. A table that
+ * gives an entry up for another may leave it to them: they are emptied by the same events, whatever they hold.
+ *
  * On the vCPU's thread; compiled with general registers only. */
 #include "cpu/soft/mmu.h"
 
@@ -93,6 +96,20 @@ void tlb_write_protect(struct soft_cpu *c, gpa_t page)
 			rev_drop(c, &set[w]);
 }
 
+/* --- windows --- */
+
+void tlb_drop_windows(struct soft_cpu *c, gva_t la, u64 mask)
+{
+	struct window *w = c->window[0];
+
+	for (unsigned k = 0; k < 2 * NR_WINDOWS; k++) {
+		if (!((w[k].r ^ la) & mask))
+			w[k].r = WINDOW_NONE;
+		if (!((w[k].w ^ la) & mask))
+			w[k].w = WINDOW_NONE;
+	}
+}
+
 /* --- tables --- */
 
 static void entry_clear(struct tlb_entry *e)
@@ -150,6 +167,7 @@ void tlb_flush_tables(struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2])
 
 void tlb_flush_upper(struct soft_cpu *c)
 {
+	tlb_drop_windows(c, BIT(63), BIT(63));
 	tlb_flush_tables(c->upper, c->upper_code);
 	c->nr_nonglobal = 0;
 	c->upper_code_nonglobal = false;
@@ -166,6 +184,8 @@ void tlb_flush_upper_nonglobal(struct soft_cpu *c)
 		code_flush_table(&c->upper_code[1]);
 		c->upper_code_nonglobal = false;
 	}
+	if (c->nr_nonglobal)
+		tlb_drop_windows(c, BIT(63), BIT(63));
 	for (unsigned k = 0; k < c->nr_nonglobal; k++)
 		entry_clear(&c->upper[c->nonglobal[k] >> TLB_BITS].e[c->nonglobal[k] & (TLB_SIZE - 1)]);
 	c->nr_nonglobal = 0;
@@ -220,6 +240,10 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 		code_add(&(upper ? c->upper_code : c->asid->code)[mode == TLB_USER], la, tlb_key(tag, gpa));
 		if (upper && !w->global)
 			c->upper_code_nonglobal = true;
+		if (unlikely(upper == (mode == TLB_USER)) && c->windows_mixed != WINDOWS_MIXED) {
+			c->windows_mixed = WINDOWS_MIXED;
+			tlb_drop_windows(c, 0, 0);
+		}
 	} else {
 		struct tlb_table *t = upper ? &c->upper[mode] : &c->asid->half[mode];
 		unsigned slot = la >> 12 & (TLB_SIZE - 1);
@@ -352,7 +376,9 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 			entry_clear(e);
 	}
 	tlb_drop2(c, la);
+	tlb_drop_windows(c, la, ~PAGE_MASK);
 	if (unlikely(large->nr > TLB_MAX_LARGE)) {
+		tlb_drop_windows(c, la, ~(BIT(30) - 1));
 		drop_large(tables, code, la, 30);
 		forget_large(c);
 		return;
@@ -363,6 +389,7 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 			k++;
 			continue;
 		}
+		tlb_drop_windows(c, la, ~(BIT(shift) - 1));
 		drop_large(tables, code, la, shift);
 		forget_large(c);
 		large->page[k] = large->page[--large->nr];

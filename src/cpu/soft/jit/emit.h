@@ -127,6 +127,18 @@ enum {
 };
 enum { GRP1_ADD, GRP1_OR, GRP1_ADC, GRP1_SBB, GRP1_AND, GRP1_SUB, GRP1_XOR, GRP1_CMP };
 
+/* The memory operand is at p, in the data behind the code, and reached relative to RIP. No immediate follows. */
+static inline void emit_rm_data(struct emit *e, u32 op, unsigned reg, const void *p)
+{
+	unsigned rex = (op & E_W ? REX_W : 0) | (reg & 8 ? REX_R : 0);
+
+	if (rex)
+		emit1(e, 0x40 | rex);
+	emit1(e, (u8)op);
+	emit1(e, 5 | (reg & 7) << 3);
+	emit4(e, (u32)((const u8 *)p - (emit_rx(e) + 4)));
+}
+
 static inline void emit_mov(struct emit *e, unsigned dst, unsigned src)
 {
 	emit_rm(e, E_W | OP_MOV_RM_R, src, op_reg(dst));

@@ -169,6 +169,67 @@ static void make_ret_miss(struct emit *e)
 	leave(e, JIT_RET);
 }
 
+/* Moves a window to the page of an access that the check did not find in it, if the TLB lets it: T1 has the linear
+ * address less the window's page, T0 the size less 1. Called; returns with ZF set, the window's addend filled and the
+ * linear address in T0; or with ZF clear. Keeps the rest. */
+static const u8 *make_window(struct emit *e, unsigned half, unsigned n, bool write)
+{
+	const struct opnd r = op_cpu(window[half][n].r), w = op_cpu(window[half][n].w),
+			  addend = op_cpu(window[half][n].addend);
+	const struct opnd *tag = write ? &w : &r, *other = write ? &r : &w;
+	s32 e_r = (s32)offsetof(struct tlb_entry, r), e_w = (s32)offsetof(struct tlb_entry, w);
+	u8 *upper, *both, *fail, *held, *same, *done;
+	const u8 *start = emit_rx(e);
+
+	emit_store_cpu(e, R_AX, jit_spill[0]);
+	emit_store_cpu(e, R_CX, jit_spill[1]);
+	emit_op(e, E_W | OP_ADD_R_RM, T1, tag);
+	emit_rm(e, E_W | OP_LEA, R_CX, op_idx(T1, T0, 0, 0));
+	emit_mov(e, T0, T1);
+	emit_alu_imm(e, GRP1_AND, R_CX, -4096); /* the page of the last byte */
+	emit_mov(e, R_AX, T0);
+	emit_rm(e, 0xc1, 5, op_reg(R_AX)); /* shr eax, 7 */
+	emit1(e, 7);
+	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(R_AX));
+	emit4(e, (TLB_SIZE - 1) << 5);
+	emit_rm(e, E_W | 0x85, T0, op_reg(T0)); /* test */
+	upper = emit_jump(e, 8, NULL);          /* js */
+	emit_rm(e, E_W | OP_ADD_R_RM, R_AX, op_cpu(tlb[0]));
+	both = emit_jump(e, CC_JMP, NULL);
+	emit_land(e, upper);
+	emit_rm(e, E_W | OP_ADD_R_RM, R_AX, op_cpu(tlb[1]));
+	emit_land(e, both);
+	emit_rm(e, E_W | OP_CMP_R_RM, R_CX, op_mem(R_AX, write ? e_w : e_r));
+	fail = emit_jump(e, 5, NULL); /* jne */
+	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(R_AX, (s32)offsetof(struct tlb_entry, addend)));
+	emit_op(e, E_W | OP_MOV_RM_R, T1, &addend);
+	emit_imm(e, T1, WINDOW_NONE);
+	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(windows_held));
+	emit1(e, 0);
+	held = emit_jump(e, 5, NULL);
+	emit_op(e, E_W | OP_MOV_RM_R, R_CX, tag);
+	emit_rm(e, E_W | OP_CMP_R_RM, R_CX, op_mem(R_AX, write ? e_r : e_w));
+	same = emit_jump(e, 4, NULL); /* je */
+	emit_mov(e, R_CX, T1);
+	emit_land(e, same);
+	emit_op(e, E_W | OP_MOV_RM_R, R_CX, other);
+	emit_rm(e, E_W | 0xff, 0, op_cpu(nr_windows)); /* inc */
+	done = emit_jump(e, CC_JMP, NULL);
+	emit_land(e, held);
+	emit_op(e, E_W | OP_MOV_RM_R, T1, tag);
+	emit_op(e, E_W | OP_MOV_RM_R, T1, other);
+	emit_land(e, done);
+	emit_load_cpu(e, R_AX, jit_spill[0]);
+	emit_load_cpu(e, R_CX, jit_spill[1]);
+	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_reg(T0)); /* ZF */
+	emit1(e, 0xc3);
+	emit_land(e, fail);
+	emit_load_cpu(e, R_AX, jit_spill[0]);
+	emit_load_cpu(e, R_CX, jit_spill[1]);
+	emit1(e, 0xc3);
+	return start;
+}
+
 static const u8 *align(struct emit *e)
 {
 	while ((u64)(uintptr_t)e->p & 15)
@@ -212,6 +273,11 @@ void glue_make(struct jit *j)
 	j->bail_saved = align(&e);
 	store_regs(&e);
 	leave_with_record(&e, JIT_BAIL);
+
+	for (unsigned half = 0; half < 2; half++)
+		for (unsigned n = 0; n < NR_WINDOWS; n++)
+			for (unsigned w = 0; w < 2; w++)
+				j->window[half][n][w] = make_window(&e, half, n, w);
 
 	j->jump_out = align(&e);
 	emit_store_cpu(&e, T0, jit_target);

@@ -87,6 +87,42 @@ void jit_moved(struct xblock *x, struct block *to)
 		x->block = to;
 }
 
+/* Takes a translation from its block's list. */
+static void detach(struct xblock *x)
+{
+	for (struct xblock **p = &x->block->x; *p; p = &(*p)->next)
+		if (*p == x) {
+			*p = x->next;
+			return;
+		}
+}
+
+/* --- trials of windows --- */
+static void end_trial(struct jit *j, struct xblock *x)
+{
+	struct block *b = x->block;
+
+	if (x->dead)
+		return;
+	b->tried = true;
+	for (u32 k = 0; k < x->nr_windows; k++)
+		if (x->windows[k].misses > x->trial_misses)
+			b->no_window |= BIT(x->windows[k].k);
+	detach(x);
+	drop(j, x);
+}
+
+/* Windows have missed often meanwhile. */
+static void begin_trial(struct jit *j, struct xblock *x)
+{
+	if (x->dead)
+		return;
+	x->block->tried = false;
+	x->block->no_window = 0;
+	detach(x);
+	drop(j, x);
+}
+
 /* Memory that was executed is written anew through another address [SDM3 8.1.3]. */
 static void serialize(void)
 {
@@ -138,6 +174,8 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 	u32 stop;
 
 	c->jit->nr_steps++;
+	if (unlikely(!rec->x->left))
+		begin_trial(c->jit, rec->x);
 	c->cur = b;
 	c->icount += b->n - rec->k;
 	c->gpr[RIPB] = rec->x->rip;
@@ -202,6 +240,9 @@ u64 jit_fault(struct soft_cpu *c, u64 addr)
 					: f->saved ? j->bail_saved
 						   : j->bail_host);
 	}
+	for (u32 k = x->nr_windows; k-- > 0;)
+		if (rx >= x->code + x->windows[k].from)
+			return (u64)(uintptr_t)(x->code + x->windows[k].to);
 	return 0;
 }
 
@@ -217,21 +258,13 @@ static void interpret(struct soft_cpu *c, struct xblock *x, unsigned k)
 	b->insn[k].fn(c, &b->insn[k]);
 }
 
-/* Takes a translation from its block's list. */
-static void detach(struct xblock *x)
-{
-	for (struct xblock **p = &x->block->x; *p; p = &(*p)->next)
-		if (*p == x) {
-			*p = x->next;
-			return;
-		}
-}
-
 static void count_bail(struct soft_cpu *c, const struct xrec *rec)
 {
 	struct xblock *x = rec->x;
 
 	c->jit->nr_bails++;
+	if (!x->left)
+		begin_trial(c->jit, x);
 	if (!rec->group || x->dead || ++x->nr_bails < MAX_BAILS)
 		return;
 	/* Too often: the next translation does without. */
@@ -262,7 +295,11 @@ void jit_left(struct soft_cpu *c, enum jit_end end)
 	const struct xrec *rec;
 
 	if (end == JIT_EXIT) { /* the exit stays in jit_rec: to be linked */
-		c->rip = ((const struct xexit *)c->jit_rec)->rip;
+		const struct xexit *exit = c->jit_rec;
+
+		c->rip = exit->rip;
+		if (exit == exit->from->again)
+			end_trial(j, exit->from);
 		return;
 	}
 	rec = end == JIT_RET ? (const struct xrec *)(j->data + c->jit_ret) : c->jit_rec;

@@ -39,6 +39,12 @@
 #define JIT_BLOCK_DATA (16 * KiB)
 #define JIT_MAX_BLOCKS (1u << 14) /* of a region */
 
+/* Executions on trial; a window pays when it misses less than once in so many: a miss costs some 25 cycles, a hit saves
+ * two or three; misses of all windows until the next trial. */
+#define TRIAL_RUNS   512u
+#define TRIAL_MISSES 16
+#define TRIAL_LATER  100000u
+
 struct xblock;
 struct xlate;
 
@@ -70,6 +76,14 @@ struct xfault {
 	bool loop;  /* guest registers are to be put back first: xloop.c */
 };
 
+/* An access through a window: of instruction k. From `from` on, until the next of these, the host may fault on what
+ * passed the check of an empty window; then it goes on at `to`. Both from the block's code. */
+struct xwindow {
+	u32 from, to;
+	u32 misses; /* while the translation is on trial */
+	u16 k;
+};
+
 /* One translation of a block, for one linear address. */
 struct xblock {
 	gva_t rip;
@@ -79,9 +93,15 @@ struct xblock {
 	struct xexit *in;
 	struct xexit *exit[4];
 	u32 nr_exits;
-	u32 nr_faults;
+	u32 nr_faults, nr_windows;
 	struct xfault *faults;
-	struct xrec fault; /* of the last fault of the host in it */
+	struct xwindow *windows; /* in order of `from` */
+	/* A translation is on trial at first: `left` counts its executions down, then it comes back by `again`, and the
+	 * block is translated anew without the windows that missed often. That one's `left` counts misses, and
+	 * then there is a new trial. */
+	u32 left, trial_misses;
+	struct xexit *again; /* NULL: not on trial */
+	struct xrec fault;   /* of the last fault of the host in it */
 	const u8 *loop_bail[2];
 	u16 nr_bails;
 	bool dead;
@@ -131,11 +151,13 @@ struct jit {
 	bool has_timer;
 	u32 warm;
 	bool lockstep, perf_map;
-	void *map; /* FILE: the perf map */
+	bool trials; /* translations are on trial at first */
+	void *map;   /* FILE: the perf map */
 
 	/* glue.c */
 	u64 (*enter)(struct soft_cpu *c, const u8 *code);
 	u64 (*enter_host)(struct soft_cpu *c, const u8 *code, u64 fl); /* to an entry A */
+	const u8 *window[2][NR_WINDOWS][2]; /* [half of the code][window][write]: make_window() */
 	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out,
 		*ret_miss, *ret_top;
 

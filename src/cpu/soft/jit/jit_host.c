@@ -106,6 +106,7 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	j->warm = conf->warm ? conf->warm : conf->lockstep ? 1 : WARM;
 	j->perf_map = conf->perf_map;
 	j->lockstep = conf->lockstep;
+	j->trials = !conf->lockstep;
 	j->jcache = map(sizeof(*j->jcache) << JCACHE_BITS);
 	j->blocks = map(sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
 	for (u32 k = 0; j->blocks && k < JIT_REGIONS; k++)

@@ -238,15 +238,17 @@ static void run_interpreter(struct soft_cpu *c)
 	save(c, &l->interpreted);
 }
 
-/* The stack's page into its window, if the TLB lets it be read and written. */
-static void fill_window(struct soft_cpu *c)
+/* The page of each register's value into that register's window, as far as the TLB allows. */
+static void fill_windows(struct soft_cpu *c)
 {
-	const struct tlb_entry *e = tlb_slot(c, c->gpr[R_SP]);
-	u64 page = c->gpr[R_SP] & ~(RAM_PAGE_SIZE - 1);
+	for (unsigned r = 0; !c->windows_held && r < X86_NR_GPR; r++) {
+		const struct tlb_entry *e = tlb_slot(c, c->gpr[r]);
+		struct window *w = &c->window[c->rip >> 63][r];
+		u64 page = c->gpr[r] & ~(RAM_PAGE_SIZE - 1);
 
-	if (e->r == page && e->w == page) {
-		c->stack_page = page;
-		c->stack_addend = e->addend;
+		w->r = e->r == page ? page : WINDOW_NONE;
+		w->w = e->w == page ? page : WINDOW_NONE;
+		w->addend = e->addend;
 	}
 }
 
@@ -284,7 +286,7 @@ static void run_translation(struct soft_cpu *c)
 		c->tlb[0] = c->tlb[1] = c->no_tlb;
 		x->nr_bails = 0;
 	} else if (l->how & LOCKSTEP_WINDOW) {
-		fill_window(c);
+		fill_windows(c);
 	}
 	c->jit_rec = NULL;
 	c->jit_stop = 0;

@@ -26,6 +26,12 @@ static bool is_const(const struct ea *a)
 	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO;
 }
 
+/* A pinned base register, and a displacement. */
+static bool is_simple(const struct ea *a)
+{
+	return a->base < X86_NR_GPR && x_pinned(a->base) && a->index == RZERO && a->seg == SEG_FLAT;
+}
+
 static u64 const_of(const struct xlate *t, const struct ea *a)
 {
 	return (u64)a->disp + (a->base == RIPB ? t->x->rip : 0);
@@ -126,7 +132,8 @@ static struct opnd emit_operand(struct xlate *t, const struct ea *a, bool free_t
 		emit_imm(e, T0, la);
 		o = op_idx(T0, T1, 0, 0);
 	} else if (a->index == RZERO && x_pinned(a->base)) {
-		return op_idx(x_host(a->base), T1, 0, (s32)a->disp);
+		/* T1 as the base, lest it be the stack segment's, whose faults are of another kind. */
+		return op_idx(T1, x_host(a->base), 0, (s32)a->disp);
 	} else if (a->index == RZERO) {
 		struct opnd base = op_cpu(gpr[a->base]);
 
@@ -242,9 +249,11 @@ static struct xgroup *new_group(struct xlate *t)
 	return g;
 }
 
-static struct opnd slot_of(const struct xgroup *g)
+static struct opnd slot_of(const struct xlate *t, const struct xgroup *g)
 {
-	return g->slot == SLOT_STACK ? op_cpu(stack_addend) : op_cpu(jit_slot[g->slot]);
+	if (g->slot >= SLOT_WINDOW)
+		return op_cpu(window[t->half][g->slot - SLOT_WINDOW].addend);
+	return op_cpu(jit_slot[g->slot]);
 }
 
 void memop_moved(struct xlate *t, unsigned reg, s64 by)
@@ -274,76 +283,86 @@ static bool bails(const struct xlate *t, unsigned k)
 	return t->in[k].kind >= XK_JCC || t->in[k].kind == XK_PUSH_MEM;
 }
 
-/* --- the stack's window --- */
-/* The page of the stack that was accessed last keeps its translation in soft_cpu, for reads and writes: a check is then
- * five instructions, and the address does not wait for it. [RSP + lo, RSP + lo + span). Not while another group has
- * its addend there. Leaves the addend in T1. */
-static void emit_window(struct xlate *t, s64 lo, unsigned span, unsigned acc, bool group)
+/* --- windows --- */
+static bool unpinned(unsigned reg)
+{
+	return reg < X86_NR_GPR && !x_pinned(reg);
+}
+
+static unsigned window_of(const struct ea *a)
+{
+	return a->seg == SEG_FLAT ? a->base : WINDOW_SEG;
+}
+
+/* The access through its window: five instructions, and the address does not wait for them. It is one with nothing but a
+ * pinned base register (then T1 has the addend), or its linear address is left in T0. Not while another group has its
+ * addend there. */
+static void emit_window(struct xlate *t, const struct ea *a, s64 lo, unsigned span, unsigned acc, bool group)
 {
 	struct emit *e = &t->e;
+	unsigned n = window_of(a);
+	struct ea first = *a;
 	u8 *jump;
 
-	emit_rm(e, E_W | OP_LEA, T0, op_mem(HOST_SP, (s32)lo));
-	emit_rm(e, E_W | OP_SUB_R_RM, T0, op_cpu(stack_page));
-	emit_rm(e, E_W | OP_GRP1_IMM, GRP1_CMP, op_reg(T0));
+	first.disp += lo;
+	t->in_t1 = NULL;
+	if (is_simple(a)) {
+		emit_rm(e, E_W | OP_LEA, T1, op_mem(x_host(a->base), (s32)first.disp));
+	} else {
+		emit_ea(t, T0, &first);
+		if (a->seg != SEG_FLAT)
+			emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(seg[a->seg].base));
+		emit_mov(e, T1, T0);
+	}
+	if (acc & ACC_W)
+		emit_rm(e, E_W | OP_SUB_R_RM, T1, op_cpu(window[t->half][n].w));
+	else
+		emit_rm(e, E_W | OP_SUB_R_RM, T1, op_cpu(window[t->half][n].r));
+	emit_rm(e, E_W | OP_GRP1_IMM, GRP1_CMP, op_reg(T1));
 	emit4(e, 4096 - span);
 	jump = emit_jump(e, 7, NULL); /* ja */
-	t->in_t1 = NULL;
-	emit_load_cpu(e, T1, stack_addend);
-	translate_late(t, LATE_WINDOW, jump, NULL, NULL);
+	translate_late(t, LATE_WINDOW, jump, translate_rec(t, group), NULL);
 	if (!t->no_room) {
 		struct xlate_late *l = &t->late[t->nr_late - 1];
 
 		l->back = emit_rx(e);
-		l->lo = lo;
 		l->span = (u16)span;
-		l->acc = (u8)acc;
-		l->group = group;
-		if (!group && !bails(t, t->k)) {
-			l->rec = translate_rec(t, false);
+		l->window = (u8)n;
+		l->write = acc & ACC_W;
+		l->bail = group || bails(t, t->k);
+		if (!l->bail)
 			t->step[t->nr_steps++] = l->rec;
-		} else {
-			l->rec = translate_rec(t, group);
-		}
 	}
+	emit_load_cpu(e, T1, window[t->half][n].addend);
 }
 
-void memop_window(struct xlate *t, const struct xlate_late *late)
+void memop_window(struct xlate *t, const struct xlate_late *l)
 {
-	struct xlate_late l = *late; /* the list grows */
 	struct emit *e = &t->e;
-	struct ea a = { .base = R_SP, .index = RZERO, .seg = SEG_FLAT };
-	u8 *keep = NULL, *no;
 
-	t->fl = l.fl;
-	no = emit_check(t, &a, l.lo, l.span, l.acc);
-	translate_late(t, l.rec->group || bails(t, l.k) ? LATE_BAIL : LATE_STEP, no, l.rec, NULL);
-	if (!(l.acc & ACC_W)) {
-		emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, (s32)offsetof(struct tlb_entry, w)));
-		keep = emit_jump(e, 5, NULL);
+	struct xwindow *w = &t->x->windows[t->x->nr_windows++];
+	u8 *enough = NULL;
+
+	if (t->x->again) {
+		emit_rm_data(e, 0xff, 0, &w->misses); /* inc */
+	} else {
+		emit_rm_data(e, 0xff, 1, &t->x->left); /* dec */
+		enough = emit_jump(e, 4, NULL);        /* je */
 	}
-	emit_store_cpu(e, T0, stack_page);
-	emit_rm(e, E_W | 0xff, 0, op_cpu(nr_windows)); /* inc */
-	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
-	emit_store_cpu(e, T1, stack_addend);
-	emit_jump(e, CC_JMP, l.back);
-	if (keep) {
-		/* Readable only: not for the window, unless others of the block count on it. */
-		emit_land(e, keep);
-		if (l.group) {
-			translate_late(t, LATE_BAIL, emit_jump(e, CC_JMP, NULL), l.rec, NULL);
-		} else {
-			emit_rm(e, E_W | OP_MOV_R_RM, T1,
-				op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
-			emit_jump(e, CC_JMP, l.back);
-		}
-	}
+	emit_imm(e, T0, l->span - 1u);
+	emit_jump(e, CC_CALL, t->j->window[t->half][l->window][l->write]);
+	emit_jump(e, 4, l->back); /* je */
+	if (enough)
+		emit_land(e, enough);
+	*w = (struct xwindow){ .from = (u32)(l->back - t->x->code),
+			       .to = (u32)(emit_rx(e) - t->x->code),
+			       .k = l->k };
 }
 
-static bool window_taken(const struct xlate *t)
+static bool window_taken(const struct xlate *t, unsigned window)
 {
 	for (unsigned k = 0; k < t->nr_groups; k++)
-		if (t->group[k].slot == SLOT_STACK && t->group[k].base != NO_REG)
+		if (t->group[k].slot == SLOT_WINDOW + window && t->group[k].base != NO_REG)
 			return true;
 	return false;
 }
@@ -353,8 +372,8 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			       bool need_flags, bool free_t0)
 {
 	struct emit *e = &t->e;
-	bool simple = a->index == RZERO, write, ends = bails(t, t->k);
-	struct xgroup *g = simple ? find_group(t, a, size, acc) : NULL;
+	bool groups = a->index == RZERO, write, ends = bails(t, t->k);
+	struct xgroup *g = groups ? find_group(t, a, size, acc) : NULL;
 	s64 lo, hi;
 	u8 *jump;
 
@@ -362,7 +381,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		if (need_flags)
 			xflags_need(t);
 		xflags_before_write(t, writes);
-		struct opnd slot = slot_of(g);
+		struct opnd slot = slot_of(t, g);
 
 		if (t->in_t1 != g)
 			emit_op(e, E_W | OP_MOV_R_RM, T1, &slot);
@@ -370,10 +389,12 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		return emit_operand(t, a, free_t0);
 	}
 	xflags_clobber(t);
-	bool window = simple && a->base == R_SP && a->seg == SEG_FLAT && !window_taken(t) && !t->lp.nr;
+	/* For code of the upper half, kernels as a rule, only the stack's: others miss there too often to pay. */
+	bool window = (!t->half || a->base == R_SP) && !(t->b->no_window >> t->k & 1) &&
+		      !(unpinned(a->base) && unpinned(a->index)) && !window_taken(t, window_of(a));
 	unsigned nr = 1;
 
-	if (simple && !t->b->no_groups && !t->lp.nr)
+	if (groups && !t->b->no_groups && !t->lp.nr)
 		nr = gather(t, a, size, acc, &lo, &hi, &write);
 	if (nr > 1) {
 		struct ea from = *a;
@@ -381,8 +402,9 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		if (write)
 			acc |= ACC_W;
 		from.disp = 0;
+		window = window && a->seg == SEG_FLAT;
 		if (window) {
-			emit_window(t, lo, (unsigned)(hi - lo), acc, true);
+			emit_window(t, &from, lo, (unsigned)(hi - lo), acc, true);
 		} else {
 			jump = emit_check(t, &from, lo, (u64)(hi - lo), acc);
 			translate_late(t, LATE_BAIL, jump, translate_rec(t, true), NULL);
@@ -395,10 +417,10 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		g->write = write;
 		g->delta = 0;
 		if (window)
-			g->slot = SLOT_STACK;
+			g->slot = (u8)(SLOT_WINDOW + window_of(a));
 		t->in_t1 = free_t0 ? NULL : g;
 	} else if (window) {
-		emit_window(t, a->disp, size, acc, false);
+		emit_window(t, a, 0, size, acc, false);
 	} else {
 		struct xrec *rec = translate_rec(t, false);
 
@@ -413,10 +435,23 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(seg[a->seg].base));
 		}
 		if (g) {
-			struct opnd slot = slot_of(g);
+			struct opnd slot = slot_of(t, g);
 
 			emit_op(e, E_W | OP_MOV_RM_R, T1, &slot);
 		}
+	}
+	if (window && !g && !is_simple(a)) { /* the linear address is in T0 */
+		struct opnd o = op_idx(T0, T1, 0, 0);
+
+		/* The flags' code uses T0. */
+		if (free_t0 || need_flags || writes) {
+			emit_op(e, E_W | OP_LEA, T1, &o);
+			o = op_mem(T1, 0);
+		}
+		if (need_flags)
+			xflags_need(t);
+		xflags_before_write(t, writes);
+		return o;
 	}
 	if (need_flags)
 		xflags_need(t);

@@ -50,15 +50,6 @@ void translate_late(struct xlate *t, unsigned what, u8 *jump, struct xrec *rec, 
 						     .loop = t->lp.active };
 }
 
-/* lea reg, [rip + ...] of something in the data behind the code. */
-static void emit_lea_data(struct emit *e, unsigned reg, const void *p)
-{
-	emit1(e, 0x40 | REX_W | (reg & 8 ? REX_R : 0));
-	emit1(e, OP_LEA);
-	emit1(e, 5 | (reg & 7) << 3);
-	emit4(e, (u32)((const u8 *)p - (emit_rx(e) + 4)));
-}
-
 /* --- general registers --- */
 static void load_guest(struct xlate *t, unsigned tmp, unsigned reg)
 {
@@ -411,8 +402,9 @@ static void xlate_leave(struct xlate *t, const struct xinsn *x)
 {
 	struct opnd o = memop_access(t, R_BP, 0, 8, ACC_R, x->wr, false);
 
+	emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &o);
 	emit_rm(&t->e, E_W | OP_LEA, HOST_SP, op_mem(R_BP, 8));
-	emit_op(&t->e, E_W | OP_MOV_R_RM, R_BP, &o);
+	emit_mov(&t->e, R_BP, T0);
 }
 
 /* --- control flow --- */
@@ -812,21 +804,26 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 {
 	struct emit *e = &t->e;
 	struct jit *j = t->j;
-	bool host;
+	bool host, step = l->what == LATE_STEP;
 
 	emit_land(e, l->jump);
 	t->k = l->k;
+	if (l->what == LATE_WINDOW) {
+		memop_window(t, l);
+		step = !l->bail;
+	}
 	if (l->loop)
 		xloop_restore(t);
 	switch (l->what) {
+	case LATE_WINDOW:
 	case LATE_STEP:
 	case LATE_BAIL:
 		host = xflags_late(t, &l->fl);
-		emit_lea_data(e, T0, l->rec);
+		emit_rm_data(e, E_W | OP_LEA, T0, l->rec);
 		emit_jump(e, CC_JMP,
-			  l->what == LATE_STEP ? (host ? j->step_host : j->step_saved)
-					       : (host ? j->bail_host : j->bail_saved));
-		if (l->loop && l->what == LATE_STEP) {
+			  step ? (host ? j->step_host : j->step_saved)
+			       : (host ? j->bail_host : j->bail_saved));
+		if (l->loop && step) {
 			const u8 *resume = emit_rx(e);
 
 			xloop_reload(t);
@@ -840,12 +837,11 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 		if (l->jump == l->exit->jump)
 			l->exit->stub = emit_rx(e);
 		host = xflags_late(t, &l->fl);
-		emit_lea_data(e, T0, l->exit);
+		emit_rm_data(e, E_W | OP_LEA, T0, l->exit);
 		emit_jump(e, CC_JMP, host ? j->exit_host : j->exit_saved);
 		break;
-	case LATE_WINDOW: memop_window(t, l); break;
 	case LATE_JUMP_OUT:
-		emit_lea_data(e, T1, l->rec);
+		emit_rm_data(e, E_W | OP_LEA, T1, l->rec);
 		emit_store_cpu(e, T1, jit_rec);
 		emit_jump(e, CC_JMP, j->jump_out);
 		break;
@@ -916,12 +912,55 @@ static void emit_crossing_check(struct xlate *t)
 	emit_bytes_check(t, temp->second, temp->bytes + temp->in_first, temp->len - temp->in_first, out);
 }
 
+/* On trial: counts the execution, and leaves at the last. Changes no flags. */
+static void emit_trial(struct xlate *t)
+{
+	struct xblock *x = t->x;
+	struct emit *e = &t->e;
+	u8 *last, *on;
+
+	emit_mov(e, T1, R_CX);
+	emit_rm_data(e, OP_MOV_R_RM, R_CX, &x->left);
+	emit_rm(e, OP_LEA, R_CX, op_mem(R_CX, -1));
+	emit_rm_data(e, OP_MOV_RM_R, R_CX, &x->left);
+	last = emit_jrcxz(e);
+	on = emit_jump(e, CC_JMP, NULL);
+	emit_land8(e, last);
+	emit_mov(e, R_CX, T1);
+	translate_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, x->again);
+	emit_land(e, on);
+	emit_mov(e, R_CX, T1);
+}
+
+/* This translation is on trial: of so many runs, of so many iterations each. */
+static void begin_trial(struct xlate *t, unsigned iterations)
+{
+	struct xblock *x = t->x;
+
+	x->left = TRIAL_RUNS;
+	x->trial_misses = TRIAL_RUNS * iterations / TRIAL_MISSES;
+	x->again = jit_alloc(t->j, sizeof(*x->again));
+	x->again->from = x;
+	x->again->rip = x->rip;
+}
+
+/* Does it access memory in a way that may go through windows? */
+static bool has_accesses(const struct xlate *t)
+{
+	for (unsigned k = 0; k < t->n; k++)
+		if (t->in[k].acc || t->in[k].sp_delta || t->in[k].kind == XK_CALL || t->in[k].kind == XK_RET)
+			return true;
+	return false;
+}
+
 struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 {
 	struct jit *j = c->jit;
 	struct xlate *t = j->xlate;
 	struct xblock *x;
 	enum first_flags first;
+	unsigned windows = 0;
+	bool loop;
 
 	soft_zero(t, offsetof(struct xlate, late));
 	t->nr_late = 0;
@@ -955,17 +994,26 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}
+	x->left = TRIAL_LATER;
 	if (b->crosses)
 		emit_crossing_check(t);
-	if (!b->crosses && xloop_plan(t)) {
+	loop = !b->crosses && xloop_plan(t);
+	if (j->trials && !t->half && !b->tried && !b->crosses && has_accesses(t))
+		begin_trial(t, loop ? t->lp.unroll : 1);
+	if (loop) {
 		xloop_translate(t);
 	} else {
+		if (x->again)
+			emit_trial(t);
 		for (t->k = 0; t->k < t->n; t->k++)
 			translate_insn(t, &t->in[t->k]);
 		t->k = t->n - 1;
 		if (t->in[t->k].kind < XK_JCC && t->in[t->k].kind != XK_BAIL)
 			translate_leave(t, next_rip(t, t->in[t->k].i));
 	}
+	for (unsigned k = 0; k < t->nr_late; k++)
+		windows += t->late[k].what == LATE_WINDOW;
+	x->windows = jit_alloc(j, windows * sizeof(*x->windows));
 	for (unsigned k = 0; k < t->nr_late; k++)
 		emit_late(t, &t->late[k]);
 	if (t->no_room)

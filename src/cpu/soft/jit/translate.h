@@ -86,7 +86,7 @@ struct xflstate {
 struct xgroup {
 	u8 base, seg;
 	bool write;
-	u8 slot;    /* SLOT_STACK: the stack's window */
+	u8 slot;    /* SLOT_WINDOW + n: that window */
 	s64 lo, hi; /* from the base's value at the probe */
 	s64 delta;  /* what has been added to the base since */
 };
@@ -110,7 +110,7 @@ struct xloop {
 };
 
 #define X_MAX_GROUPS 8
-#define SLOT_STACK   0xff
+#define SLOT_WINDOW  0x40
 #define X_MAX_LATE   160
 
 /* Code that is put behind the block. */
@@ -123,10 +123,9 @@ struct xlate_late {
 	bool loop; /* guest registers are to be put back first */
 	/* LATE_WINDOW */
 	const u8 *back;
-	s64 lo;
 	u16 span;
-	u8 acc;
-	bool group;
+	u8 window;
+	bool write, bail;
 };
 enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW, LATE_OUT };
 
@@ -211,7 +210,7 @@ void memop_lea(struct xlate *t, unsigned size, unsigned dst);
 /* The same for an access that is not ModRM's: base register, displacement. */
 struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes,
 			 bool need_flags);
-/* Out of line: the stack is not in its window. */
+/* Out of line: an access is not in its window. What follows is for when the TLB does not have it either. */
 void memop_window(struct xlate *t, const struct xlate_late *l);
 /* A constant was added to a register; it was changed otherwise. */
 void memop_moved(struct xlate *t, unsigned reg, s64 by);
