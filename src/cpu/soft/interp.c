@@ -243,7 +243,7 @@ static void arm_timer(struct soft_cpu *c)
  * in the mailbox, or the timer is due. */
 static void go_again(struct soft_cpu *c)
 {
-	atomic_exchange(&c->jit_go, 1);
+	soft_let_go(c);
 	if (c->jit_alarm) {
 		c->jit_alarm = 0;
 		c->armed_tsc = ~0ull;
@@ -259,7 +259,7 @@ static enum run_end loop(struct soft_cpu *c)
 	int what;
 
 	for (;;) {
-		if (unlikely(!atomic_load_explicit(&c->jit_go, memory_order_relaxed)))
+		if (unlikely(soft_recalled(c)))
 			go_again(c);
 		/* First, since a guest may be single-stepped for ever: by code breakpoints that it has
 		 * armed. */

@@ -69,6 +69,8 @@ void mmu_select(struct soft_cpu *c)
 	windows_select(c, mode);
 	c->tlb_code[0] = &c->asid->code[c->cpl == 3];
 	c->tlb_code[1] = &c->upper_code[c->cpl == 3];
+	c->code_gen[0] = c->tlb_code[0]->gen;
+	c->code_gen[1] = c->tlb_code[1]->gen;
 	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the
 	 * fast one. */
 	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;
@@ -90,7 +92,7 @@ static void lower_flush(struct soft_cpu *c)
 		c->asids[k].gen = tlb_new_generation(c);
 	}
 	c->asid->pcid = current_pcid(c);
-	tlb_flush_tables(c->asid->half, c->asid->code);
+	tlb_flush_tables(c, c->asid->half, c->asid->code);
 	c->asid->large.nr = 0;
 	c->lower_global = false;
 	c->nr_flushes++;
@@ -142,7 +144,7 @@ void mmu_set_cr3(struct soft_cpu *c, u64 cr3)
 		keep = false; /* so it gets a new generation, too */
 	}
 	if (!keep) {
-		tlb_flush_tables(a->half, a->code);
+		tlb_flush_tables(c, a->half, a->code);
 		a->large.nr = 0;
 		a->gen = tlb_new_generation(c);
 		c->nr_flushes++;
@@ -187,7 +189,7 @@ void mmu_invpcid(struct soft_cpu *c, unsigned type, u16 pcid, gva_t la)
 	case 1: /* one PCID */
 		if (a == c->asid) {
 			tlb_drop_windows(c, 0, BIT(63));
-			tlb_flush_tables(a->half, a->code);
+			tlb_flush_tables(c, a->half, a->code);
 			a->large.nr = 0;
 			tlb_flush_upper_nonglobal(c);
 			a->gen = tlb_new_generation(c);

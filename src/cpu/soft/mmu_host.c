@@ -13,11 +13,13 @@ static void table_init(struct tlb_table *t)
 		t->e[k] = (struct tlb_entry){ TLB_NEVER, TLB_NEVER, 0, 0 };
 }
 
-static void code_init_tables(struct tlb_code t[2])
+static void code_init_tables(struct soft_cpu *c, struct tlb_code t[2])
 {
-	for (unsigned m = 0; m < 2; m++)
+	for (unsigned m = 0; m < 2; m++) {
+		tlb_code_changed(c, &t[m]);
 		for (unsigned k = 0; k < TLB_CODE_SIZE; k++)
 			t[m].key[k] = TLB_NEVER;
+	}
 }
 
 int mmu_init(struct soft_cpu *c, struct err *err)
@@ -33,9 +35,9 @@ int mmu_init(struct soft_cpu *c, struct err *err)
 		return err_set(err, -ENOMEM, "no memory for the translation caches of a virtual CPU");
 	}
 	table_init(c->no_tlb);
-	code_init_tables(c->upper_code);
+	code_init_tables(c, c->upper_code);
 	for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
-		code_init_tables(c->asids[k].code);
+		code_init_tables(c, c->asids[k].code);
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		table_init(&c->upper[m]);
 		for (unsigned k = 0; k < TLB_NR_ASIDS; k++)

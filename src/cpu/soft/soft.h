@@ -109,9 +109,13 @@ struct tlb_entry {
 	u64 unused; /* 32 bytes: an index is a shift away */
 };
 
+/* A flush clears what was filled since the last one, so that its cost is a part of theirs. */
+#define TLB_LIST 192
+
 struct tlb_table {
 	struct tlb_entry e[TLB_SIZE];
-	u32 used; /* anything inserted since the last flush */
+	u32 used;           /* entries filled since the last flush */
+	u16 list[TLB_LIST]; /* which, unless there are more */
 };
 
 /* TLB of code: tlb_key() of pages that may be executed, else TLB_NEVER. A translated jump into another page checks by
@@ -122,6 +126,7 @@ struct tlb_table {
 
 struct tlb_code {
 	u64 key[TLB_CODE_SIZE];
+	u64 gen; /* another one whenever a key that was there is gone; no two tables have the same */
 	u16 list[TLB_CODE_LIST]; /* which are in use, unless there are more */
 	u32 nr;
 };
@@ -189,8 +194,9 @@ struct soft_cpu {
 	u64 gpr[NR_REGS];
 	struct tlb_table *tlb[2]; /* current tables for the lower and upper half of the linear addresses */
 	struct tlb_code *tlb_code[2];
-	u64 rip; /* valid between blocks only */
-	u16 fl;  /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
+	u64 code_gen[2]; /* gen of these two */
+	u64 rip;         /* valid between blocks only */
+	u16 fl;          /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
 	u8 cpl;
 	u8 vec_live; /* guest vector and x87 state is in the host's registers */
 	u32 sse_gate,
@@ -259,6 +265,7 @@ struct soft_cpu {
 	struct tlb_rev *rev; /* physical page -> its w tags, see mmu.c */
 	struct tlb2 *tlb2;   /* second level, see mmu.h */
 	u32 gen, gen_global; /* the last generation given out; that of global entries */
+	u64 code_gens;       /* the last gen of a struct tlb_code given out */
 	u64 tlb_clock;
 	u64 nr_misses, nr_walks, nr_flushes; /* first-level misses; of which walked; flushes of a PCID */
 
@@ -269,15 +276,18 @@ struct soft_cpu {
 	struct insn *jit_insn; /* one, and the end after it */
 	struct jit *jit;       /* NULL: interpret only */
 	struct soft_cpu *self;
-	_Atomic u32 jit_go;     /* 0: translated code comes back at its next backward jump */
-	u32 jit_stop;           /* a block that may be executing was dropped */
-	u32 jit_ret;            /* the last RET: offset of its record */
-	bool jit_stepped;       /* the handler of a single instruction went on to the next */
-	void *jit_rec;          /* why translated code was left: a record */
-	u64 jit_target;         /* of an indirect jump */
-	u64 jit_rsp, jit_c_rsp; /* the other stack's pointer: of calls in translated code, of C */
-	u64 jit_stack;          /* top of the former */
-	void *jit_jcache;       /* jit->jcache */
+	/* Translated code comes back at its next backward jump when jit_go is 0, at its next indirect jump that is not
+	 * a return when jit_jcache leads to an empty table: soft_recall(). */
+	_Atomic u32 jit_go;
+	void *_Atomic jit_jcache;
+	void *jit_full, *jit_empty; /* the tables: jit->jcache, jit->no_jcache */
+	u32 jit_stop;               /* a block that may be executing was dropped */
+	u32 jit_ret;                /* the last RET: offset of its record */
+	bool jit_stepped;           /* the handler of a single instruction went on to the next */
+	void *jit_rec;              /* why translated code was left: a record */
+	u64 jit_target;             /* of an indirect jump */
+	u64 jit_rsp, jit_c_rsp;     /* the other stack's pointer: of calls in translated code, of C */
+	u64 jit_stack;              /* top of the former */
 	struct window window[2][NR_WINDOWS];
 	u64 nr_windows;         /* how often one moved */
 	u8 windows_mixed;       /* WINDOWS_*: may code of either privilege run in either half? */
@@ -621,11 +631,32 @@ int soft_out_irq_ack(struct soft_cpu *c);
 u64 soft_out_get_cr8(struct soft_cpu *c);
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8);
 
+/* Any thread, signal handlers: translated code comes back soon. */
+static inline void soft_recall(struct soft_cpu *c)
+{
+	atomic_store(&c->jit_go, 0);
+	atomic_store(&c->jit_jcache, c->jit_empty);
+}
+
+/* The vCPU's thread: it may run on again. Who recalls it at the same moment is seen, since the first store is ordered
+ * before the exchange; at worst the table stays empty, which the loop sees. */
+static inline void soft_let_go(struct soft_cpu *c)
+{
+	atomic_store_explicit(&c->jit_jcache, c->jit_full, memory_order_relaxed);
+	atomic_exchange(&c->jit_go, 1);
+}
+
+static inline bool soft_recalled(const struct soft_cpu *c)
+{
+	return !atomic_load_explicit(&c->jit_go, memory_order_relaxed) ||
+	       atomic_load_explicit(&c->jit_jcache, memory_order_relaxed) != c->jit_full;
+}
+
 /* Any thread: a mailbox bit for a vCPU that executes, seen soon by translated code too. */
 static inline void soft_request(struct soft_cpu *c, u32 bits)
 {
 	atomic_fetch_or(&c->vcpu->requests, bits);
-	atomic_store_explicit(&c->jit_go, 0, memory_order_relaxed);
+	soft_recall(c);
 }
 
 /* Lets other threads of the host have this processor. The kernel keeps vector registers as they are. */

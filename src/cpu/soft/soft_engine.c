@@ -170,7 +170,7 @@ static void soft_kick(struct vcpu *vcpu)
 {
 	struct soft_cpu *c = vcpu->engine;
 
-	atomic_store(&c->jit_go, 0);
+	soft_recall(c);
 }
 
 static enum run_end soft_run(struct vcpu *vcpu)

@@ -99,7 +99,7 @@ static void on_alarm(int sig)
 	if (!this_cpu)
 		return;
 	this_cpu->jit_alarm = 1;
-	atomic_store_explicit(&this_cpu->jit_go, 0, memory_order_relaxed);
+	soft_recall(this_cpu);
 }
 
 static void on_signal(int sig, siginfo_t *si, void *context)

@@ -125,16 +125,29 @@ static gva_t entry_page(const struct tlb_entry *e)
 
 static void table_flush(struct tlb_table *t)
 {
-	if (!t->used)
-		return;
-	u64 n = sizeof(t->e) / 8;
-	void *p = t->e;
-	__asm__ volatile("rep stosq" : "+D"(p), "+c"(n) : "a"(TLB_NEVER) : "memory");
+	if (t->used <= TLB_LIST) {
+		for (u32 k = 0; k < t->used; k++)
+			entry_clear(&t->e[t->list[k]]);
+	} else {
+		u64 n = sizeof(t->e) / 8;
+		void *p = t->e;
+		__asm__ volatile("rep stosq" : "+D"(p), "+c"(n) : "a"(TLB_NEVER) : "memory");
+	}
 	t->used = 0;
 }
 
-static void code_flush_table(struct tlb_code *t)
+void tlb_code_changed(struct soft_cpu *c, struct tlb_code *t)
 {
+	t->gen = ++c->code_gens;
+	for (unsigned half = 0; half < 2; half++)
+		if (c->tlb_code[half] == t)
+			c->code_gen[half] = t->gen;
+}
+
+static void code_flush_table(struct soft_cpu *c, struct tlb_code *t)
+{
+	if (!t->nr)
+		return;
 	if (t->nr <= TLB_CODE_LIST) {
 		for (u32 k = 0; k < t->nr; k++)
 			t->key[t->list[k]] = TLB_NEVER;
@@ -144,11 +157,14 @@ static void code_flush_table(struct tlb_code *t)
 		__asm__ volatile("rep stosq" : "+D"(p), "+c"(n) : "a"(TLB_NEVER) : "memory");
 	}
 	t->nr = 0;
+	tlb_code_changed(c, t);
 }
 
-static void code_add(struct tlb_code *t, gva_t la, u64 key)
+static void code_add(struct soft_cpu *c, struct tlb_code *t, gva_t la, u64 key)
 {
 	unsigned slot = la >> 12 & (TLB_CODE_SIZE - 1);
+	if (t->key[slot] != TLB_NEVER && t->key[slot] != key)
+		tlb_code_changed(c, t);
 	if (t->key[slot] == TLB_NEVER && t->nr <= TLB_CODE_LIST) {
 		if (t->nr < TLB_CODE_LIST)
 			t->list[t->nr] = (u16)slot;
@@ -157,18 +173,18 @@ static void code_add(struct tlb_code *t, gva_t la, u64 key)
 	t->key[slot] = key;
 }
 
-void tlb_flush_tables(struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2])
+void tlb_flush_tables(struct soft_cpu *c, struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2])
 {
 	for (unsigned m = 0; m < TLB_NR_MODES; m++)
 		table_flush(&t[m]);
-	code_flush_table(&code[0]);
-	code_flush_table(&code[1]);
+	code_flush_table(c, &code[0]);
+	code_flush_table(c, &code[1]);
 }
 
 void tlb_flush_upper(struct soft_cpu *c)
 {
 	tlb_drop_windows(c, BIT(63), BIT(63));
-	tlb_flush_tables(c->upper, c->upper_code);
+	tlb_flush_tables(c, c->upper, c->upper_code);
 	c->nr_nonglobal = 0;
 	c->upper_code_nonglobal = false;
 }
@@ -180,8 +196,8 @@ void tlb_flush_upper_nonglobal(struct soft_cpu *c)
 		return;
 	}
 	if (c->upper_code_nonglobal) {
-		code_flush_table(&c->upper_code[0]);
-		code_flush_table(&c->upper_code[1]);
+		code_flush_table(c, &c->upper_code[0]);
+		code_flush_table(c, &c->upper_code[1]);
 		c->upper_code_nonglobal = false;
 	}
 	if (c->nr_nonglobal)
@@ -237,7 +253,8 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 	ret->host = host ? host + (la & PAGE_MASK) : NULL;
 	ret->rom = host && walk_is_rom(c->ram, gpa);
 	if (host && acc & ACC_X) {
-		code_add(&(upper ? c->upper_code : c->asid->code)[mode == TLB_USER], la, tlb_key(tag, gpa));
+		code_add(c, &(upper ? c->upper_code : c->asid->code)[mode == TLB_USER], la,
+			 tlb_key(tag, gpa));
 		if (upper && !w->global)
 			c->upper_code_nonglobal = true;
 		if (unlikely(upper == (mode == TLB_USER)) && c->windows_mixed != WINDOWS_MIXED) {
@@ -263,7 +280,10 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 				e->w = tag;
 			}
 		}
-		t->used++;
+		if (t->used < TLB_LIST)
+			t->list[t->used] = (u16)slot;
+		if (t->used <= TLB_LIST)
+			t->used++;
 		if (upper && !w->global)
 			note_nonglobal(c, (u16)(mode << TLB_BITS | slot));
 	}
@@ -336,11 +356,11 @@ void tlb_drop2(struct soft_cpu *c, gva_t la)
 
 /* --- dropping pages --- */
 
-static void drop_large(struct tlb_table tables[TLB_NR_MODES], struct tlb_code code[2], gva_t la,
-		       unsigned shift)
+static void drop_large(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], struct tlb_code code[2],
+		       gva_t la, unsigned shift)
 {
-	code_flush_table(&code[0]);
-	code_flush_table(&code[1]);
+	code_flush_table(c, &code[0]);
+	code_flush_table(c, &code[1]);
 	unsigned n = shift == 21 ? TLB_SIZE / 2 : TLB_SIZE;
 	unsigned first = shift == 21 ? la >> 12 & (TLB_SIZE / 2) : 0;
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
@@ -367,8 +387,10 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 	gva_t tag = la & ~PAGE_MASK;
 	for (unsigned m = 0; m < 2; m++) {
 		u64 *key = &code[m].key[la >> 12 & (TLB_CODE_SIZE - 1)];
-		if (!((*key ^ tlb_key(la, 0)) >> TLB_KEY_PFN_BITS))
+		if (!((*key ^ tlb_key(la, 0)) >> TLB_KEY_PFN_BITS)) {
 			*key = TLB_NEVER; /* its place in the list stays taken */
+			tlb_code_changed(c, &code[m]);
+		}
 	}
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		struct tlb_entry *e = &tables[m].e[la >> 12 & (TLB_SIZE - 1)];
@@ -379,7 +401,7 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 	tlb_drop_windows(c, la, ~PAGE_MASK);
 	if (unlikely(large->nr > TLB_MAX_LARGE)) {
 		tlb_drop_windows(c, la, ~(BIT(30) - 1));
-		drop_large(tables, code, la, 30);
+		drop_large(c, tables, code, la, 30);
 		forget_large(c);
 		return;
 	}
@@ -390,7 +412,7 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 			continue;
 		}
 		tlb_drop_windows(c, la, ~(BIT(shift) - 1));
-		drop_large(tables, code, la, shift);
+		drop_large(c, tables, code, la, shift);
 		forget_large(c);
 		large->page[k] = large->page[--large->nr];
 	}

@@ -119,52 +119,27 @@ void glue_jcache_compare(struct emit *e)
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
 }
 
-void glue_tlb_code_offset(struct emit *e)
-{
-	emit_rm(e, 0xc1, 5, op_reg(T0)); /* shr */
-	emit1(e, 9);
-	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T0));
-	emit4(e, (TLB_CODE_SIZE - 1) << 3);
-}
-
 /* RET's way when the host's stack does not know its target: T0 -> entry B of its translation, or out. */
 static void make_ret_miss(struct emit *e)
 {
-	u8 *out[3];
+	u8 *out[2], *upper, *both;
 
-	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
-	emit1(e, 0);
-	out[0] = emit_jump(e, 4, NULL);
 	glue_jcache_compare(e);
-	out[1] = emit_jump(e, 5, NULL);
+	out[0] = emit_jump(e, 5, NULL);
 	emit_store_cpu(e, T0, jit_target);
-	glue_tlb_code_offset(e);
-	/* Which half: the sign of the target. */
-	{
-		u8 *upper, *both;
-
-		emit_rm(e, OP_GRP1_IMM8, GRP1_CMP,
-			(struct opnd){ .is_mem = true,
-				       .gs = true,
-				       .base = NO_REG,
-				       .index = NO_REG,
-				       .disp = (s32)offsetof(struct soft_cpu, jit_target) + 4 });
-		emit1(e, 0);
-		upper = emit_jump(e, 0xc, NULL); /* jl */
-		emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(tlb_code[0]));
-		both = emit_jump(e, CC_JMP, NULL);
-		emit_land(e, upper);
-		emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(tlb_code[1]));
-		emit_land(e, both);
-	}
-	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_code, key)));
-	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, key)));
-	out[2] = emit_jump(e, 5, NULL);
+	emit_rm(e, E_W | 0x85, T0, op_reg(T0)); /* test: which half */
+	upper = emit_jump(e, 8, NULL);          /* js */
+	emit_load_cpu(e, T0, code_gen[0]);
+	both = emit_jump(e, CC_JMP, NULL);
+	emit_land(e, upper);
+	emit_load_cpu(e, T0, code_gen[1]);
+	emit_land(e, both);
+	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, gen)));
+	out[1] = emit_jump(e, 5, NULL);
 	emit_rm(e, 0xff, 4, op_mem(T1, offsetof(struct jcache, code)));
 	emit_land(e, out[0]);
-	emit_land(e, out[1]);
 	emit_store_cpu(e, T0, jit_target);
-	emit_land(e, out[2]);
+	emit_land(e, out[1]);
 	store_regs(e);
 	leave(e, JIT_RET);
 }

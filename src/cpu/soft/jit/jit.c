@@ -153,15 +153,36 @@ void jit_flush(struct soft_cpu *c)
 	c->jit_rec = NULL;
 }
 
+/* --- by address --- */
+static u64 key_of(const struct soft_cpu *c, const struct xblock *x)
+{
+	return tlb_key(x->rip, x->block->hva - (u64)c->ram->base);
+}
+
+/* What the cache has for RIP, if that means the memory that was translated; NULL: nothing. */
+static struct jcache *find_address(struct soft_cpu *c)
+{
+	struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
+	u64 gen = c->code_gen[c->rip >> 63];
+
+	if (e->rip != c->rip || !soft_mode64(c))
+		return NULL;
+	if (e->gen != gen) {
+		if (tlb_code_key(c, c->rip) != key_of(c, e->x))
+			return NULL;
+		e->gen = gen;
+	}
+	return e;
+}
+
 /* --- one instruction for translated code --- */
 /* The translation at RIP after an instruction that transferred control, if it is at hand; NULL: leave. What returns
  * the stack for calls knows were made under other rights, perhaps, or in another address space. */
 static const u8 *go_on(struct soft_cpu *c)
 {
-	const struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
+	const struct jcache *e = find_address(c);
 
-	if (e->rip != c->rip || !soft_mode64(c) || tlb_code_key(c, c->rip) != e->key ||
-	    !atomic_load_explicit(&c->jit_go, memory_order_relaxed))
+	if (!e || soft_recalled(c))
 		return NULL;
 	c->jit_rsp = c->jit_stack;
 	return e->code;
@@ -318,31 +339,22 @@ static void run(struct soft_cpu *c, struct xblock *x)
 	jit_left(c, (enum jit_end)c->jit->enter(c, x->entry_b));
 }
 
-/* Translation x is about to run at c->rip under key: the exit that led here is linked to it. */
-static void enter(struct soft_cpu *c, struct xblock *x, u64 key)
+/* Translation x is about to run at c->rip: the exit that led here is linked to it. */
+static void enter(struct soft_cpu *c, struct xblock *x)
 {
-	struct jit *j = c->jit;
-	struct jcache *e = &j->jcache[jcache_hash(x->rip)];
-
-	/* One that checks for itself comes back here when that fails: not at once to itself. */
-	if (!x->block->crosses)
-		*e = (struct jcache){ .rip = x->rip, .key = key, .code = x->entry_b, .x = x };
 	if (c->jit_rec)
-		link_exit(j, c->jit_rec, x, key);
+		link_exit(c->jit, c->jit_rec, x, key_of(c, x));
 	c->jit_rec = NULL;
 	run(c, x);
 }
 
 bool jit_try(struct soft_cpu *c)
 {
-	struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
+	const struct jcache *e = find_address(c);
 
-	if (e->rip != c->rip || tlb_code_key(c, c->rip) != e->key || !soft_mode64(c))
+	if (!e)
 		return false;
-	if (c->jit_rec)
-		link_exit(c->jit, c->jit_rec, e->x, e->key);
-	c->jit_rec = NULL;
-	run(c, e->x);
+	enter(c, e->x);
 	return true;
 }
 
@@ -406,6 +418,11 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 	}
 	if (unlikely(j->lockstep))
 		return lockstep_block(c, b, x);
-	enter(c, x, tlb_key(c->rip, b->hva - (u64)c->ram->base));
+	/* One that checks for itself comes back here when that fails: not at once to itself. */
+	if (!b->crosses)
+		c->jit->jcache[jcache_hash(x->rip)] = (struct jcache){
+			.rip = x->rip, .gen = c->code_gen[x->rip >> 63], .code = x->entry_b, .x = x
+		};
+	enter(c, x);
 	return true;
 }

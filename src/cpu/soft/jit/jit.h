@@ -107,10 +107,10 @@ struct xblock {
 	bool dead;
 };
 
-/* By linear address; the key says whether the address still means the same memory. */
+/* By linear address. It may have come to mean other memory unless gen is that of the TLB for code, c->code_gen[]. */
 struct jcache {
 	gva_t rip; /* ~0: free */
-	u64 key;
+	u64 gen;
 	const u8 *code; /* entry B */
 	struct xblock *x;
 };
@@ -143,10 +143,10 @@ struct jit {
 		struct xblock **blocks; /* by address of their code */
 	} regions[JIT_REGIONS];
 	u32 glue_used;
-	struct jcache *jcache;
-	struct xblock **blocks; /* of all regions */
-	struct xlate *xlate;    /* the translator's own */
-	u8 *stack;              /* the guard, then the stack */
+	struct jcache *jcache, *no_jcache; /* the latter stays empty */
+	struct xblock **blocks;            /* of all regions */
+	struct xlate *xlate;               /* the translator's own */
+	u8 *stack;                         /* the guard, then the stack */
 	timer_t timer;
 	bool has_timer;
 	u32 warm;
@@ -190,8 +190,6 @@ void glue_make(struct jit *j);
 /* The parts of a lookup of the address in T0, for glue and translations. T1 = its entry in the cache of addresses,
  * compared with T0. Changes flags. */
 void glue_jcache_compare(struct emit *e);
-/* T0 = the offset of its entry in the half of the TLB for code. Changes flags. */
-void glue_tlb_code_offset(struct emit *e);
 /* c->fl = the six flags of RFLAGS. Changes RAX. */
 void glue_save_flags(struct emit *e);
 /* RFLAGS, from AX as glue_save_flags() leaves it in c->fl. Changes RAX. */

@@ -84,7 +84,7 @@ int jit_init(struct soft_cpu *c, struct err *err)
 
 	c->self = c;
 	c->armed_tsc = ~0ull;
-	c->jit_go = 1;
+	soft_let_go(c);
 	if (!conf->translate)
 		return 0;
 	j = calloc(1, sizeof(*j));
@@ -108,15 +108,20 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	j->lockstep = conf->lockstep;
 	j->trials = !conf->lockstep;
 	j->jcache = map(sizeof(*j->jcache) << JCACHE_BITS);
+	j->no_jcache = map(sizeof(*j->no_jcache) << JCACHE_BITS);
 	j->blocks = map(sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
 	for (u32 k = 0; j->blocks && k < JIT_REGIONS; k++)
 		j->regions[k].blocks = j->blocks + k * JIT_MAX_BLOCKS;
 	j->xlate = map(sizeof(*j->xlate));
 	c->jit_insn = calloc(2, sizeof(*c->jit_insn));
-	if (!j->jcache || !j->blocks || !j->xlate || !c->jit_insn)
+	if (!j->jcache || !j->no_jcache || !j->blocks || !j->xlate || !c->jit_insn)
 		return err_set(err, -ENOMEM, "no memory for the translator");
 	c->jit_insn[1].fn = jit_op_stepped;
-	c->jit_jcache = j->jcache;
+	for (u32 k = 0; k < 1u << JCACHE_BITS; k++)
+		j->no_jcache[k].rip = ~0ull;
+	c->jit_full = j->jcache;
+	c->jit_empty = j->no_jcache;
+	soft_let_go(c);
 	glue_make(j);
 	if (!map_stack(c))
 		return err_set(err, -ENOMEM, "no memory for the stack of translated code");
@@ -140,6 +145,8 @@ void jit_fini(struct soft_cpu *c)
 	}
 	if (j->jcache)
 		munmap(j->jcache, sizeof(*j->jcache) << JCACHE_BITS);
+	if (j->no_jcache)
+		munmap(j->no_jcache, sizeof(*j->no_jcache) << JCACHE_BITS);
 	if (j->blocks)
 		munmap(j->blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
 	if (j->xlate)

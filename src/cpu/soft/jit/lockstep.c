@@ -278,8 +278,9 @@ static void run_translation(struct soft_cpu *c)
 	struct lockstep *l = c->lockstep;
 	struct xblock *x = l->xblock;
 	u16 bails = x->nr_bails;
-	u32 go = atomic_exchange(&c->jit_go, 1);
+	bool recalled = soft_recalled(c);
 
+	soft_let_go(c);
 	if (l->vec_used && !(l->how & LOCKSTEP_DEAD))
 		fpu_load(c);
 	if (l->how & LOCKSTEP_MISS) {
@@ -299,8 +300,8 @@ static void run_translation(struct soft_cpu *c)
 	c->jit_rec = NULL;
 	if (l->how & LOCKSTEP_MISS)
 		x->nr_bails = bails;
-	if (!go)
-		atomic_store(&c->jit_go, 0);
+	if (recalled)
+		soft_recall(c);
 	fpu_spill(c);
 	save(c, &l->translated);
 }
@@ -368,7 +369,7 @@ static bool stopped_early(const struct lockstep *l)
 static bool is_wanted(const struct soft_cpu *c)
 {
 	return c->attention || atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed) ||
-	       !atomic_load_explicit(&c->jit_go, memory_order_relaxed);
+	       soft_recalled(c);
 }
 
 /* One of many. */

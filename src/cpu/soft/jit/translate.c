@@ -10,8 +10,8 @@
  * included. Where the host itself faults (division, alignment, numeric exceptions), the signal handler finds
  * the instruction in a table and goes the same way.
  *
- * Interrupts are looked for (c->jit_go) at jumps backward, indirect jumps, and returns that do not go
- * back to their call; no loop is without one of them.
+ * Interrupts are looked for (c->jit_go) at jumps backward, and (an empty table of addresses) at indirect jumps and
+ * returns that do not go back to their call; no loop is without one of them: soft_recall().
  *
  * Jumps to known addresses: within a page, target and jump are mapped by the same translation. To another page,
  * the TLB's entry is compared with what it was when the jump was linked. CALL leaves the guest's return address
@@ -518,15 +518,10 @@ static void emit_lookup(struct xlate *t, struct xrec *rec, unsigned what)
 	struct emit *e = &t->e;
 
 	t->in_t1 = NULL;
-	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
-	emit1(e, 0);
-	translate_late(t, what, emit_jump(e, 4, NULL), rec, NULL);
 	glue_jcache_compare(e);
 	translate_late(t, what, emit_jump(e, 5, NULL), rec, NULL);
-	glue_tlb_code_offset(e);
-	emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(tlb_code[t->x->rip >> 63]));
-	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T0, offsetof(struct tlb_code, key)));
-	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, key)));
+	emit_load_cpu(e, T0, code_gen[t->half]);
+	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, gen)));
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
 	translate_late(t, what, emit_jump(e, 5, NULL), rec, NULL);
 }
