@@ -466,6 +466,13 @@ u8 *memop_check_loop(struct xlate *t, const struct xloop_group *g)
 	return emit_check(t, &a, g->lo, (u64)(g->hi - g->lo), g->write ? ACC_W : ACC_R);
 }
 
+void memop_ea_loop(struct xlate *t, const struct xloop_group *g)
+{
+	struct ea a = { .base = g->base, .index = g->index, .scale = g->scale, .disp = g->lo };
+
+	emit_ea(t, T1, &a);
+}
+
 /* The operand with the addend in the register of a loop's group. */
 static struct opnd loop_operand(struct xlate *t, const struct xloop_group *g, const struct insn *i,
 				bool free_t0)

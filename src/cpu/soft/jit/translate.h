@@ -105,6 +105,7 @@ struct xloop_group {
 struct xloop {
 	bool active; /* the fast part is being emitted */
 	unsigned nr, unroll;
+	u8 count; /* the guest register in whose place the number of rounds is; NO_REG: one round per check */
 	struct xloop_group group[X_LOOP_GROUPS];
 	const u8 *slow, *out;
 };
@@ -219,6 +220,8 @@ void memop_forget(struct xlate *t);
 
 /* The check of a group of a loop; the TLB entry is in T1 then. */
 u8 *memop_check_loop(struct xlate *t, const struct xloop_group *g);
+/* T1 = the address of the first byte of the range that one round accesses. Changes T0. */
+void memop_ea_loop(struct xlate *t, const struct xloop_group *g);
 
 /* --- xloop.c --- */
 /* Is the block such a loop? Fills t->lp. */

@@ -5,22 +5,23 @@
  * addend stays in a host register whose guest register the loop does not touch (that one waits in c->gpr), so
  * that in between an access is as long as the guest's.
  *
- *	spill:	the registers for addends are freed
- *	top:	anything to do outside? the checks; the addends
- *		the block, U times; where it does not jump back: out
- *		flags saved; back to top
+ *	spill:	the registers for addends and the count are freed
+ *	top:	anything to do outside? the checks; the addends; how many rounds stay in these pages
+ *	round:	the block, U times; where it does not jump back: out
+ *		flags saved; back to round, or to top
  *	slow:	the block once, as any other; back to spill
  *
- * A check fails where the range crosses a page, at a TLB miss, or at what is not plain memory; then one
+ * A check fails where the range of one round crosses a page, at a TLB miss, or at what is not plain memory; then one
  * iteration goes the slow way, whose accesses are checked one by one. Everything that leaves the fast
- * part puts the guest's registers back first. At top the flags are in c->fl.
+ * part puts the guest's registers back first. At top and round the flags are in c->fl.
  *
  * On the vCPU's thread. */
 #include "cpu/soft/jit/translate.h"
 
-#define MAX_UNROLL 16
+#define MAX_UNROLL 8
 #define MAX_INSNS  112 /* of all iterations */
-#define MAX_RANGE  256 /* bytes: what a loop over short rows of a matrix still uses */
+#define MAX_RANGE  256 /* bytes of a round: of each page so many, less one iteration's, go the slow way */
+#define MAX_ROUNDS 64  /* between two looks at what is to do outside */
 
 static bool is_loopable(const struct xinsn *x)
 {
@@ -123,6 +124,20 @@ static u16 free_regs(const struct xlate *t)
 	return (u16)~used;
 }
 
+/* How many rounds more than one fit into a page depends on the address, by a shift. */
+static bool by_shift(const struct xloop *lp, const struct xloop_group *g)
+{
+	return bits_is_pow2((u64)(g->stride < 0 ? -g->stride : g->stride) * lp->unroll);
+}
+
+static unsigned take_reg(u16 *regs)
+{
+	unsigned reg = 31 - (unsigned)__builtin_clz(*regs); /* R15 first, RBX last */
+
+	*regs &= (u16)~BIT(reg);
+	return reg;
+}
+
 bool xloop_plan(struct xlate *t)
 {
 	struct xloop *lp = &t->lp;
@@ -148,16 +163,21 @@ bool xloop_plan(struct xlate *t)
 			continue;
 		if (step)
 			unroll = (unsigned)MIN((u64)unroll, 1 + (MAX_RANGE - span) / step);
-		g->reg = (u8)(31 - __builtin_clz(regs)); /* R15 first, RBX last */
-		regs &= (u16)~BIT(g->reg);
+		g->reg = (u8)take_reg(&regs);
 		g->with_base = g->base < X86_NR_GPR && (g->index != RZERO || !g->stride);
 		lp->group[keep++] = *g;
 	}
 	lp->nr = keep;
+	if (unroll > 1)
+		unroll = 1u << (31 - (unsigned)__builtin_clz(unroll));
 	lp->unroll = unroll;
+	lp->count = regs ? (u8)take_reg(&regs) : NO_REG;
 	for (unsigned n = 0; n < lp->nr; n++) {
 		struct xloop_group *g = &lp->group[n];
 		s64 far = g->stride * (s64)(unroll - 1);
+
+		if (g->stride && !by_shift(lp, g))
+			lp->count = NO_REG;
 
 		if (far < 0)
 			g->lo += far;
@@ -180,12 +200,22 @@ const struct xloop_group *xloop_find(const struct xlate *t, const struct insn *i
 	return NULL;
 }
 
+static void load_reg(struct xlate *t, unsigned reg)
+{
+	emit_rm(&t->e, E_W | OP_MOV_R_RM, x_host(reg), op_cpu(gpr[reg]));
+}
+
+static void spill_reg(struct xlate *t, unsigned reg)
+{
+	emit_rm(&t->e, E_W | OP_MOV_RM_R, x_host(reg), op_cpu(gpr[reg]));
+}
+
 void xloop_restore(struct xlate *t)
 {
-	for (unsigned n = 0; n < t->lp.nr; n++) {
-		emit_rm(&t->e, E_W | OP_MOV_R_RM, x_host(t->lp.group[n].reg),
-			op_cpu(gpr[t->lp.group[n].reg]));
-	}
+	for (unsigned n = 0; n < t->lp.nr; n++)
+		load_reg(t, t->lp.group[n].reg);
+	if (t->lp.count != NO_REG)
+		load_reg(t, t->lp.count);
 }
 
 void xloop_reload(struct xlate *t)
@@ -193,14 +223,40 @@ void xloop_reload(struct xlate *t)
 	for (unsigned n = 0; n < t->lp.nr; n++) {
 		emit_rm(&t->e, E_W | OP_MOV_R_RM, x_host(t->lp.group[n].reg), op_cpu(jit_slot[n]));
 	}
+	if (t->lp.count != NO_REG) /* this round is the last: the interpreter was here */
+		emit_imm(&t->e, x_host(t->lp.count), 0);
 }
 
 static void emit_spill(struct xlate *t)
 {
-	for (unsigned n = 0; n < t->lp.nr; n++) {
-		emit_rm(&t->e, E_W | OP_MOV_RM_R, x_host(t->lp.group[n].reg),
-			op_cpu(gpr[t->lp.group[n].reg]));
+	for (unsigned n = 0; n < t->lp.nr; n++)
+		spill_reg(t, t->lp.group[n].reg);
+	if (t->lp.count != NO_REG)
+		spill_reg(t, t->lp.count);
+}
+
+/* The count is made less, if after so many rounds more the accesses of group n would leave their page. */
+static void emit_rounds(struct xlate *t, const struct xloop_group *g)
+{
+	struct emit *e = &t->e;
+	unsigned count = x_host(t->lp.count), span = (unsigned)(g->hi - g->lo);
+	u64 step = (u64)(g->stride < 0 ? -g->stride : g->stride) * t->lp.unroll;
+
+	if (!step)
+		return;
+	memop_ea_loop(t, g); /* T1: of the first byte of the round's range */
+	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T1));
+	emit4(e, 4095);
+	if (g->stride > 0) {
+		emit_imm(e, T0, 4096 - span);
+		emit_rm(e, OP_SUB_R_RM, T0, op_reg(T1));
+	} else {
+		emit_mov(e, T0, T1);
 	}
+	emit_rm(e, 0xc1, 5, op_reg(T0)); /* shr */
+	emit1(e, (unsigned)__builtin_ctzll(step));
+	emit_rm(e, OP_CMP_R_RM, count, op_reg(T0));
+	emit_rm(e, E_0F | 0x47, count, op_reg(T0)); /* cmova */
 }
 
 /* The check of a group, and its addend into the group's register and slot. */
@@ -227,7 +283,7 @@ void xloop_translate(struct xlate *t)
 	struct xloop *lp = &t->lp;
 	const struct insn *jcc = t->in[t->n - 1].i;
 	unsigned cc = jcc->opcode & 15;
-	const u8 *spill, *top;
+	const u8 *spill, *top, *round;
 
 	/* State of the vector registers is looked at once, before anything is done. */
 	t->k = 0;
@@ -249,6 +305,16 @@ void xloop_translate(struct xlate *t)
 	}
 	for (unsigned n = 0; n < lp->nr; n++)
 		emit_group(t, n);
+	if (lp->count != NO_REG) {
+		emit_imm(e, x_host(lp->count), MAX_ROUNDS - 1);
+		for (unsigned n = 0; n < lp->nr; n++)
+			emit_rounds(t, &lp->group[n]);
+	}
+	round = emit_rx(e);
+	if (t->x->again) {                             /* on trial */
+		emit_rm_data(e, 0xff, 1, &t->x->left); /* dec */
+		translate_late(t, LATE_EXIT, emit_jump(e, 4, NULL), NULL, t->x->again);
+	}
 	for (unsigned u = 0; u < lp->unroll; u++) {
 		for (t->k = 0; t->k + 1 < t->n; t->k++)
 			translate_insn(t, &t->in[t->k]);
@@ -256,6 +322,10 @@ void xloop_translate(struct xlate *t)
 		translate_late(t, LATE_OUT, emit_jump(e, cc ^ 1, NULL), NULL, NULL);
 	}
 	xflags_save(t);
+	if (lp->count != NO_REG) {
+		emit_rm(e, 0xff, 1, op_reg(x_host(lp->count))); /* dec */
+		emit_jump(e, 9, round);                         /* jns */
+	}
 	emit_jump(e, CC_JMP, top);
 	lp->active = false;
 	memop_forget(t);
