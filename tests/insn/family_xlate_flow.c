@@ -14,8 +14,9 @@ static struct xlate_code code;
 /* For code that looks at the words: whether this round is the last one, and where to go then. */
 static void words(struct insn_rng *r, struct insn_state *s)
 {
-	static const u64 bad[] = { 0x0000800000000000, 0x30000000, INSN_DATA,        0xffffffff80000000,
-				   0x12345678abcdef00, 0,          INSN_CODE + 4096, INSN_CODE - 1 };
+	static const u64 bad[] = { 0x0000800000000000, 0x30000000,         ~0ull, INSN_DATA,
+				   0xffffffff80000000, 0x12345678abcdef00, 0,     INSN_CODE + 4096,
+				   INSN_CODE - 1 };
 	struct xlate_words w = { .rounds = xlate_rounds(r), .warm = xlate_inside(r, 64) };
 
 	w.last = bad[xlate_below(r, ARRAY_SIZE(bad))];

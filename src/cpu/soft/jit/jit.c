@@ -58,7 +58,7 @@ static void forget_address(struct jit *j, const struct xblock *x)
 	struct jcache *e = &j->jcache[jcache_hash(x->rip)];
 
 	if (e->x == x)
-		e->rip = ~0ull;
+		*e = JCACHE_FREE;
 }
 
 static void drop(struct jit *j, struct xblock *x)
@@ -145,7 +145,7 @@ void jit_flush(struct soft_cpu *c)
 	struct jit *j = c->jit;
 
 	for (u32 k = 0; k < 1u << JCACHE_BITS; k++)
-		j->jcache[k].rip = ~0ull;
+		j->jcache[k] = JCACHE_FREE;
 	for (u32 k = 0; k < JIT_REGIONS; k++)
 		empty(j, k);
 	j->region = 0;
@@ -165,7 +165,7 @@ static struct jcache *find_address(struct soft_cpu *c)
 	struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
 	u64 gen = c->code_gen[c->rip >> 63];
 
-	if (e->rip != c->rip || !soft_mode64(c))
+	if (e->rip != c->rip || !e->x || !soft_mode64(c))
 		return NULL;
 	if (e->gen != gen) {
 		if (tlb_code_key(c, c->rip) != key_of(c, e->x))

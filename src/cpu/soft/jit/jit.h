@@ -109,11 +109,12 @@ struct xblock {
 
 /* By linear address. It may have come to mean other memory unless gen is that of the TLB for code, c->code_gen[]. */
 struct jcache {
-	gva_t rip; /* ~0: free */
+	gva_t rip; /* ~0: free, and gen is 0 then: a guest may go to that address */
 	u64 gen;
 	const u8 *code; /* entry B */
 	struct xblock *x;
 };
+#define JCACHE_FREE ((struct jcache){ .rip = ~0ull })
 #define JCACHE_BITS 12
 #define JCACHE_MUL  0x9e3779b1u
 

@@ -118,7 +118,7 @@ int jit_init(struct soft_cpu *c, struct err *err)
 		return err_set(err, -ENOMEM, "no memory for the translator");
 	c->jit_insn[1].fn = jit_op_stepped;
 	for (u32 k = 0; k < 1u << JCACHE_BITS; k++)
-		j->no_jcache[k].rip = ~0ull;
+		j->no_jcache[k] = JCACHE_FREE;
 	c->jit_full = j->jcache;
 	c->jit_empty = j->no_jcache;
 	soft_let_go(c);
