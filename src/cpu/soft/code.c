@@ -19,6 +19,7 @@
 #include "cpu/soft/decode.h"
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/ops.h"
+#include "cpu/soft/ops_int.h"
 #include "cpu/soft/thunk.h"
 
 #define ARENA_ALIGN 16
@@ -391,14 +392,21 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 	b->crosses = e->second && e->len > e->in_first && (key & (KEY_MODE | KEY_SINGLE)) == MODE_64;
 	b->hva = b->crosses ? (u64)p : 1; /* is in no list, and not "dropped" */
 	b->heat = b->crosses ? 0 : BLOCK_COLD;
-	b->no_groups = b->tried = false;
+	b->no_groups = b->tried = b->extend = false;
+	b->inner = 0;
 	b->no_window = 0;
 	b->key = key;
 	finish(b, 1, b->insn[0].len);
 	return b;
 }
 
-static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
+static bool jumps_forward(const struct insn *i)
+{
+	return i->fn == jcc[i->aux & 15] && (s64)i->imm > 0;
+}
+
+/* Goes on after so many conditional jumps forward: inner. */
+static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, unsigned inner)
 {
 	struct code_cache *code = c->code;
 	unsigned room = (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1)));
@@ -407,6 +415,7 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 	u64 limit_room = ~0ull;
 	struct block *b;
 	struct decode_info info = { .ends_block = false };
+	unsigned jumps = 0;
 
 	if ((key & KEY_MODE) != MODE_64) {
 		if (c->rip > c->seg[SEG_CS].limit)
@@ -439,17 +448,22 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p)
 		if (!place(&b->insn[n], off)) {
 			/* Nothing of this block is linked yet: empty everything and begin again. */
 			flush_thunks(c);
-			return build(c, la, key, p);
+			return build(c, la, key, p, inner);
+		}
+		if (info.ends_block && jumps < inner && jumps_forward(&b->insn[n])) {
+			info.ends_block = false;
+			jumps++;
 		}
 		off += b->insn[n].len;
 		n++;
 	}
 	finish(b, n, off);
+	b->inner = (u8)jumps;
 	b->hva = (u64)p;
 	b->key = key;
 	b->x = NULL;
 	b->heat = (key & KEY_MODE) == MODE_64 && !(key & KEY_SINGLE) ? 0 : BLOCK_COLD;
-	b->no_groups = b->tried = b->crosses = false;
+	b->no_groups = b->tried = b->extend = b->crosses = false;
 	b->no_window = 0;
 	b->hash_next = code->hash[code_hash(b->hva)];
 	code->hash[code_hash(b->hva)] = b;
@@ -488,7 +502,29 @@ struct block *code_find(struct soft_cpu *c, gva_t la, u32 key)
 	e = temp_of(c, la);
 	if (e->len && e->la == la && (la & (RAM_PAGE_SIZE - 1)) + e->len > RAM_PAGE_SIZE)
 		return build_temp(c, la, key, p, (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1))));
-	return build(c, la, key, p);
+	return build(c, la, key, p, 0);
+}
+
+struct block *code_extend(struct soft_cpu *c, struct block *b)
+{
+	u64 hva = b->hva, pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
+	struct block *longer;
+	u32 n = b->n;
+
+	b->extend = false;
+	if (b->crosses || b->inner == CODE_MAX_INNER || !jumps_forward(&b->insn[b->n - 1]) ||
+	    b->n == CODE_MAX_INSNS)
+		return b;
+	/* A region of blocks may be given up for it: b is looked for anew. */
+	longer = build(c, c->rip, b->key, (const u8 *)(uintptr_t)hva, b->inner + 1u);
+	for (b = page_first(c->code, pfn); b; b = b->page_next)
+		if (b != longer && b->hva == hva && b->key == longer->key) {
+			evict(c, b);
+			break;
+		}
+	longer->heat = (u16)(c->jit->warm - 1);
+	longer->tried = longer->n == n; /* at the page's end, for instance */
+	return longer;
 }
 
 static void invalidate_page(struct soft_cpu *c, u64 pfn, gpa_t start, gpa_t end)

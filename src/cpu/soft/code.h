@@ -1,6 +1,7 @@
 /* Decoded blocks: where they are kept, found and dropped.
  *
- * A block is a straight run of instructions inside one page of guest RAM, identified by the host address
+ * A block is a straight run of instructions inside one page of guest RAM, out of which conditional jumps forward may lead
+ * (only where it has been extended: code_extend()). It is identified by the host address
  * of its first byte (so by physical address: shared by all address spaces) and the mode bits of KEY_*.
  * Every block is in two lists: a hash bucket, and the list of its page, which code_invalidate() walks.
  * Memory comes from one arena per vCPU, region by region; a dropped block stays readable until its region
@@ -12,6 +13,7 @@
 
 #define CODE_MAX_INSNS 64
 #define CODE_HASH_BITS 16
+#define CODE_MAX_INNER 5
 #define CODE_QUEUE     32
 #define CODE_REGIONS   8u
 #define CODE_REGION    (2 * MiB)
@@ -30,6 +32,8 @@ struct block {
 #define BLOCK_COLD 0xffff /* it is not to be translated */
 	bool no_groups;   /* ranges of several accesses often cross a page */
 	bool tried;       /* no_window is known */
+	bool extend;      /* what follows its last jump is often reached by it */
+	u8 inner; /* jumps inside: conditional ones, forward, that are not taken while the block goes on */
 	u64 no_window; /* instructions whose accesses are seldom where those by the same register were last */
 	bool crosses;  /* the only instruction ends in the next page: part of a struct code_temp */
 	struct insn insn[]; /* n, then one with op_end_of_block */
@@ -93,6 +97,9 @@ static inline u32 code_hash(u64 hva)
 /* The block at c->rip (linear address la), decoded if need be. May raise what the fetch raises. Never
  * NULL. */
 struct block *code_find(struct soft_cpu *c, gva_t la, u32 key);
+
+/* In place of b, which begins at c->rip, a block that goes on after its last jump, if it can be. No block is executing. */
+struct block *code_extend(struct soft_cpu *c, struct block *b);
 
 /* Instructions of b from i on (those not executed when i is where it stopped). */
 u32 code_insns_from(const struct block *b, const struct insn *i);

@@ -9,6 +9,7 @@
  * A target is checked before anything changes: canonical in 64-bit mode, within CS otherwise.
  * On the vCPU's thread only.
  */
+#include "cpu/soft/code.h"
 #include "cpu/soft/ops.h"
 #include "cpu/soft/ops_int.h"
 
@@ -34,10 +35,10 @@ static inline u64 relative_target(struct soft_cpu *c, const struct insn *i)
 #define JCC(cc)                                                        \
 	static void jcc_##cc(struct soft_cpu *c, const struct insn *i) \
 	{                                                              \
-		if (int_cond(c->fl, cc))                               \
-			c->rip = relative_target(c, i);                \
-		else                                                   \
-			soft_advance(c, i);                            \
+		if (!int_cond(c->fl, cc))                              \
+			NEXT(c, i);                                    \
+		c->rip = relative_target(c, i);                        \
+		c->icount -= code_insns_from(c->cur, i + 1);           \
 	}
 JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)
 JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)

@@ -97,8 +97,17 @@ static void detach(struct xblock *x)
 		}
 }
 
+void jit_again(struct soft_cpu *c, struct xblock *x, bool extend)
+{
+	if (x->dead)
+		return;
+	x->block->extend = extend;
+	detach(x);
+	drop(c->jit, x);
+}
+
 /* --- trials of windows --- */
-static void end_trial(struct jit *j, struct xblock *x)
+static void end_trial(struct soft_cpu *c, struct xblock *x)
 {
 	struct block *b = x->block;
 
@@ -108,19 +117,18 @@ static void end_trial(struct jit *j, struct xblock *x)
 	for (u32 k = 0; k < x->nr_windows; k++)
 		if (x->windows[k].misses > x->trial_misses)
 			b->no_window |= BIT(x->windows[k].k);
-	detach(x);
-	drop(j, x);
+	/* A conditional jump has two ways out, the second where it is not taken. */
+	jit_again(c, x, x->nr_exits >= 2 && x->exit[x->nr_exits - 1]->to);
 }
 
 /* Windows have missed often meanwhile. */
-static void begin_trial(struct jit *j, struct xblock *x)
+static void begin_trial(struct soft_cpu *c, struct xblock *x)
 {
 	if (x->dead)
 		return;
 	x->block->tried = false;
 	x->block->no_window = 0;
-	detach(x);
-	drop(j, x);
+	jit_again(c, x, false);
 }
 
 /* Memory that was executed is written anew through another address [SDM3 8.1.3]. */
@@ -196,7 +204,7 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 
 	c->jit->nr_steps++;
 	if (unlikely(!rec->x->left))
-		begin_trial(c->jit, rec->x);
+		begin_trial(c, rec->x);
 	c->cur = b;
 	c->icount += b->n - rec->k;
 	c->gpr[RIPB] = rec->x->rip;
@@ -267,6 +275,18 @@ u64 jit_fault(struct soft_cpu *c, u64 addr)
 	return 0;
 }
 
+u64 jit_stack_full(struct soft_cpu *c, u64 addr)
+{
+	struct jit *j = c->jit;
+	const u8 *rx = (const u8 *)(uintptr_t)addr;
+	const struct xblock *x = rx >= j->rx && rx < j->rx + JIT_CODE_SIZE ? block_at(j, rx) : NULL;
+
+	for (u32 k = 0; x && k < x->nr_exits; k++)
+		if (x->exit[k]->jump && rx + 1 == x->exit[k]->jump + (j->rx - j->rw))
+			return (u64)(uintptr_t)x->exit[k]->stub;
+	return 0;
+}
+
 /* --- running --- */
 /* From instruction k of its block to the block's end, as the interpreter would. */
 static void interpret(struct soft_cpu *c, struct xblock *x, unsigned k)
@@ -285,7 +305,7 @@ static void count_bail(struct soft_cpu *c, const struct xrec *rec)
 
 	c->jit->nr_bails++;
 	if (!x->left)
-		begin_trial(c->jit, x);
+		begin_trial(c, x);
 	if (!rec->group || x->dead || ++x->nr_bails < MAX_BAILS)
 		return;
 	/* Too often: the next translation does without. */
@@ -320,7 +340,7 @@ void jit_left(struct soft_cpu *c, enum jit_end end)
 
 		c->rip = exit->rip;
 		if (exit == exit->from->again)
-			end_trial(j, exit->from);
+			end_trial(c, exit->from);
 		return;
 	}
 	rec = end == JIT_RET ? (const struct xrec *)(j->data + c->jit_ret) : c->jit_rec;
@@ -400,6 +420,8 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 	if (!x) {
 		if (++b->heat < j->warm)
 			return false;
+		if (b->extend)
+			b = code_extend(c, b);
 		if (unlikely(is_full(&j->regions[j->region])))
 			next_region(c);
 		x = translate_block(c, b, c->rip);

@@ -39,11 +39,11 @@
 #define JIT_BLOCK_DATA (16 * KiB)
 #define JIT_MAX_BLOCKS (1u << 14) /* of a region */
 
-/* Executions on trial; a window pays when it misses less than once in so many: a miss costs some 25 cycles, a hit saves
- * two or three; misses of all windows until the next trial. */
-#define TRIAL_RUNS   512u
+/* Executions on trial, and misses of all windows until the next trial, by jit->warm; a window pays when it misses less
+ * than once in TRIAL_MISSES: a miss costs some 25 cycles, a hit saves two or three. */
+#define TRIAL_RUNS   21u
+#define TRIAL_LATER  4096u
 #define TRIAL_MISSES 16
-#define TRIAL_LATER  100000u
 
 struct xblock;
 struct xlate;
@@ -91,7 +91,7 @@ struct xblock {
 	struct xblock *next; /* of the same block, at other addresses */
 	const u8 *code, *code_end, *entry_a, *entry_b;
 	struct xexit *in;
-	struct xexit *exit[4];
+	struct xexit *exit[CODE_MAX_INNER + 3];
 	u32 nr_exits;
 	u32 nr_faults, nr_windows;
 	struct xfault *faults;
@@ -150,7 +150,7 @@ struct jit {
 	u8 *stack;                         /* the guard, then the stack */
 	timer_t timer;
 	bool has_timer;
-	u32 warm;
+	u32 warm, trial_runs, trial_later;
 	bool lockstep, perf_map;
 	bool trials; /* translations are on trial at first */
 	void *map;   /* FILE: the perf map */
@@ -183,6 +183,10 @@ void jit_moved(struct xblock *x, struct block *to);
 void jit_flush(struct soft_cpu *c);
 /* Where the host's signal handler sends a thread that faulted at rx; 0: not in translated code. */
 u64 jit_fault(struct soft_cpu *c, u64 rx);
+/* Where it sends one that is to come back and whose CALL at rx found the stack for calls full; 0: on, with an empty one. */
+u64 jit_stack_full(struct soft_cpu *c, u64 rx);
+/* Drops x, so that its block is translated anew; extend: a longer one, by code_extend(). */
+void jit_again(struct soft_cpu *c, struct xblock *x, bool extend);
 /* From glue: one instruction by its handler; where to go on, NULL: leave. */
 const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec);
 

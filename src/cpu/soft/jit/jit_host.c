@@ -104,6 +104,10 @@ int jit_init(struct soft_cpu *c, struct err *err)
 		return err_wrap(err, "nothing to compare in lock-step");
 	}
 	j->warm = conf->warm ? conf->warm : conf->lockstep ? 1 : WARM;
+	/* Blocks count to BLOCK_COLD, which stands for never. */
+	j->warm = MIN(j->warm, BLOCK_COLD - 1u);
+	j->trial_runs = j->warm * TRIAL_RUNS;
+	j->trial_later = j->warm * TRIAL_LATER;
 	j->perf_map = conf->perf_map;
 	j->lockstep = conf->lockstep;
 	j->trials = !conf->lockstep;

@@ -440,6 +440,16 @@ static bool compare(struct soft_cpu *c)
 	return true;
 }
 
+/* Blocks are not on trial here, but grow as they would after it. */
+static void grow(struct soft_cpu *c)
+{
+	struct lockstep *l = c->lockstep;
+
+	if (l->block->hva && !l->xblock->dead && l->nr_equal % 4 == 0 &&
+	    l->translated.c.rip == l->before.c.rip + l->block->bytes)
+		jit_again(c, l->xblock, true);
+}
+
 bool lockstep_block(struct soft_cpu *c, struct block *b, struct xblock *x)
 {
 	struct lockstep *l = c->lockstep;
@@ -464,6 +474,8 @@ bool lockstep_block(struct soft_cpu *c, struct block *b, struct xblock *x)
 		c->activity = X86_SHUTDOWN;
 		return true;
 	}
+	if (!l->interpreted.fault)
+		grow(c);
 	if (l->interpreted.fault) {
 		c->cur = b;
 		__builtin_longjmp(c->jb, 1);

@@ -11,7 +11,8 @@
  * the instruction in a table and goes the same way.
  *
  * Interrupts are looked for (c->jit_go) at jumps backward, and (an empty table of addresses) at indirect jumps and
- * returns that do not go back to their call; no loop is without one of them: soft_recall().
+ * returns that do not go back to their call; and a CALL fills the host's stack, which is looked for when it is full. No
+ * loop is without one of them: soft_recall().
  *
  * Jumps to known addresses: within a page, target and jump are mapped by the same translation. To another page,
  * the TLB's entry is compared with what it was when the jump was linked. CALL leaves the guest's return address
@@ -535,11 +536,17 @@ static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 {
 	const struct insn *i = x->i;
 	gva_t next = next_rip(t, i), target = next + i->imm;
-	struct xexit *taken = translate_exit(t, target), *other = translate_exit(t, next);
+	struct xexit *taken = translate_exit(t, target), *other;
 	struct xflstate fl;
 
 	xflags_need(t);
 	fl = t->fl;
+	if (t->k + 1 < t->n) { /* out of the middle */
+		emit_exit(t, taken, i->opcode & 15);
+		t->fl = fl;
+		return;
+	}
+	other = translate_exit(t, next);
 	if (target <= x_rip(t, i))
 		emit_poll(t, taken, i->opcode & 15, other);
 	emit_exit(t, taken, i->opcode & 15);
@@ -564,8 +571,6 @@ static void xlate_call(struct xlate *t, const struct xinsn *x)
 	struct xexit *exit = translate_exit(t, target);
 
 	emit_push_rip(t, &o, next);
-	if (target <= x_rip(t, x->i))
-		emit_poll(t, exit, CC_JMP, NULL);
 	emit_exit(t, exit, CC_CALL);
 	emit_landing(t, next);
 }
@@ -932,8 +937,8 @@ static void begin_trial(struct xlate *t, unsigned iterations)
 {
 	struct xblock *x = t->x;
 
-	x->left = TRIAL_RUNS;
-	x->trial_misses = TRIAL_RUNS * iterations / TRIAL_MISSES;
+	x->left = t->j->trial_runs;
+	x->trial_misses = t->j->trial_runs * iterations / TRIAL_MISSES;
 	x->again = jit_alloc(t->j, sizeof(*x->again));
 	x->again->from = x;
 	x->again->rip = x->rip;
@@ -989,7 +994,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}
-	x->left = TRIAL_LATER;
+	x->left = j->trial_later;
 	if (b->crosses)
 		emit_crossing_check(t);
 	loop = !b->crosses && xloop_plan(t);
