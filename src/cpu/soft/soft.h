@@ -40,6 +40,7 @@ struct insn;
 struct block;
 struct lockstep;
 struct storelog;
+struct soft_vm;
 typedef void (*insn_fn)(struct soft_cpu *c, const struct insn *i);
 
 /* Pseudo registers behind the sixteen, so that an effective address is always base + index << scale +
@@ -215,8 +216,7 @@ struct soft_cpu {
 		u32 error;
 		u64 rip; /* of the faulting instruction, or after a trap */
 	} exc;
-	_Atomic bool
-		in_run; /* between entry to and return from the loop: others may have to wait for a block's end */
+	_Atomic bool in_run; /* between entry to and return from the loop, see share.h */
 	s16 delivering;      /* vector being delivered, -1: none; -2: #DF */
 	void *jb[5];         /* __builtin_setjmp of the loop */
 	void *jb_deliver[5]; /* of the delivery in progress */
@@ -250,12 +250,20 @@ struct soft_cpu {
 	u64 tlb_clock;
 	u64 nr_misses, nr_walks, nr_flushes; /* first-level misses; of which walked; flushes of a PCID */
 
+	/* --- shared with the other vCPUs, see share.h --- */
+	struct soft_vm *svm;
+	_Atomic u64 seen; /* svm->epoch when c was last between two blocks */
+	bool refetch;     /* serialize before the next block; set by one who is alone */
+
 	/* --- code cache, see code.h --- */
-	struct code_cache *code;
+	struct code_cache *code; /* of svm */
+	struct code_temp *temp;
+	const struct insn *stopped_at; /* the last place in a block where op_stop() ended it */
 
 	/* --- translated code, see jit/jit.h --- */
 	struct insn *jit_insn; /* one, and the end after it */
-	struct jit *jit;       /* NULL: interpret only */
+	struct jit *jit;       /* of svm; NULL: interpret only */
+	struct jit_cpu *jit_cpu;
 	struct soft_cpu *self;
 	_Atomic u32 jit_go;     /* 0: translated code comes back at its next backward jump */
 	u32 jit_stop;           /* a block that may be executing was dropped */
@@ -265,7 +273,7 @@ struct soft_cpu {
 	u64 jit_target;         /* of an indirect jump */
 	u64 jit_rsp, jit_c_rsp; /* the other stack's pointer: of calls in translated code, of C */
 	u64 jit_stack;          /* top of the former */
-	void *jit_jcache;       /* jit->jcache */
+	void *jit_jcache;       /* jit_cpu->jcache */
 	u64 stack_page,
 		stack_addend; /* the page of the stack used last: as in struct tlb_entry, for reads and writes */
 	u64 nr_windows;       /* how often it changed */
@@ -293,7 +301,6 @@ enum {
 	ATT_INTR = 1 << 4,   /* the controller may have a vector; taken when IF allows */
 	ATT_NMI = 1 << 5,
 	ATT_BREAK = 1 << 6, /* code breakpoints armed: single-step and compare */
-	ATT_FLUSH = 1 << 7, /* drop all blocks before the next one */
 };
 
 /* What is to be attended to now: an interrupt that IF holds off is not. */
@@ -606,13 +613,6 @@ int soft_out_irq_ack(struct soft_cpu *c);
 u64 soft_out_get_cr8(struct soft_cpu *c);
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8);
 
-/* Any thread: a mailbox bit for a vCPU that executes, seen soon by translated code too. */
-static inline void soft_request(struct soft_cpu *c, u32 bits)
-{
-	atomic_fetch_or(&c->vcpu->requests, bits);
-	atomic_store_explicit(&c->jit_go, 0, memory_order_relaxed);
-}
-
 /* Lets other threads of the host have this processor. The kernel keeps vector registers as they are. */
 static inline void soft_yield(void)
 {
@@ -635,4 +635,3 @@ static inline void soft_zero(void *dst, u64 n)
 /* --- code cache (interp.c, code.c) --- */
 void code_invalidate(struct soft_cpu *c, gpa_t gpa,
 		     u64 len); /* drops blocks that overlap; stops the current one after this instruction */
-void code_flush(struct soft_cpu *c); /* sets ATT_FLUSH */

@@ -18,7 +18,7 @@
  * on the guest's stack and calls on the host's; RET takes the guest's, returns on the host's, and the
  * code there compares what was taken with what it expects.
  *
- * On the vCPU's thread, outside translated code. */
+ * On a vCPU's thread, outside translated code, under the lock of share.h. */
 #include "cpu/soft/jit/translate.h"
 #include "cpu/soft/thunk.h"
 
@@ -422,6 +422,7 @@ struct xexit *translate_exit(struct xlate *t, gva_t rip)
 
 	x->from = t->x;
 	x->rip = rip;
+	x->last_key = TLB_NEVER - 1;
 	t->x->exit[t->x->nr_exits++] = x;
 	return x;
 }
@@ -468,6 +469,7 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 			cc = CC_JMP;
 		}
 		xflags_clobber(t);
+		emit_align(e, 2, 8);
 		emit1(e, 0x40 | REX_W | REX_B); /* mov T0, imm64 */
 		emit1(e, 0xb8 | (T0 & 7));
 		x->key = e->p;
@@ -483,6 +485,7 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 		if (!x->saved)
 			xflags_need(t);
 	}
+	emit_align(e, cc < CC_JMP ? 2 : 1, 4);
 	x->jump = emit_jump(e, cc, NULL);
 	translate_late(t, LATE_EXIT, x->jump, NULL, x);
 	if (over)
@@ -904,16 +907,16 @@ static void emit_bytes_check(struct xlate *t, const u8 *p, const u8 *want, unsig
  * page is still mapped to the same memory and all bytes are what they were. Flags are saved. */
 static void emit_crossing_check(struct xlate *t)
 {
-	const struct code_temp *temp = code_temp_of(t->b);
+	const struct code_source *src = code_source(t->b);
 	struct xexit *out = translate_exit(t, t->x->rip);
 	gva_t next = PAGE_OF(t->x->rip) + RAM_PAGE_SIZE;
 	struct emit *e = &t->e;
 
-	emit_imm(e, T0, tlb_key(next, (gpa_t)(temp->second - t->c->ram->base)));
+	emit_imm(e, T0, tlb_key(next, (gpa_t)(src->second - t->c->ram->base)));
 	emit_cmp_key(e, next);
 	translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
-	emit_bytes_check(t, (const u8 *)t->b->hva, temp->bytes, temp->in_first, out);
-	emit_bytes_check(t, temp->second, temp->bytes + temp->in_first, temp->len - temp->in_first, out);
+	emit_bytes_check(t, (const u8 *)t->b->hva, src->byte, src->in_first, out);
+	emit_bytes_check(t, src->second, src->byte + src->in_first, t->b->bytes - src->in_first, out);
 }
 
 struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
@@ -940,7 +943,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	x->block = b;
 	x->code = emit_rx(&t->e);
 
-	first = b->crosses ? FIRST_SAVED : first_flags(t);
+	first = code_checks(b) ? FIRST_SAVED : first_flags(t);
 	if (first == FIRST_HOST) {
 		x->entry_b = emit_rx(&t->e);
 		t->fl.saved = true;
@@ -955,9 +958,9 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}
-	if (b->crosses)
+	if (code_checks(b))
 		emit_crossing_check(t);
-	if (!b->crosses && xloop_plan(t)) {
+	if (!code_checks(b) && xloop_plan(t)) {
 		xloop_translate(t);
 	} else {
 		for (t->k = 0; t->k < t->n; t->k++)
