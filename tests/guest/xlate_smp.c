@@ -2,7 +2,15 @@
  * the others execute, with a handshake and a serializing instruction [SDM3 8.1.3], from afar while they are in it, by
  * interrupts; each changes its own among that of the others; and more code than any cache holds, in four orders at once. */
 #include "lib/emit.h"
+#include "lib/restless.h"
 #include "lib/smp.h"
+
+/* Built with RESTLESS, the pages whose code changes are such that keep changing. */
+#ifdef RESTLESS
+#define EMIT_CHANGING(where) emit_at(restless(where))
+#else
+#define EMIT_CHANGING(where) emit_at(where)
+#endif
 
 #define AREA ((uptr)0x2000000ul)
 #define CPUS 4u
@@ -143,7 +151,7 @@ static void handshake(uptr at, u32 n, const char *where)
 	version = acknowledged = 0;
 	rounds = n;
 	patched = at;
-	emit_at(at);
+	EMIT_CHANGING(at);
 	emit("\x90\xb8\x00\x00\x00\x00\xc3", 7); /* nop; mov $imm, %eax; ret */
 	patched_imm = at + 2;
 	bool ended = all(shake);
@@ -208,7 +216,7 @@ static volatile u32 slot[CPUS][64], leave;
 /* 1: movl $imm, (%rdi); cmpl $0, (%rsi); je 1b; ret. The loop never leaves the code that changes. */
 static void put_loop(uptr at, bool calls)
 {
-	emit_at(at);
+	EMIT_CHANGING(at);
 	emit("\xc7\x07", 2);
 	emit32(0);
 	if (calls)
@@ -279,7 +287,7 @@ static void each_its_own(void)
 {
 	for (u32 k = 0; k < CPUS; k++) {
 		owned[k] = 0;
-		emit_at(AREA + 0x400000 + k * 64);
+		EMIT_CHANGING(AREA + 0x400000 + k * 64);
 		emit("\xb8\x00\x00\x00\x00\xc3", 6);
 	}
 	bool ended = all(own);
@@ -288,6 +296,7 @@ static void each_its_own(void)
 	      sum_wrong());
 }
 
+#ifndef RESTLESS
 /* --- more than the caches hold --- */
 #define MANY        60000u
 #define MANY_STRIDE 96u
@@ -344,6 +353,7 @@ static void evicted(void)
 		check(ended && !sum_wrong(), "%u functions in four orders: %u wrong", MANY, sum_wrong());
 	}
 }
+#endif
 
 void guest_main(void)
 {
@@ -360,5 +370,7 @@ void guest_main(void)
 	dropped_inside(false);
 	dropped_inside(true);
 	each_its_own();
+#ifndef RESTLESS
 	evicted();
+#endif
 }

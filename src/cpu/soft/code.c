@@ -12,6 +12,9 @@
  * barrier between the two, so it sees the mark, or the decoder has read the new bytes. The last block gone, under the
  * lock, the bits are cleared.
  *
+ * Restless pages have no bits, and none is cleared there. A page becomes restless while one vCPU is alone: nobody is in a
+ * block of it that would not notice a store.
+ *
  * On the vCPU's own thread, but for code_written().
  */
 #include "cpu/soft/code.h"
@@ -22,6 +25,16 @@
 #include "cpu/soft/thunk.h"
 
 #define ARENA_ALIGN 16
+
+/* A page is restless that gets stores of this weight within one tick. More than it takes to write all of a page anew,
+ * byte by byte: that is no reason, afterwards its code is gone. */
+#define RESTLESS      6000
+#define WEIGHT_STORE  1
+#define WEIGHT_CODE   128 /* its code is executed again after it was written to */
+#define TICK_SHIFT    24  /* of the TSC: some milliseconds */
+#define FIRST_ENTRIES 4096
+#define MAX_DOUBLINGS 10
+#define FIRST_MOST    64
 
 static u64 granule_mask(gpa_t gpa, u64 len)
 {
@@ -159,11 +172,12 @@ static struct block *free_block(const struct code_cache *code)
 /* The block at free_block(), complete, is there for all. */
 static void insert(struct code_cache *code, struct block *b)
 {
-	if (!code_checks(b)) {
+	if (!code_crosses(b)) {
 		u64 pfn = block_gpa(code, b) / RAM_PAGE_SIZE;
 
 		b->page_next = page_first(code, pfn);
 		page_set_first(code, pfn, b);
+		code->page[pfn].nr++;
 	}
 	code->used[code->region] += block_size(b);
 	code->nr_blocks++;
@@ -181,6 +195,7 @@ static void page_remove(struct code_cache *code, struct block *b)
 	if (*link)
 		*link = b->page_next;
 	page_set_first(code, pfn, first);
+	code->page[pfn].nr--;
 	if (!first)
 		unmark(code, pfn);
 }
@@ -200,7 +215,7 @@ static void move(struct code_cache *code, struct block *b, struct block *to)
 			prev = prev->hash_next;
 		prev->hash_next = to;
 	}
-	if (!code_checks(b)) {
+	if (!code_crosses(b)) {
 		struct block *first = page_first(code, pfn);
 
 		if (first == b) {
@@ -244,7 +259,7 @@ static void next_region(struct soft_vm *s)
 			move(code, b, (struct block *)(start + kept));
 			kept += size;
 		} else {
-			if (!code_checks(b))
+			if (!code_crosses(b))
 				page_remove(code, b);
 			drop(s, NULL, b);
 		}
@@ -279,10 +294,11 @@ static void flush(struct soft_cpu *c)
 		for (u64 pos = 0; pos < code->used[r];) {
 			struct block *b = (struct block *)(region_start(code, r) + pos);
 
-			if (b->hva && !code_checks(b)) {
+			if (b->hva && !code_crosses(b)) {
 				u64 pfn = block_gpa(code, b) / RAM_PAGE_SIZE;
 
 				code->page_head[pfn] = 0;
+				code->page[pfn].nr = 0;
 				unmark(code, pfn);
 			}
 			pos += block_size(b);
@@ -304,6 +320,144 @@ static void flush(struct soft_cpu *c)
 u32 code_insns_from(const struct block *b, const struct insn *i)
 {
 	return b ? (u32)(&b->insn[b->n] - i) : 0;
+}
+
+/* --- restless pages --- */
+/* Some of them may be changing. */
+static bool same_bytes(const u8 *a, const u8 *b, unsigned from, unsigned to)
+{
+	for (unsigned k = from; k < to; k++)
+		if (a[k] != ((const volatile u8 *)b)[k])
+			return false;
+	return true;
+}
+
+static void copy_bytes(u8 *to, const u8 *from, unsigned n)
+{
+	for (unsigned k = 0; k < n; k++)
+		to[k] = ((const volatile u8 *)from)[k];
+}
+
+static struct code_page *page_of(const struct code_cache *code, const struct block *b)
+{
+	return &code->page[block_gpa(code, b) / RAM_PAGE_SIZE];
+}
+
+static u32 entries(const struct code_page *p)
+{
+	return FIRST_ENTRIES << MIN(p->times, (u8)MAX_DOUBLINGS);
+}
+
+u32 code_entries(const struct code_cache *code, const struct block *b)
+{
+	return entries(page_of(code, b));
+}
+
+/* A store to a tracked page. Others count, too: about. */
+static void weigh(struct soft_cpu *c, u64 pfn, unsigned weight)
+{
+	struct code_page *p = &c->code->page[pfn];
+	u8 tick = (u8)(vcpu_rdtsc() >> TICK_SHIFT);
+
+	if (__atomic_load_n(&p->tick, __ATOMIC_RELAXED) == tick)
+		weight += __atomic_load_n(&p->weight, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->tick, tick, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->weight, (u16)weight, __ATOMIC_RELAXED);
+	if (weight >= RESTLESS && !c->restless) {
+		c->restless = pfn + 1;
+		atomic_store(&c->jit_go, 0);
+	}
+}
+
+void code_beside(struct soft_cpu *c, gpa_t gpa)
+{
+	weigh(c, gpa / RAM_PAGE_SIZE, WEIGHT_STORE);
+}
+
+static void drop_page(struct soft_vm *s, u64 pfn)
+{
+	struct block *b;
+
+	while ((b = page_first(s->code, pfn))) {
+		page_remove(s->code, b);
+		drop(s, NULL, b);
+	}
+	unmark(s->code, pfn);
+}
+
+void code_settle(struct soft_cpu *c)
+{
+	struct soft_vm *s = c->svm;
+	u64 pfn = c->restless - 1;
+	struct code_page *p = &s->code->page[pfn];
+
+	c->restless = 0;
+	share_alone(c);
+	share_lock(s);
+	if (!p->restless) {
+		drop_page(s, pfn);
+		p->restless = true;
+		p->weight = 0;
+		p->dropped = false;
+		p->left = entries(p);
+		p->most = FIRST_MOST;
+		s->code->nr_restless++;
+	}
+	share_unlock(s);
+	share_together(c);
+}
+
+static void calm(struct soft_vm *s, u64 pfn)
+{
+	struct code_page *p = &s->code->page[pfn];
+
+	drop_page(s, pfn);
+	p->restless = false;
+	if (p->times < MAX_DOUBLINGS)
+		p->times++;
+	s->code->nr_calm++;
+}
+
+static void changed(struct soft_vm *s, struct block *b)
+{
+	struct code_page *p = page_of(s->code, b);
+
+	p->left = entries(p);
+	page_remove(s->code, b);
+	drop(s, NULL, b);
+	s->code->nr_changed++;
+}
+
+/* What has changed and is not executed again would stay for ever. */
+static void sweep(struct soft_vm *s, struct code_page *p, u64 pfn)
+{
+	struct block *next;
+
+	for (struct block *b = page_first(s->code, pfn); b; b = next) {
+		next = b->page_next;
+		if (!same_bytes(code_source(b)->byte, (const u8 *)b->hva, 0, b->bytes)) {
+			page_remove(s->code, b);
+			drop(s, NULL, b);
+			s->code->nr_changed++;
+		}
+	}
+	p->most = (u16)MIN(MAX(FIRST_MOST, 2 * p->nr), 0xffff);
+}
+
+void code_changed(struct soft_cpu *c, struct block *b)
+{
+	share_lock(c->svm);
+	if (b->hva)
+		changed(c->svm, b);
+	share_unlock(c->svm);
+}
+
+void code_quiet(struct soft_cpu *c, struct block *b)
+{
+	share_lock(c->svm);
+	if (b->hva)
+		calm(c->svm, block_gpa(c->code, b) / RAM_PAGE_SIZE);
+	share_unlock(c->svm);
 }
 
 /* --- building --- */
@@ -385,14 +539,6 @@ static const u8 *second_page(struct soft_cpu *c, struct temp_bytes *t, gva_t la,
 	for (unsigned k = 0; t->len < t->want; k++)
 		t->byte[t->len++] = q ? *(const volatile u8 *)(q + k) : 0xff;
 	return q;
-}
-
-static bool same_bytes(const u8 *a, const u8 *b, unsigned from, unsigned to)
-{
-	for (unsigned k = from; k < to; k++)
-		if (a[k] != b[k])
-			return false;
-	return true;
 }
 
 static struct code_temp *temp_of(const struct soft_cpu *c, gva_t la)
@@ -510,19 +656,31 @@ static enum found build(struct soft_cpu *c, u32 key, const u8 *p, u64 limit_room
 	struct code_cache *code = c->code;
 	gpa_t gpa = (gpa_t)(p - c->ram->base);
 	unsigned room = (unsigned)(RAM_PAGE_SIZE - (gpa & (RAM_PAGE_SIZE - 1)));
-	unsigned max = key & KEY_SINGLE ? 1 : CODE_MAX_INSNS, n = 0, off = 0;
+	struct code_page *page = &code->page[gpa / RAM_PAGE_SIZE];
+	bool checks = page->restless;
+	unsigned max = key & KEY_SINGLE ? 1 : checks ? CODE_MAX_CHECKED : CODE_MAX_INSNS, n = 0, off = 0;
 	struct block *b = free_block(code);
 	struct decode_info info = { .ends_block = false };
+	u8 copy[(CODE_MAX_CHECKED + 1) * 15];
 
 	if (!has_room(code))
 		return NO_ROOM;
+	if (checks && page->nr >= page->most)
+		sweep(c->svm, page, gpa / RAM_PAGE_SIZE);
+	if (page->dropped) {
+		page->dropped = false;
+		weigh(c, gpa / RAM_PAGE_SIZE, WEIGHT_CODE);
+	}
 	while (n < max && off < room && !info.ends_block) {
 		unsigned look = MIN(room - off, 15u);
 		enum decode_result result;
 
-		if (!mark(code, gpa + off, look))
+		if (checks)
+			copy_bytes(copy + off, p + off, look);
+		else if (!mark(code, gpa + off, look))
 			return NO_MARK;
-		result = decode_insn(p + off, look, key, c->features, &b->insn[n], &info);
+		result = decode_insn(checks ? copy + off : p + off, look, key, c->features, &b->insn[n],
+				     &info);
 		if (result == DECODE_MORE || (result == DECODE_OK && off + b->insn[n].len > limit_room)) {
 			if (!n)
 				return TEMP;
@@ -538,15 +696,42 @@ static enum found build(struct soft_cpu *c, u32 key, const u8 *p, u64 limit_room
 		if (!place(c->svm, &b->insn[n], off))
 			return NO_THUNK;
 		off += b->insn[n].len;
+		info.ends_block |= checks && code_may_store(&b->insn[n], key);
 		n++;
 	}
 	finish(b, n, off);
 	b->hva = (u64)p;
 	b->key = key;
+	if (checks) {
+		b->key |= KEY_CHECKS;
+		code_source(b)->second = NULL;
+		code_source(b)->in_first = (u16)off;
+		soft_copy(code_source(b)->byte, copy, off);
+	}
 	b->heat = (key & KEY_MODE) == MODE_64 && !(key & KEY_SINGLE) ? 0 : BLOCK_COLD;
 	insert(code, b);
 	*ret = b;
 	return FOUND;
+}
+
+/* The block at p, of a restless page, if it is still what it was made of. */
+static struct block *find_checked(struct soft_vm *s, const u8 *p, u32 key)
+{
+	struct block *b = lookup(s->code, (u64)p, key | KEY_CHECKS);
+	struct code_page *page;
+
+	if (!b || code_crosses(b))
+		return NULL;
+	page = page_of(s->code, b);
+	if (!same_bytes(code_source(b)->byte, p, 0, b->bytes)) {
+		changed(s, b);
+		return NULL;
+	}
+	if (page->left-- == 0) {
+		calm(s, block_gpa(s->code, b) / RAM_PAGE_SIZE);
+		return NULL;
+	}
+	return b;
 }
 
 /* An instruction that crosses into the next page was met at la before: there is nothing else to decode. */
@@ -571,7 +756,8 @@ static enum found find(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, struc
 		limit_room = c->seg[SEG_CS].limit - c->rip + 1;
 	}
 	share_lock(c->svm);
-	*ret = lookup(c->code, (u64)p, key);
+	*ret = c->code->page[(p - c->ram->base) / RAM_PAGE_SIZE].restless ? find_checked(c->svm, p, key)
+									  : lookup(c->code, (u64)p, key);
 	if (*ret && (*ret)->bytes > limit_room)
 		found = TEMP;
 	else if (!*ret)
@@ -603,6 +789,7 @@ static bool invalidate_page(struct soft_vm *s, struct soft_cpu *c, u64 pfn, gpa_
 	struct block *b = page_first(code, pfn), *first = NULL, **tail = &first;
 	bool translated = false;
 	u64 left = 0;
+	u16 nr = 0;
 
 	while (b) {
 		struct block *next = b->page_next;
@@ -612,20 +799,23 @@ static bool invalidate_page(struct soft_vm *s, struct soft_cpu *c, u64 pfn, gpa_
 			translated |= b->x != NULL;
 			drop(s, c, b);
 			code->nr_invalidated++;
+			code->page[pfn].dropped = true;
 		} else {
 			*tail = b;
 			tail = &b->page_next;
+			nr++;
 			left |= granule_mask(gpa, b->bytes);
 		}
 		b = next;
 	}
 	*tail = NULL;
 	page_set_first(code, pfn, first);
+	code->page[pfn].nr = nr;
 	/* The map is what the page's blocks cover. */
-	if (first)
-		atomic_store(&code->ram->code_map[pfn], left);
-	else
+	if (!first)
 		unmark(code, pfn);
+	else if (!code->page[pfn].restless)
+		atomic_store(&code->ram->code_map[pfn], left);
 	return translated;
 }
 
@@ -654,6 +844,7 @@ void code_invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
 	/* Those in a loop of one translation would not leave it. */
 	if (invalidate(c->svm, c, gpa, len))
 		share_kick(c->svm, c);
+	weigh(c, gpa / RAM_PAGE_SIZE, WEIGHT_STORE);
 }
 
 void code_written(struct soft_vm *s, gpa_t gpa, u64 len)

@@ -15,21 +15,28 @@
  * - A vCPU that is in a block which another's store has dropped goes on to the block's end, as a processor does that
  *   has not serialized [SDM3 8.1.3]. From then on nothing leads there.
  * - A region is given up, and its memory used anew, by one vCPU alone.
+ *
+ * A page that is stored to often while it has code, beside the code or again and again to it, is restless: writes to it are
+ * not tracked, so they are as fast as any, and its blocks check their own bytes whenever they are entered. Such a block
+ * ends after the first instruction that may write to memory, so that a store by itself is noticed by the next
+ * instruction. When its blocks have been entered often enough with nothing changed, the page is tracked again;
+ * each time it becomes restless that takes twice as long.
  */
 #pragma once
 
 #include "cpu/soft/share.h"
 
-#define CODE_MAX_INSNS 64
-#define CODE_HASH_BITS 16
-#define CODE_REGIONS   8u
-#define CODE_REGION    (2 * MiB)
+#define CODE_MAX_INSNS   64
+#define CODE_MAX_CHECKED 16 /* of a block that checks its bytes */
+#define CODE_HASH_BITS   16
+#define CODE_REGIONS     8u
+#define CODE_REGION      (2 * MiB)
 
 struct xblock;
 
 struct block {
 	u64 hva; /* of the first byte; 0 once dropped */
-	u32 key; /* KEY_CHECKS: it is in no list of a page, and has a struct code_source */
+	u32 key; /* KEY_CHECKS: writes to it are not tracked, it has a struct code_source */
 	u16 n;   /* instructions */
 	u16 bytes;
 	struct block *hash_next;
@@ -61,6 +68,12 @@ static inline struct code_source *code_source(struct block *b)
 	return (struct code_source *)(void *)&b->insn[b->n + 1];
 }
 
+/* Its one instruction ends in the next page; it is in no list of a page. */
+static inline bool code_crosses(struct block *b)
+{
+	return code_checks(b) && code_source(b)->second;
+}
+
 /* One instruction that the cache cannot hold, or not yet: a vCPU's own, good while the bytes there are these. */
 #define CODE_TEMP_BITS 8
 struct code_temp {
@@ -72,16 +85,29 @@ struct code_temp {
 	_Alignas(8) u8 block[sizeof(struct block) + 2 * sizeof(struct insn)];
 };
 
+/* What is known of a page with code; all 0 at first. */
+struct code_page {
+	u32 left;      /* restless: entries without a change, after which it is tracked again, about */
+	u16 weight;    /* tracked: of the stores in the last tick, about */
+	u8 tick;       /* when that was */
+	bool dropped;  /* tracked: blocks were, and none has been decoded since */
+	bool restless; /* its blocks check their bytes; changes under the lock */
+	u8 times;      /* it has become so */
+	u16 nr, most; /* restless: blocks; how many may be there before those are dropped that have changed */
+};
+
 struct code_cache {
 	struct ram *ram;
 	struct block **hash; /* 1 << CODE_HASH_BITS */
 	u32 *page_head;      /* by page frame number: arena offset / 8 + 1, 0 = none */
+	struct code_page *page;
 	u8 *arena;
 	/* The arena's regions are filled one after the other; a full one makes room by giving up the next. */
 	u32 region;
 	u64 used[CODE_REGIONS];
 
-	u64 nr_blocks, nr_invalidated, nr_evicted, nr_flushes; /* statistics */
+	/* statistics */
+	u64 nr_blocks, nr_invalidated, nr_evicted, nr_flushes, nr_restless, nr_calm, nr_changed;
 };
 
 static inline u32 code_hash(u64 hva)
@@ -110,6 +136,17 @@ u32 code_insns_from(const struct block *b, const struct insn *i);
 
 /* [gpa, gpa + len) of RAM has been written by somebody who is not a vCPU in a block: DMA, the loader. Any thread. */
 void code_written(struct soft_vm *s, gpa_t gpa, u64 len);
+
+/* May it write to memory? Key: of its block. */
+bool code_may_store(const struct insn *i, u32 key);
+
+/* Between two blocks, when c->restless is set: that page is not tracked any more. */
+void code_settle(struct soft_cpu *c);
+/* Translated code has found that b is not what it was made of; that it has been entered code_entries() times. */
+void code_changed(struct soft_cpu *c, struct block *b);
+void code_quiet(struct soft_cpu *c, struct block *b);
+/* How often a block that checks may be entered before code_quiet(). */
+u32 code_entries(const struct code_cache *code, const struct block *b);
 
 /* Host code. */
 int code_vm_init(struct soft_vm *s, struct err *err);

@@ -20,6 +20,11 @@ static u64 heads_size(const struct ram *ram)
 	return ram->end / RAM_PAGE_SIZE * sizeof(u32);
 }
 
+static u64 pages_size(const struct ram *ram)
+{
+	return ram->end / RAM_PAGE_SIZE * sizeof(struct code_page);
+}
+
 int code_vm_init(struct soft_vm *s, struct err *err)
 {
 	struct code_cache *code = calloc(1, sizeof(*code));
@@ -31,7 +36,8 @@ int code_vm_init(struct soft_vm *s, struct err *err)
 	code->arena = map(ARENA_SIZE);
 	code->hash = map(sizeof(code->hash[0]) << CODE_HASH_BITS);
 	code->page_head = map(heads_size(code->ram)); /* sparse: only pages with code are touched */
-	if (!code->arena || !code->hash || !code->page_head)
+	code->page = map(pages_size(code->ram));
+	if (!code->arena || !code->hash || !code->page_head || !code->page)
 		return err_set(err, -ENOMEM, "no memory for the code cache (%llu MiB)", ARENA_SIZE / MiB);
 	return 0;
 }
@@ -48,6 +54,8 @@ void code_vm_fini(struct soft_vm *s)
 		munmap(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
 	if (code->page_head)
 		munmap(code->page_head, heads_size(code->ram));
+	if (code->page)
+		munmap(code->page, pages_size(code->ram));
 	free(code);
 	s->code = NULL;
 }

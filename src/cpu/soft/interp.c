@@ -244,6 +244,8 @@ static void go_again(struct soft_cpu *c)
 {
 	atomic_exchange(&c->jit_go, 1);
 	share_pass(c);
+	if (c->restless)
+		code_settle(c);
 	if (c->jit_alarm) {
 		c->jit_alarm = 0;
 		c->armed_tsc = ~0ull;

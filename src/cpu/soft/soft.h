@@ -258,6 +258,7 @@ struct soft_cpu {
 	/* --- code cache, see code.h --- */
 	struct code_cache *code; /* of svm */
 	struct code_temp *temp;
+	u64 restless;                  /* a page frame number + 1, for code_settle(); 0: none */
 	const struct insn *stopped_at; /* the last place in a block where op_stop() ended it */
 
 	/* --- translated code, see jit/jit.h --- */
@@ -635,3 +636,4 @@ static inline void soft_zero(void *dst, u64 n)
 /* --- code cache (interp.c, code.c) --- */
 void code_invalidate(struct soft_cpu *c, gpa_t gpa,
 		     u64 len); /* drops blocks that overlap; stops the current one after this instruction */
+void code_beside(struct soft_cpu *c, gpa_t gpa); /* a store has hit a page with code, and none of it */

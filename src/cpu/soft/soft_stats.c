@@ -26,6 +26,9 @@ static void add_shared(struct rows *r, const struct soft_vm *s)
 	add(r, "blocks_dropped_by_writes", code->nr_invalidated);
 	add(r, "block_regions_evicted", code->nr_evicted);
 	add(r, "all_blocks_dropped", code->nr_flushes);
+	add(r, "pages_no_longer_tracked", code->nr_restless);
+	add(r, "pages_tracked_again", code->nr_calm);
+	add(r, "blocks_found_changed", code->nr_changed);
 	if (!j)
 		return;
 

@@ -41,4 +41,6 @@ static inline void walk_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len
 	unsigned first = gpa / 64 % 64, last = (gpa + len - 1) / 64 % 64;
 	if (word & (~0ull << first) & (~0ull >> (63 - last)))
 		code_invalidate(c, gpa, len);
+	else
+		code_beside(c, gpa);
 }

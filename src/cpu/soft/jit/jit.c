@@ -307,7 +307,16 @@ void jit_left(struct soft_cpu *c, enum jit_end end)
 	const struct xrec *rec;
 
 	if (end == JIT_EXIT) { /* the exit stays in jit_rec: to be linked */
-		c->rip = ((const struct xexit *)c->jit_rec)->rip;
+		const struct xexit *x = c->jit_rec;
+
+		c->rip = x->rip;
+		if (unlikely(x->why != XEXIT_GO)) {
+			c->jit_rec = NULL;
+			if (x->why == XEXIT_CHANGED)
+				code_changed(c, x->from->block);
+			else
+				code_quiet(c, x->from->block);
+		}
 		return;
 	}
 	rec = end == JIT_RET ? (const struct xrec *)(j->data + c->jit_ret) : c->jit_rec;
@@ -331,8 +340,8 @@ static void enter(struct soft_cpu *c, struct xblock *x, u64 key)
 {
 	struct jcache *e = &c->jit_cpu->jcache[jcache_hash(x->rip)];
 
-	/* One that checks for itself comes back here when that fails: not at once to itself. */
-	if (!code_checks(x->block)) {
+	/* One that crosses comes back here when its check fails: not at once to itself. */
+	if (!code_crosses(x->block)) {
 		e->key = key;
 		e->code = x->entry_b;
 		__atomic_store_n(&e->x, x, __ATOMIC_RELAXED);

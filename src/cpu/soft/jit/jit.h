@@ -63,6 +63,9 @@
 struct xblock;
 struct xlate;
 
+/* What an exit says besides where it goes: the block is not what it was made of; nor has it been for long. */
+enum { XEXIT_GO, XEXIT_CHANGED, XEXIT_QUIET };
+
 /* A way out of a translation to a known address, linked to the translation there or not yet. */
 struct xexit {
 	u8 *jump; /* the displacement to set */
@@ -72,6 +75,7 @@ struct xexit {
 	struct xexit *next_in; /* in the list of `to` */
 	gva_t rip;
 	bool saved;   /* goes to entry B */
+	u8 why;       /* XEXIT_* */
 	u64 last_key; /* the one it had last */
 	u64 epoch;    /* when it was unlinked last: see share_settled() */
 };

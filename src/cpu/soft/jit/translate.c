@@ -892,14 +892,18 @@ static void classify(struct xlate *t)
 static void emit_bytes_check(struct xlate *t, const u8 *p, const u8 *want, unsigned n, struct xexit *out)
 {
 	struct emit *e = &t->e;
+	u8 *check = emit_jump(e, CC_JMP, NULL);
+	const u8 *differs = emit_rx(e);
 
+	translate_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, out);
+	emit_land(e, check);
 	emit_imm(e, T0, (u64)(uintptr_t)p);
 	for (unsigned k = 0, size; k < n; k += size) {
 		size = n - k >= 4 ? 4 : n - k >= 2 ? 2 : 1;
 		emit_rm(e, size == 1 ? 0x80 : emit_size(size) | OP_GRP1_IMM, GRP1_CMP, op_mem(T0, (s32)k));
 		for (unsigned b = 0; b < size; b++)
 			emit1(e, want[k + b]);
-		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
+		emit_jump(e, 5, differs);
 	}
 }
 
@@ -917,6 +921,28 @@ static void emit_crossing_check(struct xlate *t)
 	translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
 	emit_bytes_check(t, (const u8 *)t->b->hva, src->byte, src->in_first, out);
 	emit_bytes_check(t, src->second, src->byte + src->in_first, t->b->bytes - src->in_first, out);
+}
+
+/* A block of a restless page: are the bytes what they were, and has that not been so for long? Flags are saved. */
+static void emit_self_check(struct xlate *t)
+{
+	const struct code_source *src = code_source(t->b);
+	struct xexit *out = translate_exit(t, t->x->rip), *quiet;
+	struct emit *e = &t->e;
+	u32 *left;
+
+	out->why = XEXIT_CHANGED;
+	emit_bytes_check(t, (const u8 *)t->b->hva, src->byte, t->b->bytes, out);
+	if (t->j->lockstep) /* it would leave in one run and not in the other */
+		return;
+	quiet = translate_exit(t, t->x->rip);
+	quiet->why = XEXIT_QUIET;
+	left = jit_alloc(t->j, sizeof(*left));
+	*left = code_entries(t->c->code, t->b);
+	emit_lea_data(e, T0, left);
+	emit_rm(e, OP_GRP1_IMM8, GRP1_SUB, op_mem(T0, 0));
+	emit1(e, 1);
+	translate_late(t, LATE_EXIT, emit_jump(e, 2, NULL), NULL, quiet); /* jb */
 }
 
 struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
@@ -958,8 +984,10 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}
-	if (code_checks(b))
+	if (code_crosses(b))
 		emit_crossing_check(t);
+	else if (code_checks(b))
+		emit_self_check(t);
 	if (!code_checks(b) && xloop_plan(t)) {
 		xloop_translate(t);
 	} else {
