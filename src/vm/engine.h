@@ -41,7 +41,7 @@ struct engine_ops {
 	/* The only call from other threads: makes run() look at the mailbox soon. NULL: it polls. */
 	void (*kick)(struct vcpu *vcpu);
 	/* The whole architectural state. On the vCPU's thread, or while it is stopped.
-	 * set checks the combination (-EINVAL with a sentence) and drops every cached translation. */
+	 * set checks the combination (-EINVAL with a sentence) and drops every cached translation of addresses. */
 	void (*get_state)(struct vcpu *vcpu, struct x86_state *ret_state);
 	int (*set_state)(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.

@@ -3,6 +3,12 @@
  * been written must be executed at the next instruction already [SDM3 11.6: same linear address]. */
 #include "lib/guest.h"
 #include "lib/emit.h"
+#include "lib/restless.h"
+
+/* Built with RESTLESS, all pages whose code changes are such that keep changing. */
+#ifdef RESTLESS
+#define emit_at(where) (emit_at)(restless(where))
+#endif
 
 #define AREA    0x2000000ul
 #define SCRATCH 0x3000000ul

@@ -15,6 +15,7 @@
 #include <Zydis/Zydis.h>
 
 #include "cpu/soft/decode.h"
+#include "cpu/soft/code.h"
 #include "cpu/soft/thunk.h"
 #include "x86/cpuid.h"
 
@@ -180,7 +181,24 @@ static bool known_difference(const struct oracle *o, const struct insn *i, enum 
 
 struct tally {
 	u64 both, same_ud, excused, wrong;
+	u64 stores, missed; /* instructions that write to memory; that code_may_store() does not know */
 };
+
+/* Blocks of pages to which writes are not tracked end after what can write. */
+static void check_store(const struct oracle *o, const struct insn *i, unsigned mode, struct tally *t)
+{
+	bool writes = false;
+
+	for (unsigned k = 0; k < o->insn.operand_count; k++)
+		writes |= o->ops[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+			  o->ops[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	if (!writes)
+		return;
+	t->stores++;
+	if (!code_may_store(i, mode) && t->missed++ < 20)
+		print_message("mode %u: %s writes to memory: opcode %x, map %u, modrm %02x\n", mode,
+			      ZydisMnemonicGetString(o->insn.mnemonic), i->opcode, i->map, i->modrm);
+}
 
 static void compare(const u8 *bytes, unsigned mode, struct tally *t)
 {
@@ -193,6 +211,7 @@ static void compare(const u8 *bytes, unsigned mode, struct tally *t)
 	ask_zydis(&o, bytes, 15, mode);
 	if (o.valid && result == DECODE_OK && o.insn.length == i.len) {
 		t->both++;
+		check_store(&o, &i, mode, t);
 		return;
 	}
 	if (!o.valid && result != DECODE_OK) {
@@ -221,6 +240,8 @@ static void finish(const struct tally *t)
 		      (unsigned long long)t->both, (unsigned long long)t->same_ud,
 		      (unsigned long long)t->excused, (unsigned long long)t->wrong);
 	assert_int_equal(t->wrong, 0);
+	print_message("%llu write to memory\n", (unsigned long long)t->stores);
+	assert_int_equal(t->missed, 0);
 }
 
 /* Random bytes, biased to prefixes and the 0F maps. */

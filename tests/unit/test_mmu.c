@@ -52,6 +52,10 @@ static gpa_t code_gpa;
 static u64 code_len;
 static unsigned nr_code;
 
+void code_beside(struct soft_cpu *cpu, gpa_t gpa)
+{
+}
+
 void code_invalidate(struct soft_cpu *cpu, gpa_t gpa, u64 len)
 {
 	code_gpa = gpa;

@@ -447,18 +447,18 @@ static void test_arena(void **state)
 	fclose(f);
 	assert_int_equal(maps, 2);
 
-	thunk_reset();
+	thunk_reset(thunkcpu_arena);
 	DECODE(&i, MODE_64, "\x66\x0f\x70\xc1\x00");
-	a = thunk_get(&i, i.thunk);
+	a = thunk_get(thunkcpu_arena, &i, i.thunk);
 	assert_non_null(a);
-	assert_ptr_equal(a, thunk_get(&i, i.thunk));
+	assert_ptr_equal(a, thunk_get(thunkcpu_arena, &i, i.thunk));
 	for (unsigned imm = 1; imm < 256; imm++) {
 		i.imm = imm;
-		b = thunk_get(&i, i.thunk);
+		b = thunk_get(thunkcpu_arena, &i, i.thunk);
 		assert_ptr_not_equal(a, b);
 	}
 	/* Until it is full: PSHUFD, 256 x 256 different ones. */
-	while (thunk_get(&i, i.thunk)) {
+	while (thunk_get(thunkcpu_arena, &i, i.thunk)) {
 		made++;
 		assert_true(made < 256 * 256);
 		i.imm = made & 255;
@@ -466,8 +466,8 @@ static void test_arena(void **state)
 		i.rm = made >> 12 & 15;
 	}
 	assert_true(made > 10000);
-	thunk_reset();
-	assert_non_null(thunk_get(&i, i.thunk));
+	thunk_reset(thunkcpu_arena);
+	assert_non_null(thunk_get(thunkcpu_arena, &i, i.thunk));
 }
 
 static int setup(void **state)

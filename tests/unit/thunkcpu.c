@@ -10,6 +10,7 @@
 
 struct soft_cpu cpu __attribute__((aligned(64)));
 struct tlb_table thunkcpu_table;
+struct thunk_arena *thunkcpu_arena;
 u64 thunkcpu_features[4], thunkcpu_seed = 1;
 u32 thunkcpu_components;
 u8 *data;
@@ -92,9 +93,9 @@ int run_engine(struct insn *i)
 	struct insn pair[2] = { *i, { .fn = stop } };
 	volatile int vector = -1;
 
-	if (!thunk_attach(&pair[0])) {
-		thunk_reset();
-		assert_true(thunk_attach(&pair[0]));
+	if (!thunk_attach(thunkcpu_arena, &pair[0])) {
+		thunk_reset(thunkcpu_arena);
+		assert_true(thunk_attach(thunkcpu_arena, &pair[0]));
 	}
 	if (__builtin_setjmp(cpu.jb)) {
 		vector = cpu.exc.vector;
@@ -214,6 +215,7 @@ int thunkcpu_setup(void **state)
 		thunkcpu_components = eax & 7;
 	}
 	assert_int_equal(thunk_init(&err), 0);
+	assert_int_equal(thunk_arena_new(&thunkcpu_arena, &err), 0);
 	thunk_thread_init(&cpu);
 	for (unsigned k = 0; k < ARRAY_SIZE(signals); k++)
 		sigaction(signals[k], NULL, &engine_action[k]);
@@ -246,6 +248,7 @@ int thunkcpu_setup(void **state)
 int thunkcpu_teardown(void **state)
 {
 	thunk_thread_fini();
+	thunk_arena_free(thunkcpu_arena);
 	free(bounce);
 	free(cpu.xsave);
 	free(vm);

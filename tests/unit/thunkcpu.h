@@ -25,6 +25,7 @@
 
 extern struct soft_cpu cpu;
 extern struct tlb_table thunkcpu_table;
+extern struct thunk_arena *thunkcpu_arena;
 extern u64 thunkcpu_features[4]; /* the host's */
 extern u32 thunkcpu_components;  /* of XSAVE that the host has on: XFEATURE_*, 0 without XSAVE or AVX */
 extern u8 *data;                 /* the two pages, at a fixed address below 4 GiB */

@@ -1,18 +1,21 @@
-/* The cache of decoded blocks; see code.h.
+/* The cache of decoded blocks; see code.h, and share.h for how vCPUs share it.
  *
  * Self-modifying code: ram->code_map has a bit for every 64-byte granule from which something was
- * decoded, and a page with any bit set has no writable TLB entry, so every store there comes to
+ * decoded, and a page with any bit set has no writable TLB entry in any vCPU, so every store there comes to
  * mmu_store(), which calls code_invalidate() when its granules are marked. That drops just the blocks
  * that overlap the bytes written. If the block being executed is among them, its instructions are
  * replaced by op_stop: the storing instruction completes and what follows is fetched anew, as the
  * processor guarantees for a store by itself [SDM3 8.1.3].
  *
- * Bits are set before bytes are read and cleared only when the page's last block is gone. With several
- * vCPUs the first mark of a page takes its writable translations from all of them before a byte is
- * decoded (protect()), and a store to marked granules queues the invalidation for the others; they take
- * it before their next block.
+ * A page gets its first bit while one vCPU is alone, which takes the writable entries from the TLBs of all; its
+ * further bits under the lock, and before bytes are read. Who writes there writes first and then looks, with a
+ * barrier between the two, so it sees the mark, or the decoder has read the new bytes. The last block gone, under the
+ * lock, the bits are cleared.
  *
- * All functions on the vCPU's own thread except code_queue().
+ * Restless pages have no bits, and none is cleared there. A page becomes restless while one vCPU is alone: nobody is in a
+ * block of it that would not notice a store.
+ *
+ * On the vCPU's own thread, but for code_written().
  */
 #include "cpu/soft/code.h"
 
@@ -24,6 +27,16 @@
 
 #define ARENA_ALIGN 16
 
+/* A page is restless that gets stores of this weight within one tick. More than it takes to write all of a page anew,
+ * byte by byte: that is no reason, afterwards its code is gone. */
+#define RESTLESS      6000
+#define WEIGHT_STORE  1
+#define WEIGHT_CODE   128 /* its code is executed again after it was written to */
+#define TICK_SHIFT    24  /* of the TSC: some milliseconds */
+#define FIRST_ENTRIES 4096
+#define MAX_DOUBLINGS 10
+#define FIRST_MOST    64
+
 static u64 granule_mask(gpa_t gpa, u64 len)
 {
 	unsigned first = gpa >> 6 & 63, last = (gpa + len - 1) >> 6 & 63;
@@ -31,116 +44,41 @@ static u64 granule_mask(gpa_t gpa, u64 len)
 	return (~0ull << first) & (~0ull >> (63 - last));
 }
 
-static _Atomic u64 *users(const struct soft_cpu *c, u64 pfn)
+/* --- marks --- */
+/* The page gets its first mark. */
+static void protect(struct soft_cpu *c, gpa_t gpa, u64 len)
 {
-	const struct soft_vm *svm = c->vcpu->vm->engine_vm;
+	struct soft_vm *s = c->svm;
 
-	return &svm->code_users[pfn];
+	share_alone(c);
+	atomic_fetch_or(&c->ram->code_map[gpa / RAM_PAGE_SIZE], granule_mask(gpa, len));
+	for (u32 k = 0; k < s->vm->nr_vcpus; k++)
+		if (share_cpu(s, k))
+			mmu_write_protect(share_cpu(s, k), gpa & ~(RAM_PAGE_SIZE - 1));
+	share_together(c);
 }
 
-static void queue_lock(struct code_cache *code)
+/* False: it would be the first of the page. */
+static bool mark(struct code_cache *code, gpa_t gpa, u64 len)
 {
-	while (atomic_exchange_explicit(&code->queue_lock, 1, memory_order_acquire))
-		__builtin_ia32_pause();
+	u64 mask = granule_mask(gpa, len);
+	_Atomic u64 *word = &code->ram->code_map[gpa / RAM_PAGE_SIZE];
+	u64 now = atomic_load(word);
+
+	if (!now)
+		return false;
+	if ((now & mask) != mask)
+		atomic_fetch_or(word, mask);
+	return true;
 }
 
-static void queue_unlock(struct code_cache *code)
+static void unmark(struct code_cache *code, u64 pfn)
 {
-	atomic_store_explicit(&code->queue_lock, 0, memory_order_release);
+	if (atomic_load_explicit(&code->ram->code_map[pfn], memory_order_relaxed))
+		atomic_store(&code->ram->code_map[pfn], 0);
 }
 
-static void take_protects(struct soft_cpu *c)
-{
-	struct code_cache *code = c->code;
-	gpa_t pages[CODE_QUEUE];
-	u32 n;
-
-	if (!atomic_load(&code->protect_pending))
-		return;
-	queue_lock(code);
-	n = code->nr_protect;
-	code->nr_protect = 0;
-	for (u32 k = 0; k < MIN(n, (u32)CODE_QUEUE); k++)
-		pages[k] = code->protect[k];
-	queue_unlock(code);
-	if (n > CODE_QUEUE)
-		mmu_flush_all(c);
-	else
-		for (u32 k = 0; k < n; k++)
-			mmu_write_protect(c, pages[k]);
-	queue_lock(code);
-	if (!code->nr_protect)
-		atomic_store(&code->protect_pending, false);
-	queue_unlock(code);
-}
-
-/* Takes the writable translations of a page from all vCPUs, and returns when none of them can be in use:
- * a vCPU that executes acknowledges between two blocks, one that does not will look at its mailbox
- * before its next block. Two vCPUs that wait for each other serve each other's request meanwhile. */
-static void protect(struct soft_cpu *c, gpa_t page)
-{
-	struct vm *vm = c->vcpu->vm;
-
-	mmu_write_protect(c, page);
-	if (vm->nr_vcpus == 1)
-		return;
-	for (u32 k = 0; k < vm->nr_vcpus; k++) {
-		struct soft_cpu *other = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
-
-		if (!other || other == c)
-			continue;
-		queue_lock(other->code);
-		if (other->code->nr_protect < CODE_QUEUE)
-			other->code->protect[other->code->nr_protect] = page;
-		if (other->code->nr_protect <= CODE_QUEUE)
-			other->code->nr_protect++;
-		atomic_store(&other->code->protect_pending, true);
-		queue_unlock(other->code);
-		soft_request(other, VCPU_REQ_FLUSH);
-	}
-	for (u32 k = 0; k < vm->nr_vcpus; k++) {
-		struct soft_cpu *other = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
-
-		if (!other || other == c)
-			continue;
-		for (u32 n = 1; atomic_load(&other->in_run) && atomic_load(&other->code->protect_pending);
-		     n++) {
-			take_protects(c);
-			__builtin_ia32_pause();
-			if (n % 256 == 0) /* its thread may have been put off for this one */
-				soft_yield();
-		}
-	}
-}
-
-static void mark(struct soft_cpu *c, gpa_t gpa, u64 len)
-{
-	u64 pfn = gpa / RAM_PAGE_SIZE, mask = granule_mask(gpa, len), me = BIT(c->vcpu->id);
-	_Atomic u64 *word = &c->ram->code_map[pfn];
-
-	if (!(atomic_load_explicit(users(c, pfn), memory_order_relaxed) & me))
-		atomic_fetch_or(users(c, pfn), me);
-	if ((atomic_load(word) & mask) == mask)
-		return;
-	if (atomic_fetch_or(word, mask) == 0)
-		protect(c, gpa & ~(RAM_PAGE_SIZE - 1));
-}
-
-/* This vCPU's last block of the page is gone. The last vCPU clears the page's marks; one that starts to
- * use the page at that moment is seen in `users` and gets all marks back. */
-static void unmark(struct soft_cpu *c, u64 pfn)
-{
-	u64 me = BIT(c->vcpu->id);
-
-	if (atomic_fetch_and(users(c, pfn), ~me) & ~me)
-		return;
-	atomic_store(&c->ram->code_map[pfn], 0);
-	if (atomic_load(users(c, pfn))) {
-		atomic_store(&c->ram->code_map[pfn], ~0ull);
-		protect(c, pfn * RAM_PAGE_SIZE);
-	}
-}
-
+/* --- lists --- */
 static struct block *page_first(const struct code_cache *code, u64 pfn)
 {
 	u32 head = code->page_head[pfn];
@@ -153,26 +91,55 @@ static void page_set_first(struct code_cache *code, u64 pfn, const struct block 
 	code->page_head[pfn] = b ? (u32)(((const u8 *)b - code->arena) / 8 + 1) : 0;
 }
 
-static gpa_t block_gpa(const struct soft_cpu *c, const struct block *b)
+static gpa_t block_gpa(const struct code_cache *code, const struct block *b)
 {
-	return (gpa_t)(b->hva - (u64)c->ram->base);
+	return (gpa_t)(b->hva - (u64)code->ram->base);
 }
 
-static void drop(struct soft_cpu *c, struct block *b)
+static void set_first(struct code_cache *code, u64 hva, struct block *b)
 {
-	struct block **link = &c->code->hash[code_hash(b->hva)];
+	__atomic_store_n(&code->hash[code_hash(hva)], b, __ATOMIC_RELEASE);
+}
 
-	while (*link && *link != b)
-		link = &(*link)->hash_next;
-	if (*link)
-		*link = b->hash_next;
-	b->hva = 0;
-	if (b->x)
-		jit_drop(c, b);
-	if (b == c->cur)
+static void hash_remove(struct code_cache *code, const struct block *b)
+{
+	struct block *prev = code_first(code, b->hva);
+
+	if (prev == b) {
+		set_first(code, b->hva, b->hash_next);
+		return;
+	}
+	while (prev->hash_next != b)
+		prev = prev->hash_next;
+	prev->hash_next = b->hash_next;
+}
+
+/* Found, it becomes the first: without the lock only that one is looked at. */
+static struct block *lookup(struct code_cache *code, u64 hva, u32 key)
+{
+	struct block *b = code_first(code, hva);
+
+	while (b && (b->hva != hva || b->key != key))
+		b = b->hash_next;
+	if (b && b != code_first(code, hva)) {
+		hash_remove(code, b);
+		b->hash_next = code_first(code, hva);
+		set_first(code, hva, b);
+	}
+	return b;
+}
+
+/* Drops b, which is out of its page's list, on behalf of c (NULL: of no vCPU in a block). */
+static void drop(struct soft_vm *s, struct soft_cpu *c, struct block *b)
+{
+	hash_remove(s->code, b);
+	__atomic_store_n(&b->hva, 0, __ATOMIC_RELAXED);
+	jit_drop(s, b);
+	if (c && b == c->cur) {
+		c->jit_stop = 1;
 		for (unsigned k = 0; k <= b->n; k++)
-			b->insn[k].fn = op_stop;
-	c->code->nr_invalidated++;
+			__atomic_store_n(&b->insn[k].fn, op_stop, __ATOMIC_RELAXED);
+	}
 }
 
 /* --- regions --- */
@@ -181,15 +148,47 @@ static u8 *region_start(const struct code_cache *code, u32 region)
 	return code->arena + region * CODE_REGION;
 }
 
-static u64 block_size(const struct block *b)
+static u64 block_size(struct block *b)
 {
-	return ALIGN_UP(sizeof(*b) + (b->n + 1u) * sizeof(struct insn), (u64)ARENA_ALIGN);
+	u64 size = sizeof(*b) + (b->n + 1u) * sizeof(struct insn);
+
+	if (code_checks(b))
+		size += sizeof(struct code_source) + b->bytes;
+	return ALIGN_UP(size, (u64)ARENA_ALIGN);
 }
 
-static void evict(struct soft_cpu *c, struct block *b)
+static bool has_room(const struct code_cache *code)
 {
-	struct code_cache *code = c->code;
-	u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
+	return CODE_REGION - code->used[code->region] >=
+	       sizeof(struct block) + (CODE_MAX_INSNS + 1) * sizeof(struct insn) +
+		       sizeof(struct code_source) + CODE_MAX_INSNS * 15 + ARENA_ALIGN;
+}
+
+/* Where the next block goes. */
+static struct block *free_block(const struct code_cache *code)
+{
+	return (struct block *)(region_start(code, code->region) + code->used[code->region]);
+}
+
+/* The block at free_block(), complete, is there for all. */
+static void insert(struct code_cache *code, struct block *b)
+{
+	if (!code_crosses(b)) {
+		u64 pfn = block_gpa(code, b) / RAM_PAGE_SIZE;
+
+		b->page_next = page_first(code, pfn);
+		page_set_first(code, pfn, b);
+		code->page[pfn].nr++;
+	}
+	code->used[code->region] += block_size(b);
+	code->nr_blocks++;
+	b->hash_next = code_first(code, b->hva);
+	set_first(code, b->hva, b);
+}
+
+static void page_remove(struct code_cache *code, struct block *b)
+{
+	u64 pfn = block_gpa(code, b) / RAM_PAGE_SIZE;
 	struct block *first = page_first(code, pfn), **link = &first;
 
 	while (*link && *link != b)
@@ -197,40 +196,54 @@ static void evict(struct soft_cpu *c, struct block *b)
 	if (*link)
 		*link = b->page_next;
 	page_set_first(code, pfn, first);
+	code->page[pfn].nr--;
 	if (!first)
-		unmark(c, pfn);
-	drop(c, b);
-	code->nr_invalidated--; /* not by a write */
+		unmark(code, pfn);
 }
 
 /* What points to b points to its new place from now on. */
-static void move(struct soft_cpu *c, struct block *b, struct block *to)
+static void move(struct code_cache *code, struct block *b, struct block *to)
 {
-	struct code_cache *code = c->code;
-	u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
-	struct block **link = &code->hash[code_hash(b->hva)], *first = page_first(code, pfn);
+	struct block *prev = code_first(code, b->hva);
+	u64 pfn = block_gpa(code, b) / RAM_PAGE_SIZE;
 
 	if (b == to)
 		return;
-	while (*link != b)
-		link = &(*link)->hash_next;
-	*link = to;
-	if (first == b) {
-		page_set_first(code, pfn, to);
+	if (prev == b) {
+		set_first(code, b->hva, to);
 	} else {
-		while (first->page_next != b)
-			first = first->page_next;
-		first->page_next = to;
+		while (prev->hash_next != b)
+			prev = prev->hash_next;
+		prev->hash_next = to;
+	}
+	if (!code_crosses(b)) {
+		struct block *first = page_first(code, pfn);
+
+		if (first == b) {
+			page_set_first(code, pfn, to);
+		} else {
+			while (first->page_next != b)
+				first = first->page_next;
+			first->page_next = to;
+		}
 	}
 	jit_moved(b->x, to);
-	soft_copy(to, b, sizeof(*b) + (b->n + 1u) * sizeof(struct insn)); /* downward: may overlap */
+	soft_copy(to, b, block_size(b)); /* downward: may overlap */
+}
+
+/* No vCPU is in a block. */
+static void forget_current(const struct soft_vm *s)
+{
+	for (u32 k = 0; k < s->vm->nr_vcpus; k++)
+		if (share_cpu(s, k))
+			share_cpu(s, k)->cur = NULL;
 }
 
 /* Blocks go to the next region from now on. What it held is given up, but for what is so warm that it is
- * translated, unless that leaves too little room. No block may be executing. */
-static void next_region(struct soft_cpu *c)
+ * translated, unless that leaves too little room. */
+static void next_region(struct soft_vm *s)
 {
-	struct code_cache *code = c->code;
+	struct code_cache *code = s->code;
 	u32 r = code->region = (code->region + 1) % CODE_REGIONS;
 	u8 *start = region_start(code, r);
 	u64 kept = 0, size;
@@ -244,13 +257,65 @@ static void next_region(struct soft_cpu *c)
 		if (!b->hva)
 			continue;
 		if (b->x && kept + size <= CODE_REGION / 2) {
-			move(c, b, (struct block *)(start + kept));
+			move(code, b, (struct block *)(start + kept));
 			kept += size;
 		} else {
-			evict(c, b);
+			if (!code_crosses(b))
+				page_remove(code, b);
+			drop(s, NULL, b);
 		}
 	}
 	code->used[r] = kept;
+}
+
+static void make_room(struct soft_cpu *c)
+{
+	struct soft_vm *s = c->svm;
+
+	share_alone(c);
+	share_lock(s);            /* not all who change the cache are vCPUs */
+	if (!has_room(s->code)) { /* another one may have made room meanwhile */
+		forget_current(s);
+		next_region(s);
+	}
+	share_unlock(s);
+	share_together(c);
+}
+
+/* Everything, and the thunks with it, whose arena is full. */
+static void flush(struct soft_cpu *c)
+{
+	struct soft_vm *s = c->svm;
+	struct code_cache *code = s->code;
+
+	share_alone(c);
+	share_lock(s);
+	forget_current(s);
+	for (u32 r = 0; r < CODE_REGIONS; r++) {
+		for (u64 pos = 0; pos < code->used[r];) {
+			struct block *b = (struct block *)(region_start(code, r) + pos);
+
+			if (b->hva && !code_crosses(b)) {
+				u64 pfn = block_gpa(code, b) / RAM_PAGE_SIZE;
+
+				code->page_head[pfn] = 0;
+				code->page[pfn].nr = 0;
+				unmark(code, pfn);
+			}
+			pos += block_size(b);
+		}
+		code->used[r] = 0;
+	}
+	soft_zero(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
+	for (u32 k = 0; k < s->vm->nr_vcpus; k++)
+		for (u32 n = 0; share_cpu(s, k) && n < 1u << CODE_TEMP_BITS; n++)
+			share_cpu(s, k)->temp[n].len = 0;
+	code->nr_flushes++;
+	jit_flush(s);
+	thunk_reset(s->thunks);
+	share_refetch(s);
+	share_unlock(s);
+	share_together(c);
 }
 
 u32 code_insns_from(const struct block *b, const struct insn *i)
@@ -258,6 +323,145 @@ u32 code_insns_from(const struct block *b, const struct insn *i)
 	return b ? (u32)(&b->insn[b->n] - i) : 0;
 }
 
+/* --- restless pages --- */
+/* Some of them may be changing. */
+static bool same_bytes(const u8 *a, const u8 *b, unsigned from, unsigned to)
+{
+	for (unsigned k = from; k < to; k++)
+		if (a[k] != ((const volatile u8 *)b)[k])
+			return false;
+	return true;
+}
+
+static void copy_bytes(u8 *to, const u8 *from, unsigned n)
+{
+	for (unsigned k = 0; k < n; k++)
+		to[k] = ((const volatile u8 *)from)[k];
+}
+
+static struct code_page *page_of(const struct code_cache *code, const struct block *b)
+{
+	return &code->page[block_gpa(code, b) / RAM_PAGE_SIZE];
+}
+
+static u32 entries(const struct code_page *p)
+{
+	return FIRST_ENTRIES << MIN(p->times, (u8)MAX_DOUBLINGS);
+}
+
+u32 code_entries(const struct code_cache *code, const struct block *b)
+{
+	return entries(page_of(code, b));
+}
+
+/* A store to a tracked page. Others count, too: about. */
+static void weigh(struct soft_cpu *c, u64 pfn, unsigned weight)
+{
+	struct code_page *p = &c->code->page[pfn];
+	u8 tick = (u8)(vcpu_rdtsc() >> TICK_SHIFT);
+
+	if (__atomic_load_n(&p->tick, __ATOMIC_RELAXED) == tick)
+		weight += __atomic_load_n(&p->weight, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->tick, tick, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->weight, (u16)weight, __ATOMIC_RELAXED);
+	if (weight >= RESTLESS && !c->restless) {
+		c->restless = pfn + 1;
+		soft_recall(c);
+	}
+}
+
+void code_beside(struct soft_cpu *c, gpa_t gpa)
+{
+	weigh(c, gpa / RAM_PAGE_SIZE, WEIGHT_STORE);
+}
+
+static void drop_page(struct soft_vm *s, u64 pfn)
+{
+	struct block *b;
+
+	while ((b = page_first(s->code, pfn))) {
+		page_remove(s->code, b);
+		drop(s, NULL, b);
+	}
+	unmark(s->code, pfn);
+}
+
+void code_settle(struct soft_cpu *c)
+{
+	struct soft_vm *s = c->svm;
+	u64 pfn = c->restless - 1;
+	struct code_page *p = &s->code->page[pfn];
+
+	c->restless = 0;
+	share_alone(c);
+	share_lock(s);
+	if (!p->restless) {
+		drop_page(s, pfn);
+		p->restless = true;
+		p->weight = 0;
+		p->dropped = false;
+		p->left = entries(p);
+		p->most = FIRST_MOST;
+		s->code->nr_restless++;
+	}
+	share_unlock(s);
+	share_together(c);
+}
+
+static void calm(struct soft_vm *s, u64 pfn)
+{
+	struct code_page *p = &s->code->page[pfn];
+
+	drop_page(s, pfn);
+	p->restless = false;
+	if (p->times < MAX_DOUBLINGS)
+		p->times++;
+	s->code->nr_calm++;
+}
+
+static void changed(struct soft_vm *s, struct block *b)
+{
+	struct code_page *p = page_of(s->code, b);
+
+	p->left = entries(p);
+	page_remove(s->code, b);
+	drop(s, NULL, b);
+	s->code->nr_changed++;
+}
+
+/* What has changed and is not executed again would stay for ever. */
+static void sweep(struct soft_vm *s, struct code_page *p, u64 pfn)
+{
+	struct block *next;
+
+	for (struct block *b = page_first(s->code, pfn); b; b = next) {
+		next = b->page_next;
+		if (!same_bytes(code_source(b)->byte, (const u8 *)b->hva, 0, b->bytes)) {
+			page_remove(s->code, b);
+			drop(s, NULL, b);
+			s->code->nr_changed++;
+		}
+	}
+	p->most = (u16)MIN(MAX(FIRST_MOST, 2 * p->nr), 0xffff);
+}
+
+void code_changed(struct soft_cpu *c, struct block *b)
+{
+	share_lock(c->svm);
+	if (b->hva)
+		changed(c->svm, b);
+	share_unlock(c->svm);
+}
+
+void code_quiet(struct soft_cpu *c, struct block *b)
+{
+	share_lock(c->svm);
+	if (b->hva)
+		calm(c->svm, block_gpa(c->code, b) / RAM_PAGE_SIZE);
+	share_unlock(c->svm);
+}
+
+/* --- building --- */
 static void finish(struct block *b, unsigned n, unsigned bytes)
 {
 	struct insn *end = &b->insn[n];
@@ -267,6 +471,10 @@ static void finish(struct block *b, unsigned n, unsigned bytes)
 	end->off = (u16)bytes;
 	b->n = (u16)n;
 	b->bytes = (u16)bytes;
+	b->x = NULL;
+	b->no_groups = b->tried = b->extend = false;
+	b->inner = 0;
+	b->no_window = 0;
 }
 
 /* Puts what cannot be decoded in place of an instruction. */
@@ -281,19 +489,31 @@ static void set_fault(struct insn *i, enum decode_result result, unsigned off)
 }
 
 /* Completes a decoded instruction; false: no room for its thunk. */
-static bool place(struct insn *i, unsigned off)
+static bool place(struct soft_vm *s, struct insn *i, unsigned off)
 {
 	i->off = (u16)off;
 	if (i->base == RIPB)
 		i->disp += off + i->len;
-	return thunk_attach(i);
+	return thunk_attach(s->thunks, i);
 }
 
-/* Empties the thunks too: their arena is full. */
-static void flush_thunks(struct soft_cpu *c)
+/* How a search for a block ended. */
+enum found {
+	FOUND,
+	TEMP, /* it is one for build_temp() */
+	/* There is something to be done alone, then everything is to be looked at again: */
+	NO_MARK,
+	NO_ROOM,
+	NO_THUNK,
+};
+
+static void make_possible(struct soft_cpu *c, enum found why, const u8 *p)
 {
-	code_do_flush(c);
-	thunk_reset();
+	switch (why) {
+	case NO_MARK: protect(c, (gpa_t)(p - c->ram->base), 1); break;
+	case NO_ROOM: make_room(c); break;
+	default: flush(c); break;
+	}
 }
 
 /* The bytes of an instruction at la: `have` of them are in the page at p (NULL: outside RAM), the others in the next
@@ -324,29 +544,62 @@ static const u8 *second_page(struct soft_cpu *c, struct temp_bytes *t, gva_t la,
 	return q;
 }
 
-static bool same_bytes(const struct code_temp *e, const struct temp_bytes *t, unsigned from, unsigned to)
-{
-	for (unsigned k = from; k < to; k++)
-		if (e->bytes[k] != t->byte[k])
-			return false;
-	return true;
-}
-
-/* One instruction at la that the cache cannot hold: it crosses into the next page, ends beyond the CS
- * limit, or lies outside RAM. `have` bytes are in the page at p. Nothing tracks writes to it: it is decoded
- * again unless all its bytes are what they were. */
 static struct code_temp *temp_of(const struct soft_cpu *c, gva_t la)
 {
-	return &c->code->temp[(la ^ la >> 12) & ((1u << CODE_TEMP_BITS) - 1)];
+	return &c->temp[(la ^ la >> 12) & ((1u << CODE_TEMP_BITS) - 1)];
 }
 
-static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, unsigned have)
+static struct block *temp_block(struct code_temp *e)
+{
+	return (struct block *)(void *)e->block;
+}
+
+/* Can it be a block for all, that is translated some time? */
+static bool is_crossing(const struct code_temp *e, u32 key)
+{
+	return e->second && e->len > e->in_first && (key & (KEY_MODE | KEY_SINGLE)) == MODE_64;
+}
+
+/* The block for all of e, whose first byte is at p. */
+static enum found share_temp(struct soft_cpu *c, struct code_temp *e, const u8 *p, struct block **ret)
+{
+	struct soft_vm *s = c->svm;
+	struct block *b = lookup(s->code, (u64)p, temp_block(e)->key | KEY_CHECKS);
+
+	if (b && (b->bytes != e->len || code_source(b)->second != e->second ||
+		  !same_bytes(code_source(b)->byte, e->bytes, 0, e->len))) {
+		drop(s, NULL, b);
+		b = NULL;
+	}
+	if (!b) {
+		if (!has_room(s->code))
+			return NO_ROOM;
+		b = free_block(s->code);
+		soft_copy(b, e->block, sizeof(e->block));
+		b->hva = (u64)p;
+		b->key |= KEY_CHECKS;
+		b->heat = 0;
+		code_source(b)->second = e->second;
+		code_source(b)->in_first = e->in_first;
+		soft_copy(code_source(b)->byte, e->bytes, e->len);
+		insert(s->code, b);
+	}
+	*ret = b;
+	return FOUND;
+}
+
+/* One instruction at la that crosses into the next page, ends beyond the CS limit, or lies outside RAM. `have` bytes are
+ * in the page at p. Nothing tracks writes to it: it is decoded again unless all its bytes are what they were. */
+static enum found build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, unsigned have,
+			     struct block **ret)
 {
 	struct code_temp *e = temp_of(c, la);
 	struct temp_bytes t = { .have = have, .want = 15 };
-	struct block *b = code_temp_block(e);
+	struct block *b = *ret = temp_block(e);
+	enum found found = FOUND;
 	struct decode_info info;
-	enum decode_result result;
+	enum decode_result result = DECODE_OK;
+	bool same;
 
 	if ((key & KEY_MODE) != MODE_64) {
 		u64 limit = c->seg[SEG_CS].limit;
@@ -356,48 +609,48 @@ static struct block *build_temp(struct soft_cpu *c, gva_t la, u32 key, const u8 
 		t.want = (unsigned)MIN(15ull, limit - c->rip + 1);
 	}
 	first_page(&t, p);
-	if (e->len && e->la == la && e->len <= t.want && b->key == key && (!b->crosses || b->hva == (u64)p) &&
-	    same_bytes(e, &t, 0, MIN(t.len, (unsigned)e->len))) {
+	same = e->len && e->la == la && e->len <= t.want && b->key == key &&
+	       same_bytes(e->bytes, t.byte, 0, MIN(t.len, (unsigned)e->len));
+	if (same && t.len < e->len) {
 		unsigned n = t.len;
 
-		if (n >= e->len)
-			return b;
-		if (second_page(c, &t, la, key, p) == e->second && same_bytes(e, &t, n, e->len))
-			return b;
+		same = second_page(c, &t, la, key, p) == e->second && same_bytes(e->bytes, t.byte, n, e->len);
 		t.len = n;
 	}
-	if (b->x)
-		jit_drop(c, b);
-	e->len = 0;
-	e->la = la;
-	e->in_first = (u8)t.len;
-	e->second = NULL;
-	result = decode_insn(t.byte, t.len, key, c->features, &b->insn[0], &info);
-	if (result == DECODE_MORE && t.len < t.want) {
-		e->second = second_page(c, &t, la, key, p);
+	if (!same) {
+		e->len = 0;
+		e->la = la;
+		e->in_first = (u8)t.len;
+		e->second = NULL;
 		result = decode_insn(t.byte, t.len, key, c->features, &b->insn[0], &info);
-	}
-	if (result == DECODE_MORE)
-		result = DECODE_GP; /* it does not end within the limit */
-	if (result != DECODE_OK) {
-		set_fault(&b->insn[0], result, 0);
-	} else {
-		if (!place(&b->insn[0], 0)) {
-			flush_thunks(c);
-			thunk_attach(&b->insn[0]);
+		if (result == DECODE_MORE && t.len < t.want) {
+			e->second = second_page(c, &t, la, key, p);
+			result = decode_insn(t.byte, t.len, key, c->features, &b->insn[0], &info);
 		}
-		e->len = b->insn[0].len;
-		soft_copy(e->bytes, t.byte, sizeof(e->bytes));
+		if (result == DECODE_MORE)
+			result = DECODE_GP; /* it does not end within the limit */
+		if (result != DECODE_OK)
+			set_fault(&b->insn[0], result, 0);
 	}
-	b->crosses = e->second && e->len > e->in_first && (key & (KEY_MODE | KEY_SINGLE)) == MODE_64;
-	b->hva = b->crosses ? (u64)p : 1; /* is in no list, and not "dropped" */
-	b->heat = b->crosses ? 0 : BLOCK_COLD;
-	b->no_groups = b->tried = b->extend = false;
-	b->inner = 0;
-	b->no_window = 0;
-	b->key = key;
-	finish(b, 1, b->insn[0].len);
-	return b;
+	share_lock(c->svm);
+	if (!same && result == DECODE_OK) {
+		if (place(c->svm, &b->insn[0], 0)) {
+			e->len = b->insn[0].len;
+			soft_copy(e->bytes, t.byte, sizeof(e->bytes));
+		} else {
+			found = NO_THUNK;
+		}
+	}
+	if (!same) {
+		finish(b, 1, b->insn[0].len);
+		b->hva = 1; /* is in no list, and not "dropped" */
+		b->key = key;
+		b->heat = BLOCK_COLD;
+	}
+	if (found == FOUND && is_crossing(e, key))
+		found = share_temp(c, e, p, ret);
+	share_unlock(c->svm);
+	return found;
 }
 
 static bool jumps_forward(const struct insn *i)
@@ -405,37 +658,42 @@ static bool jumps_forward(const struct insn *i)
 	return i->fn == jcc[i->aux & 15] && (s64)i->imm > 0;
 }
 
-/* Goes on after so many conditional jumps forward: inner. */
-static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, unsigned inner)
+/* Decodes at p, what the CS limit leaves room for. Goes on after so many conditional jumps forward: inner. */
+static enum found build(struct soft_cpu *c, u32 key, const u8 *p, u64 limit_room, unsigned inner,
+			struct block **ret)
 {
 	struct code_cache *code = c->code;
-	unsigned room = (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1)));
-	unsigned max = key & KEY_SINGLE ? 1 : CODE_MAX_INSNS, n = 0, off = 0;
 	gpa_t gpa = (gpa_t)(p - c->ram->base);
-	u64 limit_room = ~0ull;
-	struct block *b;
+	unsigned room = (unsigned)(RAM_PAGE_SIZE - (gpa & (RAM_PAGE_SIZE - 1)));
+	struct code_page *page = &code->page[gpa / RAM_PAGE_SIZE];
+	bool checks = page->restless;
+	unsigned max = key & KEY_SINGLE ? 1 : checks ? CODE_MAX_CHECKED : CODE_MAX_INSNS, n = 0, off = 0;
+	struct block *b = free_block(code);
 	struct decode_info info = { .ends_block = false };
 	unsigned jumps = 0;
+	u8 copy[(CODE_MAX_CHECKED + 1) * 15];
 
-	if ((key & KEY_MODE) != MODE_64) {
-		if (c->rip > c->seg[SEG_CS].limit)
-			soft_gp(c, NULL, 0);
-		limit_room = c->seg[SEG_CS].limit - c->rip + 1;
+	if (!has_room(code))
+		return NO_ROOM;
+	if (checks && page->nr >= page->most)
+		sweep(c->svm, page, gpa / RAM_PAGE_SIZE);
+	if (page->dropped) {
+		page->dropped = false;
+		weigh(c, gpa / RAM_PAGE_SIZE, WEIGHT_CODE);
 	}
-	if (CODE_REGION - code->used[code->region] <
-	    sizeof(*b) + (CODE_MAX_INSNS + 1) * sizeof(struct insn) + ARENA_ALIGN)
-		next_region(c);
-	b = (struct block *)(region_start(code, code->region) + code->used[code->region]);
-
 	while (n < max && off < room && !info.ends_block) {
 		unsigned look = MIN(room - off, 15u);
 		enum decode_result result;
 
-		mark(c, gpa + off, look);
-		result = decode_insn(p + off, look, key, c->features, &b->insn[n], &info);
+		if (checks)
+			copy_bytes(copy + off, p + off, look);
+		else if (!mark(code, gpa + off, look))
+			return NO_MARK;
+		result = decode_insn(checks ? copy + off : p + off, look, key, c->features, &b->insn[n],
+				     &info);
 		if (result == DECODE_MORE || (result == DECODE_OK && off + b->insn[n].len > limit_room)) {
 			if (!n)
-				return build_temp(c, la, key, p, room);
+				return TEMP;
 			break;
 		}
 		if (result != DECODE_OK) {
@@ -445,213 +703,185 @@ static struct block *build(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, u
 			off += look;
 			break;
 		}
-		if (!place(&b->insn[n], off)) {
-			/* Nothing of this block is linked yet: empty everything and begin again. */
-			flush_thunks(c);
-			return build(c, la, key, p, inner);
-		}
+		if (!place(c->svm, &b->insn[n], off))
+			return NO_THUNK;
 		if (info.ends_block && jumps < inner && jumps_forward(&b->insn[n])) {
 			info.ends_block = false;
 			jumps++;
 		}
 		off += b->insn[n].len;
+		info.ends_block |= checks && code_may_store(&b->insn[n], key);
 		n++;
 	}
 	finish(b, n, off);
 	b->inner = (u8)jumps;
 	b->hva = (u64)p;
 	b->key = key;
-	b->x = NULL;
+	if (checks) {
+		b->key |= KEY_CHECKS;
+		code_source(b)->second = NULL;
+		code_source(b)->in_first = (u16)off;
+		soft_copy(code_source(b)->byte, copy, off);
+	}
 	b->heat = (key & KEY_MODE) == MODE_64 && !(key & KEY_SINGLE) ? 0 : BLOCK_COLD;
-	b->no_groups = b->tried = b->extend = b->crosses = false;
-	b->no_window = 0;
-	b->hash_next = code->hash[code_hash(b->hva)];
-	code->hash[code_hash(b->hva)] = b;
-	b->page_next = page_first(code, gpa / RAM_PAGE_SIZE);
-	page_set_first(code, gpa / RAM_PAGE_SIZE, b);
-	code->used[code->region] += block_size(b);
-	code->nr_blocks++;
+	insert(code, b);
+	*ret = b;
+	return FOUND;
+}
+
+/* The block at p, of a restless page, if it is still what it was made of. */
+static struct block *find_checked(struct soft_vm *s, const u8 *p, u32 key)
+{
+	struct block *b = lookup(s->code, (u64)p, key | KEY_CHECKS);
+	struct code_page *page;
+
+	if (!b || code_crosses(b))
+		return NULL;
+	page = page_of(s->code, b);
+	if (!same_bytes(code_source(b)->byte, p, 0, b->bytes)) {
+		changed(s, b);
+		return NULL;
+	}
+	if (page->left-- == 0) {
+		calm(s, block_gpa(s->code, b) / RAM_PAGE_SIZE);
+		return NULL;
+	}
 	return b;
+}
+
+/* An instruction that crosses into the next page was met at la before: there is nothing else to decode. */
+static bool met_crossing(const struct soft_cpu *c, gva_t la)
+{
+	const struct code_temp *e = temp_of(c, la);
+
+	return e->len && e->la == la && (la & (RAM_PAGE_SIZE - 1)) + e->len > RAM_PAGE_SIZE;
+}
+
+static enum found find(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, struct block **ret)
+{
+	unsigned room = (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1)));
+	u64 limit_room = ~0ull;
+	enum found found = FOUND;
+
+	if (!p)
+		return build_temp(c, la, key, NULL, 0, ret);
+	if ((key & KEY_MODE) != MODE_64) {
+		if (c->rip > c->seg[SEG_CS].limit)
+			soft_gp(c, NULL, 0);
+		limit_room = c->seg[SEG_CS].limit - c->rip + 1;
+	}
+	share_lock(c->svm);
+	*ret = c->code->page[(p - c->ram->base) / RAM_PAGE_SIZE].restless ? find_checked(c->svm, p, key)
+									  : lookup(c->code, (u64)p, key);
+	if (*ret && (*ret)->bytes > limit_room)
+		found = TEMP;
+	else if (!*ret)
+		found = met_crossing(c, la) ? TEMP : build(c, key, p, limit_room, 0, ret);
+	share_unlock(c->svm);
+	return found == TEMP ? build_temp(c, la, key, p, room, ret) : found;
 }
 
 struct block *code_find(struct soft_cpu *c, gva_t la, u32 key)
 {
-	struct code_cache *code = c->code;
-	const u8 *p;
-	struct block **link, *b;
-	const struct code_temp *e;
+	struct block *b;
 
 	c->cur = NULL; /* a fault here belongs to no instruction */
-	p = mmu_fetch(c, la);
-	if (!p)
-		return build_temp(c, la, key, NULL, 0);
-	link = &code->hash[code_hash((u64)p)];
-	for (; (b = *link); link = &b->hash_next) {
-		if (b->hva != (u64)p || b->key != key)
-			continue;
-		if ((key & KEY_MODE) != MODE_64 && c->rip + b->bytes - 1 > c->seg[SEG_CS].limit)
-			return build_temp(c, la, key, p,
-					  (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1))));
-		/* To the front: the loop looks at the first one only. */
-		*link = b->hash_next;
-		b->hash_next = code->hash[code_hash((u64)p)];
-		code->hash[code_hash((u64)p)] = b;
-		return b;
+	for (;;) {
+		const u8 *p = mmu_fetch(c, la);
+		enum found found = find(c, la, key, p, &b);
+
+		if (found == FOUND)
+			return b;
+		make_possible(c, found, p);
 	}
-	/* An instruction that crosses into the next page was met here before: there is nothing to decode. */
-	e = temp_of(c, la);
-	if (e->len && e->la == la && (la & (RAM_PAGE_SIZE - 1)) + e->len > RAM_PAGE_SIZE)
-		return build_temp(c, la, key, p, (unsigned)(RAM_PAGE_SIZE - (la & (RAM_PAGE_SIZE - 1))));
-	return build(c, la, key, p, 0);
 }
 
 struct block *code_extend(struct soft_cpu *c, struct block *b)
 {
-	u64 hva = b->hva, pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
+	struct code_cache *code = c->code;
+	u64 pfn = block_gpa(code, b) / RAM_PAGE_SIZE;
 	struct block *longer;
-	u32 n = b->n;
 
 	b->extend = false;
-	if (b->crosses || b->inner == CODE_MAX_INNER || !jumps_forward(&b->insn[b->n - 1]) ||
-	    b->n == CODE_MAX_INSNS)
+	if (code_checks(b) || code->page[pfn].restless || b->inner == CODE_MAX_INNER ||
+	    b->n == CODE_MAX_INSNS || !jumps_forward(&b->insn[b->n - 1]) ||
+	    build(c, b->key, (const u8 *)(uintptr_t)b->hva, ~0ull, b->inner + 1u, &longer) != FOUND)
 		return b;
-	/* A region of blocks may be given up for it: b is looked for anew. */
-	longer = build(c, c->rip, b->key, (const u8 *)(uintptr_t)hva, b->inner + 1u);
-	for (b = page_first(c->code, pfn); b; b = b->page_next)
-		if (b != longer && b->hva == hva && b->key == longer->key) {
-			evict(c, b);
-			break;
-		}
-	longer->heat = (u16)(c->jit->warm - 1);
-	longer->tried = longer->n == n; /* at the page's end, for instance */
+	longer->heat = b->heat;
+	longer->tried = longer->n == b->n; /* at the page's end, for instance */
+	page_remove(code, b);
+	drop(c->svm, NULL, b);
 	return longer;
 }
 
-static void invalidate_page(struct soft_cpu *c, u64 pfn, gpa_t start, gpa_t end)
+/* --- writes --- */
+/* True: translations were dropped. */
+static bool invalidate_page(struct soft_vm *s, struct soft_cpu *c, u64 pfn, gpa_t start, gpa_t end)
 {
-	struct code_cache *code = c->code;
+	struct code_cache *code = s->code;
 	struct block *b = page_first(code, pfn), *first = NULL, **tail = &first;
+	bool translated = false;
 	u64 left = 0;
+	u16 nr = 0;
 
 	while (b) {
 		struct block *next = b->page_next;
-		gpa_t gpa = block_gpa(c, b);
+		gpa_t gpa = block_gpa(code, b);
 
 		if (gpa < end && gpa + b->bytes > start) {
-			drop(c, b);
+			translated |= b->x != NULL;
+			drop(s, c, b);
+			code->nr_invalidated++;
+			code->page[pfn].dropped = true;
 		} else {
 			*tail = b;
 			tail = &b->page_next;
+			nr++;
 			left |= granule_mask(gpa, b->bytes);
 		}
 		b = next;
 	}
 	*tail = NULL;
 	page_set_first(code, pfn, first);
-	/* With one vCPU the map is exactly what its blocks cover; with more it stays an upper bound. */
+	code->page[pfn].nr = nr;
+	/* The map is what the page's blocks cover. */
 	if (!first)
-		unmark(c, pfn);
-	else if (c->vcpu->vm->nr_vcpus == 1)
-		atomic_store_explicit(&c->ram->code_map[pfn], left, memory_order_relaxed);
+		unmark(code, pfn);
+	else if (!code->page[pfn].restless)
+		atomic_store(&code->ram->code_map[pfn], left);
+	return translated;
 }
 
-static void invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
+static bool invalidate(struct soft_vm *s, struct soft_cpu *c, gpa_t gpa, u64 len)
 {
 	gpa_t end = gpa + len;
+	bool translated = false;
 
+	share_lock(s);
 	while (gpa < end) {
 		gpa_t page_end = (gpa | (RAM_PAGE_SIZE - 1)) + 1;
 
-		if (c->code->page_head[gpa / RAM_PAGE_SIZE])
-			invalidate_page(c, gpa / RAM_PAGE_SIZE, gpa, MIN(end, page_end));
+		if (s->code->page_head[gpa / RAM_PAGE_SIZE])
+			translated |= invalidate_page(s, c, gpa / RAM_PAGE_SIZE, gpa, MIN(end, page_end));
 		else
-			unmark(c, gpa / RAM_PAGE_SIZE);
+			unmark(s->code, gpa / RAM_PAGE_SIZE);
 		gpa = page_end;
 	}
+	share_unlock(s);
+	return translated;
 }
 
 void code_invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
 {
-	struct vm *vm = c->vcpu->vm;
-
 	c->once = true;
-	invalidate(c, gpa, len);
-	if (vm->nr_vcpus > 1)
-		for (u32 k = 0; k < vm->nr_vcpus; k++) {
-			struct soft_cpu *other = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
-
-			if (!other || other == c)
-				continue;
-			code_queue(other->code, gpa, len);
-			soft_request(other, VCPU_REQ_FLUSH);
-		}
+	/* Those in a loop of one translation would not leave it. */
+	if (invalidate(c->svm, c, gpa, len))
+		share_kick(c->svm, c);
+	weigh(c, gpa / RAM_PAGE_SIZE, WEIGHT_STORE);
 }
 
-void code_flush(struct soft_cpu *c)
+void code_written(struct soft_vm *s, gpa_t gpa, u64 len)
 {
-	c->once = true;
-	c->attention |= ATT_FLUSH;
-}
-
-void code_do_flush(struct soft_cpu *c)
-{
-	struct code_cache *code = c->code;
-
-	for (u32 r = 0; r < CODE_REGIONS; r++) {
-		for (u64 pos = 0; pos < code->used[r];) {
-			struct block *b = (struct block *)(region_start(code, r) + pos);
-
-			if (b->hva) {
-				u64 pfn = block_gpa(c, b) / RAM_PAGE_SIZE;
-
-				if (code->page_head[pfn]) {
-					code->page_head[pfn] = 0;
-					unmark(c, pfn);
-				}
-			}
-			pos += block_size(b);
-		}
-		code->used[r] = 0;
-	}
-	soft_zero(code->hash, sizeof(code->hash[0]) << CODE_HASH_BITS);
-	for (u32 k = 0; k < 1u << CODE_TEMP_BITS; k++) {
-		code->temp[k].len = 0;
-		code_temp_block(&code->temp[k])->x = NULL;
-	}
-	code->nr_flushes++;
-	c->attention &= ~(u32)ATT_FLUSH;
-	if (c->jit)
-		jit_flush(c);
-}
-
-void code_queue(struct code_cache *code, gpa_t gpa, u64 len)
-{
-	queue_lock(code);
-	if (code->nr_queued < CODE_QUEUE) {
-		code->queue[code->nr_queued].gpa = gpa;
-		code->queue[code->nr_queued].len = len;
-	}
-	if (code->nr_queued <= CODE_QUEUE)
-		code->nr_queued++;
-	queue_unlock(code);
-}
-
-void code_take_queue(struct soft_cpu *c)
-{
-	struct code_cache *code = c->code;
-	struct code_range ranges[CODE_QUEUE];
-	u32 n;
-
-	take_protects(c);
-	queue_lock(code);
-	n = code->nr_queued;
-	code->nr_queued = 0;
-	for (u32 k = 0; k < MIN(n, (u32)CODE_QUEUE); k++)
-		ranges[k] = code->queue[k];
-	queue_unlock(code);
-	if (n > CODE_QUEUE)
-		code_do_flush(c);
-	else
-		for (u32 k = 0; k < n; k++)
-			invalidate(c, ranges[k].gpa, ranges[k].len);
+	if (invalidate(s, NULL, gpa, len))
+		share_kick(s, NULL);
 }

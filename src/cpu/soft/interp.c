@@ -102,11 +102,9 @@ enum { GO_ON = -1, STEP = -2, SHUT_DOWN = -3 };
 
 static void take_requests(struct soft_cpu *c)
 {
-	u32 bits = VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_FLUSH | VCPU_REQ_TIMER;
+	u32 bits = VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_TIMER;
 
 	bits &= atomic_fetch_and(&c->vcpu->requests, ~bits);
-	if (bits & VCPU_REQ_FLUSH)
-		code_take_queue(c);
 	if (bits & VCPU_REQ_INTR)
 		c->attention |= ATT_INTR;
 	if (bits & VCPU_REQ_NMI) {
@@ -133,8 +131,6 @@ static int events(struct soft_cpu *c)
 		return SHUT_DOWN;
 	if (c->activity == X86_WAIT_SIPI)
 		return RUN_HLT;
-	if (c->attention & ATT_FLUSH)
-		code_do_flush(c);
 
 	shadow = c->attention & (ATT_SHADOW | ATT_MOVSS);
 	if (c->attention & ATT_DB && !(shadow & ATT_MOVSS)) {
@@ -207,8 +203,11 @@ static void step(struct soft_cpu *c)
 	insn_fn fn = b->insn[0].fn;
 
 	c->flags &= ~(u32)FL_RF; /* before: IRET may set it for the next one */
+	c->stopped_at = NULL;
 	run_block(c, b);
 	c->cur = NULL;
+	if (unlikely(c->stopped_at == &b->insn[0]))
+		return; /* another vCPU has dropped the block before its instruction began */
 	/* SYSCALL and SYSRET see to it themselves; INT n and its like have cleared TF, and with it the
 	 * trap, if they went through the IDT. */
 	if (fn == op_syscall || fn == op_sysret ||
@@ -226,8 +225,8 @@ static inline struct block *find_fast(struct soft_cpu *c, gva_t la)
 
 	if (unlikely(!p))
 		return NULL;
-	b = c->code->hash[code_hash((u64)p)];
-	return likely(b && b->hva == (u64)p && b->key == c->key &&
+	b = code_first(c->code, (u64)p);
+	return likely(b && code_hva(b) == (u64)p && b->key == c->key &&
 		      (soft_mode64(c) || c->rip + b->bytes - 1 <= c->seg[SEG_CS].limit))
 		       ? b
 		       : NULL;
@@ -240,10 +239,13 @@ static void arm_timer(struct soft_cpu *c)
 }
 
 /* Translated code came back because somebody asked it to: from now on it runs again, and what was asked for is
- * in the mailbox, or the timer is due. */
+ * in the mailbox, or the timer is due, or somebody wants to be alone. */
 static void go_again(struct soft_cpu *c)
 {
 	soft_let_go(c);
+	share_pass(c);
+	if (c->restless)
+		code_settle(c);
 	if (c->jit_alarm) {
 		c->jit_alarm = 0;
 		c->armed_tsc = ~0ull;
@@ -261,6 +263,7 @@ static enum run_end loop(struct soft_cpu *c)
 	for (;;) {
 		if (unlikely(soft_recalled(c)))
 			go_again(c);
+		share_seen(c);
 		/* First, since a guest may be single-stepped for ever: by code breakpoints that it has
 		 * armed. */
 		if (unlikely(--c->budget < 0)) {
@@ -322,19 +325,19 @@ enum run_end interp_run(struct soft_cpu *c)
 	struct soft_cpu *volatile self = c;
 	enum run_end end;
 
-	atomic_store(&c->in_run, true);
+	share_enter(c);
 	if (__builtin_setjmp(self->jb)) {
 		unbook(self);
 		self->activity = X86_ACTIVE; /* a single-step trap after HLT ends the waiting */
 		if (!excp_deliver_pending(self)) {
 			interp_crash(self);
 			fpu_spill(self);
-			atomic_store(&self->in_run, false);
+			share_leave(self);
 			return RUN_SHUTDOWN;
 		}
 	}
 	end = loop(self);
 	fpu_spill(self);
-	atomic_store(&self->in_run, false);
+	share_leave(self);
 	return end;
 }

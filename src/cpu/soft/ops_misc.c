@@ -285,6 +285,7 @@ void op_end_of_block(struct soft_cpu *c, const struct insn *i)
  * decoded anew. */
 void op_stop(struct soft_cpu *c, const struct insn *i)
 {
+	c->stopped_at = i;
 	c->icount -= code_insns_from(c->cur, i);
 	c->rip = soft_rip_mask(c, soft_rip(c, i));
 }

@@ -40,6 +40,7 @@ struct insn;
 struct block;
 struct lockstep;
 struct storelog;
+struct soft_vm;
 typedef void (*insn_fn)(struct soft_cpu *c, const struct insn *i);
 
 /* Pseudo registers behind the sixteen, so that an effective address is always base + index << scale +
@@ -233,8 +234,7 @@ struct soft_cpu {
 		u32 error;
 		u64 rip; /* of the faulting instruction, or after a trap */
 	} exc;
-	_Atomic bool
-		in_run; /* between entry to and return from the loop: others may have to wait for a block's end */
+	_Atomic bool in_run; /* between entry to and return from the loop, see share.h */
 	s16 delivering;      /* vector being delivered, -1: none; -2: #DF */
 	void *jb[5];         /* __builtin_setjmp of the loop */
 	void *jb_deliver[5]; /* of the delivery in progress */
@@ -269,18 +269,27 @@ struct soft_cpu {
 	u64 tlb_clock;
 	u64 nr_misses, nr_walks, nr_flushes; /* first-level misses; of which walked; flushes of a PCID */
 
+	/* --- shared with the other vCPUs, see share.h --- */
+	struct soft_vm *svm;
+	_Atomic u64 seen; /* svm->epoch when c was last between two blocks */
+	bool refetch;     /* serialize before the next block; set by one who is alone */
+
 	/* --- code cache, see code.h --- */
-	struct code_cache *code;
+	struct code_cache *code; /* of svm */
+	struct code_temp *temp;
+	u64 restless;                  /* a page frame number + 1, for code_settle(); 0: none */
+	const struct insn *stopped_at; /* the last place in a block where op_stop() ended it */
 
 	/* --- translated code, see jit/jit.h --- */
 	struct insn *jit_insn; /* one, and the end after it */
-	struct jit *jit;       /* NULL: interpret only */
+	struct jit *jit;       /* of svm; NULL: interpret only */
+	struct jit_cpu *jit_cpu;
 	struct soft_cpu *self;
 	/* Translated code comes back at its next backward jump when jit_go is 0, at its next indirect jump that is not
 	 * a return when jit_jcache leads to an empty table: soft_recall(). */
 	_Atomic u32 jit_go;
 	void *_Atomic jit_jcache;
-	void *jit_full, *jit_empty; /* the tables: jit->jcache, jit->no_jcache */
+	void *jit_full, *jit_empty; /* the tables: jit_cpu->jcache, jit->no_jcache */
 	u32 jit_stop;               /* a block that may be executing was dropped */
 	u32 jit_ret;                /* the last RET: offset of its record */
 	bool jit_stepped;           /* the handler of a single instruction went on to the next */
@@ -318,7 +327,6 @@ enum {
 	ATT_INTR = 1 << 4,   /* the controller may have a vector; taken when IF allows */
 	ATT_NMI = 1 << 5,
 	ATT_BREAK = 1 << 6, /* code breakpoints armed: single-step and compare */
-	ATT_FLUSH = 1 << 7, /* drop all blocks before the next one */
 };
 
 /* What is to be attended to now: an interrupt that IF holds off is not. */
@@ -652,13 +660,6 @@ static inline bool soft_recalled(const struct soft_cpu *c)
 	       atomic_load_explicit(&c->jit_jcache, memory_order_relaxed) != c->jit_full;
 }
 
-/* Any thread: a mailbox bit for a vCPU that executes, seen soon by translated code too. */
-static inline void soft_request(struct soft_cpu *c, u32 bits)
-{
-	atomic_fetch_or(&c->vcpu->requests, bits);
-	soft_recall(c);
-}
-
 /* Lets other threads of the host have this processor. The kernel keeps vector registers as they are. */
 static inline void soft_yield(void)
 {
@@ -681,4 +682,4 @@ static inline void soft_zero(void *dst, u64 n)
 /* --- code cache (interp.c, code.c) --- */
 void code_invalidate(struct soft_cpu *c, gpa_t gpa,
 		     u64 len); /* drops blocks that overlap; stops the current one after this instruction */
-void code_flush(struct soft_cpu *c); /* sets ATT_FLUSH */
+void code_beside(struct soft_cpu *c, gpa_t gpa); /* a store has hit a page with code, and none of it */

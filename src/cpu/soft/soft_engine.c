@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -38,20 +37,10 @@ static void soft_features(u64 ret_features[4])
 }
 
 /* --- creation ---------------------------------------------------------------------------- */
-/* A device or another vCPU wrote over code. The bits are in the mailbox before the caller signals
- * completion. */
+/* A device wrote over code. It is dropped before the caller signals completion. */
 static void soft_code_written(void *opaque, gpa_t gpa, u64 len)
 {
-	struct vm *vm = opaque;
-
-	for (u32 k = 0; k < vm->nr_vcpus; k++) {
-		struct soft_cpu *c = vm->vcpu[k] ? vm->vcpu[k]->engine : NULL;
-
-		if (!c)
-			continue;
-		code_queue(c->code, gpa, len);
-		vcpu_post(vm->vcpu[k], VCPU_REQ_FLUSH);
-	}
+	code_written(opaque, gpa, len);
 }
 
 static int soft_vm_init(struct vm *vm, struct err *err)
@@ -63,24 +52,24 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 		rc = thunk_init(err);
 	if (rc)
 		return rc;
+	if (vm->ram.end / RAM_PAGE_SIZE >= BIT(TLB_KEY_PFN_BITS))
+		return err_set(err, -EINVAL,
+			       "the software engine runs machines with less than %llu GiB of memory",
+			       (unsigned long long)(BIT(TLB_KEY_PFN_BITS) * RAM_PAGE_SIZE / GiB));
 	svm = calloc(1, sizeof(*svm));
 	vm->engine_vm = svm;
 	if (!svm)
 		return err_set(err, -ENOMEM, "no memory for the software engine");
-	svm->nr_pages = vm->ram.end / RAM_PAGE_SIZE;
-	if (svm->nr_pages >= BIT(TLB_KEY_PFN_BITS))
-		return err_set(err, -EINVAL,
-			       "the software engine runs machines with less than %llu GiB of memory",
-			       (unsigned long long)(BIT(TLB_KEY_PFN_BITS) * RAM_PAGE_SIZE / GiB));
-	/* Sparse: only what belongs to pages with code is touched. */
-	svm->code_users = mmap(NULL, svm->nr_pages * sizeof(u64), PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (svm->code_users == MAP_FAILED) {
-		svm->code_users = NULL;
-		return err_set(err, -ENOMEM, "no memory to track the guest's code pages");
-	}
+	svm->vm = vm;
+	rc = thunk_arena_new(&svm->thunks, err);
+	if (!rc)
+		rc = code_vm_init(svm, err);
+	if (!rc)
+		rc = jit_vm_init(svm, err);
+	if (rc)
+		return rc;
 	vm->ram.code_written = soft_code_written;
-	vm->ram.code_opaque = vm;
+	vm->ram.code_opaque = svm;
 	return 0;
 }
 
@@ -92,8 +81,9 @@ static void soft_vm_fini(struct vm *vm)
 	vm->engine_vm = NULL;
 	if (!svm)
 		return;
-	if (svm->code_users)
-		munmap(svm->code_users, svm->nr_pages * sizeof(u64));
+	jit_vm_fini(svm);
+	code_vm_fini(svm);
+	thunk_arena_free(svm->thunks);
 	free(svm);
 }
 
@@ -130,6 +120,7 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 		return err_set(err, -ENOMEM, "no memory for vCPU %u", vcpu->id);
 	memset(c, 0, sizeof(*c));
 	c->vcpu = vcpu;
+	c->svm = vcpu->vm->engine_vm;
 	c->ram = &vcpu->vm->ram;
 	c->features = vcpu->vm->cpuid.features;
 	c->amd = is_amd(&vcpu->vm->cpuid);
@@ -185,7 +176,7 @@ static enum run_end soft_run(struct vcpu *vcpu)
 	return end;
 }
 
-/* --- threads: what a thread claims for its thunks goes back when it ends ------------------- */
+/* --- threads: what a thread has for its signals goes back when it ends --------------------- */
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 
@@ -209,7 +200,6 @@ static void enter_thread(struct soft_cpu *c)
 	if (this_vcpu != c)
 		jit_host_thread(c);
 	this_vcpu = c;
-	thunk_reset();
 }
 
 /* --- state ------------------------------------------------------------------------------- */
@@ -319,12 +309,15 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 		return err_set(err, -EINVAL,
 			       "the CPU state has reserved bits in its page-directory pointers (CR3 = %#llx)",
 			       (unsigned long long)s->cr3);
-	code_do_flush(c);
 	enter_thread(c);
+	share_enter(c); /* others that are alone write-protect pages in the TLB */
+	if (c->jit)
+		jit_forget(c);
 	mmu_flush_all(c);
 	soft_mode_changed(c);
 	soft_set_flags(c, s->rflags);
 	soft_mode_changed(c);
+	share_leave(c);
 	return 0;
 }
 

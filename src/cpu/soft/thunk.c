@@ -19,14 +19,12 @@
  * own ordinary stores. BT, BTS, BTR, BTC of memory with the bit's number in a register would reach
  * beyond their operand: no thunk does them.
  *
- * All of it runs on the vCPU's own thread, on that thread's arena.
+ * Thunks are made by whichever vCPU decodes, under the lock of share.h, and run on each vCPU's own thread.
  */
 #include "cpu/soft/thunk.h"
 
 #include "cpu/soft/ops.h"
 #include "x86/cpuid.h"
-
-_Thread_local struct thunk_arena thunk_arena;
 
 #define NO_REG    0xff
 #define MAX_INSN  16
@@ -374,15 +372,14 @@ static u32 hash(u64 a, u64 b, u32 flags)
 	return (u32)(h >> 32);
 }
 
-thunk_fn thunk_get(const struct insn *i, const struct native_row *row)
+thunk_fn thunk_get(struct thunk_arena *a, const struct insn *i, const struct native_row *row)
 {
-	struct thunk_arena *a = &thunk_arena;
 	struct thunk_slot *s;
 	struct form f;
 	u64 k0, k1;
 	u32 flags;
 
-	if (!a->rw || !make_form(&f, i, row))
+	if (!make_form(&f, i, row))
 		return NULL;
 	k0 = ld64(f.insn);
 	k1 = ld64(f.insn + 8);
@@ -405,40 +402,32 @@ thunk_fn thunk_get(const struct insn *i, const struct native_row *row)
 	return (thunk_fn)(uintptr_t)(a->rx + s->off);
 }
 
-bool thunk_attach(struct insn *i)
+bool thunk_attach(struct thunk_arena *a, struct insn *i)
 {
 	struct form f;
 	thunk_fn code;
 
 	if (!i->thunk)
 		return true;
-	if (!thunk_arena.rw || !make_form(&f, i, i->thunk)) {
-		/* More vCPU threads than arenas, or a row that no thunk can serve: flushing would not
-		 * help. */
+	if (!make_form(&f, i, i->thunk)) {
+		/* A row that no thunk can serve: flushing would not help. */
 		i->fn = op_ud;
 		i->thunk = NULL;
 		return true;
 	}
-	code = thunk_get(i, i->thunk);
+	code = thunk_get(a, i, i->thunk);
 	if (!code)
 		return false;
 	i->thunk = (void *)(uintptr_t)code;
 	return true;
 }
 
-void thunk_reset(void)
+void thunk_reset(struct thunk_arena *a)
 {
-	struct thunk_arena *a = &thunk_arena;
-	u32 eax = 0, ebx, ecx = 0, edx;
-
-	if (!a->rw)
-		return;
 	for (u32 k = 0; k < THUNK_SLOTS; k++)
 		a->slots[k].off = 0;
 	a->used = 16;
 	a->nr = 0;
-	/* Memory that was executed is written anew through another address: serialize [SDM3 8.1.3]. */
-	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx) : : "memory");
 }
 
 _Noreturn void thunk_recover(struct soft_cpu *c, const struct insn *i, unsigned vector)

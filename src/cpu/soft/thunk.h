@@ -9,7 +9,7 @@
  *
  * Life of a native instruction: decode_insn() -> native_bind() leaves the row in i->thunk; whoever builds the
  * block calls thunk_attach(), which puts the code there. When that fails the arena is full: drop all
- * blocks of this CPU, thunk_reset(), begin again.
+ * blocks, thunk_reset(), begin again.
  */
 #pragma once
 
@@ -17,8 +17,8 @@
 
 typedef void (*thunk_fn)(u64 *gpr, void *mem, u16 *fl);
 
-/* Each vCPU thread has an arena of its own, so that nothing is locked and a reset concerns nobody else.
- * It is mapped twice, to be written and to be executed. Equal instructions share a thunk. */
+/* A VM has one arena for all of its vCPUs, which changes under the lock of share.h. It is mapped twice, to be written
+ * and to be executed. Equal instructions share a thunk. */
 #define THUNK_CODE_SIZE (1 * MiB)
 #define THUNK_SLOTS     (1u << 14)
 #define THUNK_MAX_NR    (THUNK_SLOTS / 4 * 3)
@@ -30,21 +30,20 @@ struct thunk_slot {
 };
 
 struct thunk_arena {
-	u8 *rw;                   /* THUNK_CODE_SIZE bytes, to write; NULL: this thread has none */
+	u8 *rw;                   /* THUNK_CODE_SIZE bytes, to write */
 	const u8 *rx;             /* the same memory, to execute */
 	struct thunk_slot *slots; /* [THUNK_SLOTS], all free at first */
 	u32 used, nr;
+	unsigned index; /* which of the process's arenas it is */
 };
 
-extern _Thread_local struct thunk_arena thunk_arena;
-
 /* Code for i under row (which has no handler of its own); NULL when the arena is full. */
-thunk_fn thunk_get(const struct insn *i, const struct native_row *row);
+thunk_fn thunk_get(struct thunk_arena *a, const struct insn *i, const struct native_row *row);
 /* After decoding: if native_bind() left a row in i->thunk, puts the code there. False: the arena is full
  * and i as it was. */
-bool thunk_attach(struct insn *i);
-/* Forgets all thunks of this thread. No block of this CPU may hold one any more. */
-void thunk_reset(void);
+bool thunk_attach(struct thunk_arena *a, struct insn *i);
+/* Forgets all thunks. No block may hold one any more, and nobody may be executing one; then all serialize. */
+void thunk_reset(struct thunk_arena *a);
 /* Only general registers: needs no vector or x87 state. */
 bool thunk_is_int(const struct insn *i, const struct native_row *row);
 
@@ -59,10 +58,13 @@ bool thunk_has_modrm(const struct insn *i);
 /* ops_native.c: FLDCW and its like, which leave the x87 pointers alone. */
 bool native_x87_control(const struct insn *i);
 
-/* Host code, once per process (again: nothing): arenas, signal handlers, what the host's FPU can do. The
+/* Host code, once per process (again: nothing): memory, signal handlers, what the host's FPU can do. The
  * sentence says when executable memory is refused. */
 int thunk_init(struct err *err);
-/* Per vCPU thread: its arena, alternate signal stack, which cpu this thread runs (again: only that). */
+/* After it, main thread: an arena for a VM. */
+int thunk_arena_new(struct thunk_arena **ret_arena, struct err *err);
+void thunk_arena_free(struct thunk_arena *a); /* NULL: nothing */
+/* Per vCPU thread: alternate signal stack, which cpu this thread runs (again: only that). */
 void thunk_thread_init(struct soft_cpu *c);
 /* Before the thread ends. */
 void thunk_thread_fini(void);

@@ -1,7 +1,7 @@
 /* Thunks, the host's part: executable memory, and the signals of instructions that fault.
  *
  * One memfd for the process, mapped once to be written and once to be executed, never both in one
- * mapping; each vCPU thread claims a part (sparse: untouched pages cost nothing). The sizes bound what a
+ * mapping; each VM claims a part (sparse: untouched pages cost nothing). The sizes bound what a
  * guest can make of it.
  *
  * SIGFPE, SIGSEGV and SIGILL at an address in that memory are the guest's: the handler makes the
@@ -9,7 +9,7 @@
  * back with the signal's return, so the guest finds its exception flags as the hardware left them. All
  * other signals go where they went before.
  *
- * thunk_init() on the main thread, the rest on each vCPU's own.
+ * thunk_init() and the arenas on the main thread, the rest on each vCPU's own.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -33,8 +33,7 @@
 #define AT_MINSIGSTKSZ 51
 #endif
 
-#define NR_ARENAS 64
-_Static_assert(NR_ARENAS == VM_MAX_VCPUS, "one bit per vCPU in claimed");
+#define NR_ARENAS  64 /* one bit each in claimed */
 #define SLOTS_SIZE (THUNK_SLOTS * sizeof(struct thunk_slot))
 
 static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -45,7 +44,6 @@ static struct thunk_slot *all_slots;
 static _Atomic u64 claimed;
 
 static _Thread_local struct soft_cpu *this_cpu;
-static _Thread_local int this_arena = -1;
 static _Thread_local stack_t this_stack;
 
 static const int signals[] = { SIGFPE, SIGSEGV, SIGILL };
@@ -72,7 +70,7 @@ static int fault_vector(int sig, const siginfo_t *si, const ucontext_t *uc)
  * CALLs than the host's stack for them has room for. */
 static bool jit_signal(struct soft_cpu *c, int vector, u64 addr, greg_t *g)
 {
-	const u8 *guard = c->jit->stack;
+	const u8 *guard = c->jit_cpu->stack;
 	u64 to;
 
 	if (addr - (u64)(uintptr_t)guard < JIT_GUARD_SIZE) {
@@ -198,34 +196,39 @@ int thunk_init(struct err *err)
 	return code;
 }
 
-static int claim_arena(void)
+int thunk_arena_new(struct thunk_arena **ret_arena, struct err *err)
 {
+	struct thunk_arena *a = calloc(1, sizeof(*a));
 	u64 old = atomic_load(&claimed);
-	int n;
 
+	if (!a)
+		return err_set(err, -ENOMEM, "no memory for native instructions");
 	do {
-		if (!~old)
-			return -1;
-		n = __builtin_ctzll(~old);
-	} while (!atomic_compare_exchange_weak(&claimed, &old, old | BIT(n)));
-	return n;
+		if (!~old) {
+			free(a);
+			return err_set(err, -EBUSY, "this process runs %d machines already", NR_ARENAS);
+		}
+		a->index = (unsigned)__builtin_ctzll(~old);
+	} while (!atomic_compare_exchange_weak(&claimed, &old, old | BIT(a->index)));
+	a->rw = code_rw + (u64)a->index * THUNK_CODE_SIZE;
+	a->rx = code_rx + (u64)a->index * THUNK_CODE_SIZE;
+	a->slots = all_slots + (u64)a->index * THUNK_SLOTS;
+	thunk_reset(a);
+	*ret_arena = a;
+	return 0;
+}
+
+void thunk_arena_free(struct thunk_arena *a)
+{
+	if (!a)
+		return;
+	atomic_fetch_and(&claimed, ~BIT(a->index));
+	free(a);
 }
 
 void thunk_thread_init(struct soft_cpu *c)
 {
 	this_cpu = c;
-	if (this_arena < 0 && code_rw) {
-		this_arena = claim_arena();
-		if (this_arena >= 0) {
-			thunk_arena = (struct thunk_arena){
-				.rw = code_rw + (u64)this_arena * THUNK_CODE_SIZE,
-				.rx = code_rx + (u64)this_arena * THUNK_CODE_SIZE,
-				.slots = all_slots + (u64)this_arena * THUNK_SLOTS,
-				.used = 16,
-			};
-			thunk_reset();
-		}
-	}
 	if (!this_stack.ss_sp) {
 		size_t size = ALIGN_UP(getauxval(AT_MINSIGSTKSZ) + 64 * KiB, 4 * KiB);
 		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK,
@@ -247,10 +250,5 @@ void thunk_thread_fini(void)
 		sigaltstack(&off, NULL);
 		munmap(this_stack.ss_sp, this_stack.ss_size);
 		this_stack = (stack_t){ .ss_sp = NULL };
-	}
-	if (this_arena >= 0) {
-		thunk_arena = (struct thunk_arena){ .rw = NULL };
-		atomic_fetch_and(&claimed, ~BIT(this_arena));
-		this_arena = -1;
 	}
 }

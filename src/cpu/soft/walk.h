@@ -33,10 +33,14 @@ static inline u64 walk_code_word(const struct ram *ram, gpa_t gpa)
 /* After a write of [gpa, gpa + len), inside one page of RAM: drops the code that was made of these bytes. */
 static inline void walk_code_written(struct soft_cpu *c, gpa_t gpa, unsigned len)
 {
+	if (likely(!walk_code_word(c->ram, gpa)))
+		return; /* the first mark comes when no vCPU is in a block */
+	/* The bytes must be visible before we look for marks: see ram.c. */
+	atomic_thread_fence(memory_order_seq_cst);
 	u64 word = walk_code_word(c->ram, gpa);
-	if (likely(!word))
-		return;
 	unsigned first = gpa / 64 % 64, last = (gpa + len - 1) / 64 % 64;
 	if (word & (~0ull << first) & (~0ull >> (63 - last)))
 		code_invalidate(c, gpa, len);
+	else
+		code_beside(c, gpa);
 }

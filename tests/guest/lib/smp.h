@@ -1,13 +1,15 @@
-/* A second processor for 64-bit images: it runs what it is told with the tables of the first. */
+/* Further processors for 64-bit images: they run what they are told with the tables of the first. */
 #pragma once
 
 #include "irq.h"
 
 #define AP_START 0x8000ul
+#define SMP_MAX  8u
 
-static u8 ap_stack[16384] __attribute__((used, aligned(16)));
+static u8 ap_stack[SMP_MAX][16384] __attribute__((used, aligned(16)));
+static volatile u32 ap_started __attribute__((used)); /* how many have taken a stack */
 static void (*volatile ap_job)(void);
-static volatile u32 ap_jobs_done, ap_alive;
+static volatile u32 ap_jobs, ap_jobs_done, ap_alive;
 
 void ap_main(void);
 extern const u8 ap_start[], ap_start_end[];
@@ -44,7 +46,11 @@ __asm__(".pushsection .rodata\n"
 	"	mov %eax, %cr0\n"
 	"	ljmp $0x08, $ap_start64\n"
 	".code64\n"
-	"ap_start64: lea ap_stack + 16384 - 64(%rip), %rsp\n"
+	"ap_start64: mov $1, %eax\n"
+	"	lock xadd %eax, ap_started(%rip)\n"
+	"	shl $14, %eax\n"
+	"	lea ap_stack + 16384 - 64(%rip), %rsp\n"
+	"	add %rax, %rsp\n"
 	"	fninit\n"
 	"	call ap_main\n"
 	"1:	hlt\n"
@@ -52,32 +58,36 @@ __asm__(".pushsection .rodata\n"
 
 __attribute__((noreturn)) void ap_main(void)
 {
+	u32 job = 0;
+
 	load_idt(idt, sizeof(idt) - 1);
 	apic_enable();
-	ap_alive = 1;
+	__atomic_fetch_add(&ap_alive, 1, __ATOMIC_SEQ_CST);
 	for (;;) {
-		void (*job)(void) = ap_job;
-		if (!job) {
+		while (ap_jobs == job)
 			__asm__ volatile("pause");
-			continue;
-		}
-		ap_job = NULL;
-		job();
-		ap_jobs_done++;
+		job = ap_jobs;
+		ap_job();
+		__atomic_fetch_add(&ap_jobs_done, 1, __ATOMIC_SEQ_CST);
 	}
 }
 
-static bool ap_wait(volatile u32 *what, u32 value)
+static bool ap_wait_for(volatile u32 *what, u32 value, u64 ticks)
 {
 	u64 begin = rdtsc();
 
-	while (*what != value && rdtsc() - begin < 20000000000ull)
+	while (*what != value && rdtsc() - begin < ticks)
 		__asm__ volatile("pause");
 	return *what == value;
 }
 
-/* The processor with APIC ID 1; false: there is none. */
-static bool ap_begin(void)
+static inline bool ap_wait(volatile u32 *what, u32 value)
+{
+	return ap_wait_for(what, value, 20000000000ull);
+}
+
+/* The processor with this APIC ID, after those before it. */
+static bool aps_start(u32 id, u64 ticks)
 {
 	struct {
 		u16 limit;
@@ -87,25 +97,46 @@ static bool ap_begin(void)
 	memcpy_((void *)AP_START, ap_start, (uptr)(ap_start_end - ap_start));
 	memcpy_((void *)(AP_START + 0x100), &gdtr, sizeof(gdtr));
 	apic_enable();
-	apic_write(APIC_ICR2, 1u << 24);
+	apic_write(APIC_ICR2, id << 24);
 	apic_write(APIC_ICR, 0x4500); /* INIT */
-	for (unsigned k = 0; k < 2; k++) {
+	for (unsigned k = 0; k < 2 && ap_alive < id; k++) {
 		for (u64 t = rdtsc(); rdtsc() - t < 1000000;)
 			;
-		apic_write(APIC_ICR2, 1u << 24);
+		apic_write(APIC_ICR2, id << 24);
 		apic_write(APIC_ICR, 0x4600 | AP_START >> 12);
 	}
-	return ap_wait(&ap_alive, 1);
+	return ap_wait_for(&ap_alive, id, ticks);
 }
 
-/* Both processors, at the same time as far as possible. */
+/* The processors with APIC IDs 1 to n; false: not all of them are there. */
+static inline bool aps_begin(u32 n)
+{
+	for (u32 id = 1; id <= n; id++)
+		if (!aps_start(id, 20000000000ull))
+			return false;
+	return true;
+}
+
+/* All there are; within half a second of most hosts. */
+static inline void aps_begin_all(void)
+{
+	for (u32 id = 1; id < SMP_MAX; id++)
+		if (!aps_start(id, 1000000000ull))
+			return;
+}
+
+static inline bool ap_begin(void)
+{
+	return aps_begin(1);
+}
+
+/* All processors, at the same time as far as possible: the others do `job`, this one `here`. */
 static bool ap_together(void (*job)(void), void (*here)(void))
 {
 	u32 done = ap_jobs_done;
 
 	ap_job = job;
-	while (ap_job)
-		__asm__ volatile("pause");
+	ap_jobs++;
 	here();
-	return ap_wait(&ap_jobs_done, done + 1);
+	return ap_wait(&ap_jobs_done, done + ap_alive);
 }

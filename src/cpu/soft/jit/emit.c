@@ -110,6 +110,21 @@ void emit_alu_imm(struct emit *e, unsigned op, unsigned reg, s32 imm)
 	}
 }
 
+void emit_align(struct emit *e, unsigned skip, unsigned size)
+{
+	static const u8 nop[][7] = { { 0x90 },
+				     { 0x66, 0x90 },
+				     { 0x0f, 0x1f, 0x00 },
+				     { 0x0f, 0x1f, 0x40, 0x00 },
+				     { 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+				     { 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+				     { 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 } };
+	unsigned at = (unsigned)((u64)(uintptr_t)(e->p + skip) & 7), n = at + size > 8 ? 8 - at : 0;
+
+	for (unsigned k = 0; k < n; k++)
+		emit1(e, nop[n - 1][k]);
+}
+
 void emit_set_jump(u8 *at, s64 rx_off, const u8 *target_rx)
 {
 	*(volatile any_u32 *)at = (u32)(target_rx - (at + rx_off + 4));

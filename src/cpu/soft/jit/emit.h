@@ -156,7 +156,10 @@ void emit_alu_imm(struct emit *e, unsigned op, unsigned reg, s32 imm);
  * displacement is. cc: condition, CC_JMP, CC_CALL. */
 enum { CC_JMP = 16, CC_CALL = 17 };
 u8 *emit_jump(struct emit *e, unsigned cc, const u8 *target_rx);
-/* Sets the displacement at `at` so that it leads to target_rx; one aligned-or-not 4-byte store. */
+/* Pads with NOPs so that a field of `size` bytes (4 or 8), which follows `skip` bytes from here, lies within eight
+ * aligned bytes: it can be changed by one store that every processor sees as one [SDM3 8.1.1]. */
+void emit_align(struct emit *e, unsigned skip, unsigned size);
+/* Sets the displacement at `at` so that it leads to target_rx: one 4-byte store. */
 void emit_set_jump(u8 *at, s64 rx_off, const u8 *target_rx);
 /* Here is where the jump at `at` goes. */
 static inline void emit_land(const struct emit *e, u8 *at)

@@ -5,11 +5,11 @@
  * checked against the TLB), else through its block. Way out and way in are linked when the one has just led
  * to the other.
  *
- * Memory for code and for data about it is handed out in order and taken back as a whole; what is dropped stays
- * readable until then, since a RET may still come back to it: its ways out lead to the loop. jit_flush()
- * happens between blocks only, when the stack for calls holds nothing.
+ * Memory for code and for data about it is handed out in order and taken back as a whole, by one vCPU alone, when no
+ * stack for calls holds anything; what is dropped stays readable until then, since a RET may still come back to it: its
+ * ways out lead to the loop.
  *
- * All on the vCPU's thread, with the guest's vector state perhaps in the host's registers. */
+ * All on a vCPU's thread, with the guest's vector state perhaps in the host's registers, but for jit_drop(). */
 #include "cpu/soft/jit/jit.h"
 
 #include "cpu/soft/jit/lockstep.h"
@@ -19,66 +19,99 @@
 #define MAX_BAILS 24
 
 /* --- links --- */
-static void unlink_exit(struct jit *j, struct xexit *x)
+/* See jit.h for why others may be executing what is changed here. */
+static void unlink_exit(struct soft_vm *s, struct xexit *x)
 {
-	s64 rx_off = j->rx - j->rw;
+	struct jit *j = s->jit;
 
 	if (!x->to)
 		return;
 	if (x->key)
-		st64(x->key, TLB_NEVER - 1);
-	emit_set_jump(x->jump, rx_off, x->stub);
+		__atomic_store_n((u64 *)(void *)x->key, TLB_NEVER - 1, __ATOMIC_RELEASE);
+	emit_set_jump(x->jump, j->rx - j->rw, x->stub);
 	for (struct xexit **p = &x->to->in; *p; p = &(*p)->next_in)
 		if (*p == x) {
 			*p = x->next_in;
 			break;
 		}
-	x->to = NULL;
+	__atomic_store_n(&x->to, NULL, __ATOMIC_RELAXED);
+	if (x->key)
+		x->epoch = atomic_fetch_add(&s->epoch, 1) + 1;
 }
 
-static void link_exit(struct jit *j, struct xexit *x, struct xblock *to, u64 key)
+/* May an exit to another page get this key now? */
+static bool may_have_key(struct soft_cpu *c, struct xexit *x, u64 key)
 {
-	if (!x->jump || x->from->dead || to->dead || x->rip != to->rip)
+	if (x->last_key == key || x->last_key == TLB_NEVER - 1)
+		return true;
+	unlink_exit(c->svm, x);
+	return share_settled(c->svm, c, x->epoch);
+}
+
+static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u64 key)
+{
+	struct jit *j = c->jit;
+
+	if (!x->jump || x->rip != to->rip)
 		return;
 	/* Without a check only into the same memory: a fault in between may have brought another page. */
-	if (!x->key && (x->from->block->hva ^ to->block->hva) >> 12)
+	if (!x->key && (code_hva(x->from->block) ^ code_hva(to->block)) >> 12)
 		return;
-	unlink_exit(j, x);
-	x->to = to;
-	x->next_in = to->in;
-	to->in = x;
-	emit_set_jump(x->jump, j->rx - j->rw, x->saved ? to->entry_b : to->entry_a);
-	if (x->key)
-		st64(x->key, key);
-	j->nr_links++;
+	/* It left by the stub for another reason: that somebody wanted the loop. */
+	if (__atomic_load_n(&x->to, __ATOMIC_RELAXED) == to &&
+	    (!x->key || __atomic_load_n(&x->last_key, __ATOMIC_RELAXED) == key))
+		return;
+	share_lock(c->svm);
+	if (!x->from->dead && !to->dead && (!x->key || may_have_key(c, x, key))) {
+		unlink_exit(c->svm, x);
+		__atomic_store_n(&x->to, to, __ATOMIC_RELAXED);
+		x->next_in = to->in;
+		to->in = x;
+		emit_set_jump(x->jump, j->rx - j->rw, x->saved ? to->entry_b : to->entry_a);
+		if (x->key) {
+			__atomic_store_n(&x->last_key, key, __ATOMIC_RELAXED);
+			__atomic_store_n((u64 *)(void *)x->key, key, __ATOMIC_RELEASE);
+		}
+		j->nr_links++;
+	}
+	share_unlock(c->svm);
 }
 
-static void forget_address(struct jit *j, const struct xblock *x)
+/* No vCPU finds x by its address any more, but for one that has just found it. One that enters x into its jcache
+ * at this moment, in set_gen(), sees that it is dead, or is seen here. */
+static void forget_address(const struct soft_vm *s, const struct xblock *x)
 {
-	struct jcache *e = &j->jcache[jcache_hash(x->rip)];
+	for (u32 k = 0; k < s->vm->nr_vcpus; k++) {
+		const struct soft_cpu *c = share_cpu(s, k);
+		struct jcache *e = c ? &c->jit_cpu->jcache[jcache_hash(x->rip)] : NULL;
 
-	if (e->x == x)
-		*e = JCACHE_FREE;
+		/* Not both at once for one who looks: it checks x and gen, and a generation is never 0. */
+		if (e && __atomic_load_n(&e->x, __ATOMIC_RELAXED) == x) {
+			__atomic_store_n(&e->gen, 0, __ATOMIC_RELAXED);
+			__atomic_store_n(&e->x, NULL, __ATOMIC_RELAXED);
+		}
+	}
 }
 
-static void drop(struct jit *j, struct xblock *x)
+static void drop(struct soft_vm *s, struct xblock *x)
 {
-	x->dead = true;
+	__atomic_store_n(&x->dead, true, __ATOMIC_RELAXED);
+	atomic_thread_fence(memory_order_seq_cst);
 	while (x->in)
-		unlink_exit(j, x->in);
+		unlink_exit(s, x->in);
 	for (u32 k = 0; k < x->nr_exits; k++)
-		unlink_exit(j, x->exit[k]);
-	forget_address(j, x);
-	j->nr_dropped++;
+		unlink_exit(s, x->exit[k]);
+	forget_address(s, x);
+	s->jit->nr_dropped++;
 }
 
-void jit_drop(struct soft_cpu *c, struct block *b)
+void jit_drop(struct soft_vm *s, struct block *b)
 {
-	for (struct xblock *x = b->x; x; x = x->next)
-		drop(c->jit, x);
-	b->x = NULL;
-	if (b == c->cur)
-		c->jit_stop = 1;
+	struct xblock *x = b->x;
+
+	__atomic_store_n(&b->x, NULL, __ATOMIC_RELAXED);
+	for (; x; x = x->next)
+		drop(s, x);
 }
 
 void jit_moved(struct xblock *x, struct block *to)
@@ -92,18 +125,25 @@ static void detach(struct xblock *x)
 {
 	for (struct xblock **p = &x->block->x; *p; p = &(*p)->next)
 		if (*p == x) {
-			*p = x->next;
+			__atomic_store_n(p, x->next, __ATOMIC_RELEASE);
 			return;
 		}
 }
 
-void jit_again(struct soft_cpu *c, struct xblock *x, bool extend)
+/* Under the lock. */
+static void again(struct soft_vm *s, struct xblock *x, bool extend)
 {
-	if (x->dead)
-		return;
 	x->block->extend = extend;
 	detach(x);
-	drop(c->jit, x);
+	drop(s, x);
+}
+
+void jit_again(struct soft_cpu *c, struct xblock *x, bool extend)
+{
+	share_lock(c->svm);
+	if (!x->dead)
+		again(c->svm, x, extend);
+	share_unlock(c->svm);
 }
 
 /* --- trials of windows --- */
@@ -111,32 +151,28 @@ static void end_trial(struct soft_cpu *c, struct xblock *x)
 {
 	struct block *b = x->block;
 
-	if (x->dead)
-		return;
-	b->tried = true;
-	for (u32 k = 0; k < x->nr_windows; k++)
-		if (x->windows[k].misses > x->trial_misses)
-			b->no_window |= BIT(x->windows[k].k);
-	/* A conditional jump has two ways out, the second where it is not taken. */
-	jit_again(c, x, x->nr_exits >= 2 && x->exit[x->nr_exits - 1]->to);
+	share_lock(c->svm);
+	if (!x->dead) {
+		b->tried = true;
+		for (u32 k = 0; k < x->nr_windows; k++)
+			if (x->windows[k].misses > x->trial_misses)
+				b->no_window |= BIT(x->windows[k].k);
+		/* A conditional jump has two ways out, the second where it is not taken. */
+		again(c->svm, x, x->nr_exits >= 2 && x->exit[x->nr_exits - 1]->to);
+	}
+	share_unlock(c->svm);
 }
 
 /* Windows have missed often meanwhile. */
 static void begin_trial(struct soft_cpu *c, struct xblock *x)
 {
-	if (x->dead)
-		return;
-	x->block->tried = false;
-	x->block->no_window = 0;
-	jit_again(c, x, false);
-}
-
-/* Memory that was executed is written anew through another address [SDM3 8.1.3]. */
-static void serialize(void)
-{
-	u32 eax = 0, ebx, ecx = 0, edx;
-
-	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx) : : "memory");
+	share_lock(c->svm);
+	if (!x->dead) {
+		x->block->tried = false;
+		x->block->no_window = 0;
+		again(c->svm, x, false);
+	}
+	share_unlock(c->svm);
 }
 
 static void empty(struct jit *j, u32 region)
@@ -145,42 +181,70 @@ static void empty(struct jit *j, u32 region)
 
 	r->code_used = region ? 0 : j->glue_used;
 	r->data_used = 0;
-	r->nr_blocks = 0;
+	atomic_store_explicit(&r->nr_blocks, 0, memory_order_relaxed);
 }
 
-void jit_flush(struct soft_cpu *c)
+void jit_forget(struct soft_cpu *c)
 {
-	struct jit *j = c->jit;
-
 	for (u32 k = 0; k < 1u << JCACHE_BITS; k++)
-		j->jcache[k] = JCACHE_FREE;
-	for (u32 k = 0; k < JIT_REGIONS; k++)
-		empty(j, k);
-	j->region = 0;
-	serialize();
+		c->jit_cpu->jcache[k] = JCACHE_FREE;
 	c->jit_rec = NULL;
 }
 
-/* --- by address --- */
-static u64 key_of(const struct soft_cpu *c, const struct xblock *x)
+void jit_flush(struct soft_vm *s)
 {
-	return tlb_key(x->rip, x->block->hva - (u64)c->ram->base);
+	struct jit *j = s->jit;
+
+	if (!j)
+		return;
+	for (u32 k = 0; k < s->vm->nr_vcpus; k++)
+		if (share_cpu(s, k))
+			jit_forget(share_cpu(s, k));
+	for (u32 k = 0; k < JIT_REGIONS; k++)
+		empty(j, k);
+	j->region = 0;
+}
+
+/* --- by address --- */
+/* The entry says that gen's translations still lead to x, unless x is dropped at this moment: see forget_address(). */
+static void set_gen(struct jcache *e, const struct xblock *x, u64 gen)
+{
+	__atomic_store_n(&e->gen, gen, __ATOMIC_RELAXED);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (__atomic_load_n(&x->dead, __ATOMIC_RELAXED))
+		__atomic_store_n(&e->gen, 0, __ATOMIC_RELAXED);
 }
 
 /* What the cache has for RIP, if that means the memory that was translated; NULL: nothing. */
-static struct jcache *find_address(struct soft_cpu *c)
+static struct xblock *find_address(struct soft_cpu *c)
 {
-	struct jcache *e = &c->jit->jcache[jcache_hash(c->rip)];
+	struct jcache *e = &c->jit_cpu->jcache[jcache_hash(c->rip)];
+	struct xblock *x = __atomic_load_n(&e->x, __ATOMIC_RELAXED);
 	u64 gen = c->code_gen[c->rip >> 63];
 
-	if (e->rip != c->rip || !e->x || !soft_mode64(c))
+	if (e->rip != c->rip || !x || !soft_mode64(c))
 		return NULL;
-	if (e->gen != gen) {
-		if (tlb_code_key(c, c->rip) != key_of(c, e->x))
+	if (__atomic_load_n(&e->gen, __ATOMIC_RELAXED) != gen) {
+		if (__atomic_load_n(&x->dead, __ATOMIC_RELAXED) ||
+		    tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
 			return NULL;
-		e->gen = gen;
+		set_gen(e, x, gen);
 	}
-	return e;
+	return x;
+}
+
+/* Enters x, which is to run at c->rip. One that crosses comes back here when its check fails: not at once to
+ * itself. */
+static void remember(struct soft_cpu *c, struct xblock *x)
+{
+	struct jcache *e = &c->jit_cpu->jcache[jcache_hash(x->rip)];
+
+	if (code_crosses(x->block))
+		return;
+	e->rip = x->rip;
+	e->code = x->entry_b;
+	__atomic_store_n(&e->x, x, __ATOMIC_RELAXED);
+	set_gen(e, x, c->code_gen[x->rip >> 63]);
 }
 
 /* --- one instruction for translated code --- */
@@ -188,12 +252,12 @@ static struct jcache *find_address(struct soft_cpu *c)
  * the stack for calls knows were made under other rights, perhaps, or in another address space. */
 static const u8 *go_on(struct soft_cpu *c)
 {
-	const struct jcache *e = find_address(c);
+	const struct xblock *x = find_address(c);
 
-	if (!e || soft_recalled(c))
+	if (!x || soft_recalled(c))
 		return NULL;
 	c->jit_rsp = c->jit_stack;
-	return e->code;
+	return x->entry_b;
 }
 
 const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
@@ -202,13 +266,19 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 	struct insn *i = c->jit_insn;
 	u32 stop;
 
-	c->jit->nr_steps++;
+	c->jit_cpu->nr_steps++;
 	if (unlikely(!rec->x->left))
 		begin_trial(c, rec->x);
 	c->cur = b;
 	c->icount += b->n - rec->k;
 	c->gpr[RIPB] = rec->x->rip;
 	soft_copy(i, &b->insn[rec->k], sizeof(*i));
+	i->fn = __atomic_load_n(&b->insn[rec->k].fn, __ATOMIC_RELAXED);
+	if (unlikely(i->fn == op_stop)) { /* another vCPU has dropped the block */
+		c->icount -= b->n - rec->k;
+		c->rip = soft_rip(c, i);
+		return NULL;
+	}
 	c->jit_stepped = false;
 	i->fn(c, i);
 	c->icount -= b->n - rec->k - 1u;
@@ -236,7 +306,7 @@ void jit_op_stepped(struct soft_cpu *c, const struct insn *i)
 static struct xblock *block_at(struct jit *j, const u8 *rx)
 {
 	const struct jit_region *r = &j->regions[(u64)(rx - j->rx) / JIT_CODE];
-	u32 lo = 0, hi = r->nr_blocks;
+	u32 lo = 0, n = atomic_load_explicit(&r->nr_blocks, memory_order_acquire), hi = n;
 
 	while (lo < hi) {
 		u32 mid = (lo + hi) / 2;
@@ -246,7 +316,7 @@ static struct xblock *block_at(struct jit *j, const u8 *rx)
 		else
 			hi = mid;
 	}
-	return lo < r->nr_blocks && rx >= r->blocks[lo]->code ? r->blocks[lo] : NULL;
+	return lo < n && rx >= r->blocks[lo]->code ? r->blocks[lo] : NULL;
 }
 
 u64 jit_fault(struct soft_cpu *c, u64 addr)
@@ -262,9 +332,8 @@ u64 jit_fault(struct soft_cpu *c, u64 addr)
 
 		if (x->code + f->off != rx)
 			continue;
-		x->fault.x = x;
-		x->fault.k = f->k;
-		c->jit_rec = &x->fault;
+		c->jit_cpu->fault = (struct xrec){ .x = x, .k = f->k };
+		c->jit_rec = &c->jit_cpu->fault;
 		return (u64)(uintptr_t)(f->loop    ? x->loop_bail[f->saved]
 					: f->saved ? j->bail_saved
 						   : j->bail_host);
@@ -302,16 +371,26 @@ static void interpret(struct soft_cpu *c, struct xblock *x, unsigned k)
 static void count_bail(struct soft_cpu *c, const struct xrec *rec)
 {
 	struct xblock *x = rec->x;
+	u16 n;
 
-	c->jit->nr_bails++;
+	c->jit_cpu->nr_bails++;
 	if (!x->left)
 		begin_trial(c, x);
-	if (!rec->group || x->dead || ++x->nr_bails < MAX_BAILS)
+	if (!rec->group)
+		return;
+	/* About: others count, too. */
+	n = (u16)(__atomic_load_n(&x->nr_bails, __ATOMIC_RELAXED) + 1);
+	__atomic_store_n(&x->nr_bails, n, __ATOMIC_RELAXED);
+	if (n < MAX_BAILS)
 		return;
 	/* Too often: the next translation does without. */
-	x->block->no_groups = true;
-	detach(x);
-	drop(c->jit, x);
+	share_lock(c->svm);
+	if (!x->dead) {
+		x->block->no_groups = true;
+		detach(x);
+		drop(c->svm, x);
+	}
+	share_unlock(c->svm);
 }
 
 /* An indirect jump or RET to an address that is not known: RIP is set, or the instruction is done again so
@@ -320,7 +399,7 @@ static void jumped(struct soft_cpu *c, const struct xrec *rec, bool ret)
 {
 	const struct insn *i = &rec->x->block->insn[rec->k];
 
-	c->jit->nr_misses++;
+	c->jit_cpu->nr_misses++;
 	if (likely(bits_sext(c->jit_target, 48) == c->jit_target)) {
 		c->rip = c->jit_target;
 		return;
@@ -336,11 +415,18 @@ void jit_left(struct soft_cpu *c, enum jit_end end)
 	const struct xrec *rec;
 
 	if (end == JIT_EXIT) { /* the exit stays in jit_rec: to be linked */
-		const struct xexit *exit = c->jit_rec;
+		const struct xexit *x = c->jit_rec;
 
-		c->rip = exit->rip;
-		if (exit == exit->from->again)
-			end_trial(c, exit->from);
+		c->rip = x->rip;
+		if (unlikely(x->why != XEXIT_GO)) {
+			c->jit_rec = NULL;
+			if (x->why == XEXIT_CHANGED)
+				code_changed(c, x->from->block);
+			else if (x->why == XEXIT_QUIET)
+				code_quiet(c, x->from->block);
+			else
+				end_trial(c, x->from);
+		}
 		return;
 	}
 	rec = end == JIT_RET ? (const struct xrec *)(j->data + c->jit_ret) : c->jit_rec;
@@ -355,7 +441,7 @@ void jit_left(struct soft_cpu *c, enum jit_end end)
 
 static void run(struct soft_cpu *c, struct xblock *x)
 {
-	c->jit->nr_entries++;
+	c->jit_cpu->nr_entries++;
 	jit_left(c, (enum jit_end)c->jit->enter(c, x->entry_b));
 }
 
@@ -363,18 +449,18 @@ static void run(struct soft_cpu *c, struct xblock *x)
 static void enter(struct soft_cpu *c, struct xblock *x)
 {
 	if (c->jit_rec)
-		link_exit(c->jit, c->jit_rec, x, key_of(c, x));
+		link_exit(c, c->jit_rec, x, tlb_code_key(c, c->rip));
 	c->jit_rec = NULL;
 	run(c, x);
 }
 
 bool jit_try(struct soft_cpu *c)
 {
-	const struct jcache *e = find_address(c);
+	struct xblock *x = find_address(c);
 
-	if (!e)
+	if (!x)
 		return false;
-	enter(c, e->x);
+	enter(c, x);
 	return true;
 }
 
@@ -384,67 +470,107 @@ static bool is_full(const struct jit_region *r)
 	       r->nr_blocks == JIT_MAX_BLOCKS;
 }
 
-/* The next region gives up what it has. No translated code is running. */
+/* The next region gives up what it has. */
 static void next_region(struct soft_cpu *c)
 {
-	struct jit *j = c->jit;
-	u32 n = j->region = (j->region + 1) % JIT_REGIONS;
-	struct jit_region *r = &j->regions[n];
+	struct soft_vm *s = c->svm;
+	struct jit *j = s->jit;
+	struct jit_region *r;
 
-	if (!r->nr_blocks)
-		return;
-	for (u32 k = 0; k < r->nr_blocks; k++) {
-		struct xblock *x = r->blocks[k];
+	share_alone(c);
+	share_lock(s);                         /* not all who change the cache are vCPUs */
+	if (is_full(&j->regions[j->region])) { /* else another one has done it meanwhile */
+		j->region = (j->region + 1) % JIT_REGIONS;
+		r = &j->regions[j->region];
+		for (u32 k = 0; k < r->nr_blocks; k++) {
+			struct xblock *x = r->blocks[k];
 
-		if (!x->dead) {
-			detach(x);
-			drop(j, x);
+			if (!x->dead) {
+				detach(x);
+				drop(s, x);
+			}
 		}
+		/* Exits by which vCPUs came out are perhaps of the region. */
+		for (u32 k = 0; k < s->vm->nr_vcpus; k++)
+			if (share_cpu(s, k))
+				share_cpu(s, k)->jit_rec = NULL;
+		j->nr_evicted += r->nr_blocks != 0;
+		empty(j, j->region);
+		share_refetch(s);
 	}
-	empty(j, n);
-	serialize();
-	c->jit_rec = NULL; /* perhaps an exit of the region */
-	j->nr_evicted++;
+	share_unlock(s);
+	share_together(c);
+}
+
+static struct xblock *find(struct block *b, gva_t rip)
+{
+	struct xblock *x = __atomic_load_n(&b->x, __ATOMIC_ACQUIRE);
+
+	while (x && x->rip != rip)
+		x = x->next;
+	return x;
+}
+
+/* The translation of b at c->rip, made now or by another vCPU meanwhile. NULL: there is none, or no room. Under the
+ * lock. */
+static struct xblock *make(struct soft_cpu *c, struct block *b)
+{
+	struct jit *j = c->jit;
+	struct jit_region *r = &j->regions[j->region];
+	struct xblock *x = find(b, c->rip);
+	u32 n;
+
+	if (x || !b->hva || is_full(r))
+		return x;
+	if (b->extend)
+		b = code_extend(c, b);
+	x = translate_block(c, b, c->rip);
+	if (!x) {
+		__atomic_store_n(&b->heat, BLOCK_COLD, __ATOMIC_RELAXED);
+		return NULL;
+	}
+	n = r->nr_blocks;
+	r->blocks[n] = x;
+	atomic_store_explicit(&r->nr_blocks, n + 1, memory_order_release);
+	x->next = b->x;
+	__atomic_store_n(&b->x, x, __ATOMIC_RELEASE);
+	if (unlikely(j->perf_map)) {
+		fpu_spill(c);
+		jit_host_map(j, x);
+	}
+	__atomic_store_n(&b->heat, (u16)(j->warm - 1), __ATOMIC_RELAXED); /* at another address soon, too */
+	return x;
 }
 
 bool jit_block(struct soft_cpu *c, struct block *b)
 {
 	struct jit *j = c->jit;
+	u16 heat = __atomic_load_n(&b->heat, __ATOMIC_RELAXED);
 	struct xblock *x;
+	bool full;
 
-	if (b->heat == BLOCK_COLD || !b->hva)
+	if (heat == BLOCK_COLD || !code_hva(b))
 		return false;
-	for (x = b->x; x; x = x->next)
-		if (x->rip == c->rip)
-			break;
+	x = find(b, c->rip);
 	if (!x) {
-		if (++b->heat < j->warm)
+		/* About: others count, too. */
+		__atomic_store_n(&b->heat, ++heat, __ATOMIC_RELAXED);
+		if (heat < j->warm)
 			return false;
-		if (b->extend)
-			b = code_extend(c, b);
-		if (unlikely(is_full(&j->regions[j->region])))
-			next_region(c);
-		x = translate_block(c, b, c->rip);
+		share_lock(c->svm);
+		x = make(c, b);
+		full = is_full(&j->regions[j->region]);
+		share_unlock(c->svm);
+		if (!x && !full)
+			return false;
 		if (!x) {
-			b->heat = BLOCK_COLD;
-			return false;
+			next_region(c);
+			return true; /* b is perhaps no more: look again */
 		}
-		x->next = b->x;
-		b->x = x;
-		j->regions[j->region].blocks[j->regions[j->region].nr_blocks++] = x;
-		if (unlikely(j->perf_map)) {
-			fpu_spill(c);
-			jit_host_map(c, x);
-		}
-		b->heat = (u16)(j->warm - 1); /* at another address soon, too */
 	}
 	if (unlikely(j->lockstep))
-		return lockstep_block(c, b, x);
-	/* One that checks for itself comes back here when that fails: not at once to itself. */
-	if (!b->crosses)
-		c->jit->jcache[jcache_hash(x->rip)] = (struct jcache){
-			.rip = x->rip, .gen = c->code_gen[x->rip >> 63], .code = x->entry_b, .x = x
-		};
+		return lockstep_block(c, x->block, x);
+	remember(c, x);
 	enter(c, x);
 	return true;
 }

@@ -13,7 +13,28 @@
  *
  * Arithmetic flags between instructions are in RFLAGS, or saved in c->fl, or can be computed again; each
  * place in the code knows which. A translation has two entries: A with the flags in RFLAGS, B with the flags
- * in c->fl. */
+ * in c->fl.
+ *
+ * Translations are shared by the vCPUs of a VM; nothing in the code is of one vCPU but what it finds through GS. They are
+ * made, linked and dropped under the lock of share.h, while others execute them:
+ *
+ * - A translation is complete, and so is what the signal handler looks up (struct jit_region), before anything
+ *   leads to it. Ways to it are data (a jcache entry, a block's list), loaded before it is jumped to, or jumps
+ *   that are patched after it is there.
+ * - A jump is linked and unlinked by one store to its displacement, which lies within eight aligned bytes. Who
+ *   executes it goes to the old or to the new target. Both are there until one vCPU alone gives up their memory, after
+ *   which everybody serializes [SDM3 8.1.3]; so it does not matter when a processor takes notice of the store.
+ * - A jump to another page compares a key, eight aligned bytes, and then jumps, two places that a processor may
+ *   read at different times. An exit that is not linked has a key that never compares equal. So, from unlinked to
+ *   linked: an old key does not get to the jump; with the new key an old displacement is that of the stub, which leaves
+ *   by the record of the exit. From linked to unlinked: an old key with the new displacement is the stub again, with the
+ *   old one the translation as it was a moment ago. From one key to another is not done at once: a vCPU that has compared
+ *   the old key may be put off before its jump. Only when each vCPU has been between two blocks since the exit was
+ *   unlinked (share_settled()) it may get another key; the same key at once, as what it leads to is the same memory.
+ * - A translation that is dropped is unlinked and disappears from the jcaches of all vCPUs. Those that are in it go on
+ *   to its end, or to jit_go; a host return address may still lead to its code behind a CALL, which ends with unlinked
+ *   exits.
+ */
 #pragma once
 
 #include <signal.h>
@@ -48,6 +69,9 @@
 struct xblock;
 struct xlate;
 
+/* What an exit says besides where it goes: the block is not what it was made of; nor has it been for long. */
+enum { XEXIT_GO, XEXIT_CHANGED, XEXIT_QUIET, XEXIT_AGAIN };
+
 /* A way out of a translation to a known address, linked to the translation there or not yet. */
 struct xexit {
 	u8 *jump; /* the displacement to set */
@@ -56,7 +80,10 @@ struct xexit {
 	struct xblock *from, *to;
 	struct xexit *next_in; /* in the list of `to` */
 	gva_t rip;
-	bool saved; /* goes to entry B */
+	bool saved;   /* goes to entry B */
+	u8 why;       /* XEXIT_* */
+	u64 last_key; /* the one it had last */
+	u64 epoch;    /* when it was unlinked last: see share_settled() */
 };
 
 /* A place where the interpreter helps: instruction k of the block. */
@@ -101,7 +128,6 @@ struct xblock {
 	 * then there is a new trial. */
 	u32 left, trial_misses;
 	struct xexit *again; /* NULL: not on trial */
-	struct xrec fault;   /* of the last fault of the host in it */
 	const u8 *loop_bail[2];
 	u16 nr_bails;
 	bool dead;
@@ -132,6 +158,17 @@ enum jit_end {
 	JIT_RET,  /* RET to c->jit_target, c->jit_ret its record */
 };
 
+/* A vCPU's own. */
+struct jit_cpu {
+	struct jcache *jcache;
+	struct xrec fault; /* of the last fault of the host in translated code */
+	u8 *stack;         /* the guard, then the stack */
+	timer_t timer;
+	bool has_timer;
+	u64 nr_entries, nr_steps, nr_bails, nr_misses;
+};
+
+/* The VM's. */
 struct jit {
 	u8 *rw;       /* JIT_CODE_SIZE, to write */
 	const u8 *rx; /* the same, to execute; JIT_DATA_SIZE of data follow */
@@ -140,16 +177,15 @@ struct jit {
 	u32 region;
 	struct jit_region {
 		u32 code_used, data_used;
-		u32 nr_blocks;
-		struct xblock **blocks; /* by address of their code */
+		/* By address of their code. The signal handler reads it without the lock: an entry is there before
+		 * it is counted. */
+		_Atomic u32 nr_blocks;
+		struct xblock **blocks;
 	} regions[JIT_REGIONS];
 	u32 glue_used;
-	struct jcache *jcache, *no_jcache; /* the latter stays empty */
-	struct xblock **blocks;            /* of all regions */
-	struct xlate *xlate;               /* the translator's own */
-	u8 *stack;                         /* the guard, then the stack */
-	timer_t timer;
-	bool has_timer;
+	struct jcache *no_jcache; /* stays empty */
+	struct xblock **blocks;   /* of all regions */
+	struct xlate *xlate;      /* the translator's own */
 	u32 warm, trial_runs, trial_later;
 	bool lockstep, perf_map;
 	bool trials; /* translations are on trial at first */
@@ -162,8 +198,7 @@ struct jit {
 	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out,
 		*ret_miss, *ret_top;
 
-	u64 nr_translated, nr_insns, nr_dropped, nr_evicted, nr_links, nr_entries, nr_steps, nr_bails,
-		nr_misses;
+	u64 nr_translated, nr_insns, nr_dropped, nr_evicted, nr_links;
 };
 
 /* --- jit.c --- */
@@ -175,12 +210,14 @@ bool jit_block(struct soft_cpu *c, struct block *b);
 void jit_left(struct soft_cpu *c, enum jit_end end);
 /* What follows the one instruction that jit_step() executes. */
 void jit_op_stepped(struct soft_cpu *c, const struct insn *i);
-/* A block is dropped, and its translations with it. */
-void jit_drop(struct soft_cpu *c, struct block *b);
-/* The block of a list of translations is elsewhere now. */
+/* A block is dropped, and its translations with it. Under the lock. */
+void jit_drop(struct soft_vm *s, struct block *b);
+/* The block of a list of translations is elsewhere now. Alone. */
 void jit_moved(struct xblock *x, struct block *to);
-/* All of them; no translated code is running. */
-void jit_flush(struct soft_cpu *c);
+/* All of them. Alone. */
+void jit_flush(struct soft_vm *s);
+/* c forgets which addresses are translated. On its thread, or alone. */
+void jit_forget(struct soft_cpu *c);
 /* Where the host's signal handler sends a thread that faulted at rx; 0: not in translated code. */
 u64 jit_fault(struct soft_cpu *c, u64 rx);
 /* Where it sends one that is to come back and whose CALL at rx found the stack for calls full; 0: on, with an empty one. */
@@ -225,10 +262,12 @@ static inline u64 jit_code_bytes(const struct jit *j)
 }
 
 /* --- jit_host.c --- */
+int jit_vm_init(struct soft_vm *s, struct err *err);
+void jit_vm_fini(struct soft_vm *s); /* accepts a half-built one */
 int jit_init(struct soft_cpu *c, struct err *err);
 void jit_fini(struct soft_cpu *c);
 /* A thread begins to run c: signals. The host's timer to vcpu->timer_tsc, after fpu_spill(). */
 void jit_host_thread(struct soft_cpu *c);
 void jit_host_arm(struct soft_cpu *c);
 /* Tells perf the name of a translation, after fpu_spill(). */
-void jit_host_map(const struct soft_cpu *c, const struct xblock *x);
+void jit_host_map(struct jit *j, const struct xblock *x);

@@ -7,7 +7,7 @@
  * signal's handler makes jit_go 0, and the loop looks at the clock. A deadline that moves away costs nothing but
  * one signal for nothing.
  *
- * Creation on the main thread, the rest on the vCPU's. */
+ * Creation on the main thread, names for perf on any vCPU's, the rest on the vCPU's own. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -62,46 +62,22 @@ static int map_code(struct jit *j, struct err *err)
 	return 0;
 }
 
-/* With room below that cannot be touched: more calls than the stack has room for start it anew (thunk_host.c). */
-static bool map_stack(struct soft_cpu *c)
+static int make_jit(struct soft_vm *s, struct err *err)
 {
-	u8 *p = map(JIT_STACK_SIZE + JIT_GUARD_SIZE);
-
-	if (!p)
-		return false;
-	mprotect(p, JIT_GUARD_SIZE, PROT_NONE);
-	c->jit->stack = p;
-	c->jit_stack = (u64)(uintptr_t)p + JIT_GUARD_SIZE + JIT_STACK_SIZE - 64;
-	*(u64 *)(uintptr_t)c->jit_stack = (u64)(uintptr_t)c->jit->ret_top;
-	return true;
-}
-
-int jit_init(struct soft_cpu *c, struct err *err)
-{
-	const struct engine_conf *conf = &c->vcpu->vm->engine_conf;
+	const struct engine_conf *conf = &s->vm->engine_conf;
 	struct err why = { 0 };
-	struct jit *j;
+	struct jit *j = calloc(1, sizeof(*j));
 
-	c->self = c;
-	c->armed_tsc = ~0ull;
-	soft_let_go(c);
-	if (!conf->translate)
-		return 0;
-	j = calloc(1, sizeof(*j));
-	c->jit = j;
+	s->jit = j;
 	if (!j)
 		return err_set(err, -ENOMEM, "no memory for the translator");
 	if (map_code(j, &why)) {
-		if (!conf->lockstep) {
-			if (!c->vcpu->id)
-				log_warn("%s, so the guest is interpreted, which is several times slower",
-					 why.msg);
-			free(j);
-			c->jit = NULL;
-			return 0;
-		}
-		*err = why;
-		return err_wrap(err, "nothing to compare in lock-step");
+		s->jit = NULL;
+		free(j);
+		if (conf->lockstep)
+			return err_set(err, why.code, "nothing to compare in lock-step: %s", why.msg);
+		log_warn("%s, so the guest is interpreted, which is several times slower", why.msg);
+		return 0;
 	}
 	j->warm = conf->warm ? conf->warm : conf->lockstep ? 1 : WARM;
 	/* Blocks count to BLOCK_COLD, which stands for never. */
@@ -111,63 +87,108 @@ int jit_init(struct soft_cpu *c, struct err *err)
 	j->perf_map = conf->perf_map;
 	j->lockstep = conf->lockstep;
 	j->trials = !conf->lockstep;
-	j->jcache = map(sizeof(*j->jcache) << JCACHE_BITS);
 	j->no_jcache = map(sizeof(*j->no_jcache) << JCACHE_BITS);
 	j->blocks = map(sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
 	for (u32 k = 0; j->blocks && k < JIT_REGIONS; k++)
 		j->regions[k].blocks = j->blocks + k * JIT_MAX_BLOCKS;
 	j->xlate = map(sizeof(*j->xlate));
-	c->jit_insn = calloc(2, sizeof(*c->jit_insn));
-	if (!j->jcache || !j->no_jcache || !j->blocks || !j->xlate || !c->jit_insn)
+	if (!j->no_jcache || !j->blocks || !j->xlate)
 		return err_set(err, -ENOMEM, "no memory for the translator");
-	c->jit_insn[1].fn = jit_op_stepped;
 	for (u32 k = 0; k < 1u << JCACHE_BITS; k++)
 		j->no_jcache[k] = JCACHE_FREE;
-	c->jit_full = j->jcache;
-	c->jit_empty = j->no_jcache;
-	soft_let_go(c);
 	glue_make(j);
-	if (!map_stack(c))
-		return err_set(err, -ENOMEM, "no memory for the stack of translated code");
-	jit_flush(c);
-	return conf->lockstep ? lockstep_init(c, err) : 0;
+	jit_flush(s);
+	return 0;
 }
 
-void jit_fini(struct soft_cpu *c)
+int jit_vm_init(struct soft_vm *s, struct err *err)
 {
-	struct jit *j = c->jit;
+	return s->vm->engine_conf.translate ? make_jit(s, err) : 0;
+}
+
+void jit_vm_fini(struct soft_vm *s)
+{
+	struct jit *j = s->jit;
 
 	if (!j)
 		return;
-	if (j->has_timer)
-		timer_delete(j->timer);
 	if (j->map)
 		fclose(j->map);
-	if (j->rw) {
-		munmap(j->rw, JIT_CODE_SIZE);
-		munmap((void *)(uintptr_t)j->rx, JIT_CODE_SIZE + JIT_DATA_SIZE);
-	}
-	if (j->jcache)
-		munmap(j->jcache, sizeof(*j->jcache) << JCACHE_BITS);
+	munmap(j->rw, JIT_CODE_SIZE);
+	munmap((void *)(uintptr_t)j->rx, JIT_CODE_SIZE + JIT_DATA_SIZE);
 	if (j->no_jcache)
 		munmap(j->no_jcache, sizeof(*j->no_jcache) << JCACHE_BITS);
 	if (j->blocks)
 		munmap(j->blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
 	if (j->xlate)
 		munmap(j->xlate, sizeof(*j->xlate));
-	if (j->stack)
-		munmap(j->stack, JIT_STACK_SIZE + JIT_GUARD_SIZE);
+	free(j);
+	s->jit = NULL;
+}
+
+/* With room below that cannot be touched: more calls than the stack has room for start it anew (thunk_host.c). */
+static bool map_stack(struct soft_cpu *c)
+{
+	u8 *p = map(JIT_STACK_SIZE + JIT_GUARD_SIZE);
+
+	if (!p)
+		return false;
+	mprotect(p, JIT_GUARD_SIZE, PROT_NONE);
+	c->jit_cpu->stack = p;
+	c->jit_stack = (u64)(uintptr_t)p + JIT_GUARD_SIZE + JIT_STACK_SIZE - 64;
+	*(u64 *)(uintptr_t)c->jit_stack = (u64)(uintptr_t)c->jit->ret_top;
+	return true;
+}
+
+int jit_init(struct soft_cpu *c, struct err *err)
+{
+	struct jit_cpu *own;
+
+	c->self = c;
+	c->armed_tsc = ~0ull;
+	soft_let_go(c);
+	c->jit = c->svm->jit;
+	if (!c->jit)
+		return 0;
+	own = c->jit_cpu = calloc(1, sizeof(*own));
+	if (!own)
+		return err_set(err, -ENOMEM, "no memory for the translator");
+	own->jcache = map(sizeof(*own->jcache) << JCACHE_BITS);
+	c->jit_insn = calloc(2, sizeof(*c->jit_insn));
+	if (!own->jcache || !c->jit_insn)
+		return err_set(err, -ENOMEM, "no memory for the translator");
+	c->jit_insn[1].fn = jit_op_stepped;
+	c->jit_full = own->jcache;
+	c->jit_empty = c->jit->no_jcache;
+	soft_let_go(c);
+	if (!map_stack(c))
+		return err_set(err, -ENOMEM, "no memory for the stack of translated code");
+	jit_forget(c);
+	return c->jit->lockstep ? lockstep_init(c, err) : 0;
+}
+
+void jit_fini(struct soft_cpu *c)
+{
+	struct jit_cpu *own = c->jit_cpu;
+
+	if (!own)
+		return;
+	if (own->has_timer)
+		timer_delete(own->timer);
+	if (own->jcache)
+		munmap(own->jcache, sizeof(*own->jcache) << JCACHE_BITS);
+	if (own->stack)
+		munmap(own->stack, JIT_STACK_SIZE + JIT_GUARD_SIZE);
 	lockstep_fini(c);
 	free(c->jit_insn);
-	free(j);
+	free(own);
+	c->jit_cpu = NULL;
 	c->jit = NULL;
 }
 
 /* --- names for perf --- */
-void jit_host_map(const struct soft_cpu *c, const struct xblock *x)
+void jit_host_map(struct jit *j, const struct xblock *x)
 {
-	struct jit *j = c->jit;
-
 	if (!j->map) {
 		char path[64];
 
@@ -191,16 +212,16 @@ void jit_host_thread(struct soft_cpu *c)
 	sigemptyset(&set);
 	sigaddset(&set, JIT_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-	if (c->jit && c->jit->has_timer) { /* of an earlier thread */
-		timer_delete(c->jit->timer);
-		c->jit->has_timer = false;
+	if (c->jit && c->jit_cpu->has_timer) { /* of an earlier thread */
+		timer_delete(c->jit_cpu->timer);
+		c->jit_cpu->has_timer = false;
 	}
 	c->armed_tsc = ~0ull;
 }
 
 void jit_host_arm(struct soft_cpu *c)
 {
-	struct jit *j = c->jit;
+	struct jit_cpu *j = c->jit_cpu;
 	u64 deadline = c->vcpu->timer_tsc, now = vcpu_rdtsc(), ticks = deadline > now ? deadline - now : 0,
 	    ns;
 	struct itimerspec its = { 0 };

@@ -19,7 +19,7 @@
  * on the guest's stack and calls on the host's; RET takes the guest's, returns on the host's, and the
  * code there compares what was taken with what it expects.
  *
- * On the vCPU's thread, outside translated code. */
+ * On a vCPU's thread, outside translated code, under the lock of share.h. */
 #include "cpu/soft/jit/translate.h"
 #include "cpu/soft/thunk.h"
 
@@ -415,6 +415,7 @@ struct xexit *translate_exit(struct xlate *t, gva_t rip)
 
 	x->from = t->x;
 	x->rip = rip;
+	x->last_key = TLB_NEVER - 1;
 	t->x->exit[t->x->nr_exits++] = x;
 	return x;
 }
@@ -461,6 +462,7 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 			cc = CC_JMP;
 		}
 		xflags_clobber(t);
+		emit_align(e, 2, 8);
 		emit1(e, 0x40 | REX_W | REX_B); /* mov T0, imm64 */
 		emit1(e, 0xb8 | (T0 & 7));
 		x->key = e->p;
@@ -476,6 +478,7 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 		if (!x->saved)
 			xflags_need(t);
 	}
+	emit_align(e, cc < CC_JMP ? 2 : 1, 4);
 	x->jump = emit_jump(e, cc, NULL);
 	translate_late(t, LATE_EXIT, x->jump, NULL, x);
 	if (over)
@@ -885,14 +888,18 @@ static void classify(struct xlate *t)
 static void emit_bytes_check(struct xlate *t, const u8 *p, const u8 *want, unsigned n, struct xexit *out)
 {
 	struct emit *e = &t->e;
+	u8 *check = emit_jump(e, CC_JMP, NULL);
+	const u8 *differs = emit_rx(e);
 
+	translate_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, out);
+	emit_land(e, check);
 	emit_imm(e, T0, (u64)(uintptr_t)p);
 	for (unsigned k = 0, size; k < n; k += size) {
 		size = n - k >= 4 ? 4 : n - k >= 2 ? 2 : 1;
 		emit_rm(e, size == 1 ? 0x80 : emit_size(size) | OP_GRP1_IMM, GRP1_CMP, op_mem(T0, (s32)k));
 		for (unsigned b = 0; b < size; b++)
 			emit1(e, want[k + b]);
-		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
+		emit_jump(e, 5, differs);
 	}
 }
 
@@ -900,16 +907,38 @@ static void emit_bytes_check(struct xlate *t, const u8 *p, const u8 *want, unsig
  * page is still mapped to the same memory and all bytes are what they were. Flags are saved. */
 static void emit_crossing_check(struct xlate *t)
 {
-	const struct code_temp *temp = code_temp_of(t->b);
+	const struct code_source *src = code_source(t->b);
 	struct xexit *out = translate_exit(t, t->x->rip);
 	gva_t next = PAGE_OF(t->x->rip) + RAM_PAGE_SIZE;
 	struct emit *e = &t->e;
 
-	emit_imm(e, T0, tlb_key(next, (gpa_t)(temp->second - t->c->ram->base)));
+	emit_imm(e, T0, tlb_key(next, (gpa_t)(src->second - t->c->ram->base)));
 	emit_cmp_key(e, next);
 	translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
-	emit_bytes_check(t, (const u8 *)t->b->hva, temp->bytes, temp->in_first, out);
-	emit_bytes_check(t, temp->second, temp->bytes + temp->in_first, temp->len - temp->in_first, out);
+	emit_bytes_check(t, (const u8 *)t->b->hva, src->byte, src->in_first, out);
+	emit_bytes_check(t, src->second, src->byte + src->in_first, t->b->bytes - src->in_first, out);
+}
+
+/* A block of a restless page: are the bytes what they were, and has that not been so for long? Flags are saved. */
+static void emit_self_check(struct xlate *t)
+{
+	const struct code_source *src = code_source(t->b);
+	struct xexit *out = translate_exit(t, t->x->rip), *quiet;
+	struct emit *e = &t->e;
+	u32 *left;
+
+	out->why = XEXIT_CHANGED;
+	emit_bytes_check(t, (const u8 *)t->b->hva, src->byte, t->b->bytes, out);
+	if (t->j->lockstep) /* it would leave in one run and not in the other */
+		return;
+	quiet = translate_exit(t, t->x->rip);
+	quiet->why = XEXIT_QUIET;
+	left = jit_alloc(t->j, sizeof(*left));
+	*left = code_entries(t->c->code, t->b);
+	emit_rm_data(e, E_W | OP_LEA, T0, left);
+	emit_rm(e, OP_GRP1_IMM8, GRP1_SUB, op_mem(T0, 0));
+	emit1(e, 1);
+	translate_late(t, LATE_EXIT, emit_jump(e, 2, NULL), NULL, quiet); /* jb */
 }
 
 /* On trial: counts the execution, and leaves at the last. Changes no flags. */
@@ -942,6 +971,7 @@ static void begin_trial(struct xlate *t, unsigned iterations)
 	x->again = jit_alloc(t->j, sizeof(*x->again));
 	x->again->from = x;
 	x->again->rip = x->rip;
+	x->again->why = XEXIT_AGAIN;
 }
 
 /* Does it access memory in a way that may go through windows? */
@@ -960,7 +990,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	struct xblock *x;
 	enum first_flags first;
 	unsigned windows = 0;
-	bool loop;
+	bool loop, trial;
 
 	soft_zero(t, offsetof(struct xlate, late));
 	t->nr_late = 0;
@@ -979,7 +1009,12 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	x->block = b;
 	x->code = emit_rx(&t->e);
 
-	first = b->crosses ? FIRST_SAVED : first_flags(t);
+	loop = !code_checks(b) && xloop_plan(t);
+	trial = j->trials && !t->half && !b->tried && !code_checks(b) && has_accesses(t);
+	first = code_checks(b) ? FIRST_SAVED : first_flags(t);
+	/* These may leave before anything is done, and an interrupt comes there. */
+	if (first == FIRST_ANY && (loop || trial))
+		first = FIRST_SAVED;
 	if (first == FIRST_HOST) {
 		x->entry_b = emit_rx(&t->e);
 		t->fl.saved = true;
@@ -995,10 +1030,11 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 		t->fl = (struct xflstate){ .saved = true };
 	}
 	x->left = j->trial_later;
-	if (b->crosses)
+	if (code_crosses(b))
 		emit_crossing_check(t);
-	loop = !b->crosses && xloop_plan(t);
-	if (j->trials && !t->half && !b->tried && !b->crosses && has_accesses(t))
+	else if (code_checks(b))
+		emit_self_check(t);
+	if (trial)
 		begin_trial(t, loop ? t->lp.unroll : 1);
 	if (loop) {
 		xloop_translate(t);
