@@ -593,6 +593,34 @@ static void way(const struct way *w)
 	      bad[2], bad[3], bad[4], bad[5], bad[6], bad[7], bad[8]);
 }
 
+/* --- code that changes itself when it has gone elsewhere often --- */
+
+/* An engine may give up what it made of code whose accesses go to and fro, in the middle of it. With the access that makes
+ * it do so, the code is changed behind the access; which one that is it is to be found out. */
+static void fickle(void)
+{
+	typedef u64 (*code_fn)(uptr to, u32 v);
+	unsigned bad = 0;
+
+	/* around what engine options make of it */
+	for (unsigned k = 0; k < 8; k++) {
+		uptr here = PHYS + 0x100000 + k * 256;
+		unsigned often = (k < 4 ? 4096 : 24 * 4096) - 2 + k % 4;
+		code_fn fn = (code_fn)here;
+
+		emit_at(here);
+		emit("\x89\x37\x90\xb8\x00\x00\x00\x00\xc3",
+		     9); /* mov %esi, (%rdi); nop; mov $imm, %eax; ret */
+		for (unsigned n = 0; n < 2000; n++)
+			bad += fn(PA(20), n) != 0;
+		for (unsigned n = 0; n < often; n++)
+			bad += fn(PA(20 + n % 2), n) != 0;
+		bad += fn(here + 4, 77) != 77;
+		bad += fn(PA(20), 1) != 77;
+	}
+	check(!bad, "code that goes to and fro and then changes itself: %u wrong", bad);
+}
+
 /* --- */
 
 static void build(void)
@@ -646,4 +674,5 @@ void guest_main(void)
 	((void (*)(void))((uptr)ways + KERNEL))();
 	kernel = 0;
 	reset_idt();
+	fickle();
 }

@@ -167,7 +167,7 @@ static void drop(struct soft_cpu *c, struct block *b)
 	if (*link)
 		*link = b->hash_next;
 	b->hva = 0;
-	if (b->x)
+	if (c->jit) /* without translations, too: one that was given up may be executing */
 		jit_drop(c, b);
 	if (b == c->cur)
 		for (unsigned k = 0; k <= b->n; k++)

@@ -175,7 +175,7 @@ bool jit_block(struct soft_cpu *c, struct block *b);
 void jit_left(struct soft_cpu *c, enum jit_end end);
 /* What follows the one instruction that jit_step() executes. */
 void jit_op_stepped(struct soft_cpu *c, const struct insn *i);
-/* A block is dropped, and its translations with it. */
+/* A block is dropped, and its translations with it; what is executed of it ends with the current instruction. */
 void jit_drop(struct soft_cpu *c, struct block *b);
 /* The block of a list of translations is elsewhere now. */
 void jit_moved(struct xblock *x, struct block *to);
