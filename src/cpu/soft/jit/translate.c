@@ -960,7 +960,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	struct xblock *x;
 	enum first_flags first;
 	unsigned windows = 0;
-	bool loop;
+	bool loop, trial;
 
 	soft_zero(t, offsetof(struct xlate, late));
 	t->nr_late = 0;
@@ -979,7 +979,12 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	x->block = b;
 	x->code = emit_rx(&t->e);
 
+	loop = !b->crosses && xloop_plan(t);
+	trial = j->trials && !t->half && !b->tried && !b->crosses && has_accesses(t);
 	first = b->crosses ? FIRST_SAVED : first_flags(t);
+	/* These may leave before anything is done, and an interrupt comes there. */
+	if (first == FIRST_ANY && (loop || trial))
+		first = FIRST_SAVED;
 	if (first == FIRST_HOST) {
 		x->entry_b = emit_rx(&t->e);
 		t->fl.saved = true;
@@ -997,8 +1002,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	x->left = j->trial_later;
 	if (b->crosses)
 		emit_crossing_check(t);
-	loop = !b->crosses && xloop_plan(t);
-	if (j->trials && !t->half && !b->tried && !b->crosses && has_accesses(t))
+	if (trial)
 		begin_trial(t, loop ? t->lp.unroll : 1);
 	if (loop) {
 		xloop_translate(t);
