@@ -440,8 +440,9 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 	}
 	if (unlikely(j->lockstep))
 		return lockstep_block(c, b, x);
-	/* One that checks for itself comes back here when that fails: not at once to itself. */
-	if (!b->crosses)
+	/* One that checks for itself comes back here when that fails: not at once to itself. And the TLB may have lost the
+	 * page again, while other vCPUs were waited for. */
+	if (!b->crosses && tlb_code_key(c, c->rip) == key_of(c, x))
 		c->jit->jcache[jcache_hash(x->rip)] = (struct jcache){
 			.rip = x->rip, .gen = c->code_gen[x->rip >> 63], .code = x->entry_b, .x = x
 		};
