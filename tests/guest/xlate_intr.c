@@ -20,6 +20,8 @@ static volatile u32 inside;
 static volatile bool leave;
 static uptr outside[10];
 
+static void (*look)(const struct frame *f);
+
 static u8 fx[512] __attribute__((aligned(16)));
 
 static void arm(u64 after)
@@ -32,6 +34,8 @@ static void on_interrupt(struct frame *f)
 	ticks++;
 	last_ip = f->ip;
 	wrong += inhibited != 0;
+	if (look)
+		look(f);
 	if (f->ip >= range_begin && f->ip < range_end) {
 		if (f->ip - range_begin < sizeof(seen))
 			seen[f->ip - range_begin]++;
@@ -366,6 +370,110 @@ static void shadows(void)
 	check(got >= 100 && !bad, "MOV SS: %u interrupts, %u right behind it", got, bad);
 }
 
+/* --- flags at the beginning of blocks that do not want them --- */
+
+#define LINKS 400u /* of a chain, at most; six bytes each: comparison, store, jump to the next */
+#define LONG  30u  /* blocks of divisions before it, so that the interrupt has come when it begins */
+#define SOME  (FL_CF | 0x40ul | 0x80ul)
+
+static unsigned odd_flags;
+
+/* cmp %eax, %eax in even ones, cmp %ecx, %edx in odd ones, where ECX is more */
+static uptr link_flags(unsigned n)
+{
+	return n & 1 ? FL_CF | 0x80 : 0x40;
+}
+
+static void look_at_chain(const struct frame *f)
+{
+	uptr at = f->ip - range_begin;
+	unsigned n = (unsigned)(at / 6), part = at % 6;
+
+	if (f->ip < range_end && at < LINKS * 6 && (part || n))
+		odd_flags += (f->flags & SOME) != link_flags(part ? n : n - 1);
+}
+
+/* The loop begins with what its last round or what comes before it leaves. */
+static void look_at_loop(const struct frame *f)
+{
+	uptr flags = f->flags & SOME;
+
+	if (f->ip == range_begin)
+		odd_flags += flags != 0 && flags != (FL_CF | 0x80);
+}
+
+static void put_divisions(void)
+{
+	emit("\x31\xc0\x31\xd2", 4); /* xor %eax, %eax; xor %edx, %edx */
+	for (unsigned k = 0; k < LONG * 60; k++)
+		emit("\x49\xf7\xf0", 3);                      /* div %r8 */
+	emit("\x39\xc0\x0f\xa2", 4);                          /* cmp %eax, %eax; cpuid */
+	emit("\xb9\x05\x00\x00\x00\xba\x03\x00\x00\x00", 10); /* mov $5, %ecx; mov $3, %edx */
+}
+
+static void run_divided(uptr code)
+{
+	__asm__ volatile("mov $1, %%r8d; sti; call *%0; cli"
+			 :
+			 : "S"(code), "D"(AREA + 0x80000)
+			 : "rax", "rbx", "rcx", "rdx", "r8", "memory", "cc");
+}
+
+/* Each block is entered by a jump from one that leaves other flags. Later ones have run once more than those before them, so
+ * whatever an engine does after a number of runs, it does in one block at a time. */
+static void chain(uptr area, unsigned links, unsigned runs)
+{
+	uptr begin = area + 0x8000, at = begin + links * 6;
+
+	emit_at(begin);
+	for (unsigned n = 0; n < links; n++)
+		emit(n & 1 ? "\x39\xca\x89\x07\xeb\x00" : "\x39\xc0\x89\x07\xeb\x00", 6);
+	emit8(0xc3);
+	emit_at(area);
+	put_divisions();
+	emit_jmp(begin);
+	cli();
+	for (unsigned n = links; n--;)
+		__asm__ volatile("call *%0"
+				 :
+				 : "r"(begin + n * 6), "D"(AREA + 0x80000), "c"(5), "d"(3)
+				 : "memory", "cc");
+	start(begin, at);
+	look = look_at_chain;
+	for (unsigned n = 0; n < runs; n++)
+		run_divided(area);
+	stop();
+	look = NULL;
+}
+
+/* A loop whose first instruction sets all flags. */
+static void entered_loop(uptr area)
+{
+	emit_at(area);
+	put_divisions();
+	emit("\x39\xca", 2);
+	emit("\xeb\x00\x48\x83\xc7\x08\x89\x07\xff\xc9\x75\xf6\xc3", 13);
+	start(emit_here() - 11, emit_here());
+	look = look_at_loop;
+	for (unsigned n = 0; n < 800; n++)
+		run_divided(area);
+	stop();
+	look = NULL;
+}
+
+static void flags(void)
+{
+	for (unsigned n = 0; n < 4; n++)
+		chain(AREA + 0x10000 * n, LINKS, 800);
+	for (unsigned n = 0; n < 60; n++) /* what is done sooner */
+		chain(AREA, 18, 40);
+	check(!odd_flags, "a chain of blocks: %u interrupts with the flags of another place", odd_flags);
+	odd_flags = 0;
+	for (unsigned n = 0; n < 4; n++)
+		entered_loop(AREA + 0x8000 * n);
+	check(!odd_flags, "loops: %u interrupts with the flags of another place", odd_flags);
+}
+
 void guest_main(void)
 {
 	unsigned all = 0;
@@ -383,6 +491,7 @@ void guest_main(void)
 	region("CLI, STI at once", r_short, r_short_end);
 	region("CLI, IRET", r_iret, r_iret_end);
 	region("CR8", r_cr8, r_cr8_end);
+	flags();
 	loops_without_end();
 	/* the 8254 in addition */
 	pic_init(1);

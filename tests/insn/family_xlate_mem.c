@@ -51,6 +51,25 @@ static void nowhere(struct insn_rng *r, struct insn_state *s)
 	set_pointers(r, s, bad[xlate_below(r, ARRAY_SIZE(bad))]);
 }
 
+/* Where an engine that keeps the page of the last access by register may have put a page that is none, for nothing; as the
+ * first access of all, or after others. */
+static void no_page(struct insn_rng *r, struct insn_state *s)
+{
+	static const u64 pages[] = { BIT(62), BIT(62), BIT(62), BIT(61), BIT(63), ~0xfffull };
+	u64 page = pages[xlate_below(r, ARRAY_SIZE(pages))];
+
+	set_pointers(r, s, page + (xlate_below(r, 4) ? xlate_below(r, 0x1000) : 0x1000 - xlate_below(r, 32)));
+	if (xlate_below(r, 2))
+		st32(s->data + XLATE_WORDS, 1); /* rounds */
+}
+
+/* Where the operand is what code jumps to. */
+static void no_page_at_once(struct insn_rng *r, struct insn_state *s)
+{
+	no_page(r, s);
+	st32(s->data + XLATE_WORDS, 1); /* rounds */
+}
+
 static void strings(struct insn_rng *r, struct insn_state *s)
 {
 	edges(r, s);
@@ -95,6 +114,17 @@ static void stack(struct insn_rng *r, struct insn_state *s)
 
 static struct xlate_pieces head;
 
+/* In states of the family's, and in those that lead to no page. */
+static void try(struct insn_test *t)
+{
+	xlate_try(t, &code);
+	if (t->setup == edges) {
+		t->setup = no_page;
+		xlate_try(t, &code);
+		t->setup = edges;
+	}
+}
+
 static void one(struct insn_test *t, struct xlate_pieces *list)
 {
 	xlate_begin(&code);
@@ -102,7 +132,7 @@ static void one(struct insn_test *t, struct xlate_pieces *list)
 	for (unsigned k = 0; k < list->n; k++)
 		xlate_put(&code, &list->p[k]);
 	xlate_end(&code);
-	xlate_try(t, &code);
+	try(t);
 }
 
 /* The first part sets the pointers. */
@@ -438,6 +468,23 @@ static void addresses(struct insn_test *t)
 	LOOP(XLATE_POINTER("rbp"), "mov rax, [rbp+8]; mov [rbp], rax");
 	LOOP(XLATE_POINTER("rbp"), "mov rsi, rsp; leave; mov rsp, rsi");
 	LOOP(XLATE_POINTER("r12"), "mov [r12], r12; mov rax, [r12+8]");
+	t->setup = no_page;
+	EACH(K, GS "mov rax, gs:[rbx]", GS "mov gs:[rbx+8], rax", GS "add gs:[rbx], rax; mov gs:[rbx+8], rcx",
+	     "mov r9, rbx; mov r10, 8; mov rax, [r9+r10]", "mov r12, rbx; mov r9, 8; add [r12+r9*2], rax",
+	     "mov r13, rbx; mov [r13*1-8], rax",
+	     "mov [rbx], eax; mov rsi, [0x20000600]; mov [0x20000608], rbx",
+	     "mov rcx, [0x20000600]; inc rcx; cmp rcx, rdx; mov [rbx], eax; setb [rbx+8]",
+	     "shl rcx, 3; adc [rbx], rcx", "sub rcx, rdx; push [rbx]; sbb rcx, 0");
+	LOOP(XLATE_POINTER("rsp"), "push rax; call 1f; 1: pop rcx; pop rdx");
+	LOOP(XLATE_POINTER("rsp"), "mov rbp, rsp; cmp rax, rcx; leave");
+	LOOP(XLATE_POINTER("rsp"), "cmp rax, rcx; lea rdx, [rip+1f]; jmp 2f; 1: nop; 2: call rdx; pop rdx");
+	t->setup = no_page_at_once;
+	EACH(K, "jmp [rbx]", "call [rbx]", "mov r12, rbx; jmp [r12+8]", "mov r10, rbx; call [r10]",
+	     "mov rsp, rbx; cmp rax, rcx; ret", "mov rsp, rbx; ret 8", GS "jmp gs:[rbx]",
+	     GS "call gs:[rbx+8]", "mov rbp, rbx; jmp [rbp]", "mov r9, 2; call [rbx+r9*8]",
+	     "mov rsp, rbx; call [rsp+8]", "mov rsp, rbx; push [rsp]", "mov rsp, rbx; pop [rsp]",
+	     "mov rsp, rbx; mov rbx, 0x20000800; push [rbx]", "mov rsp, rbx; mov rbx, 0x20000800; pop [rbx]",
+	     "mov rsp, rbx; jmp [rsp-8]");
 	t->setup = edges;
 }
 
@@ -507,7 +554,7 @@ static void one_group(struct insn_test *t, const struct xlate_piece *first)
 			break;
 	}
 	xlate_end(&code);
-	xlate_try(t, &code);
+	try(t);
 }
 
 #define GROUPS(B, D, W, L, bytes)                  \
@@ -577,6 +624,7 @@ static void stacks(struct insn_test *t)
 				       xlate_any(&t->rng, xlate_below(&t->rng, 2) ? &pushes : &frames)))
 				break;
 		xlate_end(&code);
+		t->setup = n % 4 ? stack : no_page;
 		xlate_try(t, &code);
 	}
 }

@@ -239,7 +239,9 @@ static void remember(struct soft_cpu *c, struct xblock *x)
 {
 	struct jcache *e = &c->jit_cpu->jcache[jcache_hash(x->rip)];
 
-	if (code_crosses(x->block))
+	/* The key may be gone again, and with it what a change of the generation would say. */
+	if (code_crosses(x->block) ||
+	    tlb_code_key(c, x->rip) != tlb_key(x->rip, code_hva(x->block) - (u64)c->ram->base))
 		return;
 	e->rip = x->rip;
 	e->code = x->entry_b;

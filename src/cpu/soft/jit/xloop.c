@@ -299,10 +299,6 @@ void xloop_translate(struct xlate *t)
 	emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
 	emit1(e, 0);
 	translate_late(t, LATE_EXIT, emit_jump(e, 4, NULL), NULL, translate_exit(t, t->x->rip));
-	if (t->x->again) {                             /* on trial */
-		emit_rm_data(e, 0xff, 1, &t->x->left); /* dec */
-		translate_late(t, LATE_EXIT, emit_jump(e, 4, NULL), NULL, t->x->again);
-	}
 	for (unsigned n = 0; n < lp->nr; n++)
 		emit_group(t, n);
 	if (lp->count != NO_REG) {
