@@ -37,6 +37,12 @@ enum x86_activity {
 #define X86_XSAVE_ZMM_HI256_OFFSET 1152
 #define X86_XSAVE_HI16_ZMM_OFFSET  1664
 
+/* Where AVX-512's components are in the standard format: processors differ. */
+struct x86_xsave_layout {
+	u16 opmask, zmm_hi256, hi16_zmm;
+	u16 size; /* of the whole area */
+};
+
 #define X86_NR_MTRR_VAR 8
 
 struct x86_state {

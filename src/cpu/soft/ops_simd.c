@@ -1,10 +1,10 @@
-/* Vector instructions in C: what touches memory element by element (VGATHER, VMASKMOV, VPMASKMOV,
+/* Vector instructions in C: what touches memory element by element (gathers, scatters, VMASKMOV, VPMASKMOV,
  * MASKMOVDQU, MASKMOVQ), and VZEROUPPER, VZEROALL, which mean other registers in 64-bit mode than
  * outside it [SDM2].
  *
  * They work on the state image in memory. A disabled element is not accessed at all, so its page may be
- * absent. The stores check all enabled elements first. A gather is interrupted by a fault in the middle
- * [SDM2 VGATHERDPS]: what has been gathered stays, and those mask elements are clear, so that the
+ * absent. The stores check all enabled elements first. A gather or scatter is interrupted by a fault in the
+ * middle [SDM2 VGATHERDPS]: what has been done stays, and those mask elements are clear, so that the
  * instruction can begin again.
  *
  * On the vCPU's thread.
@@ -12,22 +12,16 @@
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/thunk.h"
 
-/* The bytes of vector register n: 16 in the SSE part, 16 above. */
-static u8 *vec_byte(const struct soft_cpu *c, unsigned n, unsigned byte)
-{
-	return c->xsave + (byte < 16 ? FPU_XMM : FPU_YMMH) + 16 * n + (byte & 15);
-}
-
 static u64 vec_get(const struct soft_cpu *c, unsigned n, unsigned element, unsigned size)
 {
-	const u8 *p = vec_byte(c, n, element * size);
+	const u8 *p = fpu_vec_byte(c, n, element * size);
 
 	return size == 8 ? ld64(p) : ld32(p);
 }
 
 static void vec_set(const struct soft_cpu *c, unsigned n, unsigned element, unsigned size, u64 v)
 {
-	u8 *p = vec_byte(c, n, element * size);
+	u8 *p = fpu_vec_byte(c, n, element * size);
 
 	if (size == 8)
 		st64(p, v);
@@ -38,13 +32,13 @@ static void vec_set(const struct soft_cpu *c, unsigned n, unsigned element, unsi
 /* VEX instructions clear what is above their result. */
 static void vec_clear_from(const struct soft_cpu *c, unsigned n, unsigned byte)
 {
-	for (; byte < 32; byte += 8)
-		st64(vec_byte(c, n, byte), 0);
+	for (; byte < 64; byte += 8)
+		st64(fpu_vec_byte(c, n, byte), 0);
 }
 
-static void vec_in_use(struct soft_cpu *c)
+static void vec_in_use(struct soft_cpu *c, u64 components)
 {
-	st64(c->xsave + FPU_XSTATE_BV, ld64(c->xsave + FPU_XSTATE_BV) | XFEATURE_SSE | XFEATURE_AVX);
+	st64(c->xsave + FPU_XSTATE_BV, ld64(c->xsave + FPU_XSTATE_BV) | components);
 }
 
 /* Linear address of size bytes at effective address ea (not cut yet). */
@@ -78,7 +72,7 @@ void op_simd_gather(struct soft_cpu *c, const struct insn *i)
 	if (dst == index || dst == mask || index == mask || i->asz == 2)
 		soft_ud(c, i);
 	fpu_spill(c);
-	vec_in_use(c);
+	vec_in_use(c, XFEATURE_SSE | XFEATURE_AVX);
 	for (unsigned k = 0; k < nr; k++) {
 		u64 idx;
 
@@ -93,6 +87,93 @@ void op_simd_gather(struct soft_cpu *c, const struct insn *i)
 	}
 	vec_clear_from(c, dst, nr * size);
 	vec_clear_from(c, mask, 0);
+	NEXT(c, i);
+}
+
+/* --- the same with EVEX, and back: the mask is a mask register's --- */
+struct vsib {
+	unsigned size, index_size, nr, index, mask;
+	u64 base;
+};
+
+/* What the instruction names; the state is spilled. */
+static struct vsib evex_vsib(struct soft_cpu *c, const struct insn *i)
+{
+	unsigned vl = 16u << ((i->evex & EVEX_LL) >> EVEX_LL_SHIFT);
+	struct vsib v = {
+		.size = i->rex & REX_W ? 8 : 4,
+		.index_size = i->opcode & 1 ? 8 : 4,
+		.index = (i->index == RZERO ? R_SP : i->index) | (i->vvvv & 16u),
+		.mask = i->evex & EVEX_AAA,
+		.base = c->gpr[i->base] + (u64)(s64)i->disp,
+	};
+
+	fpu_check(c, i, FPU_CLASS_AVX512);
+	if (i->asz == 2)
+		soft_ud(c, i);
+	v.nr = vl / MAX(v.size, v.index_size);
+	fpu_spill(c);
+	return v;
+}
+
+static u8 *opmask(const struct soft_cpu *c, unsigned k)
+{
+	return c->xsave + fpu_layout.opmask + 8 * k;
+}
+
+static gva_t vsib_la(struct soft_cpu *c, const struct insn *i, const struct vsib *v, unsigned element,
+		     unsigned acc)
+{
+	u64 idx = vec_get(c, v->index, element, v->index_size);
+
+	if (v->index_size == 4)
+		idx = bits_sext(idx, 32);
+	return element_la(c, i, v->base + (idx << i->scale), v->size, acc);
+}
+
+void op_evex_gather(struct soft_cpu *c, const struct insn *i)
+{
+	struct vsib v = evex_vsib(c, i);
+	u8 *mask = opmask(c, v.mask);
+
+	if (i->reg == v.index)
+		soft_ud(c, i);
+	vec_in_use(c, XFEATURE_SSE | XFEATURE_AVX | XFEATURE_AVX512);
+	for (unsigned k = 0; k < v.nr; k++) {
+		if (!(ld64(mask) >> k & 1))
+			continue;
+		vec_set(c, i->reg, k, v.size, load(c, i, vsib_la(c, i, &v, k, ACC_R), v.size));
+		/* Above the result, with each element: an interrupted one has done that too, as on AMD's
+		 * processors (with VEX it has not). */
+		vec_clear_from(c, i->reg, v.nr * v.size);
+		st64(mask, ld64(mask) & ~BIT(k));
+	}
+	vec_clear_from(c, i->reg, v.nr * v.size);
+	st64(mask, 0);
+	NEXT(c, i);
+}
+
+/* In the order of elements: where two go to the same place, the later one stays. */
+void op_evex_scatter(struct soft_cpu *c, const struct insn *i)
+{
+	struct vsib v = evex_vsib(c, i);
+	u8 *mask = opmask(c, v.mask);
+
+	for (unsigned k = 0; k < v.nr; k++) {
+		gva_t la;
+		u64 val;
+
+		if (!(ld64(mask) >> k & 1))
+			continue;
+		la = vsib_la(c, i, &v, k, ACC_W);
+		val = vec_get(c, i->reg, k, v.size);
+		if (v.size == 8)
+			st64_la(c, i, la, val);
+		else
+			st32_la(c, i, la, (u32)val);
+		st64(mask, ld64(mask) & ~BIT(k));
+	}
+	st64(mask, 0);
 	NEXT(c, i);
 }
 
@@ -115,7 +196,7 @@ void op_simd_vmaskmov_load(struct soft_cpu *c, const struct insn *i)
 	for (unsigned k = 0; k < bytes / size; k++)
 		vec_set(c, i->reg, k, size, v[k]);
 	vec_clear_from(c, i->reg, bytes);
-	vec_in_use(c);
+	vec_in_use(c, XFEATURE_SSE | XFEATURE_AVX);
 	NEXT(c, i);
 }
 
@@ -171,8 +252,8 @@ void op_simd_maskmovdqu(struct soft_cpu *c, const struct insn *i)
 
 	fpu_check(c, i, i->pfx & PFX_VEX ? FPU_CLASS_AVX : FPU_CLASS_SSE);
 	fpu_spill(c);
-	soft_copy(data, vec_byte(c, i->reg, 0), 16);
-	soft_copy(mask, vec_byte(c, i->rm, 0), 16);
+	soft_copy(data, fpu_vec_byte(c, i->reg, 0), 16);
+	soft_copy(mask, fpu_vec_byte(c, i->rm, 0), 16);
 	store_bytes(c, i, data, mask, 16);
 	NEXT(c, i);
 }
