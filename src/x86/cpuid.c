@@ -9,8 +9,9 @@
  * Identity. The vendor is always the host's: a guest picks code by it (SYSENTER and SYSCALL differ), and
  * that code meets the host's instructions. "host" takes family, model, stepping and brand string
  * from the host. v1 to v4 say family 6 model 60 stepping 3 (Intel) or family 21 model 101 stepping 1
- * (AMD): the first of each vendor with all of v3, so that no guest expects more of the family, and with
- * no workaround in common kernels that touches model-specific registers.
+ * (AMD): the first of each vendor with all of v3, so that no guest expects more of the family (v4 adds
+ * features, which guests ask for one by one), and with no workaround in common kernels that touches
+ * model-specific registers.
  *
  * Topology and caches are invented, the same for all models: one core per vCPU, one package, no
  * hyper-threads; 32 KiB L1, 1 MiB L2 per core, 16 MiB L3 shared. AMD's topology extensions are hidden, so
@@ -46,7 +47,7 @@
 #define CPUID_XSAVE_LEGACY 576
 #define CPUID_AVX_SIZE     256
 
-/* AVX-512's components [SDM1 13.5.5, 13.5.6]. Intel's processors have room for MPX before them, AMD's not. */
+/* AVX-512's components [SDM1 13.5.5]. Intel's processors have room for MPX before them, AMD's not. */
 static const struct x86_xsave_layout cpuid_xsave_intel = { 1088, 1152, 1664, 2688 };
 static const struct x86_xsave_layout cpuid_xsave_amd = { 832, 896, 1408, 2432 };
 #define CPUID_OPMASK_SIZE    64

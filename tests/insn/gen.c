@@ -692,8 +692,8 @@ static bool is_prefix(const struct gen *g, u8 b)
 	}
 }
 
-/* Maps and groups where bytes that Zydis does not know may be an instruction of this very processor, or of the system: EVEX, XOP,
- * 3DNow!, 0F 00, 0F 01, 0F AE, 0F C7; MPX, which are NOPs where it is missing; LOCK MOV CR0, on AMD another
+/* Maps and groups where bytes that Zydis does not know may be an instruction of this very processor, or of the system: EVEX
+ * with maps of its own, XOP, 3DNow!, 0F 00, 0F 01, 0F AE, 0F C7; MPX, which are NOPs where it is missing; LOCK MOV CR0, on AMD another
  * name of CR8; VPERMQ and VPERMPD with W = 0, which AMD takes. */
 static bool may_be_something(const struct gen *g, const u8 *b)
 {
@@ -701,7 +701,9 @@ static bool may_be_something(const struct gen *g, const u8 *b)
 
 	while (is_prefix(g, *b))
 		b++;
-	if (b[0] == 0x62 || b[0] == 0x8f)
+	if (b[0] == 0x62)
+		return (b[1] & 7) == 0 || (b[1] & 7) > 3 || !insn_has(X86_FEATURE_AVX512F);
+	if (b[0] == 0x8f)
 		return true;
 	if (b[0] == 0xc4)
 		return (b[1] & 0x1f) == 3 && b[3] <= 1;

@@ -110,7 +110,7 @@ static bool pushes_error(int vector)
 static bool compare_xsave(const u8 *a, const u8 *b, FILE *out)
 {
 	bool same = true;
-	char name[16];
+	char name[32];
 	unsigned parts, regs;
 	vec_shape(&regs, &parts);
 	if (ld16(a) != ld16(b))

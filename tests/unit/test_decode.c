@@ -371,6 +371,54 @@ static void prefixes_of_instructions(void **state)
 		}
 }
 
+/* An instruction of a part of AVX-512 that the CPU model has not is none. */
+static void avx512_features(void **state)
+{
+	static const struct {
+		const char *bytes;
+		u8 feature; /* besides AVX512F */
+		bool vl;
+	} rows[] = {
+		{ "\x62\xf1\x7d\x48\xfe\xc1", 0, false }, /* vpaddd zmm */
+		{ "\x62\xf1\x7d\x28\xfe\xc1", 0, true },  /* ymm */
+		{ "\x62\xf1\x7d\x08\xfe\xc1", 0, true },
+		{ "\x62\xf1\x7e\x08\x58\xc1", 0, false }, /* vaddss: a scalar */
+		{ "\x62\xf1\x74\x18\x58\xc1", 0, false }, /* vaddps with a rounding mode: 512 bits */
+		{ "\x62\xf1\x7d\x08\x6e\xc1", 0, false }, /* vmovd */
+		{ "\x62\xf1\x7d\x48\xfc\xc1", X86_FEATURE_AVX512BW, false },
+		{ "\x62\xf1\x7c\x48\x54\xc1", X86_FEATURE_AVX512DQ, false },
+		{ "\x62\xf2\x7d\x48\xc4\xc1", X86_FEATURE_AVX512CD, false },
+		{ "\x62\xf2\xfd\x48\xb4\xc1", X86_FEATURE_AVX512IFMA, false },
+		{ "\x62\xf2\x7d\x48\x8d\xc1", X86_FEATURE_AVX512_VBMI, false },
+		{ "\x62\xf2\x7d\x48\x63\xc1", X86_FEATURE_AVX512_VBMI2, false },
+		{ "\x62\xf2\x7d\x48\x50\xc1", X86_FEATURE_AVX512_VNNI, false },
+		{ "\x62\xf2\x7d\x48\x54\xc1", X86_FEATURE_AVX512_BITALG, false },
+		{ "\x62\xf2\x7d\x48\x55\xc1", X86_FEATURE_AVX512_VPOPCNTDQ, false },
+		{ "\x62\xf2\x7e\x48\x52\xc1", X86_FEATURE_AVX512_BF16, false },
+		{ "\x62\xf2\x7f\x48\x68\xc1", X86_FEATURE_AVX512_VP2INTERSECT, false },
+		{ "\x62\xf2\x7d\x28\xcf\xc1", X86_FEATURE_GFNI, true },
+		{ "\x62\xf2\x7d\x48\xdc\xc1", X86_FEATURE_VAES, false },
+		{ "\xc5\xf8\x92\xc8\x90\x90", 0, false }, /* kmovw */
+		{ "\xc5\xf9\x92\xc8\x90\x90", X86_FEATURE_AVX512DQ, false },
+		{ "\xc5\xfb\x92\xc8\x90\x90", X86_FEATURE_AVX512BW, false },
+	};
+
+	for (unsigned k = 0; k < ARRAY_SIZE(rows); k++)
+		for (unsigned without = 0; without < X86_NR_FEATURES; without++) {
+			u64 some[4] = { ~0ull, ~0ull, ~0ull, ~0ull };
+			const u8 *bytes = (const u8 *)rows[k].bytes;
+			bool exists = without != X86_FEATURE_AVX512F &&
+				      !(without && without == rows[k].feature) &&
+				      !(rows[k].vl && without == X86_FEATURE_AVX512VL);
+			struct decode_info info;
+			struct insn i;
+
+			some[without / 64] &= ~BIT(without % 64);
+			if ((decode_insn(bytes, 6, MODE_64, some, &i, &info) == DECODE_OK) != exists)
+				fail_msg("row %u without feature %u", k, without);
+		}
+}
+
 static void too_long(void **state)
 {
 	struct decode_info info;
@@ -387,9 +435,9 @@ static void too_long(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(enumerated),     cmocka_unit_test(enumerated_evex),
-		cmocka_unit_test(random_lengths), cmocka_unit_test(prefixes_of_instructions),
-		cmocka_unit_test(too_long),
+		cmocka_unit_test(enumerated),      cmocka_unit_test(enumerated_evex),
+		cmocka_unit_test(random_lengths),  cmocka_unit_test(prefixes_of_instructions),
+		cmocka_unit_test(avx512_features), cmocka_unit_test(too_long),
 	};
 
 	if (argc > 1)

@@ -1,7 +1,8 @@
-/* The decoder: prefixes, opcode tables, ModRM, displacement, immediate [SDM2 2.1-2.3, appendix A].
+/* The decoder: prefixes, opcode tables, ModRM, displacement, immediate [SDM2 2.1-2.3, appendix A;
+ * EVEX: 2.7].
  *
  * Four maps: one byte, 0F, 0F38, 0F3A. The integer and system instructions are in the tables here; what
- * the tables leave out in maps 0F, 0F38, 0F3A and under VEX is asked of simd_row(), x87 of x87_row(). A
+ * the tables leave out in maps 0F, 0F38, 0F3A and under VEX and EVEX is asked of simd_row(), x87 of x87_row(). A
  * row says which bytes follow (ModRM, immediate), how the operand size comes about, and names the
  * handlers by form and size; handlers never look at prefixes that the row has already digested.
  *

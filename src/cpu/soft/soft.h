@@ -1,6 +1,6 @@
 /* The software engine: what its files share. Nothing outside this folder includes it.
  *
- *   decode.c   bytes -> struct insn, blocks of them; simd_table.c the vector rows
+ *   decode.c   bytes -> struct insn, blocks of them; simd_table.c, evex_table.c the vector rows
  *   interp.c   the loop, block cache, events between blocks, engine_ops
  *   ops_*.c    one handler per instruction form, grouped by family
  *   excp.c     faults, interrupts and their delivery through IVT, IDT and TSS

@@ -1,7 +1,7 @@
 /* Makes thunks: small functions that execute one guest instruction natively [SDM2 2.1-2.3].
  *
  * The instruction is encoded anew for 64-bit mode: operand size by 66 or REX.W, mandatory prefixes,
- * LOCK, REX or VEX, opcode, ModRM, immediate. Segment and address-size prefixes go; a memory operand
+ * LOCK, REX, VEX or EVEX, opcode, ModRM, immediate. Segment and address-size prefixes go; a memory operand
  * becomes [P] with P a free host register that holds a pointer. General registers keep their numbers, so
  * that implicit operands and AH..BH need no thought; only RSP is given another number. Around it:
  *
