@@ -205,8 +205,8 @@ void gen_init(void)
 			if (!name || strncmp(name, avx512_sets[k].prefix, n))
 				continue;
 			bool vl = !strcmp(name + n, "128") || !strcmp(name + n, "256");
-			set_ok[set] = insn_has(avx512_sets[k].feature) &&
-				      (!vl || insn_has(X86_FEATURE_AVX512VL));
+			set_ok[set] =
+				insn_has(avx512_sets[k].feature) && (!vl || insn_has(X86_FEATURE_AVX512VL));
 		}
 	}
 }
@@ -576,7 +576,8 @@ static bool is_vendor_specific(struct gen *g, const ZydisDecodedInstruction *zi,
 	/* Zen 5 reads an old RSP where EVEX.X is 0, which does not count for general registers. */
 	for (unsigned k = 0; k < zi->operand_count_visible; k++)
 		if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && !zi->raw.evex.X &&
-		    ops[k].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM && gpr_number(ops[k].reg.value) == R_SP)
+		    ops[k].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+		    gpr_number(ops[k].reg.value) == R_SP)
 			return true;
 	/* PREFETCH of a register: #UD or NOP. */
 	if (zi->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP && ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
