@@ -279,6 +279,8 @@ void translate_gate(struct xlate *t, const struct xinsn *x)
 	emit_land8(e, ok);
 	emit_mov(e, R_CX, T0);
 	*is_ok = true;
+	if (x->avx512) /* what turns AVX off turns this off too */
+		t->avx_ok = true;
 }
 
 static void x87_pointers(struct xlate *t, const struct xinsn *x)
