@@ -73,51 +73,16 @@ static const struct cpuid_feature cpuid_feature[X86_NR_FEATURES] = {
 #define F(name) X86_FEATURE_##name
 
 /* Executed by the host's processor on behalf of the guest, so the host must have them. */
+/* clang-format off */
 static const u8 cpuid_native[] = {
-	F(CMOV),
-	F(MMX),
-	F(SSE),
-	F(SSE2),
-	F(SSE3),
-	F(PCLMULQDQ),
-	F(SSSE3),
-	F(FMA),
-	F(CX16),
-	F(SSE4_1),
-	F(SSE4_2),
-	F(MOVBE),
-	F(POPCNT),
-	F(AES),
-	F(AVX),
-	F(F16C),
-	F(RDRAND),
-	F(BMI1),
-	F(AVX2),
-	F(BMI2),
-	F(RDSEED),
-	F(ADX),
-	F(CLFLUSHOPT),
-	F(CLWB),
-	F(SHA),
-	F(GFNI),
-	F(VAES),
-	F(VPCLMULQDQ),
-	F(AVX_VNNI),
-	F(ABM),
-	F(AVX512F),
-	F(AVX512DQ),
-	F(AVX512CD),
-	F(AVX512BW),
-	F(AVX512VL),
-	F(AVX512IFMA),
-	F(AVX512_VBMI),
-	F(AVX512_VBMI2),
-	F(AVX512_VNNI),
-	F(AVX512_BITALG),
-	F(AVX512_VPOPCNTDQ),
-	F(AVX512_VP2INTERSECT),
+	F(CMOV), F(MMX), F(SSE), F(SSE2), F(SSE3), F(PCLMULQDQ), F(SSSE3), F(FMA), F(CX16), F(SSE4_1),
+	F(SSE4_2), F(MOVBE), F(POPCNT), F(AES), F(AVX), F(F16C), F(RDRAND), F(BMI1), F(AVX2), F(BMI2),
+	F(RDSEED), F(ADX), F(CLFLUSHOPT), F(CLWB), F(SHA), F(GFNI), F(VAES), F(VPCLMULQDQ), F(AVX_VNNI),
+	F(ABM), F(AVX512F), F(AVX512DQ), F(AVX512CD), F(AVX512BW), F(AVX512VL), F(AVX512IFMA), F(AVX512_VBMI),
+	F(AVX512_VBMI2), F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ), F(AVX512_VP2INTERSECT),
 	F(AVX512_BF16),
 };
+/* clang-format on */
 
 /* The machine's rather than the engine's: there whatever the engine says. */
 static const u8 cpuid_machine[] = { F(APIC), F(HYPERVISOR) };
@@ -135,48 +100,24 @@ static const struct {
 };
 
 /* feature needs prerequisite; in an order that one pass settles. */
+/* clang-format off */
 static const struct {
 	u8 feature, needs;
 } cpuid_needs[] = {
-	{ F(SSE2), F(SSE) },
-	{ F(SSE3), F(SSE2) },
-	{ F(SSSE3), F(SSE3) },
-	{ F(SSE4_1), F(SSSE3) },
-	{ F(SSE4_2), F(SSE4_1) },
-	{ F(PCLMULQDQ), F(SSE2) },
-	{ F(AES), F(SSE2) },
-	{ F(SHA), F(SSSE3) },
-	{ F(GFNI), F(SSE2) },
-	{ F(XSAVE), F(FXSR) },
-	{ F(XSAVEOPT), F(XSAVE) },
-	{ F(XSAVEC), F(XSAVE) },
-	{ F(XGETBV1), F(XSAVE) },
-	{ F(XSAVES), F(XSAVEC) },
-	{ F(AVX), F(XSAVE) },
-	{ F(F16C), F(AVX) },
-	{ F(FMA), F(AVX) },
-	{ F(AVX2), F(AVX) },
-	{ F(VAES), F(AVX) },
-	{ F(VPCLMULQDQ), F(AVX) },
-	{ F(AVX_VNNI), F(AVX2) },
-	{ F(X2APIC), F(APIC) },
-	{ F(TSC_DEADLINE), F(APIC) },
-	{ F(AVX512F), F(AVX2) },
-	{ F(AVX512F), F(FMA) },
-	{ F(AVX512F), F(F16C) },
-	{ F(AVX512DQ), F(AVX512F) },
-	{ F(AVX512CD), F(AVX512F) },
-	{ F(AVX512BW), F(AVX512F) },
-	{ F(AVX512VL), F(AVX512F) },
-	{ F(AVX512IFMA), F(AVX512F) },
-	{ F(AVX512_VBMI), F(AVX512BW) },
-	{ F(AVX512_VBMI2), F(AVX512BW) },
-	{ F(AVX512_VNNI), F(AVX512F) },
-	{ F(AVX512_BITALG), F(AVX512BW) },
-	{ F(AVX512_VPOPCNTDQ), F(AVX512F) },
-	{ F(AVX512_VP2INTERSECT), F(AVX512F) },
+	{ F(SSE2), F(SSE) }, { F(SSE3), F(SSE2) }, { F(SSSE3), F(SSE3) }, { F(SSE4_1), F(SSSE3) },
+	{ F(SSE4_2), F(SSE4_1) }, { F(PCLMULQDQ), F(SSE2) }, { F(AES), F(SSE2) }, { F(SHA), F(SSSE3) },
+	{ F(GFNI), F(SSE2) }, { F(XSAVE), F(FXSR) }, { F(XSAVEOPT), F(XSAVE) }, { F(XSAVEC), F(XSAVE) },
+	{ F(XGETBV1), F(XSAVE) }, { F(XSAVES), F(XSAVEC) }, { F(AVX), F(XSAVE) }, { F(F16C), F(AVX) },
+	{ F(FMA), F(AVX) }, { F(AVX2), F(AVX) }, { F(VAES), F(AVX) }, { F(VPCLMULQDQ), F(AVX) },
+	{ F(AVX_VNNI), F(AVX2) }, { F(X2APIC), F(APIC) }, { F(TSC_DEADLINE), F(APIC) },
+	{ F(AVX512F), F(AVX2) }, { F(AVX512F), F(FMA) }, { F(AVX512F), F(F16C) },
+	{ F(AVX512DQ), F(AVX512F) }, { F(AVX512CD), F(AVX512F) }, { F(AVX512BW), F(AVX512F) },
+	{ F(AVX512VL), F(AVX512F) }, { F(AVX512IFMA), F(AVX512F) }, { F(AVX512_VBMI), F(AVX512BW) },
+	{ F(AVX512_VBMI2), F(AVX512BW) }, { F(AVX512_VNNI), F(AVX512F) }, { F(AVX512_BITALG), F(AVX512BW) },
+	{ F(AVX512_VPOPCNTDQ), F(AVX512F) }, { F(AVX512_VP2INTERSECT), F(AVX512F) },
 	{ F(AVX512_BF16), F(AVX512BW) },
 };
+/* clang-format on */
 
 struct cpuid_host {
 	char vendor[13];

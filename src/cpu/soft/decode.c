@@ -2,9 +2,9 @@
  * EVEX: 2.7].
  *
  * Four maps: one byte, 0F, 0F38, 0F3A. The integer and system instructions are in the tables here; what
- * the tables leave out in maps 0F, 0F38, 0F3A and under VEX and EVEX is asked of simd_row(), x87 of x87_row(). A
- * row says which bytes follow (ModRM, immediate), how the operand size comes about, and names the
- * handlers by form and size; handlers never look at prefixes that the row has already digested.
+ * the tables leave out in maps 0F, 0F38, 0F3A and under VEX and EVEX is asked of simd_row(), x87 of
+ * x87_row(). A row says which bytes follow (ModRM, immediate), how the operand size comes about, and names
+ * the handlers by form and size; handlers never look at prefixes that the row has already digested.
  *
  * Called for cold code only (a block is decoded once), with at most 15 bytes that were copied or that
  * lie in one page of guest RAM: another vCPU may change them meanwhile, so every byte is read once.

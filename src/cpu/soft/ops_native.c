@@ -145,7 +145,7 @@ static __attribute__((noinline)) void run_masked(struct soft_cpu *c, const struc
 		e.size = (u8)(nr * e.size);
 		want = nr != 0;
 	}
-	for (unsigned k = 0; want >> k; k++) {
+	for (unsigned k = 0; k < 64; k++) {
 		if (!(want >> k & 1))
 			continue;
 		la[k] = element_la(c, i, k * e.size, e.size, acc);
@@ -153,8 +153,6 @@ static __attribute__((noinline)) void run_masked(struct soft_cpu *c, const struc
 			mmu_read_buf(c, i, la[k], buf + k * e.size, e.size);
 		else
 			mmu_probe(c, i, la[k], e.size, acc);
-		if (k == 63)
-			break;
 	}
 	if (!c->vec_live)
 		fpu_load(c);
