@@ -3,20 +3,21 @@
  * Which features. A model names its features by the x86-64 level of the psABI; "host" names all. Of
  * these a guest gets what the engine can execute; where the engine lets the host execute the guest's own
  * instruction (vectors, bit manipulation, random numbers, ...) also the host must have it. Then features
- * go whose prerequisite is missing (AVX without XSAVE). v1 to v3 promise a level, so a host that lacks
+ * go whose prerequisite is missing (AVX without XSAVE). v1 to v4 promise a level, so a host that lacks
  * part of it is refused with the missing names; "host" promises nothing beyond v1.
  *
  * Identity. The vendor is always the host's: a guest picks code by it (SYSENTER and SYSCALL differ), and
  * that code meets the host's instructions. "host" takes family, model, stepping and brand string
- * from the host. v1 to v3 say family 6 model 60 stepping 3 (Intel) or family 21 model 101 stepping 1
- * (AMD): the first of each vendor with all of v3, so that no guest expects more of the family, and with
- * no workaround in common kernels that touches model-specific registers.
+ * from the host. v1 to v4 say family 6 model 60 stepping 3 (Intel) or family 21 model 101 stepping 1
+ * (AMD): the first of each vendor with all of v3, so that no guest expects more of the family (v4 adds
+ * features, which guests ask for one by one), and with no workaround in common kernels that touches
+ * model-specific registers.
  *
  * Topology and caches are invented, the same for all models: one core per vCPU, one package, no
  * hyper-threads; 32 KiB L1, 1 MiB L2 per core, 16 MiB L3 shared. AMD's topology extensions are hidden, so
  * leaf 80000008H and the older cache leaves count there.
  *
- * Omitted: MONITOR (5), performance counters (AH), PT, SGX, RDT, AMX, AVX-512 (their leaves are zero),
+ * Omitted: MONITOR (5), performance counters (AH), PT, SGX, RDT, AMX (their leaves are zero), AVX512_FP16,
  * and the "highest basic leaf's data" for leaves out of range (zeros, as AMD has it).
  *
  * cpuid_build: main thread. cpuid_query reads only: any thread.
@@ -46,9 +47,16 @@
 #define CPUID_XSAVE_LEGACY 576
 #define CPUID_AVX_SIZE     256
 
+/* AVX-512's components [SDM1 13.5.5]. Intel's processors have room for MPX before them, AMD's not. */
+static const struct x86_xsave_layout cpuid_xsave_intel = { 1088, 1152, 1664, 2688 };
+static const struct x86_xsave_layout cpuid_xsave_amd = { 832, 896, 1408, 2432 };
+#define CPUID_OPMASK_SIZE    64
+#define CPUID_ZMM_HI256_SIZE 512
+#define CPUID_HI16_ZMM_SIZE  1024
+
 enum { REG_EAX, REG_EBX, REG_ECX, REG_EDX };
 
-const char *const cpuid_model_names[] = { "v1", "v2", "v3", "host", NULL };
+const char *const cpuid_model_names[] = { "v1", "v2", "v3", "v4", "host", NULL };
 
 struct cpuid_feature {
 	const char *name;
@@ -65,12 +73,16 @@ static const struct cpuid_feature cpuid_feature[X86_NR_FEATURES] = {
 #define F(name) X86_FEATURE_##name
 
 /* Executed by the host's processor on behalf of the guest, so the host must have them. */
+/* clang-format off */
 static const u8 cpuid_native[] = {
-	F(CMOV),   F(MMX),    F(SSE),    F(SSE2),       F(SSE3),     F(PCLMULQDQ), F(SSSE3),      F(FMA),
-	F(CX16),   F(SSE4_1), F(SSE4_2), F(MOVBE),      F(POPCNT),   F(AES),       F(AVX),        F(F16C),
-	F(RDRAND), F(BMI1),   F(AVX2),   F(BMI2),       F(RDSEED),   F(ADX),       F(CLFLUSHOPT), F(CLWB),
-	F(SHA),    F(GFNI),   F(VAES),   F(VPCLMULQDQ), F(AVX_VNNI), F(ABM),
+	F(CMOV), F(MMX), F(SSE), F(SSE2), F(SSE3), F(PCLMULQDQ), F(SSSE3), F(FMA), F(CX16), F(SSE4_1),
+	F(SSE4_2), F(MOVBE), F(POPCNT), F(AES), F(AVX), F(F16C), F(RDRAND), F(BMI1), F(AVX2), F(BMI2),
+	F(RDSEED), F(ADX), F(CLFLUSHOPT), F(CLWB), F(SHA), F(GFNI), F(VAES), F(VPCLMULQDQ), F(AVX_VNNI),
+	F(ABM), F(AVX512F), F(AVX512DQ), F(AVX512CD), F(AVX512BW), F(AVX512VL), F(AVX512IFMA), F(AVX512_VBMI),
+	F(AVX512_VBMI2), F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ), F(AVX512_VP2INTERSECT),
+	F(AVX512_BF16),
 };
+/* clang-format on */
 
 /* The machine's rather than the engine's: there whatever the engine says. */
 static const u8 cpuid_machine[] = { F(APIC), F(HYPERVISOR) };
@@ -79,26 +91,33 @@ static const u8 cpuid_machine[] = { F(APIC), F(HYPERVISOR) };
 static const struct {
 	u8 feature, level;
 } cpuid_required[] = {
-	{ F(FPU), 1 },     { F(CX8), 1 },    { F(CMOV), 1 },   { F(MMX), 1 },     { F(FXSR), 1 },
-	{ F(SSE), 1 },     { F(SSE2), 1 },   { F(LM), 1 },     { F(SYSCALL), 1 }, { F(SSE3), 2 },
-	{ F(SSSE3), 2 },   { F(SSE4_1), 2 }, { F(SSE4_2), 2 }, { F(POPCNT), 2 },  { F(CX16), 2 },
-	{ F(LAHF_LM), 2 }, { F(AVX), 3 },    { F(AVX2), 3 },   { F(BMI1), 3 },    { F(BMI2), 3 },
-	{ F(F16C), 3 },    { F(FMA), 3 },    { F(ABM), 3 },    { F(MOVBE), 3 },   { F(XSAVE), 3 },
+	{ F(FPU), 1 },     { F(CX8), 1 },      { F(CMOV), 1 },     { F(MMX), 1 },      { F(FXSR), 1 },
+	{ F(SSE), 1 },     { F(SSE2), 1 },     { F(LM), 1 },       { F(SYSCALL), 1 },  { F(SSE3), 2 },
+	{ F(SSSE3), 2 },   { F(SSE4_1), 2 },   { F(SSE4_2), 2 },   { F(POPCNT), 2 },   { F(CX16), 2 },
+	{ F(LAHF_LM), 2 }, { F(AVX), 3 },      { F(AVX2), 3 },     { F(BMI1), 3 },     { F(BMI2), 3 },
+	{ F(F16C), 3 },    { F(FMA), 3 },      { F(ABM), 3 },      { F(MOVBE), 3 },    { F(XSAVE), 3 },
+	{ F(AVX512F), 4 }, { F(AVX512DQ), 4 }, { F(AVX512CD), 4 }, { F(AVX512BW), 4 }, { F(AVX512VL), 4 },
 };
 
 /* feature needs prerequisite; in an order that one pass settles. */
+/* clang-format off */
 static const struct {
 	u8 feature, needs;
 } cpuid_needs[] = {
-	{ F(SSE2), F(SSE) },      { F(SSE3), F(SSE2) },         { F(SSSE3), F(SSE3) },
-	{ F(SSE4_1), F(SSSE3) },  { F(SSE4_2), F(SSE4_1) },     { F(PCLMULQDQ), F(SSE2) },
-	{ F(AES), F(SSE2) },      { F(SHA), F(SSSE3) },         { F(GFNI), F(SSE2) },
-	{ F(XSAVE), F(FXSR) },    { F(XSAVEOPT), F(XSAVE) },    { F(XSAVEC), F(XSAVE) },
-	{ F(XGETBV1), F(XSAVE) }, { F(XSAVES), F(XSAVEC) },     { F(AVX), F(XSAVE) },
-	{ F(F16C), F(AVX) },      { F(FMA), F(AVX) },           { F(AVX2), F(AVX) },
-	{ F(VAES), F(AVX) },      { F(VPCLMULQDQ), F(AVX) },    { F(AVX_VNNI), F(AVX2) },
-	{ F(X2APIC), F(APIC) },   { F(TSC_DEADLINE), F(APIC) },
+	{ F(SSE2), F(SSE) }, { F(SSE3), F(SSE2) }, { F(SSSE3), F(SSE3) }, { F(SSE4_1), F(SSSE3) },
+	{ F(SSE4_2), F(SSE4_1) }, { F(PCLMULQDQ), F(SSE2) }, { F(AES), F(SSE2) }, { F(SHA), F(SSSE3) },
+	{ F(GFNI), F(SSE2) }, { F(XSAVE), F(FXSR) }, { F(XSAVEOPT), F(XSAVE) }, { F(XSAVEC), F(XSAVE) },
+	{ F(XGETBV1), F(XSAVE) }, { F(XSAVES), F(XSAVEC) }, { F(AVX), F(XSAVE) }, { F(F16C), F(AVX) },
+	{ F(FMA), F(AVX) }, { F(AVX2), F(AVX) }, { F(VAES), F(AVX) }, { F(VPCLMULQDQ), F(AVX) },
+	{ F(AVX_VNNI), F(AVX2) }, { F(X2APIC), F(APIC) }, { F(TSC_DEADLINE), F(APIC) },
+	{ F(AVX512F), F(AVX2) }, { F(AVX512F), F(FMA) }, { F(AVX512F), F(F16C) },
+	{ F(AVX512DQ), F(AVX512F) }, { F(AVX512CD), F(AVX512F) }, { F(AVX512BW), F(AVX512F) },
+	{ F(AVX512VL), F(AVX512F) }, { F(AVX512IFMA), F(AVX512F) }, { F(AVX512_VBMI), F(AVX512BW) },
+	{ F(AVX512_VBMI2), F(AVX512BW) }, { F(AVX512_VNNI), F(AVX512F) }, { F(AVX512_BITALG), F(AVX512BW) },
+	{ F(AVX512_VPOPCNTDQ), F(AVX512F) }, { F(AVX512_VP2INTERSECT), F(AVX512F) },
+	{ F(AVX512_BF16), F(AVX512BW) },
 };
+/* clang-format on */
 
 struct cpuid_host {
 	char vendor[13];
@@ -297,6 +316,14 @@ static void cpuid_tsc_ratio(u64 tsc_khz, u32 *ret_den, u32 *ret_num)
 	}
 }
 
+/* Bytes of an area in the standard format. XCR0 has all components of AVX-512 or none. */
+static u32 cpuid_xsave_size(const struct cpuid_table *t, u64 components)
+{
+	if (components & XFEATURE_HI16_ZMM)
+		return t->xsave.size;
+	return CPUID_XSAVE_LEGACY + (components & XFEATURE_AVX ? CPUID_AVX_SIZE : 0);
+}
+
 static void cpuid_add_basic(struct cpuid_table *t, const struct cpuid_params *p, const struct cpuid_host *h)
 {
 	u32 id_bits = cpuid_id_bits(p->nr_vcpus), ids = 1u << id_bits, den, num;
@@ -323,13 +350,18 @@ static void cpuid_add_basic(struct cpuid_table *t, const struct cpuid_params *p,
 		cpuid_add_sub(t, leaf, 1, id_bits, p->nr_vcpus, 1 | 2 << 8, 0);
 	}
 	if (cpuid_has(t, F(XSAVE))) {
-		u32 size = CPUID_XSAVE_LEGACY + (t->xcr0_mask & XFEATURE_AVX ? CPUID_AVX_SIZE : 0);
+		u32 size = cpuid_xsave_size(t, t->xcr0_mask);
 
 		/* EBX of subleaves 0 and 1: by cpuid_query(). */
 		cpuid_add_sub(t, 0xd, 0, (u32)t->xcr0_mask, 0, size, (u32)(t->xcr0_mask >> 32));
 		cpuid_add_sub(t, 0xd, 1, cpuid_word(t, 0xd, 1, REG_EAX), 0, 0, 0);
 		if (t->xcr0_mask & XFEATURE_AVX)
 			cpuid_add_sub(t, 0xd, 2, CPUID_AVX_SIZE, X86_XSAVE_AVX_OFFSET, 0, 0);
+		if (t->xcr0_mask & XFEATURE_OPMASK) {
+			cpuid_add_sub(t, 0xd, 5, CPUID_OPMASK_SIZE, t->xsave.opmask, 0, 0);
+			cpuid_add_sub(t, 0xd, 6, CPUID_ZMM_HI256_SIZE, t->xsave.zmm_hi256, 0, 0);
+			cpuid_add_sub(t, 0xd, 7, CPUID_HI16_ZMM_SIZE, t->xsave.hi16_zmm, 0, 0);
+		}
 	}
 	cpuid_tsc_ratio(p->tsc_khz, &den, &num);
 	cpuid_add(t, 0x15, den, num, CPUID_APIC_BUS_KHZ * 1000, 0);
@@ -403,7 +435,7 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_params *p, struct err 
 	int rc;
 
 	if (model < 0)
-		return err_set(err, -EINVAL, "unknown CPU model '%s'; the models are v1, v2, v3 and host",
+		return err_set(err, -EINVAL, "unknown CPU model '%s'; the models are v1, v2, v3, v4 and host",
 			       name);
 	is_host = !strcmp(name, "host");
 	memset(t, 0, sizeof(*t));
@@ -416,6 +448,9 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_params *p, struct err 
 	t->xcr0_mask = cpuid_has(t, F(XSAVE)) ? XFEATURE_X87 | XFEATURE_SSE : 0;
 	if (cpuid_has(t, F(AVX)))
 		t->xcr0_mask |= XFEATURE_AVX;
+	if (cpuid_has(t, F(AVX512F)))
+		t->xcr0_mask |= XFEATURE_OPMASK | XFEATURE_ZMM_HI256 | XFEATURE_HI16_ZMM;
+	t->xsave = h.amd ? cpuid_xsave_amd : cpuid_xsave_intel;
 	t->maxphyaddr = h.phys_bits;
 	t->signature = is_host ? h.signature : h.amd ? CPUID_SIG_AMD : CPUID_SIG_INTEL;
 	cpuid_add_basic(t, p, &h);
@@ -426,9 +461,13 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_params *p, struct err 
 
 /* ---- the instruction ---- */
 
-static u32 cpuid_xsave_size(u64 components)
+/* The compacted format has the components one after the other. */
+static u32 cpuid_xsave_compact(u64 components)
 {
-	return CPUID_XSAVE_LEGACY + (components & XFEATURE_AVX ? CPUID_AVX_SIZE : 0);
+	return CPUID_XSAVE_LEGACY + (components & XFEATURE_AVX ? CPUID_AVX_SIZE : 0) +
+	       (components & XFEATURE_OPMASK ? CPUID_OPMASK_SIZE : 0) +
+	       (components & XFEATURE_ZMM_HI256 ? CPUID_ZMM_HI256_SIZE : 0) +
+	       (components & XFEATURE_HI16_ZMM ? CPUID_HI16_ZMM_SIZE : 0);
 }
 
 void cpuid_query(const struct cpuid_table *t, u32 leaf, u32 subleaf, u32 apic_id, u64 cr4, u64 xcr0, u64 xss,
@@ -457,9 +496,9 @@ void cpuid_query(const struct cpuid_table *t, u32 leaf, u32 subleaf, u32 apic_id
 		break;
 	case 0xd:
 		if (e && subleaf == 0)
-			ret_regs[REG_EBX] = cpuid_xsave_size(xcr0);
+			ret_regs[REG_EBX] = cpuid_xsave_size(t, xcr0);
 		else if (e && subleaf == 1 && (e->eax & (BIT(1) | BIT(3))))
-			ret_regs[REG_EBX] = cpuid_xsave_size(xcr0 | xss);
+			ret_regs[REG_EBX] = cpuid_xsave_compact(xcr0 | xss);
 		break;
 	default: break;
 	}

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/types.h"
+#include "x86/regs.h"
 
 struct cpuid_entry {
 	u32 leaf, subleaf;
@@ -18,17 +19,18 @@ struct cpuid_entry {
 #define CPUID_MAX_ENTRIES 80
 
 struct cpuid_table {
-	const char *model; /* "v1" "v2" "v3" "host" */
+	const char *model; /* "v1" "v2" "v3" "v4" "host" */
 	u32 nr;
 	struct cpuid_entry entry[CPUID_MAX_ENTRIES];
 	u64 features[4]; /* enum x86_feature bitmap, for the engine's #UD checks */
 	u64 xcr0_mask;   /* XCR0 bits the guest may set */
+	struct x86_xsave_layout xsave;
 	u32 maxphyaddr;
 	u32 signature; /* CPUID.1:EAX, also EDX at reset */
 };
 
 /* Every feature that the table or an engine asks about. X(name, leaf, subleaf, reg, bit, level),
- * reg 0..3 = EAX EBX ECX EDX; level 1..3 = x86-64-v1..v3, 9 = only in "host". */
+ * reg 0..3 = EAX EBX ECX EDX; level 1..4 = x86-64-v1..v4, 9 = only in "host". */
 /* clang-format off */
 #define X86_FEATURES(X)                                                                            \
 	X(FPU, 1, 0, 3, 0, 1) X(VME, 1, 0, 3, 1, 9) X(DE, 1, 0, 3, 2, 1) X(PSE, 1, 0, 3, 3, 1)     \
@@ -47,9 +49,15 @@ struct cpuid_table {
 	X(FSGSBASE, 7, 0, 1, 0, 1) X(TSC_ADJUST, 7, 0, 1, 1, 1) X(BMI1, 7, 0, 1, 3, 3)             \
 	X(AVX2, 7, 0, 1, 5, 3) X(SMEP, 7, 0, 1, 7, 1) X(BMI2, 7, 0, 1, 8, 3)                       \
 	X(ERMS, 7, 0, 1, 9, 1) X(INVPCID, 7, 0, 1, 10, 1) X(RDSEED, 7, 0, 1, 18, 9)                \
+	X(AVX512F, 7, 0, 1, 16, 4) X(AVX512DQ, 7, 0, 1, 17, 4) X(AVX512IFMA, 7, 0, 1, 21, 9)       \
+	X(AVX512CD, 7, 0, 1, 28, 4) X(AVX512BW, 7, 0, 1, 30, 4) X(AVX512VL, 7, 0, 1, 31, 4)        \
 	X(ADX, 7, 0, 1, 19, 9) X(SMAP, 7, 0, 1, 20, 1) X(PCOMMIT, 7, 0, 1, 22, 9)                    \
 	X(CLFLUSHOPT, 7, 0, 1, 23, 9)                                                             \
 	X(CLWB, 7, 0, 1, 24, 9) X(SHA, 7, 0, 1, 29, 9) X(UMIP, 7, 0, 2, 2, 1)                      \
+	X(AVX512_VBMI, 7, 0, 2, 1, 9) X(AVX512_VBMI2, 7, 0, 2, 6, 9)                               \
+	X(AVX512_VNNI, 7, 0, 2, 11, 9) X(AVX512_BITALG, 7, 0, 2, 12, 9)                            \
+	X(AVX512_VPOPCNTDQ, 7, 0, 2, 14, 9) X(AVX512_VP2INTERSECT, 7, 0, 3, 8, 9)                  \
+	X(AVX512_BF16, 7, 1, 0, 5, 9)                                                              \
 	X(GFNI, 7, 0, 2, 8, 9) X(VAES, 7, 0, 2, 9, 9) X(VPCLMULQDQ, 7, 0, 2, 10, 9)                \
 	X(RDPID, 7, 0, 2, 22, 9) X(FSRM, 7, 0, 3, 4, 9) X(ARCH_CAPABILITIES, 7, 0, 3, 29, 1)       \
 	X(AVX_VNNI, 7, 1, 0, 4, 9)                                                                 \

@@ -29,13 +29,19 @@ enum x86_activity {
 };
 
 /* The XSAVE image, standard format [SDM1 13.4.1]: x87 and SSE 0-511, header 512-575,
- * AVX 576, opmask 1088 (832 on some AMD; the image here uses the layout of enum below
- * whatever the host's is), ZMM_Hi256, Hi16_ZMM. */
+ * AVX 576, opmask 1088 (832 on AMD; the image here has this layout whatever the host's
+ * is), ZMM_Hi256, Hi16_ZMM. */
 #define X86_XSAVE_SIZE             2688
 #define X86_XSAVE_AVX_OFFSET       576
 #define X86_XSAVE_OPMASK_OFFSET    1088
 #define X86_XSAVE_ZMM_HI256_OFFSET 1152
 #define X86_XSAVE_HI16_ZMM_OFFSET  1664
+
+/* Where AVX-512's components are in the standard format: processors differ. */
+struct x86_xsave_layout {
+	u16 opmask, zmm_hi256, hi16_zmm;
+	u16 size; /* of the whole area */
+};
 
 #define X86_NR_MTRR_VAR 8
 

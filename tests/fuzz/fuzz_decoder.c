@@ -46,7 +46,8 @@ static bool is_byte_reg(unsigned at)
 
 static void check_insn(const struct insn *i, unsigned len)
 {
-	unsigned mode = key_now & KEY_MODE;
+	unsigned mode = key_now & KEY_MODE, nr_regs = i->evex ? 32 : X86_NR_GPR;
+	const struct native_row *row = i->evex ? simd_row(i) : NULL;
 
 	must(i->fn);
 	must(i->len >= 1 && i->len <= MAX_LEN && i->len <= len);
@@ -54,7 +55,13 @@ static void check_insn(const struct insn *i, unsigned len)
 	must(i->asz == 2 || i->asz == 4 || i->asz == 8);
 	must(mode == MODE_64 ? i->asz != 2 : i->asz != 8);
 	must(mode == MODE_64 || i->osz != 8);
-	must(i->reg < X86_NR_GPR && i->rm < X86_NR_GPR && i->vvvv < X86_NR_GPR);
+	must(i->reg < nr_regs && i->rm < nr_regs && i->vvvv < nr_regs);
+	/* Vector registers 16 to 31; general and mask registers are fewer. */
+	must(!i->evex || (row && i->pfx & PFX_VEX && i->map >= 1));
+	must(!row || !(row->flags & NR_GPR_REG) || i->reg < X86_NR_GPR);
+	must(!row || !(row->flags & NR_GPR_RM) || i->mem || i->rm < X86_NR_GPR);
+	must(!row || !(row->evex & EV_K_REG) || i->reg < 8);
+	must(!row || !(row->evex & EV_K_RM) || i->mem || i->rm < 8);
 	must(mode == MODE_64 || (i->reg < 8 && i->rm < 8 && i->vvvv < 8));
 	must(is_byte_reg(i->reg_b) && is_byte_reg(i->rm_b));
 	must(i->base < NR_REGS && i->index < NR_REGS && i->index != RIPB && i->scale <= 3);
@@ -62,7 +69,7 @@ static void check_insn(const struct insn *i, unsigned len)
 	must(i->seg <= SEG_FLAT);
 	must(!i->flat || (mode == MODE_64 && i->asz == 8));
 	must(i->map <= 3);
-	must(i->rex <= 15 && (mode == MODE_64 || !(i->rex & ~REX_W)));
+	must(i->rex <= (i->evex ? 31 : 15) && (mode == MODE_64 || !(i->rex & ~REX_W)));
 	must(i->msz <= 108); /* FSAVE; what is larger does not run natively */
 	must((s64)i->disp == (s32)i->disp);
 }

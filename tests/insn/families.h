@@ -20,6 +20,7 @@
 	X(mmx)           \
 	X(sse)           \
 	X(avx)           \
+	X(avx512)        \
 	X(crypto) X(xsave) X(align) X(step) X(fault) X(xlate_mem) X(xlate_flags) X(xlate_flow) X(xlate_loop)
 
 #define FAMILY_DECLARE_(name) void family_##name(struct insn_test *t);

@@ -73,6 +73,13 @@ static void state_with_stack(struct insn_rng *r, struct insn_state *s)
 		"shl dword ptr [" P "], 3", "bts qword ptr [" P "], 9",                                    \
 		"mov rdx, [" P "+0x40]; mov [" P "+0x48], rdx", "mov rdx, [" P "]; mov [" P "], rdx",      \
 		"cmovb rax, [" P "]")
+/* With EVEX; braces mean something in a template of inline assembly. */
+#define ACCESSES512(l, P)                                                                                  \
+	EACH_IN(l, "vmovups zmm0, [" P "]", "vmovdqu64 [" P "+64], zmm0", "vmovdqu8 [" P "]%{k1%}, zmm20", \
+		"vmovdqu32 ymm17%{k2%}%{z%}, [" P "-8]", "vpaddd zmm20, zmm17, [" P "+rcx*4]",             \
+		"vaddps zmm0, zmm20, dword ptr [" P "+8]%{1to16%}", "kmovw k3, [" P "]",                   \
+		"kmovb [" P "], k3", "vmovd xmm20, [" P "+4]", "vpcompressd [" P "]%{k3%}, zmm0",          \
+		"vptestmd k2, zmm0, [" P "]")
 #define MOVES(l, P)                                                                                          \
 	EACH_IN(l, "add " P ", 8", "add " P ", 8", "add " P ", 4", "add " P ", 1", "inc " P,                 \
 		"add " P ", 16", "sub " P ", 8", "lea " P ", [" P "+8]", "lea " P ", [" P "+4]",             \
@@ -121,6 +128,12 @@ static void pieces(void)
 		"paddd xmm1, xmm0", "movq rax, xmm1", "bswap rdx", "setl al", "cmovs rax, rdx", "test al, 1");
 }
 
+static bool has_avx512(void)
+{
+	return insn_has(X86_FEATURE_AVX512F) && insn_has(X86_FEATURE_AVX512VL) &&
+	       insn_has(X86_FEATURE_AVX512BW) && insn_has(X86_FEATURE_AVX512DQ);
+}
+
 static void one(struct insn_test *t, const struct xlate_piece *first)
 {
 	unsigned nr = 1 + xlate_below(&t->rng, 5), from;
@@ -163,6 +176,10 @@ static void one(struct insn_test *t, const struct xlate_piece *first)
 		PIECE(&head, HEAD(P1, P2));          \
 		ACCESSES(&access[0], P1);            \
 		ACCESSES(&access[1], P2);            \
+		if (has_avx512()) {                  \
+			ACCESSES512(&access[0], P1); \
+			ACCESSES512(&access[1], P2); \
+		}                                    \
 		MOVES(&move[0], P1);                 \
 		MOVES(&move[1], P2);                 \
 		for (unsigned n = 0; n < 500; n++)   \
@@ -199,6 +216,14 @@ static void by_hand(struct insn_test *t)
 	     "2: mov rax, gs:[0x100]; add gs:[0x108], rax; mov [rdi], rax; add rdi, 8; dec rcx; jnz 2b",
 	     "2: mov rax, [0x20000600]; lea rax, [rax+rax*2+1]; mov [0x20000600], rax; mov [rdi], eax; add rdi, 4; dec ecx; jnz 2b",
 	     "2: mov rax, [rip+0x10000600]; add rax, rcx; mov [rip+0x10000600], rax; mov [rdi], al; inc rdi; dec rcx; jnz 2b");
+	if (!has_avx512())
+		return;
+	EACH(L, "2: vmovups zmm0, [rsi]; vmovups [rdi], zmm0; add rsi, 64; add rdi, 64; dec ecx; jnz 2b",
+	     "2: vpaddd zmm0, zmm1, [rsi]; vmovdqu64 ymm17, [rsi+64]; vmovdqu64 [rdi+32], ymm17; vmovups [rdi], zmm0; add rsi, 32; add rdi, 96; sub rcx, 1; jne 2b",
+	     "2: vmovdqu8 zmm0%{k1%}%{z%}, [rsi]; vpsubb zmm1, zmm0, zmm2; vmovdqu8 [rdi]%{k2%}, zmm1; inc rsi; inc rdi; dec rcx; jnz 2b",
+	     "2: vpcmpeqd k1, zmm0, [rsi]; kmovw eax, k1; add rdx, rax; kmovw [rdi], k1; add rsi, 64; add rdi, 2; dec rcx; jnz 2b",
+	     "2: vpcmpgtd k1, zmm0, [rsi]; vpcompressd [rdi]%{k1%}, zmm0; kmovd eax, k1; popcnt eax, eax; lea rdi, [rdi+rax*4]; add rsi, 64; dec rcx; jnz 2b",
+	     "2: vaddps zmm0, zmm1, dword ptr [rsi]%{1to16%}; vmovss dword ptr [rdi], xmm0; kortestb k1, k2; jc 3f; add rsi, 4; add rdi, 4; dec rcx; jnz 2b; 3:");
 }
 
 void family_xlate_loop(struct insn_test *t)

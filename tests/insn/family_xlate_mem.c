@@ -312,6 +312,56 @@ static void vectors(struct insn_test *t)
 	t->setup = edges;
 }
 
+/* AVX-512: braces mean something in a template of inline assembly. */
+#define M(n) "%{k" n "%}"
+#define Z    "%{z%}"
+#define B(n) "%{1to" n "%}"
+
+static bool has_avx512(void)
+{
+	return insn_has(X86_FEATURE_AVX512F) && insn_has(X86_FEATURE_AVX512VL) &&
+	       insn_has(X86_FEATURE_AVX512BW) && insn_has(X86_FEATURE_AVX512DQ);
+}
+
+/* Displacements count in operands, masks spare elements, broadcasts read one; what is checked is the whole. */
+static void vectors512(struct insn_test *t)
+{
+	t->loose_cr2 = true;
+	EACH(K, "vmovups zmm0, [rbx]", "vmovups [rbx], zmm17", "vmovdqu64 ymm20, [rbx+32]",
+	     "vmovdqu8 [rbx+16], xmm21", "vmovaps zmm1, [rbx]", "vmovdqa64 [rbx], zmm2",
+	     "vmovntps [rbx], zmm3", "vpaddd zmm1, zmm2, [rbx]", "vpaddd zmm21, zmm22, [rbx+64]",
+	     "vaddps zmm0, zmm1, [rbx+1]");
+	EACH(K, "vaddps zmm0, zmm1, dword ptr [rbx+4]" B("16"),
+	     "vpaddq ymm20, ymm1, qword ptr [rbx+8]" B("4"), "vpcmpeqd k1, zmm0, [rbx]",
+	     "vptestmb k2" M("3") ", zmm1, [rbx]", "vmovups zmm0" M("1") ", [rbx]",
+	     "vmovdqu8 zmm20" M("2") Z ", [rbx]", "vmovups [rbx]" M("1") ", zmm0",
+	     "vmovdqu16 [rbx]" M("3") ", ymm1", "vmovdqu64 [rbx]" M("5") ", zmm30",
+	     "vaddpd zmm0" M("4") ", zmm1, [rbx]");
+	EACH(K, "vaddss xmm0" M("1") ", xmm1, dword ptr [rbx]", "vmovsd qword ptr [rbx]" M("2") ", xmm20",
+	     "vpmovzxbd zmm0" M("3") ", [rbx]", "vpmovqb [rbx]" M("4") ", zmm0", "vpmovdw [rbx], zmm20",
+	     "vbroadcastf32x4 zmm0" M("5") ", [rbx]", "vextracti32x4 [rbx]" M("7") ", zmm0, 1",
+	     "vpcompressd [rbx]" M("1") ", zmm0", "vpexpandq zmm20" M("2") ", [rbx]",
+	     "vpcompressq [rbx], ymm17", "vcvtps2ph [rbx]" M("3") ", zmm0, 0");
+	EACH(K, "kmovb k1, [rbx]", "kmovw k2, [rbx]", "kmovd k3, [rbx]", "kmovq k4, [rbx]", "kmovb [rbx], k1",
+	     "kmovw [rbx], k2", "kmovd [rbx], k3", "kmovq [rbx], k4",
+	     "vcvtusi2sd xmm17, xmm1, qword ptr [rbx]", "vpinsrd xmm20, xmm1, [rbx], 2",
+	     "vpextrq [rbx], xmm21, 1", "vucomisd xmm20, qword ptr [rbx]; seta al");
+	EACH(K, "kmovd k1, [rbx]; vmovdqu32 zmm0" M("1") Z ", [rbx]; kmovq rax, k1; mov [rbx], eax",
+	     "vmovd xmm20, [rbx]; vpbroadcastd zmm21, r9d; vpaddd zmm20, zmm20, zmm21; vmovd [rbx+4], xmm20",
+	     "cmp eax, ecx; vpaddd zmm0, zmm1, [rbx]; adc eax, 0; vmovups [rbx], zmm0; setc cl",
+	     "vpternlogd zmm0, zmm1, [rbx], 0x96; kortestw k1, k2; jc 1f; vmovups [rbx+64], zmm0; 1:",
+	     "vmovups zmm0, [rbx]; " CPUID "vpaddd zmm20, zmm0, zmm1; kmovd eax, k3; vmovups [rbx], zmm20",
+	     "vzeroupper; vpaddd xmm0, xmm1, [rbx]; vmovups zmm2, [rbx]; vmovups [rbx+8], zmm0");
+	t->setup = writable;
+	EACH(K, "vpsrld zmm1, zmm1, 25; vpgatherdd zmm0" M("1") ", [rbx+zmm1*1]",
+	     "vpsrlq zmm17, zmm17, 57; vpgatherqq zmm20" M("2") ", [rbx+zmm17*1]; kmovd eax, k2",
+	     "vpsrld zmm1, zmm1, 25; vpscatterdd [rbx+zmm1*1]" M("3") ", zmm0; mov eax, [rbx]",
+	     "vpsrlq zmm17, zmm17, 57; vscatterqpd [rbx+ymm17*1]" M("4") ", ymm0; vpaddd zmm0, zmm0, [rbx]");
+	t->setup = edges;
+	t->loose_cr2 = false;
+}
+#undef B
+
 #define STRING(op)         \
 	K2(op "b");        \
 	K2(op "w");        \
@@ -511,6 +561,14 @@ static void addresses(struct insn_test *t)
 		"fild dword ptr [" B "+8]; fistp dword ptr [" B "+12]", "mov r8d, 2; mov rax, [" B "+r8*8]", \
 		"mov edi, 3; mov [" B "+rdi*4+2], rax", "mov [" B "+24], " B,                                \
 		"lock inc dword ptr [" B "+44]")
+/* The same with EVEX. */
+#define ACCESSES512(l, B)                                                                              \
+	EACH_IN(l, "vmovups zmm0, [" B "]", "vmovups ymm17, [" B "+24]", "vmovdqu64 [" B "+8], zmm20", \
+		"vmovdqu8 [" B "+16]" M("1") ", zmm3", "vmovdqu32 zmm21" M("2") Z ", [" B "-8]",       \
+		"vpaddd zmm0, zmm17, [" B "+64]", "vaddps zmm3, zmm0, dword ptr [" B "+12]%{1to16%}",  \
+		"kmovq k3, [" B "+40]", "kmovd [" B "+48], k3", "vmovd xmm20, [" B "+4]",              \
+		"vmovq [" B "+32], xmm21", "vpcompressd [" B "]" M("4") ", zmm0",                      \
+		"vpmovdb [" B "+16]" M("5") ", zmm3")
 #define BYTES(l, B)                                                                                      \
 	EACH_IN(l, "mov ah, [" B "+9]", "mov [" B "+10], ch", "add dh, [" B "+11]", "sub [" B "+3], ah", \
 		"mov ch, [" B "+33]; add [" B "+34], dh")
@@ -562,6 +620,8 @@ static void one_group(struct insn_test *t, const struct xlate_piece *first)
 		head.n = access.n = change.n = 0;  \
 		PIECE(&head, XLATE_POINTER(B));    \
 		ACCESSES(&access, B);              \
+		if (has_avx512())                  \
+			ACCESSES512(&access, B);   \
 		bytes;                             \
 		CHANGES(&change, B, D, W, L);      \
 		for (unsigned n = 0; n < 120; n++) \
@@ -680,6 +740,11 @@ void family_xlate_mem(struct insn_test *t)
 	span = 40;
 	integers(t);
 	vectors(t);
+	if (has_avx512()) {
+		span = 80;
+		vectors512(t);
+		span = 40;
+	}
 	string_ops(t);
 	t->states = MIN(states, 24u);
 	registers(t);

@@ -1,4 +1,4 @@
-/* FXSAVE and the XSAVE family as user programs use them: with the components that both sides have, x87, SSE and AVX. */
+/* FXSAVE and the XSAVE family as user programs use them: with all components that both sides have. */
 #include "families.h"
 
 /* The image without what differs between processors: x87 pointers, MXCSR mask, the legacy part's free bytes. */
@@ -17,6 +17,8 @@ static void aligned(struct insn_rng *r, struct insn_state *s)
 		st64(s->data + (s->gpr[R_SI] - INSN_DATA) + 512 + n, 0);
 	}
 	st64(p + 512, k & 7);
+	if (insn_has(X86_FEATURE_AVX512F) && k & 8)
+		st64(p + 512, k & 0xe7);
 	if (k >> 8 & 7)
 		st32(p + 24, (u32)(k >> 16) & 0xffff);
 	if ((k >> 11 & 7) == 0)
@@ -67,7 +69,28 @@ void family_xsave(struct insn_test *t)
 		I(MASK("5") "xsavec [rsi]; vzeroall; fninit; xrstor [rsi]; mov rcx, [rsi+520];" CUT);
 		I(MASK("7") "vzeroall; fninit; xsavec [rsi]; mov rcx, [rsi+512]; mov rdx, [rsi+520];" CUT);
 	}
-	I("xor ecx, ecx; xgetbv; and eax, 7; xor edx, edx");
+	if (insn_has(X86_FEATURE_AVX512F)) {
+		ROUND("0xe7");
+		ROUND("0xe6");
+		ROUND("0x20");
+		ROUND("0x40");
+		ROUND("0x80");
+		ROUND("0xe0");
+		I(MASK("0xe7") "xsave64 [rsi]; vpxord zmm0, zmm0, zmm0; vpxord zmm17, zmm17, zmm17; kxorq k3, k3, k3; xrstor64 [rsi];" CUT);
+		I(MASK("0xe7") "vzeroall; vpxord zmm16, zmm16, zmm16; xsave [rsi]; mov rcx, [rsi+512]; and rcx, 0x23;" CUT);
+		I(MASK("0xe7") "xrstor [rdi]");
+		I(MASK("0xe0") "xrstor [rdi]; mov rcx, [rdi+512]");
+		I(MASK("0xe7") "xsave [0x20001a00]"); /* its end in the read-only page */
+		if (insn_has(X86_FEATURE_XSAVEC)) {
+			I(MASK("0xe7") "xsavec [rsi]; vzeroall; kxorq k1, k1, k1; vpxord zmm17, zmm17, zmm17; xrstor [rsi]; mov rcx, [rsi+520];" CUT);
+			I(MASK("0xe0") "xsavec [rsi]; vpxord zmm17, zmm17, zmm17; xrstor [rsi]; mov rcx, [rsi+520];" CUT);
+			I(MASK("0xa4") "xsavec [rsi]; vzeroall; xrstor [rsi]; mov rcx, [rsi+520];" CUT);
+			I(MASK("0x40") "xsavec [rsi]; vzeroall; xrstor [rsi]; mov rcx, [rsi+520];" CUT);
+		}
+		if (insn_has(X86_FEATURE_XSAVEOPT))
+			I(MASK("0xe7") "xsave [rsi]; vaddps zmm17, zmm18, zmm19; xsaveopt [rsi];" CUT);
+	}
+	I("xor ecx, ecx; xgetbv; and eax, 0xe7; xor edx, edx");
 	I("mov ecx, 7; xgetbv");
 	I("xor ecx, ecx; mov eax, 7; xor edx, edx; xsetbv"); /* #GP at CPL 3 */
 }

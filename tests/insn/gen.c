@@ -78,6 +78,28 @@ static const struct {
 	{ ZYDIS_ISA_SET_AVX_VNNI, X86_FEATURE_AVX_VNNI },
 };
 
+/* AVX-512's have a set for each vector length: AVX512F_128 and so on. */
+static const struct {
+	const char *prefix;
+	u8 feature;
+} avx512_sets[] = {
+	{ "AVX512F_", X86_FEATURE_AVX512F },
+	{ "AVX512BW_", X86_FEATURE_AVX512BW },
+	{ "AVX512DQ_", X86_FEATURE_AVX512DQ },
+	{ "AVX512CD_", X86_FEATURE_AVX512CD },
+	{ "AVX512_IFMA_", X86_FEATURE_AVX512IFMA },
+	{ "AVX512_VBMI_", X86_FEATURE_AVX512_VBMI },
+	{ "AVX512_VBMI2_", X86_FEATURE_AVX512_VBMI2 },
+	{ "AVX512_VNNI_", X86_FEATURE_AVX512_VNNI },
+	{ "AVX512_BITALG_", X86_FEATURE_AVX512_BITALG },
+	{ "AVX512_VPOPCNTDQ_", X86_FEATURE_AVX512_VPOPCNTDQ },
+	{ "AVX512_VP2INTERSECT_", X86_FEATURE_AVX512_VP2INTERSECT },
+	{ "AVX512_BF16_", X86_FEATURE_AVX512_BF16 },
+	{ "AVX512_GFNI_", X86_FEATURE_GFNI },
+	{ "AVX512_VAES_", X86_FEATURE_VAES },
+	{ "AVX512_VPCLMULQDQ_", X86_FEATURE_VPCLMULQDQ },
+};
+
 /* How often (percent) an instruction that was drawn is kept; those not named: always. */
 static const struct {
 	ZydisMnemonic mnemonic;
@@ -176,6 +198,17 @@ void gen_init(void)
 	for (unsigned k = 0; k < ARRAY_SIZE(allowed_sets); k++)
 		set_ok[allowed_sets[k].set] =
 			allowed_sets[k].feature == NO_FEATURE || insn_has((unsigned)allowed_sets[k].feature);
+	for (unsigned set = 0; set <= ZYDIS_ISA_SET_MAX_VALUE && insn_has(X86_FEATURE_AVX512F); set++) {
+		const char *name = ZydisISASetGetString((ZydisISASet)set);
+		for (unsigned k = 0; k < ARRAY_SIZE(avx512_sets); k++) {
+			size_t n = strlen(avx512_sets[k].prefix);
+			if (!name || strncmp(name, avx512_sets[k].prefix, n))
+				continue;
+			bool vl = !strcmp(name + n, "128") || !strcmp(name + n, "256");
+			set_ok[set] =
+				insn_has(avx512_sets[k].feature) && (!vl || insn_has(X86_FEATURE_AVX512VL));
+		}
+	}
 }
 
 bool gen_exclude(const char *mnemonic)
@@ -238,6 +271,28 @@ static unsigned draw_vex(struct gen *g, u8 *b)
 	return n;
 }
 
+static unsigned draw_evex(struct gen *g, u8 *b)
+{
+	u64 v = insn_rnd(&g->r);
+
+	b[0] = 0x62;
+	b[1] = (u8)((v & 0xf0) | (is64(g) ? 0 : 0xd0) | (1 + pick(g, 3)));
+	b[2] = (u8)(v >> 8) | 4;
+	b[3] = (u8)(v >> 16) & 7;
+	if (chance(g, 30))
+		b[3] = 0;
+	if (b[3] && chance(g, 30))
+		b[3] |= 0x80; /* z */
+	b[3] |= (u8)(pick(g, 3) << 5 | (chance(g, 25) ? 0x10 : 0) | (is64(g) && chance(g, 40) ? 0 : 8));
+	if (chance(g, 2))
+		b[3] |= 0x60;
+	if (chance(g, 30)) { /* vvvv unused */
+		b[2] |= 0x78;
+		b[3] |= 8;
+	}
+	return 4;
+}
+
 /* Up to 15 random bytes that begin like an instruction of some map. */
 static void draw(struct gen *g, u8 b[16])
 {
@@ -255,7 +310,9 @@ static void draw(struct gen *g, u8 b[16])
 		b[n] = 0x40 | (b[n] & 15);
 		n++;
 	}
-	if (vex) {
+	if (vex && insn_has(X86_FEATURE_AVX512F) && chance(g, 60)) {
+		draw_evex(g, b + n);
+	} else if (vex) {
 		draw_vex(g, b + n);
 	} else if (map >= 90) { /* x87 */
 		b[n] = 0xd8 | (b[n] & 7);
@@ -324,8 +381,19 @@ static int gpr_number(ZydisRegister r)
 }
 
 /* VPSRLD / VPSRLQ of an index vector, so that it holds small numbers. */
-static void emit_small_indexes(struct gen *g, unsigned reg, bool quads)
+static void emit_small_indexes(struct gen *g, unsigned reg, bool quads, bool evex)
 {
+	if (evex) {
+		u8 z[7] = { 0x62,
+			    (u8)(0x91 | (reg & 8 ? 0 : 0x20) | (reg & 16 ? 0 : 0x40)),
+			    (u8)(0x05 | (~reg & 15) << 3 | (quads ? 0x80 : 0)),
+			    (u8)(0x40 | (reg & 16 ? 0 : 8)),
+			    quads ? 0x73 : 0x72,
+			    (u8)(0xd0 | (reg & 7)),
+			    quads ? 56 : 24 };
+		emit(g, z, sizeof(z));
+		return;
+	}
 	u8 b[6] = { 0xc4,
 		    (u8)(reg >= 8 ? 0xc1 : 0xe1),
 		    (u8)(0x05 | (~reg & 15) << 3),
@@ -337,7 +405,8 @@ static void emit_small_indexes(struct gen *g, unsigned reg, bool quads)
 
 static bool is_gather(const ZydisDecodedInstruction *zi)
 {
-	return zi->meta.isa_set == ZYDIS_ISA_SET_AVX2GATHER;
+	return zi->meta.category == ZYDIS_CATEGORY_AVX2GATHER || zi->meta.category == ZYDIS_CATEGORY_GATHER ||
+	       zi->meta.category == ZYDIS_CATEGORY_SCATTER;
 }
 
 /* Gives the registers of a memory operand values, or patches a displacement; false: not with this operand. */
@@ -365,12 +434,10 @@ static bool steer(struct gen *g, u8 *b, const ZydisDecodedInstruction *zi, const
 		return true;
 	}
 	ZydisRegisterClass ic = ZydisRegisterGetClass(m->index);
-	if (ic == ZYDIS_REGCLASS_XMM || ic == ZYDIS_REGCLASS_YMM) {
-		bool quads = zi->mnemonic == ZYDIS_MNEMONIC_VPGATHERQD ||
-			     zi->mnemonic == ZYDIS_MNEMONIC_VPGATHERQQ ||
-			     zi->mnemonic == ZYDIS_MNEMONIC_VGATHERQPD ||
-			     zi->mnemonic == ZYDIS_MNEMONIC_VGATHERQPS;
-		emit_small_indexes(g, (unsigned)ZydisRegisterGetId(m->index), quads);
+	if (ic == ZYDIS_REGCLASS_XMM || ic == ZYDIS_REGCLASS_YMM || ic == ZYDIS_REGCLASS_ZMM) {
+		/* Gathers and scatters: odd opcodes have indexes of 64 bits. */
+		emit_small_indexes(g, (unsigned)ZydisRegisterGetId(m->index), zi->opcode & 1,
+				   zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX);
 		index = -1;
 	}
 	u64 high = zi->address_width == 32 && is64(g) ? insn_rnd(&g->r) << 32 : 0;
@@ -506,6 +573,12 @@ static bool is_vendor_specific(struct gen *g, const ZydisDecodedInstruction *zi,
 	/* Zydis counts it as AVX alone. */
 	if (zi->mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ && !insn_has(X86_FEATURE_PCLMULQDQ))
 		return true;
+	/* Zen 5 reads an old RSP where EVEX.X is 0, which does not count for general registers. */
+	for (unsigned k = 0; k < zi->operand_count_visible; k++)
+		if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && !zi->raw.evex.X &&
+		    ops[k].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+		    gpr_number(ops[k].reg.value) == R_SP)
+			return true;
 	/* PREFETCH of a register: #UD or NOP. */
 	if (zi->meta.isa_set == ZYDIS_ISA_SET_PREFETCH_NOP && ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
 		return true;
@@ -519,8 +592,7 @@ static bool wanted(struct gen *g, const ZydisDecodedInstruction *zi, const Zydis
 	if (zi->meta.isa_set == ZYDIS_ISA_SET_I286PROTECTED && zi->mnemonic != ZYDIS_MNEMONIC_ARPL &&
 	    !chance(g, 5))
 		return false;
-	if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
-	    zi->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX)
+	if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX)
 		return false;
 	if (is_branch(zi) && zi->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return false;
@@ -621,8 +693,8 @@ static bool is_prefix(const struct gen *g, u8 b)
 	}
 }
 
-/* Maps and groups where bytes that Zydis does not know may be an instruction of this very processor, or of the system: EVEX, XOP,
- * 3DNow!, 0F 00, 0F 01, 0F AE, 0F C7; MPX, which are NOPs where it is missing; LOCK MOV CR0, on AMD another
+/* Maps and groups where bytes that Zydis does not know may be an instruction of this very processor, or of the system: EVEX
+ * with maps of its own, XOP, 3DNow!, 0F 00, 0F 01, 0F AE, 0F C7; MPX, which are NOPs where it is missing; LOCK MOV CR0, on AMD another
  * name of CR8; VPERMQ and VPERMPD with W = 0, which AMD takes. */
 static bool may_be_something(const struct gen *g, const u8 *b)
 {
@@ -630,7 +702,9 @@ static bool may_be_something(const struct gen *g, const u8 *b)
 
 	while (is_prefix(g, *b))
 		b++;
-	if (b[0] == 0x62 || b[0] == 0x8f)
+	if (b[0] == 0x62)
+		return (b[1] & 7) == 0 || (b[1] & 7) > 3 || !insn_has(X86_FEATURE_AVX512F);
+	if (b[0] == 0x8f)
 		return true;
 	if (b[0] == 0xc4)
 		return (b[1] & 0x1f) == 3 && b[3] <= 1;

@@ -42,6 +42,30 @@ static void normalize(u8 *x)
 		memset(x + 160, 0, 256);
 	if (!(bv & XFEATURE_AVX))
 		memset(x + X86_XSAVE_AVX_OFFSET, 0, 256);
+	if (!(bv & XFEATURE_OPMASK))
+		memset(x + X86_XSAVE_OPMASK_OFFSET, 0, 64);
+	if (!(bv & XFEATURE_ZMM_HI256))
+		memset(x + X86_XSAVE_ZMM_HI256_OFFSET, 0, 512);
+	if (!(bv & XFEATURE_HI16_ZMM))
+		memset(x + X86_XSAVE_HI16_ZMM_OFFSET, 0, 1024);
+}
+
+/* Part (8 bytes) of vector register n in the image. */
+static unsigned vec_offset(unsigned n, unsigned part)
+{
+	if (n >= 16)
+		return X86_XSAVE_HI16_ZMM_OFFSET + 64 * (n - 16) + 8 * part;
+	if (part >= 4)
+		return X86_XSAVE_ZMM_HI256_OFFSET + 32 * n + 8 * (part - 4);
+	return part < 2 ? 160 + 16 * n + 8 * part : X86_XSAVE_AVX_OFFSET + 16 * n + 8 * (part - 2);
+}
+
+static void vec_shape(unsigned *ret_regs, unsigned *ret_parts)
+{
+	bool avx512 = insn_has(X86_FEATURE_AVX512F);
+
+	*ret_regs = avx512 ? 32 : 16;
+	*ret_parts = avx512 ? 8 : insn_has(X86_FEATURE_AVX) ? 4 : 2;
 }
 
 int insn_run(unsigned n)
@@ -86,8 +110,9 @@ static bool pushes_error(int vector)
 static bool compare_xsave(const u8 *a, const u8 *b, FILE *out)
 {
 	bool same = true;
-	char name[16];
-	unsigned parts = insn_has(X86_FEATURE_AVX) ? 4 : 2;
+	char name[32];
+	unsigned parts, regs;
+	vec_shape(&regs, &parts);
 	if (ld16(a) != ld16(b))
 		same = differ(out, "fcw", ld16(a), ld16(b));
 	if (ld16(a + 2) != ld16(b + 2))
@@ -103,14 +128,19 @@ static bool compare_xsave(const u8 *a, const u8 *b, FILE *out)
 			differ(out, "  exp", ld16(a + 40 + 16 * k), ld16(b + 40 + 16 * k));
 		}
 	}
-	for (unsigned k = 0; k < 16; k++) {
+	for (unsigned k = 0; k < regs; k++) {
 		for (unsigned part = 0; part < parts; part++) {
-			u64 off = part < 2 ? 160 + 16 * k + 8 * part
-					   : X86_XSAVE_AVX_OFFSET + 16 * k + 8 * (part - 2);
-			snprintf(name, sizeof(name), "ymm%u.%u", k, part);
+			unsigned off = vec_offset(k, part);
+			snprintf(name, sizeof(name), "zmm%u.%u", k, part);
 			if (ld64(a + off) != ld64(b + off))
 				same = differ(out, name, ld64(a + off), ld64(b + off));
 		}
+	}
+	for (unsigned k = 0; parts == 8 && k < 8; k++) {
+		unsigned off = X86_XSAVE_OPMASK_OFFSET + 8 * k;
+		snprintf(name, sizeof(name), "k%u", k);
+		if (ld64(a + off) != ld64(b + off))
+			same = differ(out, name, ld64(a + off), ld64(b + off));
 	}
 	return same;
 }
@@ -161,12 +191,18 @@ void insn_print_state(const struct insn_state *s, FILE *out)
 	for (unsigned k = 0; k < 8; k++)
 		fprintf(out, "  st%u %04x.%016llx%s", k, ld16(s->xsave + 40 + 16 * k),
 			(unsigned long long)ld64(s->xsave + 32 + 16 * k), k % 4 == 3 ? "\n" : "");
-	for (unsigned k = 0; k < 16; k++)
-		fprintf(out, "  ymm%-2u %016llx.%016llx.%016llx.%016llx\n", k,
-			(unsigned long long)ld64(s->xsave + X86_XSAVE_AVX_OFFSET + 16 * k + 8),
-			(unsigned long long)ld64(s->xsave + X86_XSAVE_AVX_OFFSET + 16 * k),
-			(unsigned long long)ld64(s->xsave + 160 + 16 * k + 8),
-			(unsigned long long)ld64(s->xsave + 160 + 16 * k));
+	unsigned regs, parts;
+	vec_shape(&regs, &parts);
+	for (unsigned k = 0; k < regs; k++) {
+		fprintf(out, "  %cmm%-2u ", parts == 8 ? 'z' : 'y', k);
+		for (unsigned part = parts; part-- > 0;)
+			fprintf(out, "%016llx%s", (unsigned long long)ld64(s->xsave + vec_offset(k, part)),
+				part ? "." : "\n");
+	}
+	for (unsigned k = 0; parts == 8 && k < 8; k++)
+		fprintf(out, "  k%u %016llx%s", k,
+			(unsigned long long)ld64(s->xsave + X86_XSAVE_OPMASK_OFFSET + 8 * k),
+			k % 4 == 3 ? "\n" : "");
 }
 
 unsigned insn_disasm(const u8 *code, unsigned len, enum insn_mode mode, u64 rip, char *text, size_t text_len)
@@ -283,7 +319,13 @@ void insn_random_state(struct insn_rng *r, struct insn_state *s)
 		u64 v = n / 16 & 1 ? float_value(r) : n & 8 ? insn_value(r) : insn_rnd(r);
 		st64(n < 256 ? s->xsave + 160 + n : s->xsave + X86_XSAVE_AVX_OFFSET + n - 256, v);
 	}
-	st64(s->xsave + 512, 7);
+	for (unsigned n = X86_XSAVE_ZMM_HI256_OFFSET; n < INSN_XSAVE; n += 8)
+		st64(s->xsave + n, n / 16 & 1 ? float_value(r) : insn_rnd(r));
+	for (unsigned n = 0; n < 8; n++) { /* often few elements, or all */
+		u64 v = insn_value(r);
+		st64(s->xsave + X86_XSAVE_OPMASK_OFFSET + 8 * n, n & 1 ? v : insn_rnd(r) & insn_rnd(r));
+	}
+	st64(s->xsave + 512, 0xe7);
 	for (unsigned n = 0; n < INSN_DATA_SIZE; n += 8)
 		st64(s->data + n, (n & 0x30) == 0x30 ? float_value(r) : insn_rnd(r));
 }

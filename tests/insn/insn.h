@@ -32,7 +32,7 @@
 
 enum insn_mode { INSN_64, INSN_32 };
 
-#define INSN_XSAVE 832 /* x87, SSE, header, AVX */
+#define INSN_XSAVE X86_XSAVE_SIZE /* in the layout of x86_state */
 
 struct insn_state {
 	u64 gpr[X86_NR_GPR];

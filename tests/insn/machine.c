@@ -102,7 +102,7 @@ static void build_state(void)
 	if (cpuid_has(&vm.cpuid, X86_FEATURE_FSGSBASE))
 		base.cr4 |= CR4_FSGSBASE;
 	base.efer = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE;
-	base.xcr0 = vm.cpuid.xcr0_mask & (XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX);
+	base.xcr0 = vm.cpuid.xcr0_mask;
 	base.gdtr = (struct x86_dtr){ 0x3f, KERNEL + GDT };
 	base.idtr = (struct x86_dtr){ 0xfff, KERNEL + IDT };
 	base.tr = (struct x86_segreg){ .sel = 0x8, .attr = SA_P | 0xb, .limit = 103, .base = KERNEL + TSS };

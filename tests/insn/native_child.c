@@ -8,6 +8,7 @@
  * It has its own mappings of the code and data pages, at the fixed addresses; it writes them through others.
  */
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,33 @@ static const int reg_index[X86_NR_GPR] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, R
 					   REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
 					   REG_R12, REG_R13, REG_R14, REG_R15 };
 
+/* The parts of the state that lie elsewhere in the host's frame. */
+static struct part {
+	u64 bit;
+	u32 ours, theirs, size;
+} parts[] = {
+	{ XFEATURE_AVX, X86_XSAVE_AVX_OFFSET, X86_XSAVE_AVX_OFFSET, 256 },
+	{ XFEATURE_OPMASK, X86_XSAVE_OPMASK_OFFSET, 0, 64 },
+	{ XFEATURE_ZMM_HI256, X86_XSAVE_ZMM_HI256_OFFSET, 0, 512 },
+	{ XFEATURE_HI16_ZMM, X86_XSAVE_HI16_ZMM_OFFSET, 0, 1024 },
+};
+static u64 components = XFEATURE_X87 | XFEATURE_SSE;
+
+static void find_parts(void)
+{
+	u32 xcr0, high, a, b, c, d;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & BIT(27)))
+		return;
+	__asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
+	for (unsigned k = 0; k < ARRAY_SIZE(parts); k++) {
+		if (!(xcr0 & parts[k].bit))
+			continue;
+		__cpuid_count(0xd, (u32)__builtin_ctzll(parts[k].bit), a, parts[k].theirs, c, d);
+		components |= parts[k].bit;
+	}
+}
+
 static u32 frame_size(const u8 *fp)
 {
 	u32 size = ld32(fp + SW_RESERVED + 16); /* xstate_size */
@@ -57,9 +85,10 @@ static void enter(ucontext_t *uc, const struct insn_case *c)
 	u64 cs = c->mode == INSN_64 ? INSN_CS64 : INSN_CS32;
 	g[REG_CSGSFS] = (greg_t)(((u64)g[REG_CSGSFS] & ~0xffffull) | cs);
 	memcpy(fp, c->in.xsave, SW_RESERVED);
-	u64 bv = XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX;
-	st64(fp + XSAVE_HEADER, bv);
-	memcpy(fp + X86_XSAVE_AVX_OFFSET, c->in.xsave + X86_XSAVE_AVX_OFFSET, 256);
+	st64(fp + XSAVE_HEADER, components);
+	for (unsigned k = 0; k < ARRAY_SIZE(parts); k++)
+		if (components & parts[k].bit)
+			memcpy(fp + parts[k].theirs, c->in.xsave + parts[k].ours, parts[k].size);
 	own.inside = true;
 }
 
@@ -79,7 +108,9 @@ static void leave(ucontext_t *uc, struct insn_case *c)
 	memset(res->state.xsave, 0, INSN_XSAVE);
 	memcpy(res->state.xsave, fp, SW_RESERVED);
 	memcpy(res->state.xsave + XSAVE_HEADER, fp + XSAVE_HEADER, 8);
-	memcpy(res->state.xsave + X86_XSAVE_AVX_OFFSET, fp + X86_XSAVE_AVX_OFFSET, 256);
+	for (unsigned k = 0; k < ARRAY_SIZE(parts); k++)
+		if (components & parts[k].bit)
+			memcpy(res->state.xsave + parts[k].ours, fp + parts[k].theirs, parts[k].size);
 	memcpy(fp, own.fp, frame_size(fp));
 	memcpy(g, own.gregs, sizeof(own.gregs));
 	own.inside = false;
@@ -139,6 +170,7 @@ static _Noreturn void serve(struct native_shared *shared, struct insn_case *case
 	stack_t ss = { .ss_size = stack };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	find_parts();
 	if (fd < 0 || ftruncate(fd, INSN_CODE_SIZE + INSN_DATA_SIZE) < 0)
 		_exit(1);
 	map_fixed(INSN_CODE, INSN_CODE_SIZE, PROT_READ | PROT_EXEC, fd, 0);

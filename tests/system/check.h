@@ -24,3 +24,4 @@ _Noreturn void check_fail(const char *file, int line, const char *fmt, ...)
 /* NULL-name-terminated tables. */
 extern const struct check check_os_table[];
 extern const struct check check_cpu_table[];
+extern const struct check check_avx512_table[];

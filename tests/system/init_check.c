@@ -116,7 +116,7 @@ static void mount_all(void)
 
 int main(int argc, char **argv)
 {
-	static const struct check *const tables[] = { check_os_table, check_cpu_table };
+	static const struct check *const tables[] = { check_os_table, check_cpu_table, check_avx512_table };
 	bool init = getpid() == 1;
 	bool list = argc == 2 && !strcmp(argv[1], "--list");
 	unsigned nr = 0, bad = 0;

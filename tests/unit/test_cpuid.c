@@ -69,13 +69,13 @@ static void test_models(void **state)
 {
 	struct err err = { 0 };
 
-	assert_int_equal(build("v4", 1, 2500000, everything, &err), -EINVAL);
-	assert_string_equal(err.msg, "unknown CPU model 'v4'; the models are v1, v2, v3 and host");
+	assert_int_equal(build("v5", 1, 2500000, everything, &err), -EINVAL);
+	assert_string_equal(err.msg, "unknown CPU model 'v5'; the models are v1, v2, v3, v4 and host");
 	assert_int_equal(build("", 1, 2500000, everything, &err), -EINVAL);
 	assert_int_equal(build(NULL, 1, 2500000, everything, &err), 0);
 	assert_string_equal(table.model, "host");
-	assert_string_equal(cpuid_model_names[3], "host");
-	assert_null(cpuid_model_names[4]);
+	assert_string_equal(cpuid_model_names[4], "host");
+	assert_null(cpuid_model_names[5]);
 	/* An engine that lacks something a level promises: refused, by name. */
 	u64 less[4] = { ~0ull, ~0ull, ~0ull, ~0ull };
 	less[X86_FEATURE_FMA / 64] &= ~BIT(X86_FEATURE_FMA % 64);
@@ -83,6 +83,9 @@ static void test_models(void **state)
 	assert_int_equal(build("v3", 1, 2500000, less, &err), -ENOTSUP);
 	assert_non_null(strstr(err.msg, " FMA"));
 	assert_non_null(strstr(err.msg, " ABM"));
+	less[X86_FEATURE_AVX512VL / 64] &= ~BIT(X86_FEATURE_AVX512VL % 64);
+	assert_int_equal(build("v4", 1, 2500000, less, &err), -ENOTSUP);
+	assert_non_null(strstr(err.msg, " AVX512VL"));
 	assert_int_equal(build("v2", 1, 2500000, less, &err), 0);
 	assert_int_equal(build("host", 1, 2500000, less, &err), 0);
 	assert_false(cpuid_has(&table, X86_FEATURE_FMA));
@@ -134,6 +137,55 @@ static void test_levels(void **state)
 	}
 }
 
+static void test_avx512(void **state)
+{
+	u64 less[4] = { ~0ull, ~0ull, ~0ull, ~0ull };
+	u32 r[4], a, b, c, d;
+	bool amd = host_is_amd();
+
+	if (!try_model("v4"))
+		skip();
+	check_bits();
+	assert_int_equal(table.xcr0_mask, 0xe7);
+	assert_false(cpuid_has(&table, X86_FEATURE_AVX512_VBMI));
+	assert_false(cpuid_has(&table, X86_FEATURE_AVX512IFMA));
+	assert_true(cpuid_has(&table, X86_FEATURE_AVX512VL));
+	/* Where the components are in the standard format, and how large areas are. */
+	cpuid_query(&table, 0xd, 5, 0, 0, 0xe7, 0, r);
+	assert_true(r[0] == 64 && r[1] == (amd ? 832 : 1088) && !r[2] && !r[3]);
+	cpuid_query(&table, 0xd, 6, 0, 0, 0xe7, 0, r);
+	assert_true(r[0] == 512 && r[1] == (amd ? 896 : 1152) && !r[2] && !r[3]);
+	cpuid_query(&table, 0xd, 7, 0, 0, 0xe7, 0, r);
+	assert_true(r[0] == 1024 && r[1] == (amd ? 1408 : 1664) && !r[2] && !r[3]);
+	cpuid_query(&table, 0xd, 0, 0, 0, 0xe7, 0, r);
+	assert_true(r[0] == 0xe7 && r[1] == (amd ? 2432 : 2688) && r[2] == r[1] && !r[3]);
+	cpuid_query(&table, 0xd, 0, 0, 0, 7, 0, r);
+	assert_true(r[1] == 832 && r[2] == (amd ? 2432 : 2688));
+	cpuid_query(&table, 0xd, 1, 0, 0, 0xe7, 0, r);
+	assert_int_equal(r[1], 2432); /* compacted */
+	cpuid_query(&table, 0xd, 1, 0, 0, 7, 0, r);
+	assert_int_equal(r[1], 832);
+
+	/* Of all that the host has, nothing more. */
+	assert_true(try_model("host"));
+	__cpuid_count(7, 0, a, b, c, d);
+	assert_int_equal(query(7, 0)[1] & ~b & 0xd0230000, 0);
+	assert_int_equal(query(7, 0)[2] & ~c & 0x5842, 0);
+	assert_int_equal(query(7, 0)[3] & ~d & BIT(8), 0);
+	assert_int_equal(query(7, 0)[3] & BIT(23), 0); /* AVX512_FP16 */
+	/* All goes with the foundation. */
+	less[X86_FEATURE_AVX512F / 64] &= ~BIT(X86_FEATURE_AVX512F % 64);
+	assert_int_equal(build("host", 1, 2500000, less, NULL), 0);
+	assert_int_equal(table.xcr0_mask, 7);
+	assert_int_equal(query(7, 0)[1] & 0xd0230000, 0);
+	assert_int_equal(query(7, 0)[2] & 0x5842, 0);
+	assert_int_equal(query(7, 0)[3] & BIT(8), 0);
+	assert_int_equal(query(7, 1)[0] & BIT(5), 0);
+	cpuid_query(&table, 0xd, 0, 0, 0, 7, 0, r);
+	assert_true(r[0] == 7 && r[1] == 832 && r[2] == 832);
+	assert_true(zero(query(0xd, 5)) && zero(query(0xd, 6)) && zero(query(0xd, 7)));
+}
+
 static void test_host(void **state)
 {
 	u32 a, b, c, d;
@@ -148,8 +200,8 @@ static void test_host(void **state)
 	assert_int_equal(query(1, 0)[0], a);
 	assert_int_equal(table.signature, a);
 	assert_int_equal(query(1, 0)[2] & (BIT(25) | BIT(30) | BIT(28) | BIT(12)) & ~c, 0);
-	/* AVX-512, PKU, TSX, MONITOR, VMX, CET stay hidden. */
-	assert_int_equal(query(7, 0)[1] & (BIT(16) | BIT(4) | BIT(11)), 0);
+	/* PKU, TSX, MONITOR, VMX, CET stay hidden. */
+	assert_int_equal(query(7, 0)[1] & (BIT(4) | BIT(11)), 0);
 	assert_int_equal(query(7, 0)[2] & (BIT(3) | BIT(7)), 0);
 	assert_int_equal(query(1, 0)[2] & (BIT(3) | BIT(5)), 0);
 	assert_true(zero(query(5, 0)));
@@ -205,7 +257,9 @@ static void test_dynamic(void **state)
 {
 	u32 r[4];
 
-	assert_int_equal(build("host", 3, 2500000, everything, NULL), 0);
+	u64 no_avx512[4] = { ~0ull, ~0ull, ~0ull, ~0ull };
+	no_avx512[X86_FEATURE_AVX512F / 64] &= ~BIT(X86_FEATURE_AVX512F % 64);
+	assert_int_equal(build("host", 3, 2500000, no_avx512, NULL), 0);
 	cpuid_query(&table, 1, 0, 0x102, 0, 1, 0, r);
 	assert_int_equal(r[1] >> 24, 2);
 	assert_int_equal(r[1] >> 8 & 0xff, 8);
@@ -374,12 +428,13 @@ static void test_init(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_models),     cmocka_unit_test(test_levels),
-		cmocka_unit_test(test_host),       cmocka_unit_test(test_prerequisites),
-		cmocka_unit_test(test_identity),   cmocka_unit_test(test_dynamic),
-		cmocka_unit_test(test_topology),   cmocka_unit_test(test_time_leaves),
-		cmocka_unit_test(test_hypervisor), cmocka_unit_test(test_out_of_range),
-		cmocka_unit_test(test_reset),      cmocka_unit_test(test_init),
+		cmocka_unit_test(test_models),        cmocka_unit_test(test_levels),
+		cmocka_unit_test(test_avx512),        cmocka_unit_test(test_host),
+		cmocka_unit_test(test_prerequisites), cmocka_unit_test(test_identity),
+		cmocka_unit_test(test_dynamic),       cmocka_unit_test(test_topology),
+		cmocka_unit_test(test_time_leaves),   cmocka_unit_test(test_hypervisor),
+		cmocka_unit_test(test_out_of_range),  cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_init),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

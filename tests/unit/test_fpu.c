@@ -366,6 +366,106 @@ static void test_narrow(void **state)
 	cpu.key = MODE_64;
 }
 
+/* The state of AVX-512 as guests of both makers see it, whatever layout the host has: gates, XCR0, XSAVE areas. */
+static void test_avx512(void **state)
+{
+	static const struct x86_xsave_layout layouts[] = { { 832, 896, 1408, 2432 },
+							   { 1088, 1152, 1664, 2688 } };
+	struct cpuid_table *table = &cpu.vcpu->vm->cpuid;
+	const u64 old_mask = table->xcr0_mask, old_xcr0 = cpu.xcr0;
+	struct insn save, restore, savec, set, evex;
+	static u8 image[X86_XSAVE_SIZE], back[X86_XSAVE_SIZE];
+	u8 *p = data + 512;
+
+	if (!fpu_has_avx512())
+		skip();
+	thunkcpu_features[X86_FEATURE_XSAVEC / 64] |= BIT(X86_FEATURE_XSAVEC % 64);
+	DECODE(&save, MODE_64, "\x48\x0f\xae\x23");
+	DECODE(&restore, MODE_64, "\x48\x0f\xae\x2b");
+	DECODE(&savec, MODE_64, "\x48\x0f\xc7\x23");
+	DECODE(&set, MODE_64, "\x0f\x01\xd1");
+	thunkcpu_features[X86_FEATURE_AVX512F / 64] |= BIT(X86_FEATURE_AVX512F % 64);
+	DECODE(&evex, MODE_64, "\x62\xf1\x7d\x48\xfe\xc1"); /* VPADDD zmm0, zmm0, zmm1 */
+	thunkcpu_features[X86_FEATURE_AVX512F / 64] &= ~BIT(X86_FEATURE_AVX512F % 64);
+	cpu.gpr[R_DX] = cpu.gpr[R_CX] = 0;
+
+	/* Not the guest's: neither in XCR0 nor as instructions. */
+	cpu.gpr[R_AX] = 0xe7;
+	assert_int_equal(run_engine(&set), EXC_GP);
+	assert_int_equal(run_engine(&evex), EXC_UD);
+	table->xcr0_mask = 0xe7;
+	for (unsigned v = 0; v < 256; v++) {
+		bool ok = (v & 1) && (v & 6) != 4 && !(v & ~0xe7u) && (!(v & 0xe0) || v == 0xe7);
+
+		cpu.gpr[R_AX] = v;
+		assert_int_equal(run_engine(&set), ok ? -1 : EXC_GP);
+		if (ok)
+			assert_int_equal(run_engine(&evex), v == 0xe7 ? -1 : EXC_UD);
+	}
+	cpu.gpr[R_AX] = 0xe7;
+	assert_int_equal(run_engine(&set), -1);
+	cpu.cr0 |= CR0_TS;
+	fpu_mode_changed(&cpu);
+	assert_int_equal(run_engine(&evex), EXC_NM);
+	cpu.cr0 &= ~CR0_TS;
+	fpu_mode_changed(&cpu);
+
+	cpu.gpr[R_BX] = (u64)(uintptr_t)p;
+	for (unsigned l = 0; l < 2; l++) {
+		const struct x86_xsave_layout *layout = &layouts[l];
+
+		table->xsave = *layout;
+		random_image(image);
+		for (unsigned k = FPU_YMMH; k < X86_XSAVE_SIZE; k++)
+			image[k] = k < FPU_YMMH + 256 || k >= X86_XSAVE_OPMASK_OFFSET ? (u8)rnd() : 0;
+		memset(image + X86_XSAVE_OPMASK_OFFSET - 256, 0, 256);
+		st64(image + FPU_XSTATE_BV, 0xe7);
+		fpu_import(&cpu, image);
+		fpu_image_loaded(&cpu);
+		fpu_export(&cpu, back);
+		assert_memory_equal(back + FPU_YMMH, image + FPU_YMMH, X86_XSAVE_SIZE - FPU_YMMH);
+		memset(data, 0x5a, 2 * PAGE);
+		memset(p + FPU_XSTATE_BV, 0, 64);
+		map_tlb(true);
+		cpu.gpr[R_AX] = ~0ull;
+		fpu_load(&cpu); /* through the host's registers */
+		assert_int_equal(run_engine(&save), -1);
+		assert_int_equal(ld64(p + FPU_XSTATE_BV), 0xe7);
+		assert_memory_equal(p + FPU_YMMH, image + FPU_YMMH, 256);
+		assert_memory_equal(p + layout->opmask, image + X86_XSAVE_OPMASK_OFFSET, 64);
+		assert_memory_equal(p + layout->zmm_hi256, image + X86_XSAVE_ZMM_HI256_OFFSET, 512);
+		assert_memory_equal(p + layout->hi16_zmm, image + X86_XSAVE_HI16_ZMM_OFFSET, 1024);
+		assert_int_equal(p[layout->size], 0x5a);
+		/* Back: some of it, some to its initial state, the rest stays. */
+		memset(cpu.xsave + FPU_YMMH, 0x77, X86_XSAVE_SIZE - FPU_YMMH);
+		p[FPU_XSTATE_BV] = 0xa7; /* without ZMM_Hi256 */
+		cpu.gpr[R_AX] = 0x64;
+		assert_int_equal(run_engine(&restore), -1);
+		fpu_export(&cpu, back);
+		assert_memory_equal(back + X86_XSAVE_OPMASK_OFFSET, image + X86_XSAVE_OPMASK_OFFSET, 64);
+		for (unsigned k = 0; k < 512; k++)
+			assert_int_equal(back[X86_XSAVE_ZMM_HI256_OFFSET + k], 0);
+		for (unsigned k = 0; k < 1024; k++)
+			assert_int_equal(back[X86_XSAVE_HI16_ZMM_OFFSET + k], 0x77);
+		/* Compacted: the same for both, one after the other. */
+		memset(p + FPU_XSTATE_BV, 0, 64);
+		cpu.gpr[R_AX] = 0xa2;
+		st64(cpu.xsave + FPU_XSTATE_BV, 0xe7);
+		assert_int_equal(run_engine(&savec), -1);
+		assert_true(ld64(p + FPU_XCOMP_BV) == (BIT(63) | 0xa2));
+		assert_memory_equal(p + FPU_HDR_END, image + X86_XSAVE_OPMASK_OFFSET, 64);
+		assert_int_equal(p[FPU_HDR_END + 64], 0x77);
+		assert_int_equal(p[FPU_HDR_END + 64 + 1023], 0x77);
+		/* A component that XCR0 has not. */
+		st64(p + FPU_XCOMP_BV, 0);
+		p[FPU_XSTATE_BV] = 0x10;
+		assert_int_equal(run_engine(&restore), EXC_GP);
+	}
+	table->xcr0_mask = old_mask;
+	cpu.xcr0 = old_xcr0;
+	fpu_mode_changed(&cpu);
+}
+
 /* A pending x87 exception comes before what the operand may raise; the non-waiting instructions do not look. */
 static void test_pending(void **state)
 {
@@ -407,6 +507,7 @@ int main(void)
 		cmocka_unit_test(test_env_layouts), cmocka_unit_test(test_gather_fault),
 		cmocka_unit_test(test_xcr),         cmocka_unit_test(test_xsaves),
 		cmocka_unit_test(test_narrow),      cmocka_unit_test(test_pending),
+		cmocka_unit_test(test_avx512),
 	};
 
 	return cmocka_run_group_tests(tests, thunkcpu_setup, thunkcpu_teardown);

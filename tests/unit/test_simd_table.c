@@ -1,4 +1,4 @@
-/* The rows of simd_table.c and x87_table.c against Zydis: which encodings exist, how many bytes of memory each touches and
+/* The rows of simd_table.c, evex_table.c and x87_table.c against Zydis: which encodings exist, how many bytes of memory each touches and
  * in which direction, immediate, general registers, flags, feature.
  *
  * Two walks: every opcode of the maps 0F, 0F38, 0F3A and D8-DF with every mandatory prefix, W, L, two values of
@@ -35,6 +35,9 @@ enum aspect {
 	A_IMPLICIT = 1 << 6,
 	A_FLAGS = 1 << 7,
 	A_FEATURE = 1 << 8,
+	A_REGISTERS = 1 << 9,
+	A_DISPLACEMENT = 1 << 10,
+	A_ELEMENTS = 1 << 11,
 };
 
 /* What is different on purpose. map 0..3 and opcode; prefix: the PFX_ bits that must be there. */
@@ -56,6 +59,9 @@ static const struct exception {
 	{ 1, 0xf6, 0xf7, 0, A_FEATURE, SSE_ON_MMX }, /* PSADBW, MASKMOVQ */
 	{ 3, 0x44, 0x44, PFX_VEX, A_FEATURE, "VEX.128 needs PCLMULQDQ and AVX only [SDM2 PCLMULQDQ]" },
 	{ 2, 0x90, 0x93, PFX_VEX, A_EXTRA, "equal registers are #UD in the handler" },
+	{ 2, 0xa0, 0xa3, PFX_VEX, A_EXTRA, "16-bit addresses are #UD in the handler" },
+	{ 1, 0x2a, 0x2a, PFX_VEX, A_EXTRA, "a rounding mode with W, which does not count in 32-bit code" },
+	{ 1, 0x7b, 0x7b, PFX_VEX, A_EXTRA, "the same" },
 };
 
 static const struct {
@@ -97,13 +103,40 @@ static const struct {
 	{ ZYDIS_ISA_SET_SSE3X87, X86_FEATURE_SSE3 },
 };
 
+/* AVX-512's sets, one for each length: AVX512F_512 and so on. */
+static const struct {
+	const char *prefix;
+	u8 feature;
+} avx512_scope[] = {
+	{ "AVX512F_", X86_FEATURE_AVX512F },
+	{ "AVX512BW_", X86_FEATURE_AVX512BW },
+	{ "AVX512DQ_", X86_FEATURE_AVX512DQ },
+	{ "AVX512CD_", X86_FEATURE_AVX512CD },
+	{ "AVX512_IFMA_", X86_FEATURE_AVX512IFMA },
+	{ "AVX512_VBMI_", X86_FEATURE_AVX512_VBMI },
+	{ "AVX512_VBMI2_", X86_FEATURE_AVX512_VBMI2 },
+	{ "AVX512_VNNI_", X86_FEATURE_AVX512_VNNI },
+	{ "AVX512_BITALG_", X86_FEATURE_AVX512_BITALG },
+	{ "AVX512_VPOPCNTDQ_", X86_FEATURE_AVX512_VPOPCNTDQ },
+	{ "AVX512_VP2INTERSECT_", X86_FEATURE_AVX512_VP2INTERSECT },
+	{ "AVX512_BF16_", X86_FEATURE_AVX512_BF16 },
+	{ "AVX512_GFNI_", X86_FEATURE_GFNI },
+	{ "AVX512_VAES_", X86_FEATURE_VAES },
+	{ "AVX512_VPCLMULQDQ_", X86_FEATURE_VPCLMULQDQ },
+};
+
 static ZydisDecoder decoders[3]; /* by MODE_* */
 static u64 all_features[4];
 static unsigned reports, shown, compared, valid;
 
-/* Index in scope[], or -1. */
+/* The feature, or -1. */
 static int in_scope(const ZydisDecodedInstruction *z)
 {
+	const char *name = ZydisISASetGetString(z->meta.isa_set);
+
+	for (unsigned k = 0; k < ARRAY_SIZE(avx512_scope); k++)
+		if (!strncmp(name, avx512_scope[k].prefix, strlen(avx512_scope[k].prefix)))
+			return avx512_scope[k].feature;
 	/* PREFETCHh and the fences are the integer tables'; so is group 15 without VEX. */
 	if (z->meta.category == ZYDIS_CATEGORY_PREFETCH ||
 	    (z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0xae &&
@@ -117,7 +150,7 @@ static int in_scope(const ZydisDecodedInstruction *z)
 		return -1;
 	for (unsigned k = 0; k < ARRAY_SIZE(scope); k++)
 		if (scope[k].set == z->meta.isa_set)
-			return (int)k;
+			return scope[k].feature;
 	return -1;
 }
 
@@ -137,8 +170,8 @@ static bool excused(const struct insn *i, unsigned map, unsigned opcode, enum as
 static void report(const struct insn *i, enum aspect aspect, const u8 *bytes, unsigned mode, const char *what,
 		   unsigned ours, unsigned theirs)
 {
-	static u16 seen[4][16][256];
-	u16 *s = &seen[i->map & 3][(i->pfx & 7) | (i->pfx & PFX_VEX ? 8 : 0)][i->opcode];
+	static u16 seen[4][32][256];
+	u16 *s = &seen[i->map & 3][(i->pfx & 7) | (i->pfx & PFX_VEX ? 8 : 0) | (i->evex ? 16 : 0)][i->opcode];
 
 	reports++;
 	if (*s & aspect || shown++ >= MAX_REPORTS)
@@ -162,6 +195,47 @@ static bool is_gpr(ZydisRegister r, ZydisRegister *ret_64)
 		if (o_ != t_ && !excused(&i, i.map, i.opcode, aspect)) \
 			report(&i, aspect, bytes, mode, what, o_, t_); \
 	} while (0)
+
+/* Zydis 4.0 takes R13 for the base of a SIB byte that has none but a displacement, where EVEX.B is set. */
+static bool no_base(const ZydisDecodedInstruction *z)
+{
+	return z->raw.modrm.mod == 0 && z->raw.modrm.rm == 4 && z->raw.sib.base == 5;
+}
+
+/* Of AVX-512: register numbers, the displacement, the need for VL, what a bit of the mask stands for. */
+static void compare_evex(const struct insn *insn, const struct native_row *row, const u8 *bytes,
+			 unsigned mode, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
+{
+	const struct insn i = *insn;
+	const char *set = ZydisISASetGetString(z->meta.isa_set), *end = strrchr(set, '_') + 1;
+
+	CHECK(A_FEATURE, "VL", evex_needs_vl(&i, row), !strcmp(end, "128") || !strcmp(end, "256"));
+	for (unsigned k = 0; k < z->operand_count_visible; k++) {
+		const ZydisDecodedOperand *op = &ops[k];
+		unsigned id;
+
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+			if (op->mem.base != ZYDIS_REGISTER_RIP && op->mem.base != ZYDIS_REGISTER_EIP &&
+			    !no_base(z))
+				CHECK(A_DISPLACEMENT, "displacement", (unsigned)i.disp,
+				      (unsigned)op->mem.disp.value);
+			if (row->evex & (EV_MASK | EV_ZERO) && !(row->evex & EV_ALL))
+				CHECK(A_ELEMENTS, "element", evex_elements(&i, row).size,
+				      op->element_size / 8);
+			continue;
+		}
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		id = (unsigned)ZydisRegisterGetId(op->reg.value);
+		switch (op->encoding) {
+		case ZYDIS_OPERAND_ENCODING_MODRM_REG: CHECK(A_REGISTERS, "reg", i.reg, id); break;
+		case ZYDIS_OPERAND_ENCODING_MODRM_RM: CHECK(A_REGISTERS, "rm", i.rm, id); break;
+		case ZYDIS_OPERAND_ENCODING_NDSNDD: CHECK(A_REGISTERS, "vvvv", i.vvvv, id); break;
+		case ZYDIS_OPERAND_ENCODING_MASK: CHECK(A_REGISTERS, "mask", i.evex & EVEX_AAA, id); break;
+		default: break;
+		}
+	}
+}
 
 static void compare(const u8 *bytes, unsigned mode)
 {
@@ -189,7 +263,7 @@ static void compare(const u8 *bytes, unsigned mode)
 		return;
 	}
 	valid++;
-	CHECK(A_FEATURE, "feature", row->feature, scope[s].feature);
+	CHECK(A_FEATURE, "feature", row->feature, (unsigned)s);
 	CHECK(A_IMM, "immediate", !!(row->flags & NR_IMM8), z.raw.imm[0].size != 0);
 
 	for (unsigned k = 0; k < z.operand_count; k++) {
@@ -225,6 +299,8 @@ static void compare(const u8 *bytes, unsigned mode)
 		CHECK(A_DIRECTION, "memory direction", i.mem ? i.aux : 0, direction);
 	}
 
+	if (row->evex && !row->fn)
+		compare_evex(&i, row, bytes, mode, &z, ops);
 	f = z.cpu_flags;
 	if (f) {
 		const unsigned arith = (unsigned)FL_ARITH;
@@ -311,6 +387,30 @@ static void test_vex(void **state)
 	assert_int_equal(reports, 0);
 }
 
+static void test_evex(void **state)
+{
+	reports = 0;
+	for (unsigned map = 1; map <= 3; map++)
+		for (unsigned op = 0; op < 256; op++)
+			for (unsigned k = 0; k < 1024; k++) {
+				/* bits of k: pp, W, vvvv, L'L, b, aaa, z, R', V' */
+				u8 bytes[32] = { 0x62, (u8)(0xe0 | (k & 256 ? 0 : 0x10) | map) };
+
+				if ((k & 512) && (k & 256)) /* some of all is enough */
+					continue;
+				bytes[2] = (u8)((k & 3) | 4 | (k & 4 ? 0x80 : 0) | (k & 8 ? 0x28 : 0x78));
+				bytes[3] = (u8)((k >> 4 & 3) << 5 | (k & 64 ? 0x10 : 0) |
+						(k & 128 ? 0x03 : 0) | (k & 512 ? 0 : 8));
+				if (k & 128 && op & 1)
+					bytes[3] |= 0x80;
+				bytes[4] = (u8)op;
+				all_modrm(bytes, 5, MODE_64);
+				if (k < 256)
+					all_modrm(bytes, 5, op & 2 ? MODE_32 : MODE_16);
+			}
+	assert_int_equal(reports, 0);
+}
+
 static void test_x87(void **state)
 {
 	reports = 0;
@@ -354,7 +454,14 @@ static void test_random(void **state)
 			bytes[b] = (u8)rnd();
 		for (unsigned c = (unsigned)(rnd() % 3); c--;)
 			bytes[n++] = prefixes[rnd() % ARRAY_SIZE(prefixes)];
-		switch (rnd() % 4) {
+		switch (rnd() % 6) {
+		case 4:
+		case 5:
+			bytes[n] = 0x62;
+			bytes[n + 1] = (u8)((bytes[n + 1] & 0xf0) | map | (mode == MODE_64 ? 0 : 0xc0));
+			bytes[n + 2] |= 4;
+			bytes[n + 3] |= 8;
+			break;
 		case 0: /* VEX, three bytes */
 			bytes[n] = 0xc4;
 			bytes[n + 1] = (u8)((bytes[n + 1] & 0xe0) | map | (mode == MODE_64 ? 0 : 0xc0));
@@ -396,10 +503,8 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_legacy),
-		cmocka_unit_test(test_vex),
-		cmocka_unit_test(test_x87),
-		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_legacy), cmocka_unit_test(test_vex),    cmocka_unit_test(test_evex),
+		cmocka_unit_test(test_x87),    cmocka_unit_test(test_random),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

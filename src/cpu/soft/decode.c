@@ -1,9 +1,10 @@
-/* The decoder: prefixes, opcode tables, ModRM, displacement, immediate [SDM2 2.1-2.3, appendix A].
+/* The decoder: prefixes, opcode tables, ModRM, displacement, immediate [SDM2 2.1-2.3, appendix A;
+ * EVEX: 2.7].
  *
  * Four maps: one byte, 0F, 0F38, 0F3A. The integer and system instructions are in the tables here; what
- * the tables leave out in maps 0F, 0F38, 0F3A and under VEX is asked of simd_row(), x87 of x87_row(). A
- * row says which bytes follow (ModRM, immediate), how the operand size comes about, and names the
- * handlers by form and size; handlers never look at prefixes that the row has already digested.
+ * the tables leave out in maps 0F, 0F38, 0F3A and under VEX and EVEX is asked of simd_row(), x87 of
+ * x87_row(). A row says which bytes follow (ModRM, immediate), how the operand size comes about, and names
+ * the handlers by form and size; handlers never look at prefixes that the row has already digested.
  *
  * Called for cold code only (a block is decoded once), with at most 15 bytes that were copied or that
  * lie in one page of guest RAM: another vCPU may change them meanwhile, so every byte is read once.
@@ -630,6 +631,33 @@ static bool vex(struct insn *i, struct cursor *cu, u8 first, unsigned mode)
 	return i->map >= 1 && i->map <= 3;
 }
 
+/* EVEX, four bytes [SDM2 2.7.1]. The first is consumed. What depends on the instruction evex_row() checks. */
+static bool evex(struct insn *i, struct cursor *cu, unsigned mode)
+{
+	static const u8 pps[4] = { 0, PFX_66, PFX_F3, PFX_F2 };
+	u8 p0 = next8(cu), p1 = next8(cu), p2 = next8(cu);
+
+	i->opcode = next8(cu);
+	if (cu->fail != DECODE_OK)
+		return false;
+	if (i->pfx & (PFX_66 | PFX_F2 | PFX_F3 | PFX_LOCK | PFX_REX) || p0 & 8 || !(p1 & 4))
+		return false;
+	i->map = p0 & 7;
+	i->pfx |= (u8)(PFX_VEX | pps[p1 & 3]);
+	i->evex = (u8)(EVEX_ON | (p2 & (EVEX_AAA | EVEX_LL | EVEX_B)) | (p2 & 0x80 ? EVEX_Z : 0));
+	i->rex = (u8)((p0 & 0x80 ? 0 : REX_R) | (p0 & 0x40 ? 0 : REX_X) | (p0 & 0x20 ? 0 : REX_B) |
+		      (p0 & 0x10 ? 0 : REX_R2) | (p1 & 0x80 ? REX_W : 0));
+	i->vvvv = (u8)((~p1 >> 3 & 15) | (p2 & 8 ? 0 : 16));
+	if (mode != MODE_64) {
+		/* Only eight registers, as with VEX. */
+		if (i->vvvv & 16)
+			return false;
+		i->rex &= REX_W;
+	}
+	i->osz = mode == MODE_64 && i->rex & REX_W ? 8 : 4;
+	return i->map >= 1 && i->map <= 3;
+}
+
 /* The row for opcodes that are not plain table entries; NULL: look in simd_row(). *ret_done = false: use
  * the table. */
 static const struct row *special_row(const struct insn *i, unsigned mode, const u64 *features, bool *ret_done)
@@ -722,19 +750,40 @@ static void read_modrm(struct insn *i, struct cursor *cu, int override, unsigned
 	i->flat = mode == MODE_64 && i->asz == 8;
 }
 
+/* Registers 16 to 31, mask registers, and the displacement that counts in operands [SDM2 2.7.5]. */
+static void evex_operands(struct insn *i, const struct native_row *row)
+{
+	if (i->rex & REX_R2)
+		i->reg |= 16;
+	if (i->rex & REX_X && !i->mem && !(row->flags & NR_GPR_RM))
+		i->rm |= 16;
+	if (row->evex & EV_K_RM)
+		i->rm &= 7;
+	if (i->evex && i->mem && i->modrm >> 6 == 1)
+		i->disp *= row->evex & EV_PACKED ? 1 << (row->evex & EV_ELEMENT)
+						 : (s64)native_operand_size(i, row);
+}
+
 static enum decode_result decode_native(struct insn *i, struct cursor *cu, int override, unsigned mode,
 					const u64 *features, const struct native_row *row)
 {
 	if (!row || !(row->flags & NR_VALID) || !feature_on(features, row->feature) || i->pfx & PFX_LOCK)
 		return DECODE_UD;
+	if (row->evex && (!feature_on(features, X86_FEATURE_AVX512F) ||
+			  (i->evex && evex_needs_vl(i, row) && !feature_on(features, X86_FEATURE_AVX512VL))))
+		return DECODE_UD;
+	if (row->evex & EV_VEX && row->evex & EV_V && mode == MODE_64 && i->vvvv > 7)
+		return DECODE_UD; /* no such mask register */
 	read_modrm(i, cu, override, mode);
+	if (row->evex)
+		evex_operands(i, row);
 	if (row->flags & NR_IMM8)
 		i->imm = next8(cu);
 	if (mode != MODE_64 && i->pfx & PFX_VEX) {
 		/* The row has seen all of vvvv: it must be 1111 where it is no operand. Of an operand,
 		 * in vvvv or in the immediate (VBLENDV), the high bit is ignored. */
 		i->vvvv &= 7;
-		if (i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c)
+		if (!i->evex && i->map == 3 && i->opcode >= 0x4a && i->opcode <= 0x4c)
 			i->imm &= 0x7f;
 	}
 	/* PCMPESTRM, PCMPESTRI: W widens the lengths in rAX and rDX, in 64-bit mode only. */
@@ -921,8 +970,8 @@ opcode:
 			i->map = i->opcode == 0x38 ? 2 : 3;
 			i->opcode = next8(&cu);
 		}
-	} else if (b == 0xc4 || b == 0xc5) {
-		/* LES and LDS cannot have a register operand: then it is VEX outside 64-bit mode. */
+	} else if (b == 0xc4 || b == 0xc5 || b == 0x62) {
+		/* LES, LDS and BOUND cannot have a register operand: then it is VEX or EVEX outside 64-bit mode. */
 		bool is_vex = mode == MODE_64;
 
 		if (!is_vex) {
@@ -934,7 +983,7 @@ opcode:
 			is_vex = peek >= 0xc0;
 		}
 		if (is_vex) {
-			bool ok = vex(i, &cu, b, mode);
+			bool ok = b == 0x62 ? evex(i, &cu, mode) : vex(i, &cu, b, mode);
 
 			if (cu.fail != DECODE_OK)
 				return cu.fail;
@@ -951,7 +1000,7 @@ opcode:
 			   : i->map == 1
 				   ? !(map1[i->opcode].flags & R_VALID) || map1[i->opcode].flags & R_MODRM
 				   : true;
-	if (i->map == 1 && i->opcode == 0x77)
+	if (i->map == 1 && i->opcode == 0x77 && !i->evex)
 		table_modrm = false;
 	if (i->map == 1 && !(i->pfx & PFX_VEX)) {
 		/* Opcodes that do not exist have no ModRM to wait for. */
@@ -979,7 +1028,7 @@ opcode:
 			return cu.fail;
 	}
 
-	if (i->map == 1 && i->opcode == 0x77)
+	if (i->map == 1 && i->opcode == 0x77 && !i->evex)
 		return decode_emms(i, &cu, features);
 	if (i->pfx & PFX_VEX)
 		return decode_native(i, &cu, override, mode, features, simd_row(i));

@@ -25,6 +25,7 @@ struct native_row {
 	u8 msz; /* memory operand in bytes; NR_VL: by vector length (16 or 32); NR_OSZ: by operand size; 0 no memory form */
 	u16 flags;  /* NR_* */
 	u8 feature; /* enum x86_feature; 0 = FPU always there */
+	u32 evex;   /* EV_*: an instruction of AVX-512; 0 in all others */
 	insn_fn fn; /* a special handler instead of the generic ones (and no thunk); NULL otherwise. In simd_row()'s
 		      * rows op_native_mem means: only general registers, prefixes are part of the opcode */
 };
@@ -55,6 +56,48 @@ enum native_flags {
 	NR_IMPL_CX = 1 << 14,   /* also uses rCX (shift by CL) */
 	NR_VEX_ONLY = 1 << 15,
 };
+
+/* What EVEX adds: which of its fields the instruction knows, and what a mask is to its memory operand. */
+enum evex_flags {
+	EV_ELEMENT = 3 << 0, /* log2 of the bytes that one bit of the mask stands for */
+	EV_AVX512 = 1 << 2,  /* in every row */
+	EV_V = 1 << 3,       /* vvvv is an operand, else it must be 11111 */
+	EV_V_REG = 1 << 4,   /* of the register form only */
+	EV_MASK = 1 << 5,    /* a mask may be named: it merges */
+	EV_ZERO = 1 << 6,    /* or zeroes, where the destination is no memory */
+	EV_MASK_MUST = 1 << 7,
+	EV_BROADCAST = 1 << 8, /* b with a memory operand: one element of 4 or 8 bytes (W), for all */
+	EV_ROUND = 1 << 9,     /* b with registers: L'L is the rounding mode */
+	EV_SAE = 1 << 10,      /* b with registers: exceptions are suppressed */
+	EV_SCALAR = 1 << 11,   /* L'L is ignored, and one bit of the mask counts */
+	EV_L128 = 1 << 12,     /* L'L must be 0; not an instruction of AVX512VL for all that */
+	EV_L256_UP = 1 << 13,
+	EV_L512 = 1 << 14,
+	EV_ALL = 1 << 15,    /* the memory operand is accessed whole, whatever the mask (classes named NF) */
+	EV_TUPLE = 1 << 16,  /* it is some elements, repeated */
+	EV_PACKED = 1 << 17, /* it is as many elements as the mask has bits, one after the other */
+	EV_VSIB = 1 << 18,
+	EV_K_REG = 1 << 19, /* ModRM.reg, ModRM.rm name mask registers */
+	EV_K_RM = 1 << 20,
+	EV_VEX = 1 << 21,                   /* of mask registers, encoded by VEX */
+#define EV_DIGITS(mask) ((u32)(mask) << 24) /* which ModRM.reg exist; none said: all */
+};
+
+/* Bytes of the memory operand of i under row. */
+unsigned native_operand_size(const struct insn *i, const struct native_row *row);
+
+/* evex_table.c: the same as simd_row() for EVEX, and for the instructions of mask registers, which are VEX. */
+const struct native_row *evex_row(const struct insn *i);
+const struct native_row *evex_opmask_row(const struct insn *i);
+/* Is it an instruction of AVX512VL too? */
+bool evex_needs_vl(const struct insn *i, const struct native_row *row);
+/* The masks' bits that count, and what each stands for in memory. */
+struct evex_elements {
+	u8 nr;     /* of the mask */
+	u8 nr_mem; /* bit k is element k % nr_mem of memory */
+	u8 size;   /* of that in bytes */
+};
+struct evex_elements evex_elements(const struct insn *i, const struct native_row *row);
 
 /* simd_table.c: the row for a vector, MMX or x87-free native instruction outside the integer tables;
  * NULL = #UD. map 1..3, opcode, insn->pfx/rex/vvvv/modrm are filled (modrm: the byte after the opcode). */

@@ -5,9 +5,12 @@
  * there and the engine's own code uses general registers only. fpu_spill() takes it to cpu->xsave, an
  * XSAVE image in standard format, and gives C code back its own; fpu_load() brings it in again. The
  * instructions here spill first and then work on the image as on any memory. In the image all bytes of
- * x87, SSE and AVX are always valid; XSTATE_BV says what is in use (XINUSE), as the host's XSAVE found
- * it. The compacted format differs in the header only: of the three components AVX alone is outside the
- * legacy region, and it is the first there in both.
+ * all components are always valid; XSTATE_BV says what is in use (XINUSE), as the host's XSAVE found it.
+ * Its layout is the host's, since the host's XSAVE writes it; what the guest sees of AVX-512 is where its
+ * CPUID says, and where x86_state has it is a third place (fpu_import(), fpu_export()).
+ *
+ * A guest that has AVX-512 mostly does not use it: fpu_spill() asks XGETBV first, and leaves the parts of the
+ * image alone that are in their initial state there and in the registers.
  *
  * FIP, FDP and FOP: the host's would point into thunks. The guest's are kept in soft_cpu while the state
  * is live and put into the image when it is spilled. FCS and FDS stay in soft_cpu.
@@ -24,25 +27,109 @@
 #include "cpu/soft/ops.h"
 #include "x86/cpuid.h"
 
-#define COMPONENTS (XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX)
-#define AVX_SIZE   256
+#define COMPONENTS (XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX | XFEATURE_AVX512)
+#define AVX_SIZE   256u
 
+/* Outside the legacy region, in the order of the compacted format, where all are multiples of 64 bytes. */
+static const u64 extended[] = { XFEATURE_AVX, XFEATURE_OPMASK, XFEATURE_ZMM_HI256, XFEATURE_HI16_ZMM };
+
+static const struct x86_xsave_layout state_layout = { X86_XSAVE_OPMASK_OFFSET, X86_XSAVE_ZMM_HI256_OFFSET,
+						      X86_XSAVE_HI16_ZMM_OFFSET, X86_XSAVE_SIZE };
+struct x86_xsave_layout fpu_layout = { X86_XSAVE_OPMASK_OFFSET, X86_XSAVE_ZMM_HI256_OFFSET,
+				       X86_XSAVE_HI16_ZMM_OFFSET, X86_XSAVE_SIZE };
 static u32 host_components; /* 0: FXSAVE only */
 static u32 mxcsr_mask = 0xffbf;
+
+static u32 cpuid_d(u32 subleaf, u32 *ret_offset)
+{
+	u32 eax = 0xd, ecx = subleaf, edx;
+
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(*ret_offset), "+c"(ecx), "=d"(edx));
+	return eax;
+}
+
+/* Where the host has the components of AVX-512; false: not as this file needs them. */
+static bool host_layout(void)
+{
+	u32 opmask, zmm, hi16, unused;
+
+	if (!(cpuid_d(1, &unused) & BIT(2))) /* XGETBV of XINUSE */
+		return false;
+	if (cpuid_d(5, &opmask) != FPU_OPMASK_SIZE || cpuid_d(6, &zmm) != FPU_ZMM_HI256_SIZE ||
+	    cpuid_d(7, &hi16) != FPU_HI16_ZMM_SIZE || opmask + FPU_OPMASK_SIZE > X86_XSAVE_SIZE ||
+	    zmm + FPU_ZMM_HI256_SIZE > X86_XSAVE_SIZE || hi16 + FPU_HI16_ZMM_SIZE > X86_XSAVE_SIZE)
+		return false;
+	fpu_layout = (struct x86_xsave_layout){ (u16)opmask, (u16)zmm, (u16)hi16, X86_XSAVE_SIZE };
+	return true;
+}
 
 void fpu_init(void)
 {
 	static u8 image[FPU_LEGACY_SIZE] __attribute__((aligned(16)));
 	u32 eax = 1, ebx, ecx = 0, edx;
 
+	if (host_components)
+		return;
 	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
 	if (ecx & BIT(27)) {
 		__asm__ volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
 		host_components = eax & COMPONENTS;
+		if ((eax & XFEATURE_AVX512) != XFEATURE_AVX512 || !host_layout())
+			host_components &= (u32)~XFEATURE_AVX512;
 	}
 	__asm__ volatile("fxsave64 %0" : "=m"(image));
 	if (ld32(image + FPU_MXCSR_MASK))
 		mxcsr_mask = ld32(image + FPU_MXCSR_MASK) & 0xffff;
+}
+
+bool fpu_has_avx512(void)
+{
+	return host_components & XFEATURE_AVX512;
+}
+
+/* What is saved and loaded for this guest. */
+static u32 components(const struct soft_cpu *c)
+{
+	return host_components &
+	       (u32)(c->vcpu->vm->cpuid.xcr0_mask | XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX);
+}
+
+static unsigned size_of(u64 component)
+{
+	switch (component) {
+	case XFEATURE_AVX: return AVX_SIZE;
+	case XFEATURE_OPMASK: return FPU_OPMASK_SIZE;
+	case XFEATURE_ZMM_HI256: return FPU_ZMM_HI256_SIZE;
+	default: return FPU_HI16_ZMM_SIZE;
+	}
+}
+
+static unsigned offset_of(const struct x86_xsave_layout *l, u64 component)
+{
+	switch (component) {
+	case XFEATURE_AVX: return FPU_YMMH;
+	case XFEATURE_OPMASK: return l->opmask;
+	case XFEATURE_ZMM_HI256: return l->zmm_hi256;
+	default: return l->hi16_zmm;
+	}
+}
+
+void fpu_import(struct soft_cpu *c, const u8 *image)
+{
+	soft_zero(c->xsave, X86_XSAVE_SIZE);
+	soft_copy(c->xsave, image, FPU_HDR_END);
+	for (unsigned k = 0; k < ARRAY_SIZE(extended); k++)
+		soft_copy(c->xsave + offset_of(&fpu_layout, extended[k]),
+			  image + offset_of(&state_layout, extended[k]), size_of(extended[k]));
+}
+
+void fpu_export(const struct soft_cpu *c, u8 *image)
+{
+	soft_zero(image, X86_XSAVE_SIZE);
+	soft_copy(image, c->xsave, FPU_HDR_END);
+	for (unsigned k = 0; k < ARRAY_SIZE(extended); k++)
+		soft_copy(image + offset_of(&state_layout, extended[k]),
+			  c->xsave + offset_of(&fpu_layout, extended[k]), size_of(extended[k]));
 }
 
 u32 fpu_mxcsr_mask(void)
@@ -51,15 +138,37 @@ u32 fpu_mxcsr_mask(void)
 }
 
 /* --- host registers <-> image ------------------------------------------------------------ */
+static void init_component(u8 *x, u64 component);
+
+/* In a guest with AVX-512: only what is in use of it is written. */
+static void spill_avx512(u8 *x, u32 mask)
+{
+	u32 in_use, high;
+	u64 bv;
+
+	__asm__ volatile("xgetbv" : "=a"(in_use), "=d"(high) : "c"(1));
+	mask &= in_use | (u32)~XFEATURE_AVX512;
+	__asm__ volatile("xsave64 (%0)" : : "r"(x), "a"(mask), "d"(0) : "memory");
+	bv = ld64(x + FPU_XSTATE_BV);
+	for (u64 b = XFEATURE_OPMASK; b <= XFEATURE_HI16_ZMM; b <<= 1)
+		if (bv & b & ~(u64)mask)
+			init_component(x, b);
+	st64(x + FPU_XSTATE_BV, bv & mask);
+}
+
 void fpu_spill(struct soft_cpu *c)
 {
 	u8 *x = c->xsave;
 	u64 in_use = XFEATURE_X87 | XFEATURE_SSE;
+	u32 mask = components(c);
 
 	if (!c->vec_live)
 		return;
-	if (host_components) {
-		__asm__ volatile("xsave64 (%0)" : : "r"(x), "a"(host_components), "d"(0) : "memory");
+	if (mask & XFEATURE_AVX512) {
+		spill_avx512(x, mask);
+		in_use = ld64(x + FPU_XSTATE_BV);
+	} else if (mask) {
+		__asm__ volatile("xsave64 (%0)" : : "r"(x), "a"(mask), "d"(0) : "memory");
 		in_use = ld64(x + FPU_XSTATE_BV);
 	} else {
 		__asm__ volatile("fxsave64 (%0)" : : "r"(x) : "memory");
@@ -73,7 +182,7 @@ void fpu_spill(struct soft_cpu *c)
 	/* C code's: x87 registers empty, its MXCSR, no upper halves that slow SSE down. */
 	if (in_use & XFEATURE_X87)
 		__asm__ volatile("fninit");
-	if (in_use & XFEATURE_AVX)
+	if (in_use & (XFEATURE_AVX | XFEATURE_ZMM_HI256))
 		__asm__ volatile("vzeroupper");
 	__asm__ volatile("ldmxcsr %0" : : "m"(c->mxcsr_host));
 }
@@ -81,6 +190,7 @@ void fpu_spill(struct soft_cpu *c)
 void fpu_load(struct soft_cpu *c)
 {
 	const u8 *x = c->xsave;
+	u32 mask = components(c);
 
 	if (c->vec_live)
 		return;
@@ -89,8 +199,8 @@ void fpu_load(struct soft_cpu *c)
 	c->x87_fip = ld64(x + FPU_FIP);
 	c->x87_fdp = ld64(x + FPU_FDP);
 	c->x87_fop = ld16(x + FPU_FOP);
-	if (host_components)
-		__asm__ volatile("xrstor64 (%0)" : : "r"(x), "a"(host_components), "d"(0) : "memory");
+	if (mask)
+		__asm__ volatile("xrstor64 (%0)" : : "r"(x), "a"(mask), "d"(0) : "memory");
 	else
 		__asm__ volatile("fxrstor64 (%0)" : : "r"(x) : "memory");
 	c->vec_live = 1;
@@ -107,17 +217,17 @@ static void init_component(u8 *x, u64 component)
 		soft_zero(x + FPU_ST, FPU_XMM - FPU_ST);
 		break;
 	case XFEATURE_SSE: soft_zero(x + FPU_XMM, FPU_XMM_END - FPU_XMM); break;
-	case XFEATURE_AVX: soft_zero(x + FPU_YMMH, AVX_SIZE); break;
+	default: soft_zero(x + offset_of(&fpu_layout, component), size_of(component));
 	}
 }
 
 void fpu_image_loaded(struct soft_cpu *c)
 {
 	u8 *x = c->xsave;
-	u64 bv = ld64(x + FPU_XSTATE_BV) & COMPONENTS;
+	u64 bv = ld64(x + FPU_XSTATE_BV) & (components(c) | XFEATURE_X87 | XFEATURE_SSE);
 
-	for (u64 b = XFEATURE_X87; b <= XFEATURE_AVX; b <<= 1)
-		if (!(bv & b))
+	for (u64 b = XFEATURE_X87; b <= XFEATURE_HI16_ZMM; b <<= 1)
+		if (b & COMPONENTS && !(bv & b))
 			init_component(x, b);
 	soft_zero(x + FPU_XSTATE_BV, FPU_HDR_END - FPU_XSTATE_BV);
 	st64(x + FPU_XSTATE_BV, bv);
@@ -146,6 +256,8 @@ void fpu_mode_changed(struct soft_cpu *c)
 	if (legacy || !(c->cr4 & CR4_OSXSAVE) ||
 	    (c->xcr0 & (XFEATURE_SSE | XFEATURE_AVX)) != (XFEATURE_SSE | XFEATURE_AVX))
 		off |= FPU_OFF_AVX;
+	if (off & FPU_OFF_AVX || (c->xcr0 & XFEATURE_AVX512) != XFEATURE_AVX512)
+		off |= FPU_OFF_AVX512;
 	c->simd_off = (u8)off;
 	fpu_set_gates(c);
 }
@@ -289,21 +401,48 @@ static void xs_check(struct soft_cpu *c, const struct insn *i)
 		soft_raise(c, i, EXC_NM, NO_ERROR);
 }
 
+/* Where component b of the guest's area is: standard format, or compacted with the components in comp. */
+static unsigned xs_offset(const struct soft_cpu *c, u64 comp, u64 b)
+{
+	unsigned at = FPU_HDR_END;
+
+	if (!comp)
+		return offset_of(&c->vcpu->vm->cpuid.xsave, b);
+	for (unsigned k = 0; extended[k] != b; k++)
+		if (comp & extended[k])
+			at += size_of(extended[k]);
+	return at;
+}
+
+/* How much of it is accessed: outside 64-bit mode the lower eight registers [SDM1 13.5]. */
+static unsigned xs_size(const struct soft_cpu *c, u64 b)
+{
+	if (soft_mode64(c) || b == XFEATURE_OPMASK)
+		return size_of(b);
+	return b == XFEATURE_HI16_ZMM ? 0 : size_of(b) / 2;
+}
+
+/* The bytes of an area with these components. */
+static unsigned xs_end(const struct soft_cpu *c, u64 comp, u64 in)
+{
+	unsigned end = FPU_HDR_END;
+
+	for (unsigned k = 0; k < ARRAY_SIZE(extended); k++)
+		if (in & extended[k] && xs_size(c, extended[k]))
+			end = MAX(end, xs_offset(c, comp, extended[k]) + xs_size(c, extended[k]));
+	return end;
+}
+
 static struct xs_area xs_area(struct soft_cpu *c, const struct insn *i, unsigned acc)
 {
 	struct xs_area a;
 	u64 mask = (u32)c->gpr[R_AX] | c->gpr[R_DX] << 32;
 
 	a.rfbm = mask & c->xcr0;
-	a.la = insn_la(c, i, a.rfbm & XFEATURE_AVX ? FPU_YMMH + AVX_SIZE : FPU_HDR_END, acc);
+	a.la = insn_la(c, i, xs_end(c, 0, a.rfbm), acc);
 	if (a.la & 63)
 		soft_gp(c, i, 0);
 	return a;
-}
-
-static unsigned ymmh_size(const struct soft_cpu *c)
-{
-	return soft_mode64(c) ? AVX_SIZE : AVX_SIZE / 2;
 }
 
 static u64 xs_in_use(const struct soft_cpu *c)
@@ -318,7 +457,7 @@ static void xs_save(struct soft_cpu *c, const struct insn *i, enum xs_save kind)
 	u8 buf[FPU_HDR_END];
 	struct xs_area a = xs_area(c, i, ACC_W | (kind == XS_SAVEC ? 0 : ACC_R));
 	bool compact = kind == XS_SAVEC;
-	u64 in_use, write;
+	u64 in_use, write, comp;
 	unsigned size;
 
 	fpu_spill(c);
@@ -328,7 +467,8 @@ static void xs_save(struct soft_cpu *c, const struct insn *i, enum xs_save kind)
 		write |= XFEATURE_SSE;
 		in_use |= XFEATURE_SSE;
 	}
-	size = write & XFEATURE_AVX ? FPU_YMMH + ymmh_size(c) : FPU_HDR_END;
+	comp = compact ? a.rfbm : 0;
+	size = xs_end(c, comp, write);
 	mmu_probe(c, i, a.la, size, ACC_W | (compact ? 0 : ACC_R));
 
 	soft_copy(buf, c->xsave, FPU_LEGACY_SIZE);
@@ -350,8 +490,11 @@ static void xs_save(struct soft_cpu *c, const struct insn *i, enum xs_save kind)
 		mmu_write_buf(c, i, a.la + FPU_MXCSR, buf + FPU_MXCSR, 8);
 	if (write & XFEATURE_SSE)
 		mmu_write_buf(c, i, a.la + FPU_XMM, buf + FPU_XMM, xmm_end(c) - FPU_XMM);
-	if (write & XFEATURE_AVX)
-		mmu_write_buf(c, i, a.la + FPU_YMMH, c->xsave + FPU_YMMH, ymmh_size(c));
+	for (unsigned k = 0; k < ARRAY_SIZE(extended); k++)
+		if (write & extended[k])
+			mmu_write_buf(c, i, a.la + xs_offset(c, comp, extended[k]),
+				      c->xsave + offset_of(&fpu_layout, extended[k]),
+				      xs_size(c, extended[k]));
 	mmu_write_buf(c, i, a.la + FPU_XSTATE_BV, buf + FPU_XSTATE_BV, compact ? 16 : 8);
 }
 
@@ -406,16 +549,19 @@ static bool xs_header(struct soft_cpu *c, const struct insn *i, const u8 *hdr, b
 
 static void xs_restore(struct soft_cpu *c, const struct insn *i, bool supervisor)
 {
-	u8 buf[FPU_YMMH + AVX_SIZE], *x = c->xsave;
+	u8 buf[X86_XSAVE_SIZE], *x = c->xsave; /* the extended components where the image has them */
 	struct xs_area a = xs_area(c, i, ACC_R);
-	u64 bv, in_use;
+	u64 bv, comp, in_use;
 	bool compact, mxcsr, mxcsr_init;
 
 	mmu_read_buf(c, i, a.la, buf, FPU_HDR_END);
 	compact = xs_header(c, i, buf + FPU_XSTATE_BV, supervisor);
 	bv = ld64(buf + FPU_XSTATE_BV);
-	if (a.rfbm & bv & XFEATURE_AVX)
-		mmu_read_buf(c, i, a.la + FPU_YMMH, buf + FPU_YMMH, ymmh_size(c));
+	comp = compact ? ld64(buf + FPU_XCOMP_BV) & ~BIT(63) : 0;
+	for (unsigned k = 0; k < ARRAY_SIZE(extended); k++)
+		if (a.rfbm & bv & extended[k])
+			mmu_read_buf(c, i, a.la + xs_offset(c, comp, extended[k]),
+				     buf + offset_of(&fpu_layout, extended[k]), xs_size(c, extended[k]));
 	mxcsr = compact ? a.rfbm & bv & XFEATURE_SSE : a.rfbm & (XFEATURE_SSE | XFEATURE_AVX);
 	mxcsr_init = compact && a.rfbm & ~bv & XFEATURE_SSE;
 	if (mxcsr && ld32(buf + FPU_MXCSR) & ~mxcsr_mask)
@@ -442,15 +588,20 @@ static void xs_restore(struct soft_cpu *c, const struct insn *i, bool supervisor
 		else
 			soft_zero(x + FPU_XMM, xmm_end(c) - FPU_XMM);
 	}
-	if (a.rfbm & XFEATURE_AVX) {
-		if (bv & XFEATURE_AVX)
-			soft_copy(x + FPU_YMMH, buf + FPU_YMMH, ymmh_size(c));
+	for (unsigned k = 0; k < ARRAY_SIZE(extended); k++) {
+		unsigned at = offset_of(&fpu_layout, extended[k]);
+
+		if (!(a.rfbm & extended[k]))
+			continue;
+		if (bv & extended[k])
+			soft_copy(x + at, buf + at, xs_size(c, extended[k]));
 		else
-			soft_zero(x + FPU_YMMH, ymmh_size(c));
+			soft_zero(x + at, xs_size(c, extended[k]));
 	}
 	/* Outside 64-bit mode the upper registers stay: then the component stays in use. */
 	if (!soft_mode64(c))
-		in_use |= ld64(x + FPU_XSTATE_BV) & (XFEATURE_SSE | XFEATURE_AVX);
+		in_use |= ld64(x + FPU_XSTATE_BV) &
+			  (XFEATURE_SSE | XFEATURE_AVX | XFEATURE_ZMM_HI256 | XFEATURE_HI16_ZMM);
 	st64(x + FPU_XSTATE_BV, in_use);
 }
 
@@ -498,7 +649,9 @@ void op_xsetbv(struct soft_cpu *c, const struct insn *i)
 	if (unlikely(c->simd_off & FPU_OFF_XSAVE))
 		soft_ud(c, i);
 	if (c->cpl || (u32)c->gpr[R_CX] || v & ~c->vcpu->vm->cpuid.xcr0_mask || !(v & XFEATURE_X87) ||
-	    (v & XFEATURE_AVX && !(v & XFEATURE_SSE)))
+	    (v & XFEATURE_AVX && !(v & XFEATURE_SSE)) ||
+	    (v & XFEATURE_AVX512 &&
+	     (v & (XFEATURE_AVX | XFEATURE_AVX512)) != (XFEATURE_AVX | XFEATURE_AVX512)))
 		soft_gp(c, i, 0);
 	c->xcr0 = v;
 	fpu_mode_changed(c);

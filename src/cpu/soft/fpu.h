@@ -6,19 +6,21 @@
 
 /* Why a class is off: bits of cpu->simd_off. */
 enum fpu_off {
-	FPU_OFF_EM = 1 << 0,    /* CR0.EM */
-	FPU_OFF_TS = 1 << 1,    /* CR0.TS */
-	FPU_OFF_WAIT = 1 << 2,  /* CR0.TS and CR0.MP: FWAIT */
-	FPU_OFF_FXSR = 1 << 3,  /* CR4.OSFXSR = 0 */
-	FPU_OFF_XSAVE = 1 << 4, /* CR4.OSXSAVE = 0 */
-	FPU_OFF_AVX = 1 << 5,   /* VEX vector instructions: OSXSAVE, XCR0, mode */
-	FPU_OFF_VEX = 1 << 6,   /* VEX at all: real-address or virtual-8086 mode */
+	FPU_OFF_EM = 1 << 0,     /* CR0.EM */
+	FPU_OFF_TS = 1 << 1,     /* CR0.TS */
+	FPU_OFF_WAIT = 1 << 2,   /* CR0.TS and CR0.MP: FWAIT */
+	FPU_OFF_FXSR = 1 << 3,   /* CR4.OSFXSR = 0 */
+	FPU_OFF_XSAVE = 1 << 4,  /* CR4.OSXSAVE = 0 */
+	FPU_OFF_AVX = 1 << 5,    /* VEX vector instructions: OSXSAVE, XCR0, mode */
+	FPU_OFF_VEX = 1 << 6,    /* VEX at all: real-address or virtual-8086 mode */
+	FPU_OFF_AVX512 = 1 << 7, /* EVEX and mask registers: as AVX, and more of XCR0 */
 };
 /* Per class: which bits matter. */
-#define FPU_CLASS_X87 (FPU_OFF_EM | FPU_OFF_TS)
-#define FPU_CLASS_MMX (FPU_OFF_EM | FPU_OFF_TS)
-#define FPU_CLASS_SSE (FPU_OFF_EM | FPU_OFF_TS | FPU_OFF_FXSR)
-#define FPU_CLASS_AVX (FPU_OFF_AVX | FPU_OFF_TS)
+#define FPU_CLASS_X87    (FPU_OFF_EM | FPU_OFF_TS)
+#define FPU_CLASS_MMX    (FPU_OFF_EM | FPU_OFF_TS)
+#define FPU_CLASS_SSE    (FPU_OFF_EM | FPU_OFF_TS | FPU_OFF_FXSR)
+#define FPU_CLASS_AVX    (FPU_OFF_AVX | FPU_OFF_TS)
+#define FPU_CLASS_AVX512 (FPU_OFF_AVX512 | FPU_OFF_TS)
 
 /* What translated code asks before vector and x87 instructions: the bits of simd_off that concern the class, and
  * this one while the guest's state is not in the host's registers. */
@@ -30,6 +32,7 @@ static inline void fpu_set_gates(struct soft_cpu *c)
 
 	c->sse_gate = (c->simd_off & FPU_CLASS_SSE) | dead;
 	c->avx_gate = (c->simd_off & FPU_CLASS_AVX) | dead;
+	c->avx512_gate = (c->simd_off & FPU_CLASS_AVX512) | dead;
 }
 
 /* Offsets in the XSAVE image [SDM1 10.5.1, 13.4]. */
@@ -52,13 +55,34 @@ enum {
 	FPU_YMMH = X86_XSAVE_AVX_OFFSET,
 };
 
+/* The components of AVX-512: where they are in the image is the host's choice. */
+#define XFEATURE_AVX512    (XFEATURE_OPMASK | XFEATURE_ZMM_HI256 | XFEATURE_HI16_ZMM)
+#define FPU_OPMASK_SIZE    64u
+#define FPU_ZMM_HI256_SIZE 512u
+#define FPU_HI16_ZMM_SIZE  1024u
+extern struct x86_xsave_layout fpu_layout;
+
 #define FPU_FSW_ES     BIT(7)
 #define FPU_FSW_B      BIT(15)
 #define FPU_FCW_INIT   0x37f
 #define FPU_MXCSR_INIT 0x1f80u
 
-/* Host code, once: what the host can save. */
+/* Host code, once (again: nothing): what the host can save. */
 void fpu_init(void);
+/* After it: the state of AVX-512 too. */
+bool fpu_has_avx512(void);
+/* The image in x86_state's layout into c->xsave, and out of it. Host code. */
+void fpu_import(struct soft_cpu *c, const u8 *image);
+void fpu_export(const struct soft_cpu *c, u8 *ret_image);
+/* Byte n of vector register reg in the image. */
+static inline u8 *fpu_vec_byte(const struct soft_cpu *c, unsigned reg, unsigned n)
+{
+	if (reg >= 16)
+		return c->xsave + fpu_layout.hi16_zmm + 64 * (reg - 16) + n;
+	if (n >= 32)
+		return c->xsave + fpu_layout.zmm_hi256 + 32 * reg + (n & 31);
+	return c->xsave + (n < 16 ? FPU_XMM : FPU_YMMH) + 16 * reg + (n & 15);
+}
 /* Recomputes c->simd_off from CR0, CR4, XCR0 and the mode. soft_mode_changed() calls it. */
 void fpu_mode_changed(struct soft_cpu *c);
 /* The image c->xsave came from outside (reset, set_state): reserved bits are dropped, components in
@@ -93,6 +117,8 @@ void op_x87_rstor(struct soft_cpu *c, const struct insn *i);
 
 /* ops_simd.c: element by element; simd_row() names them. */
 void op_simd_vzero(struct soft_cpu *c, const struct insn *i); /* VZEROUPPER, VZEROALL */
+void op_evex_gather(struct soft_cpu *c, const struct insn *i);
+void op_evex_scatter(struct soft_cpu *c, const struct insn *i);
 void op_simd_gather(struct soft_cpu *c, const struct insn *i);
 void op_simd_vmaskmov_load(struct soft_cpu *c, const struct insn *i);
 void op_simd_vmaskmov_store(struct soft_cpu *c, const struct insn *i);

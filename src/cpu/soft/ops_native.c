@@ -19,7 +19,18 @@
 #include "cpu/soft/thunk.h"
 #include "x86/cpuid.h"
 
-enum native_class { CLASS_INT, CLASS_VEX_INT, CLASS_SSE, CLASS_AVX, CLASS_MMX, CLASS_X87, CLASS_X87_CTL };
+/* CLASS_MASKED: AVX-512 with a mask that spares elements of the operand in memory. */
+enum native_class {
+	CLASS_INT,
+	CLASS_VEX_INT,
+	CLASS_SSE,
+	CLASS_AVX,
+	CLASS_AVX512,
+	CLASS_MASKED,
+	CLASS_MMX,
+	CLASS_X87,
+	CLASS_X87_CTL
+};
 
 static inline void run(struct soft_cpu *c, const struct insn *i, void *mem)
 {
@@ -91,17 +102,89 @@ static __attribute__((noinline)) void run_slow(struct soft_cpu *c, const struct 
 		mmu_write_buf(c, i, la, buf, n);
 }
 
+/* The linear address of element k; elements do not wrap one by one. */
+static gva_t element_la(struct soft_cpu *c, const struct insn *i, u64 at, unsigned size, unsigned acc)
+{
+	u64 ea = insn_ea(c, i) + at;
+
+	return i->flat ? ea + c->seg[i->seg].base : seg_linear(c, i, i->seg, ea, size, acc);
+}
+
+/* Which elements of memory the mask in a register lets through. */
+static u64 wanted_elements(const struct soft_cpu *c, const struct insn *i, const struct evex_elements *e)
+{
+	u64 mask = ld64(c->xsave + fpu_layout.opmask + 8 * (i->evex & EVEX_AAA)), want = 0;
+
+	for (unsigned k = 0; k < e->nr; k++)
+		if (mask >> k & 1)
+			want |= BIT(k % e->nr_mem);
+	return want;
+}
+
+/* A masked operand, where the whole of it is not just RAM: only the elements that the mask names are accessed, a packed
+ * one only as far as it has such. The thunk gets a copy of these. */
+static __attribute__((noinline)) void run_masked(struct soft_cpu *c, const struct insn *i, unsigned acc)
+{
+	const struct native_row *row = simd_row(i);
+	struct evex_elements e = evex_elements(i, row);
+	u64 first = insn_ea(c, i) + c->seg[i->seg].base, want;
+	u8 *buf = c->bounce + (first & 63);
+	gva_t la[64] = { 0 };
+
+	fpu_spill(c);
+	want = wanted_elements(c, i, &e);
+	if (want && first & (i->msz - 1) && simd_aligned(i))
+		soft_gp(c, i, 0);
+	if (row->evex & EV_ALL)
+		mmu_probe(c, i, element_la(c, i, 0, i->msz, acc), i->msz, acc);
+	if (row->evex & EV_PACKED) {
+		unsigned nr = 0;
+
+		for (; want; want &= want - 1)
+			nr++;
+		e.size = (u8)(nr * e.size);
+		want = nr != 0;
+	}
+	for (unsigned k = 0; k < 64; k++) {
+		if (!(want >> k & 1))
+			continue;
+		la[k] = element_la(c, i, k * e.size, e.size, acc);
+		if (acc & ACC_R)
+			mmu_read_buf(c, i, la[k], buf + k * e.size, e.size);
+		else
+			mmu_probe(c, i, la[k], e.size, acc);
+	}
+	if (!c->vec_live)
+		fpu_load(c);
+	run(c, i, buf);
+	for (unsigned k = 0; acc & ACC_W && k < 64; k++)
+		if (want >> k & 1)
+			mmu_write_buf(c, i, la[k], buf + k * e.size, e.size);
+}
+
 static inline __attribute__((always_inline)) void native(struct soft_cpu *c, const struct insn *i,
 							 enum native_class class, unsigned acc)
 {
 	static const u8 off[] = {
-		[CLASS_VEX_INT] = FPU_OFF_VEX, [CLASS_SSE] = FPU_CLASS_SSE, [CLASS_AVX] = FPU_CLASS_AVX,
-		[CLASS_MMX] = FPU_CLASS_MMX,   [CLASS_X87] = FPU_CLASS_X87, [CLASS_X87_CTL] = FPU_CLASS_X87,
+		[CLASS_VEX_INT] = FPU_OFF_VEX,     [CLASS_SSE] = FPU_CLASS_SSE,
+		[CLASS_AVX] = FPU_CLASS_AVX,       [CLASS_AVX512] = FPU_CLASS_AVX512,
+		[CLASS_MASKED] = FPU_CLASS_AVX512, [CLASS_MMX] = FPU_CLASS_MMX,
+		[CLASS_X87] = FPU_CLASS_X87,       [CLASS_X87_CTL] = FPU_CLASS_X87,
 	};
 
 	if (class != CLASS_INT && unlikely(c->simd_off & off[class]))
 		fpu_raise_off(c, i, off[class], class >= CLASS_X87);
-	if (acc) {
+	if (class == CLASS_MASKED && acc) {
+		gva_t la = insn_ea_raw(c, i) + c->seg[i->seg].base;
+		void *mem = !i->flat      ? NULL
+			    : acc & ACC_W ? tlb_write(c, la, i->msz)
+					  : tlb_read(c, la, i->msz);
+
+		if (likely(mem && c->vec_live))
+			run(c, i, mem);
+		else
+			run_masked(c, i, acc);
+	} else if (acc) {
 		if (!i->flat) { /* what comes before the checks of the segment */
 			if (x87_pending(c, i, class))
 				soft_raise(c, i, EXC_MF, NO_ERROR);
@@ -151,6 +234,8 @@ NATIVE_CLASS(native_int, CLASS_INT)
 NATIVE_CLASS(native_vex_int, CLASS_VEX_INT)
 NATIVE_CLASS(native_sse, CLASS_SSE)
 NATIVE_CLASS(native_avx, CLASS_AVX)
+NATIVE_CLASS(native_avx512, CLASS_AVX512)
+NATIVE_CLASS(native_masked, CLASS_MASKED)
 NATIVE_CLASS(native_mmx, CLASS_MMX)
 NATIVE_CLASS(native_x87, CLASS_X87)
 NATIVE_CLASS(native_x87_ctl, CLASS_X87_CTL)
@@ -159,6 +244,7 @@ NATIVE_CLASS(native_x87_ctl, CLASS_X87_CTL)
 static const insn_fn handlers[][4] = {
 	[CLASS_INT] = NATIVE_ROW(native_int),         [CLASS_VEX_INT] = NATIVE_ROW(native_vex_int),
 	[CLASS_SSE] = NATIVE_ROW(native_sse),         [CLASS_AVX] = NATIVE_ROW(native_avx),
+	[CLASS_AVX512] = NATIVE_ROW(native_avx512),   [CLASS_MASKED] = NATIVE_ROW(native_masked),
 	[CLASS_MMX] = NATIVE_ROW(native_mmx),         [CLASS_X87] = NATIVE_ROW(native_x87),
 	[CLASS_X87_CTL] = NATIVE_ROW(native_x87_ctl),
 };
@@ -208,19 +294,21 @@ void op_native_x87(struct soft_cpu *c, const struct insn *i)
 	handler(i, native_x87_control(i) ? CLASS_X87_CTL : CLASS_X87)(c, i);
 }
 
-static u8 operand_size(const struct insn *i, const struct native_row *row)
+unsigned native_operand_size(const struct insn *i, const struct native_row *row)
 {
-	unsigned vl = i->pfx & PFX_VEX_L ? 32 : 16;
+	unsigned vl = i->evex ? 16u << ((i->evex & EVEX_LL) >> EVEX_LL_SHIFT) : i->pfx & PFX_VEX_L ? 32 : 16;
 	bool gpr = row->flags & (NR_GPR_REG | NR_GPR_RM | NR_GPR_VVVV);
 
+	if (i->evex & EVEX_B)
+		return i->rex & REX_W ? 8 : 4; /* broadcast */
 	switch (row->msz) {
-	case NR_VL: return (u8)vl;
-	case NR_HALF_VL: return (u8)(vl / 2);
-	case NR_QUARTER_VL: return (u8)(vl / 4);
-	case NR_EIGHTH_VL: return (u8)(vl / 8);
+	case NR_VL: return vl;
+	case NR_HALF_VL: return vl / 2;
+	case NR_QUARTER_VL: return vl / 4;
+	case NR_EIGHTH_VL: return vl / 8;
 	case NR_OSZ: return i->osz;
 	case NR_W: return (gpr ? i->osz == 8 : i->rex & REX_W) ? 8 : 4;
-	case NR_DDUP: return vl == 32 ? 32 : 8;
+	case NR_DDUP: return vl == 16 ? 8 : vl;
 	default: return row->msz;
 	}
 }
@@ -229,6 +317,10 @@ static enum native_class class_of(const struct insn *i, const struct native_row 
 {
 	if (row->flags & NR_X87)
 		return native_x87_control(i) ? CLASS_X87_CTL : CLASS_X87;
+	if (row->evex)
+		return i->mem && i->evex & EVEX_AAA && (!(row->evex & EV_ALL) || row->flags & NR_STORE)
+			       ? CLASS_MASKED
+			       : CLASS_AVX512;
 	if (thunk_is_int(i, row))
 		return i->pfx & PFX_VEX ? CLASS_VEX_INT : CLASS_INT;
 	if (i->pfx & PFX_VEX)
@@ -242,9 +334,9 @@ static enum native_class class_of(const struct insn *i, const struct native_row 
 
 void native_bind(struct insn *i, const struct native_row *row)
 {
-	if (i->map == 1 && i->opcode == 0x77)
+	if (i->map == 1 && i->opcode == 0x77 && !i->evex)
 		i->mem = 0; /* EMMS, VZEROUPPER, VZEROALL: no ModRM */
-	i->msz = i->mem ? operand_size(i, row) : 0;
+	i->msz = i->mem ? (u8)native_operand_size(i, row) : 0;
 	i->aux = (u8)(row->flags & (NR_LOAD | NR_STORE));
 	i->thunk = NULL;
 	if (row->fn && row->fn != op_native_mem) {

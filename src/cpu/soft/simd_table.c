@@ -7,7 +7,7 @@
  * be. What a line does not say (the semantics) the host's processor knows.
  *
  * The mandatory prefix is F2 or F3 if there is one, else 66 [SDM2 2.1.2]. A prefix that selects no line
- * is #UD. EVEX, XOP, 3DNow! and SSE4A are not offered: no lines, #UD.
+ * is #UD. XOP, 3DNow! and SSE4A are not offered: no lines, #UD. EVEX and mask registers: evex_table.c.
  *
  * Called by the decoder. Tables only; no state.
  */
@@ -416,6 +416,8 @@ const struct native_row *simd_row(const struct insn *i)
 
 	if (i->map < 1 || i->map > 3 || i->pfx & PFX_LOCK)
 		return NULL;
+	if (i->evex)
+		return evex_row(i);
 	if (vex && i->map == 1 && i->opcode == 0xae)
 		return vex_group15(i);
 	if (vex && i->map == 1 && i->opcode == 0x77)
@@ -424,7 +426,7 @@ const struct native_row *simd_row(const struct insn *i)
 	row = &e->row[!vex ? 0 : i->pfx & PFX_VEX_L ? 2 : 1];
 	rules = e->rules;
 	if (!(row->flags & NR_VALID))
-		return NULL;
+		return vex ? evex_opmask_row(i) : NULL;
 	if (row->flags & (mem ? NR_REG_ONLY : NR_MEM_ONLY))
 		return NULL;
 	if (rules >> 8 && !(rules >> 8 >> (i->modrm >> 3 & 7) & 1))
@@ -450,7 +452,7 @@ bool simd_aligned(const struct insn *i)
 		/* Only the moves that say so. */
 		if (i->map == 2)
 			return i->opcode == 0x2a;
-		return i->map == 1 &&
+		return i->map == 1 && !(i->evex & EVEX_B) &&
 		       (i->opcode == 0x28 || i->opcode == 0x29 || i->opcode == 0x2b || i->opcode == 0xe7 ||
 			(pp == P66 && (i->opcode == 0x6f || i->opcode == 0x7f)));
 	}

@@ -1,6 +1,6 @@
 /* The software engine: what its files share. Nothing outside this folder includes it.
  *
- *   decode.c   bytes -> struct insn, blocks of them; simd_table.c the vector rows
+ *   decode.c   bytes -> struct insn, blocks of them; simd_table.c, evex_table.c the vector rows
  *   interp.c   the loop, block cache, events between blocks, engine_ops
  *   ops_*.c    one handler per instruction form, grouped by family
  *   excp.c     faults, interrupts and their delivery through IVT, IDT and TSS
@@ -55,15 +55,25 @@ enum insn_prefix {
 	PFX_F3 = 1 << 2,
 	PFX_LOCK = 1 << 3,
 	PFX_REX = 1 << 4, /* any REX, even 40H */
-	PFX_VEX = 1 << 5,
+	PFX_VEX = 1 << 5, /* or EVEX: then insn->evex is not 0 */
 	PFX_67 = 1 << 6,
 	PFX_VEX_L = 1 << 7, /* VEX.L = 1 */
 };
 
-#define REX_W 8
-#define REX_R 4
-#define REX_X 2
-#define REX_B 1
+#define REX_W  8
+#define REX_R  4
+#define REX_X  2
+#define REX_B  1
+#define REX_R2 16 /* EVEX.R': bit 4 of ModRM.reg */
+
+enum evex_prefix {
+	EVEX_AAA = 7, /* the mask register, 0: none */
+	EVEX_Z = 1 << 3,
+	EVEX_B = 1 << 4,
+	EVEX_LL = 3 << 5,
+	EVEX_ON = 1 << 7, /* there is an EVEX prefix */
+};
+#define EVEX_LL_SHIFT 5
 
 /* One decoded instruction. */
 struct insn {
@@ -85,8 +95,9 @@ struct insn {
 	u8 opcode;
 	u8 modrm;
 	u8 pfx;  /* PFX_*; for VEX the implied 66/F2/F3 */
-	u8 rex;  /* REX_W..B, from REX or VEX */
-	u8 vvvv; /* VEX.vvvv (not inverted any more), 0..15 */
+	u8 rex;  /* REX_W..B, from REX, VEX or EVEX */
+	u8 vvvv; /* VEX.vvvv (not inverted any more), 0..15; with EVEX.V' 0..31 */
+	u8 evex; /* EVEX_* */
 	u8 msz;  /* bytes of the memory operand, for thunk and vector forms; 0: none */
 	u8 aux;  /* for the handler: condition code, ... */
 };
@@ -200,13 +211,13 @@ struct soft_cpu {
 	u16 fl;          /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
 	u8 cpl;
 	u8 vec_live; /* guest vector and x87 state is in the host's registers */
-	u32 sse_gate,
-		avx_gate; /* not 0: an instruction of that class cannot be executed just so, see fpu.h */
-	u32 flags;        /* RFLAGS without the arithmetic ones; bit 1 set */
-	u32 key;          /* KEY_* of the current mode */
-	u32 attention;    /* ATT_*: something to do before the next block */
-	s32 budget;       /* blocks until the clock is looked at */
-	u64 icount;       /* instructions begun */
+	u32 sse_gate, avx_gate,
+		avx512_gate; /* not 0: an instruction of that class cannot be executed just so, see fpu.h */
+	u32 flags;           /* RFLAGS without the arithmetic ones; bit 1 set */
+	u32 key;             /* KEY_* of the current mode */
+	u32 attention;       /* ATT_*: something to do before the next block */
+	s32 budget;          /* blocks until the clock is looked at */
+	u64 icount;          /* instructions begun */
 	u64 pause_first, pause_last; /* TSC of the first and the last PAUSE of a loop */
 	struct vcpu *vcpu;
 	struct block *cur;     /* the block being executed */
@@ -244,8 +255,8 @@ struct soft_cpu {
 	u64 x87_fip, x87_fdp;
 	u16 x87_fop, x87_fcs, x87_fds;
 	u64 mxcsr_host; /* the host's own, to go back to */
-	u8 *xsave;      /* X86_XSAVE_SIZE bytes, 64-aligned, standard format: the state while !vec_live */
-	u8 *bounce;     /* two pages for operands that cross a page or lie in MMIO; equal offset below 64 */
+	u8 *xsave; /* X86_XSAVE_SIZE bytes, 64-aligned, the host's standard format: the state while !vec_live */
+	u8 *bounce; /* two pages for operands that cross a page or lie in MMIO; equal offset below 64 */
 	const struct insn *native; /* what a thunk runs: for the signal handler */
 
 	/* --- mmu --- */

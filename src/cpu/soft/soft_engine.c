@@ -27,12 +27,14 @@ static int soft_probe(struct err *err)
 	return thunk_init(err);
 }
 
-/* Everything in the table but what is hidden on purpose: virtual-8086 mode extensions. */
+/* Everything in the table but what is hidden on purpose: virtual-8086 mode extensions; and AVX-512 where the host
+ * does not keep its state. The rest of AVX-512 goes with AVX512F. */
 static void soft_features(u64 ret_features[4])
 {
+	fpu_init();
 	memset(ret_features, 0, 4 * sizeof(u64));
 	for (unsigned f = 0; f < X86_NR_FEATURES; f++)
-		if (f != X86_FEATURE_VME)
+		if (f != X86_FEATURE_VME && (f != X86_FEATURE_AVX512F || fpu_has_avx512()))
 			ret_features[f / 64] |= BIT(f % 64);
 }
 
@@ -227,7 +229,7 @@ static void soft_get_state(struct vcpu *vcpu, struct x86_state *s)
 	SOFT_SHARED_ARRAYS(GET_ARRAY_)
 	memcpy(s->gpr, c->gpr, sizeof(s->gpr));
 	memcpy(s->seg, c->seg, sizeof(s->seg));
-	memcpy(s->xsave, c->xsave, sizeof(s->xsave));
+	fpu_export(c, s->xsave);
 	s->rflags = soft_get_flags(c);
 	s->tsc_offset = (u64)vcpu->tsc_offset;
 	s->sti_shadow = c->attention & ATT_SHADOW;
@@ -293,7 +295,7 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 	c->gpr[RZERO] = 0;
 	memcpy(c->seg, s->seg, sizeof(s->seg));
 	memset(&c->seg[SEG_FLAT], 0, sizeof(c->seg[SEG_FLAT]));
-	memcpy(c->xsave, s->xsave, sizeof(s->xsave));
+	fpu_import(c, s->xsave);
 	fpu_image_loaded(c);
 	vcpu->tsc_offset = (s64)s->tsc_offset;
 	/* CPL is SS.DPL, except where there are no descriptors [SDM3 5.5]. */

@@ -1,7 +1,7 @@
 /* Makes thunks: small functions that execute one guest instruction natively [SDM2 2.1-2.3].
  *
  * The instruction is encoded anew for 64-bit mode: operand size by 66 or REX.W, mandatory prefixes,
- * LOCK, REX or VEX, opcode, ModRM, immediate. Segment and address-size prefixes go; a memory operand
+ * LOCK, REX, VEX or EVEX, opcode, ModRM, immediate. Segment and address-size prefixes go; a memory operand
  * becomes [P] with P a free host register that holds a pointer. General registers keep their numbers, so
  * that implicit operands and AH..BH need no thought; only RSP is given another number. Around it:
  *
@@ -73,7 +73,7 @@ bool thunk_is_int(const struct insn *i, const struct native_row *row)
 {
 	if (row->fn == op_native_mem)
 		return true;
-	return !(row->flags & (NR_X87 | NR_MMX)) && !vector_feature(row->feature);
+	return !row->evex && !(row->flags & (NR_X87 | NR_MMX)) && !vector_feature(row->feature);
 }
 
 /* BT, BTS, BTR, BTC m, r */
@@ -104,7 +104,7 @@ static u8 host_opcode(const struct insn *i, bool *ret_one_byte)
 
 bool thunk_has_modrm(const struct insn *i)
 {
-	return !(i->map == 1 && i->opcode == 0x77);
+	return !(i->map == 1 && i->opcode == 0x77 && !i->evex);
 }
 
 /* --- encoding ---------------------------------------------------------------------------- */
@@ -173,6 +173,21 @@ static void encode_vex(struct form *f, const struct insn *i, const struct native
 	put(f, 0xc4);
 	put(f, (r->reg & 8 ? 0 : 0x80) | 0x40 | (r->rm & 8 ? 0 : 0x20) | i->map);
 	put(f, (e.w ? 0x80u : 0) | (~r->vvvv & 15u) << 3 | (i->pfx & PFX_VEX_L ? 4 : 0) | e.pp);
+	put(f, e.opcode);
+}
+
+/* The operand in memory has no displacement, so its compression is of no concern. */
+static void encode_evex(struct form *f, const struct insn *i, const struct native_row *row,
+			const struct regs *r)
+{
+	struct thunk_encoding e = thunk_encoding(i, row);
+
+	put(f, 0x62);
+	put(f, (r->reg & 8 ? 0 : 0x80) | (r->rm & 16 ? 0 : 0x40) | (r->rm & 8 ? 0 : 0x20) |
+		       (r->reg & 16 ? 0 : 0x10) | i->map);
+	put(f, (e.w ? 0x80u : 0) | (~r->vvvv & 15u) << 3 | 4 | e.pp);
+	put(f, (i->evex & EVEX_Z ? 0x80u : 0) | (i->evex & (EVEX_LL | EVEX_B | EVEX_AAA)) |
+		       (r->vvvv & 16 ? 0 : 8));
 	put(f, e.opcode);
 }
 
@@ -255,7 +270,9 @@ static bool make_form(struct form *f, const struct insn *i, const struct native_
 	if (f->uses || f->sub != NO_REG)
 		f->gpr = pick(for_gpr, ARRAY_SIZE(for_gpr), taken | BIT(R_SI));
 
-	if (i->pfx & PFX_VEX)
+	if (i->evex)
+		encode_evex(f, i, row, &r);
+	else if (i->pfx & PFX_VEX)
 		encode_vex(f, i, row, &r);
 	else
 		encode_legacy(f, i, row, &r);

@@ -1,4 +1,4 @@
-/* The assembler's encoding: prefixes, REX or VEX, ModRM, SIB, displacement [SDM2 2.1-2.3]. See emit.h. */
+/* The assembler's encoding: prefixes, REX, VEX or EVEX, ModRM, SIB, displacement [SDM2 2.1-2.3]. See emit.h. */
 #include "cpu/soft/jit/emit.h"
 
 #include "cpu/soft/decode.h"
@@ -16,7 +16,8 @@ static unsigned rex_bits(unsigned reg, const struct opnd *rm)
 	return rex;
 }
 
-static void put_modrm(struct emit *e, unsigned reg, const struct opnd *rm)
+/* disp8: a displacement of one byte means what it says; with EVEX it is in units of the operand. */
+static void put_modrm(struct emit *e, unsigned reg, const struct opnd *rm, bool disp8)
 {
 	unsigned r = (reg & 7) << 3, mod;
 
@@ -30,7 +31,9 @@ static void put_modrm(struct emit *e, unsigned reg, const struct opnd *rm)
 		emit4(e, (u32)rm->disp);
 		return;
 	}
-	mod = rm->disp == 0 && (rm->base & 7) != R_BP ? 0 : rm->disp == (s8)rm->disp ? 0x40 : 0x80;
+	mod = rm->disp == 0 && (rm->base & 7) != R_BP                ? 0
+	      : rm->disp == 0 || (disp8 && rm->disp == (s8)rm->disp) ? 0x40
+								     : 0x80;
 	if (rm->index != NO_REG || (rm->base & 7) == R_SP) {
 		unsigned index = rm->index == NO_REG ? R_SP : rm->index & 7u;
 
@@ -66,7 +69,7 @@ void emit_op(struct emit *e, u32 op, unsigned reg, const struct opnd *rm)
 	else if ((op & E_MAP) == E_0F3A)
 		emit1(e, 0x3a);
 	emit1(e, (u8)op);
-	put_modrm(e, reg, rm);
+	put_modrm(e, reg, rm, true);
 }
 
 void emit_vex(struct emit *e, u32 op, unsigned pp, bool l, unsigned vvvv, unsigned reg, const struct opnd *rm)
@@ -79,7 +82,23 @@ void emit_vex(struct emit *e, u32 op, unsigned pp, bool l, unsigned vvvv, unsign
 	emit1(e, (~(rex << 5) & 0xe0) | (op & E_MAP) >> 8);
 	emit1(e, (op & E_W ? 0x80u : 0) | (~vvvv & 15) << 3 | (l ? 4u : 0) | pp);
 	emit1(e, (u8)op);
-	put_modrm(e, reg, rm);
+	put_modrm(e, reg, rm, true);
+}
+
+void emit_evex(struct emit *e, u32 op, unsigned pp, unsigned fields, unsigned vvvv, unsigned reg,
+	       const struct opnd *rm)
+{
+	unsigned rex = rex_bits(reg, rm) | (!rm->is_mem && rm->reg & 16 ? REX_X : 0);
+
+	if (rm->is_mem && rm->gs)
+		emit1(e, 0x65);
+	emit1(e, 0x62);
+	emit1(e, (~(rex << 5) & 0xe0) | (reg & 16 ? 0 : 0x10) | (op & E_MAP) >> 8);
+	emit1(e, (op & E_W ? 0x80u : 0) | (~vvvv & 15) << 3 | 4 | pp);
+	emit1(e,
+	      (fields & EVEX_Z ? 0x80u : 0) | (fields & (EVEX_LL | EVEX_B | EVEX_AAA)) | (vvvv & 16 ? 0 : 8));
+	emit1(e, (u8)op);
+	put_modrm(e, reg, rm, false);
 }
 
 void emit_imm(struct emit *e, unsigned reg, u64 v)

@@ -107,6 +107,10 @@ void emit_op(struct emit *e, u32 op, unsigned reg, const struct opnd *rm);
 void emit_vex(struct emit *e, u32 op, unsigned pp, bool l, unsigned vvvv, unsigned reg,
 	      const struct opnd *rm);
 
+/* Under EVEX; fields: insn->evex. Vector registers up to 31. */
+void emit_evex(struct emit *e, u32 op, unsigned pp, unsigned fields, unsigned vvvv, unsigned reg,
+	       const struct opnd *rm);
+
 #define emit_rm(e, op, reg, ...)                     \
 	do {                                         \
 		const struct opnd rm_ = __VA_ARGS__; \

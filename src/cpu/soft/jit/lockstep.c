@@ -114,6 +114,7 @@ static void level(struct lockstep_state *to, const struct lockstep_state *from)
 	t->vec_live = f->vec_live;
 	t->sse_gate = f->sse_gate;
 	t->avx_gate = f->avx_gate;
+	t->avx512_gate = f->avx512_gate;
 	t->budget = f->budget;
 	t->icount = f->icount;
 	t->pause_first = f->pause_first;

@@ -5,7 +5,7 @@
 #include "cpu/soft/jit/storelog.h"
 #include "vm/engine.h"
 
-#define LOCKSTEP_XSAVE (X86_XSAVE_AVX_OFFSET + 256)
+#define LOCKSTEP_XSAVE X86_XSAVE_SIZE
 
 /* What a run of a block starts from or leads to. Of the soft_cpu only the guest's part. */
 struct lockstep_state {

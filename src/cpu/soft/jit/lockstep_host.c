@@ -98,7 +98,15 @@ static void print_xsave(FILE *out, const struct lockstep *l)
 			continue;
 		if (s0 == s1 && s1 == s2)
 			continue;
-		if (at >= FPU_YMMH)
+		if (at >= fpu_layout.hi16_zmm)
+			snprintf(name, sizeof(name), "zmm%u[%u]", 16 + (at - fpu_layout.hi16_zmm) / 64,
+				 (at - fpu_layout.hi16_zmm) / 8 % 8);
+		else if (at >= fpu_layout.zmm_hi256)
+			snprintf(name, sizeof(name), "zmm%u[%u]", (at - fpu_layout.zmm_hi256) / 32,
+				 4 + (at - fpu_layout.zmm_hi256) / 8 % 4);
+		else if (at >= fpu_layout.opmask)
+			snprintf(name, sizeof(name), "k%u", (at - fpu_layout.opmask) / 8);
+		else if (at >= FPU_YMMH)
 			snprintf(name, sizeof(name), "ymm%u[%u]", (at - FPU_YMMH) / 16,
 				 2 + (at - FPU_YMMH) / 8 % 2);
 		else if (at >= FPU_XMM)

@@ -31,7 +31,7 @@ struct xrec *translate_rec(struct xlate *t, bool group)
 
 	r->x = t->x;
 	r->k = (u16)t->k;
-	r->vec = t->sse_ok || t->avx_ok;
+	r->vec = t->sse_ok || t->avx_ok || t->avx512_ok;
 	r->group = group;
 	return r;
 }
@@ -251,25 +251,28 @@ static void xlate_plain(struct xlate *t, const struct xinsn *x)
 void translate_gate(struct xlate *t, const struct xinsn *x)
 {
 	struct emit *e = &t->e;
+	bool *is_ok = x->avx512 ? &t->avx512_ok : x->avx ? &t->avx_ok : &t->sse_ok;
 	u8 *ok, *no;
 	struct xrec *rec;
 
-	if (x->avx ? t->avx_ok : t->sse_ok)
+	if (*is_ok)
 		return;
 	rec = translate_rec(t, false);
 	rec->vec = true;
 	emit_mov(e, T0, R_CX);
-	emit_rm(e, OP_MOV_R_RM, R_CX, x->avx ? op_cpu(avx_gate) : op_cpu(sse_gate));
+	emit_rm(e, OP_MOV_R_RM, R_CX,
+		x->avx512 ? op_cpu(avx512_gate)
+		: x->avx  ? op_cpu(avx_gate)
+			  : op_cpu(sse_gate));
 	ok = emit_jrcxz(e);
 	emit_mov(e, R_CX, T0);
 	no = emit_jump(e, CC_JMP, NULL);
 	translate_late(t, LATE_BAIL, no, rec, NULL);
 	emit_land8(e, ok);
 	emit_mov(e, R_CX, T0);
-	if (x->avx)
+	*is_ok = true;
+	if (x->avx512) /* what turns AVX off turns this off too */
 		t->avx_ok = true;
-	else
-		t->sse_ok = true;
 }
 
 static void x87_pointers(struct xlate *t, const struct xinsn *x)
@@ -309,7 +312,9 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 	if (!(x->reg_r || x->reg_w))
 		o.reg = x87 ? (i->modrm >> 3 & 7u) : x->reg;
 	note_fault(t, x);
-	if (i->pfx & PFX_VEX) {
+	if (i->evex) {
+		emit_evex(e, op, enc.pp, i->evex, i->vvvv, o.reg, &o.rm);
+	} else if (i->pfx & PFX_VEX) {
 		emit_vex(e, op, enc.pp, i->pfx & PFX_VEX_L, vvvv == NO_REG ? i->vvvv : o.vvvv, o.reg, &o.rm);
 	} else {
 		op |= (enc.p66 ? E_66 : 0) | (enc.f2 ? E_F2 : 0) | (enc.f3 ? E_F3 : 0);
@@ -644,7 +649,7 @@ static void xlate_step(struct xlate *t, bool bail)
 
 	/* What it leaves in vector registers is looked at anew. */
 	rec->vec = false;
-	t->sse_ok = t->avx_ok = false;
+	t->sse_ok = t->avx_ok = t->avx512_ok = false;
 	translate_late(t, bail ? LATE_BAIL : LATE_STEP, emit_jump(&t->e, CC_JMP, NULL), rec, NULL);
 	if (!bail) {
 		t->step[t->nr_steps++] = rec;

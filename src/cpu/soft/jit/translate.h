@@ -56,12 +56,12 @@ struct xinsn {
 	u8 imm;     /* bytes of immediate to copy */
 	bool fault; /* the host may fault on it */
 	bool exposes; /* the flags from before it must be known in it: it may fault, or its code changes RFLAGS */
-	bool vec, avx; /* needs the vector state */
-	bool stash;    /* the operand of a shift was stored, to find its flags again */
-	bool high;     /* names AH, CH, DH or BH */
-	u16 wr;        /* guest registers written, all kinds */
-	s32 sp_delta;  /* PUSH, POP: change of RSP */
-	u8 base;       /* access to [base + disp] and nothing else: for grouping; NO_REG: none */
+	bool vec, avx, avx512; /* needs the vector state */
+	bool stash;            /* the operand of a shift was stored, to find its flags again */
+	bool high;             /* names AH, CH, DH or BH */
+	u16 wr;                /* guest registers written, all kinds */
+	s32 sp_delta;          /* PUSH, POP: change of RSP */
+	u8 base;               /* access to [base + disp] and nothing else: for grouping; NO_REG: none */
 	u8 seg;
 	s64 disp;
 };
@@ -141,7 +141,7 @@ struct xlate {
 	struct xflstate fl;
 	bool ends_saved; /* the block's end wants the flags in c->fl, and nothing sets them anew from last_writer on */
 	int last_writer;
-	bool sse_ok, avx_ok;
+	bool sse_ok, avx_ok, avx512_ok;
 	struct xgroup group[X_MAX_GROUPS];
 	unsigned nr_groups, next_slot;
 	const struct xgroup *in_t1; /* whose addend T1 still has; NULL: none */

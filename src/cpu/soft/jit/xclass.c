@@ -366,6 +366,10 @@ static void class_native(struct xlate *t, struct xinsn *x, const struct insn *i,
 	x->kind = XK_NATIVE;
 	x->row = row;
 	x->msz = i->msz;
+	if (row->evex) { /* registers 16 to 31, and mask registers, where not all bits count */
+		x->reg = i->reg;
+		x->rm = i->rm;
+	}
 	if (i->mem)
 		x->acc = (u8)((i->aux & NR_LOAD ? ACC_R : 0) | (i->aux & NR_STORE ? ACC_W : 0));
 	x->reg_r = x->reg_w = row->flags & NR_GPR_REG;
@@ -389,6 +393,7 @@ static void class_native(struct xlate *t, struct xinsn *x, const struct insn *i,
 	x->byte_rm = i->map == 2 && i->opcode == 0xf0 && i->pfx & PFX_F2; /* CRC32 r, r/m8 */
 	x->vec = !integer;
 	x->avx = i->pfx & PFX_VEX;
+	x->avx512 = row->evex;
 	x->fault = x->vec;
 }
 
