@@ -36,7 +36,7 @@ struct engine_ops {
 	int (*vcpu_init)(struct vcpu *vcpu, struct err *err);
 	void (*vcpu_fini)(struct vcpu *vcpu);
 	/* On the vCPU's thread: executes until something in enum run_end. Takes INTR, NMI,
-	 * FLUSH and TIMER requests itself. */
+	 * and TIMER requests itself. */
 	enum run_end (*run)(struct vcpu *vcpu);
 	/* The only call from other threads: makes run() look at the mailbox soon. NULL: it polls. */
 	void (*kick)(struct vcpu *vcpu);

@@ -1,7 +1,7 @@
 /* A virtual CPU's thread: mailbox, execution, waiting, local timer.
  *
  * Mailbox. `requests` holds bits that other threads set. The thread looks at it before each run(), the
- * engine between blocks. INTR, NMI, FLUSH and TIMER are the engine's; STOP, INIT and SIPI make run() return.
+ * engine between blocks. INTR, NMI and TIMER are the engine's; STOP, INIT and SIPI make run() return.
  *
  * Waiting, and why no wake-up is lost. The waiter does (1) sleeping = 1, (2) read requests, and only
  * when nothing of interest is set (3) futex wait while sleeping is 1. The poster does (A) set its bits in

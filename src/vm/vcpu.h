@@ -20,9 +20,8 @@ enum vcpu_request {
 	VCPU_REQ_NMI = 1 << 1,
 	VCPU_REQ_INIT = 1 << 2,
 	VCPU_REQ_SIPI = 1 << 3,  /* vector in vcpu->sipi_vector */
-	VCPU_REQ_FLUSH = 1 << 4, /* the engine drops cached code and translations as its own queue says */
-	VCPU_REQ_STOP = 1 << 5,  /* leave run() and wait (pause, state access, end) */
-	VCPU_REQ_TIMER = 1 << 6, /* the local timer's deadline changed */
+	VCPU_REQ_STOP = 1 << 4,  /* leave run() and wait (pause, state access, end) */
+	VCPU_REQ_TIMER = 1 << 5, /* the local timer's deadline changed */
 };
 
 struct vcpu {

@@ -201,7 +201,7 @@ static bool known_difference(const struct oracle *o, const struct insn *i, enum 
 
 struct tally {
 	u64 both, same_ud, excused, wrong;
-	u64 stores, missed; /* instructions that write to memory; that code_may_store() does not know */
+	u64 stores, missed; /* instructions that write to memory; that code_store_possible() does not know */
 };
 
 /* Blocks of pages to which writes are not tracked end after what can write. */
@@ -215,7 +215,7 @@ static void check_store(const struct oracle *o, const struct insn *i, unsigned m
 	if (!writes)
 		return;
 	t->stores++;
-	if (!code_may_store(i, mode) && t->missed++ < 20)
+	if (!code_store_possible(i, mode) && t->missed++ < 20)
 		print_message("mode %u: %s writes to memory: opcode %x, map %u, modrm %02x\n", mode,
 			      ZydisMnemonicGetString(o->insn.mnemonic), i->opcode, i->map, i->modrm);
 }

@@ -74,7 +74,7 @@ static enum run_end fake_run(struct vcpu *vcpu)
 {
 	int start = atomic_load(&fake.starts);
 
-	vcpu_take(vcpu, VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_FLUSH | VCPU_REQ_TIMER);
+	vcpu_take(vcpu, VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_TIMER);
 	if (vcpu->id == 0 && atomic_exchange(&fake.done, start) != start && fake.action)
 		fake.action(vcpu, start);
 	usleep(200);

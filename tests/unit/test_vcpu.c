@@ -21,7 +21,7 @@ static struct vcpu cpu[4];
 struct fake {
 	struct x86_state state;
 	enum { HALTS, SPINS, CRASHES, REFUSES } guest;
-	_Atomic u64 runs, intr, nmi, flush, timer, kicks, sets;
+	_Atomic u64 runs, intr, nmi, timer, kicks, sets;
 	_Atomic u64 rip, cs_base, edx;
 	_Atomic int activity;
 	_Atomic bool in_run;
@@ -77,8 +77,6 @@ static enum run_end fake_run(struct vcpu *vcpu)
 			f->timer++;
 		if (vcpu_take(vcpu, VCPU_REQ_NMI))
 			f->nmi++;
-		if (vcpu_take(vcpu, VCPU_REQ_FLUSH))
-			f->flush++;
 		if (vcpu_take(vcpu, VCPU_REQ_INTR)) {
 			f->intr++;
 			if (on_intr)
@@ -202,8 +200,8 @@ static void test_requests_while_running(void **state)
 	fake[0].guest = SPINS;
 	start(0, true);
 	eventually(fake[0].in_run);
-	vcpu_post(&cpu[0], VCPU_REQ_NMI | VCPU_REQ_FLUSH);
-	eventually(fake[0].nmi == 1 && fake[0].flush == 1);
+	vcpu_post(&cpu[0], VCPU_REQ_NMI);
+	eventually(fake[0].nmi == 1);
 	vcpu_post(&cpu[0], VCPU_REQ_TIMER);
 	vcpu_post(&cpu[0], VCPU_REQ_INTR);
 	eventually(fake[0].intr == 1 && fake[0].timer == 1);
@@ -220,12 +218,12 @@ static void test_halt_and_wake(void **state)
 	u64 idle, runs;
 
 	start(0, true);
-	for (u32 bit = 0; bit < 4; bit++) {
-		static const u32 bits[] = { VCPU_REQ_INTR, VCPU_REQ_NMI, VCPU_REQ_FLUSH, VCPU_REQ_TIMER };
+	for (u32 bit = 0; bit < 3; bit++) {
+		static const u32 bits[] = { VCPU_REQ_INTR, VCPU_REQ_NMI, VCPU_REQ_TIMER };
 
 		eventually(atomic_load(&cpu[0].sleeping));
 		vcpu_post(&cpu[0], bits[bit]);
-		eventually(fake[0].intr + fake[0].nmi + fake[0].flush + fake[0].timer == bit + 1);
+		eventually(fake[0].intr + fake[0].nmi + fake[0].timer == bit + 1);
 	}
 	assert_int_equal(fake[0].kicks, 0);
 	/* Nothing to do: it sleeps and does not run. */
@@ -237,7 +235,7 @@ static void test_halt_and_wake(void **state)
 	vcpu_join(&cpu[0]);
 	idle = (os_now_ns() - idle) / 1000000;
 	assert_in_range(cpu[0].stats.idle_tsc / vm.tsc_khz, 25, idle + 1000);
-	assert_in_range(cpu[0].stats.reason[EXIT_HLT].count, 4, 6);
+	assert_in_range(cpu[0].stats.reason[EXIT_HLT].count, 3, 5);
 	assert_true(cpu[0].stats.reason[EXIT_HLT].tsc >= cpu[0].stats.idle_tsc);
 }
 

@@ -147,7 +147,7 @@ u32 code_insns_from(const struct block *b, const struct insn *i);
 void code_written(struct soft_vm *s, gpa_t gpa, u64 len);
 
 /* May it write to memory? Key: of its block. */
-bool code_may_store(const struct insn *i, u32 key);
+bool code_store_possible(const struct insn *i, u32 key);
 
 /* Between two blocks, when c->restless is set: that page is not tracked any more. */
 void code_settle(struct soft_cpu *c);

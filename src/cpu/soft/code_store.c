@@ -88,7 +88,7 @@ static bool two_byte_reads(const struct insn *i)
 	}
 }
 
-bool code_may_store(const struct insn *i, u32 key)
+bool code_store_possible(const struct insn *i, u32 key)
 {
 	if (i->fn == op_native_reg || i->fn == op_native_mem || i->fn == op_native_simd ||
 	    i->fn == op_native_mmx || i->fn == op_native_x87)

@@ -1,7 +1,9 @@
 /* The software engine: what its files share. Nothing outside this folder includes it.
  *
  *   decode.c   bytes -> struct insn, blocks of them; simd_table.c, evex_table.c the vector rows
- *   interp.c   the loop, block cache, events between blocks, engine_ops
+ *   share.c    how the vCPUs of a VM share what follows
+ *   code.c     decoded blocks: kept and dropped; code_find.c found and made
+ *   interp.c   the loop, events between blocks
  *   ops_*.c    one handler per instruction form, grouped by family
  *   excp.c     faults, interrupts and their delivery through IVT, IDT and TSS
  *   seg.c      segment registers, descriptors, far transfers, task switch

@@ -9,7 +9,7 @@
  * slot of soft_cpu, from which the later ones take it. When such a check fails, the rest of the block is
  * interpreted. The register may change by constants meanwhile. A translation that was in the TLB holds until
  * the end of the block: nothing in it can drop it for good (what could ends a block or forgets the groups,
- * and other vCPUs wait for a block's end, see code.c).
+ * and other vCPUs wait for a block's end, see share.h).
  *
  * On the vCPU's thread. */
 #include "cpu/soft/jit/translate.h"
