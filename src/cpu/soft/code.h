@@ -1,7 +1,7 @@
 /* Decoded blocks: where they are kept, found and dropped.
  *
  * A block is a straight run of instructions inside one page of guest RAM, out of which conditional jumps forward may lead
- * (only where it has been extended: code_extend()). It is identified by the host address
+ * (only where it has been extended: code_find_longer()). It is identified by the host address
  * of its first byte (so by physical address: shared by all address spaces) and the mode bits of KEY_*.
  * Every block is in two lists: a hash bucket, and the list of its page, which code_invalidate() walks.
  * Memory comes from one arena per VM, region by region; a dropped block stays readable until its region
@@ -138,7 +138,7 @@ static inline u64 code_hva(const struct block *b)
 struct block *code_find(struct soft_cpu *c, gva_t la, u32 key);
 
 /* In place of b, one that goes on after its last jump, if there can be one now; else b. Under the lock. */
-struct block *code_extend(struct soft_cpu *c, struct block *b);
+struct block *code_find_longer(struct soft_cpu *c, struct block *b);
 
 /* Instructions of b from i on (those not executed when i is where it stopped). */
 u32 code_insns_from(const struct block *b, const struct insn *i);

@@ -275,7 +275,7 @@ static enum found build(struct soft_cpu *c, u32 key, const u8 *p, u64 limit_room
 	return FOUND;
 }
 
-struct block *code_extend(struct soft_cpu *c, struct block *b)
+struct block *code_find_longer(struct soft_cpu *c, struct block *b)
 {
 	struct block *longer;
 

@@ -222,7 +222,7 @@ void jit_forget(struct soft_cpu *c);
 u64 jit_fault(struct soft_cpu *c, u64 rx);
 /* Where it sends one that is to come back and whose CALL at rx found the stack for calls full; 0: on, with an empty one. */
 u64 jit_stack_full(struct soft_cpu *c, u64 rx);
-/* Drops x, so that its block is translated anew; extend: a longer one, by code_extend(). */
+/* Drops x, so that its block is translated anew; extend: a longer one, by code_find_longer(). */
 void jit_again(struct soft_cpu *c, struct xblock *x, bool extend);
 /* From glue: one instruction by its handler; where to go on, NULL: leave. */
 const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec);
