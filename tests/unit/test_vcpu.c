@@ -419,7 +419,7 @@ static void *bully(void *arg)
 		struct vcpu *v = &cpu[rand_r(&seed) % 4];
 
 		atomic_store(&v->sipi_vector, (u8)rand_r(&seed));
-		vcpu_post(v, 1u << rand_r(&seed) % 5);
+		vcpu_post(v, 1u << rand_r(&seed) % 4); /* INTR, NMI, INIT, SIPI */
 		if (i % 64 == 0)
 			usleep(50);
 	}
