@@ -178,6 +178,21 @@ static const struct opt run_opts[] = {
 		.offset = offsetof(struct run_options, config.serial),
 	},
 	{
+		.name = "disk",
+		.kind = OPT_LIST,
+		.arg = "FILE",
+		.help = "A disk: a file or block device with its contents, which one machine at a time may write.",
+		.more = "Settings may follow the name, in which two commas stand for one. format=raw - take the bytes as they "
+			"are, even if they look like an image of another format; ro - read-only; id=ID - the disk's serial "
+			"number; iops=N, bw=SIZE - at most so many requests, bytes per second; queues=N - queues for "
+			"requests (as many as processors); aio=io_uring|threads - how the file is accessed (io_uring where the "
+			"host allows it); packed=on|off - offer packed rings (off).",
+		.max_count = MACHINE_MAX_DISKS,
+		.is_file = true,
+		.offset = offsetof(struct run_options, config.disk),
+		.count_offset = offsetof(struct run_options, config.nr_disks),
+	},
+	{
 		.name = "device",
 		.kind = OPT_LIST,
 		.arg = "NAME",
@@ -360,9 +375,11 @@ const struct command run_command = {
 		  "130\tended with Ctrl-a x\n"
 		  "128+N\tended by signal N (SIGINT, SIGTERM or SIGHUP)\n"
 		  "2N+1\tthe guest wrote N to --device debug-exit\n",
-	.example = "  bothy run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0\n"
-		   "  bothy run --memory 1G --exits --kernel vmlinuz --initrd initrd.gz\n"
-		   "  bothy run --kernel test.flat --device debug-exit --serial stdio\n",
+	.example =
+		"  bothy run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0\n"
+		"  bothy run --memory 1G --cpus 2 --kernel vmlinuz --initrd initrd.gz --disk disk.img,id=root\n"
+		"  bothy run --memory 1G --exits --kernel vmlinuz --initrd initrd.gz\n"
+		"  bothy run --kernel test.flat --device debug-exit --serial stdio\n",
 	.opts = run_opts,
 	.run = run,
 };

@@ -29,6 +29,7 @@
 #include "base/os.h"
 #include "boot/boot.h"
 #include "host/chr.h"
+#include "machine/disk.h"
 #include "machine/pc.h"
 #include "vm/backend.h"
 #include "vm/clock.h"
@@ -48,6 +49,7 @@ struct machine {
 	struct vm vm;
 	struct pc pc;
 	struct chr *serial;
+	struct disk disk[MACHINE_MAX_DISKS];
 	bool lock_made, engine_made, ran;
 };
 
@@ -160,9 +162,10 @@ static int check_config(struct machine_config *c, struct err *err)
 	if (c->memory > os_memory_total())
 		return err_set(err, -ENOMEM, "%s of memory are more than the %s that this host has",
 			       boot_size_text(c->memory, size), boot_size_text(os_memory_total(), limit));
-	if (c->nr_initrds > MACHINE_MAX_INITRDS || c->nr_devices > MACHINE_MAX_DEVICES)
-		return err_set(err, -EINVAL, "at most %u initrds and %u devices are possible",
-			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES);
+	if (c->nr_initrds > MACHINE_MAX_INITRDS || c->nr_devices > MACHINE_MAX_DEVICES ||
+	    c->nr_disks > MACHINE_MAX_DISKS)
+		return err_set(err, -EINVAL, "at most %u initrds, %u devices and %u disks are possible",
+			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES, MACHINE_MAX_DISKS);
 	/* The last page may be a fraction for the user, not for the machine. */
 	c->memory = ALIGN_DOWN(c->memory, RAM_PAGE_SIZE);
 	return 0;
@@ -230,6 +233,37 @@ static int add_optional_devices(struct machine *m, struct err *err)
 	return 0;
 }
 
+/* Before the terminal is touched: most of what can be wrong with a machine is wrong here. */
+static int open_disks(struct machine *m, struct err *err)
+{
+	for (unsigned i = 0; i < m->config.nr_disks; i++) {
+		int r = disk_open(&m->disk[i], m->config.disk[i], m->config.cpus, m->vm.loop, err);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int add_disks(struct machine *m, struct err *err)
+{
+	for (unsigned i = 0; i < m->config.nr_disks; i++) {
+		char id[16];
+		const struct device_conf conf = {
+			.id = id,
+			.block = m->disk[i].block,
+			.block_conf = &m->disk[i].conf,
+		};
+		int r;
+
+		snprintf(id, sizeof(id), "disk%u", i);
+		r = device_new(&m->vm, "virtio-blk", &conf, NULL, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static void on_quit(void *opaque)
 {
 	struct machine *m = opaque;
@@ -271,6 +305,9 @@ static int build(struct machine *m, struct err *err)
 	r = loop_new(&vm->loop, err);
 	if (r < 0)
 		return r;
+	r = open_disks(m, err);
+	if (r < 0)
+		return r;
 	r = ram_init(&vm->ram, c->memory, err);
 	if (r < 0)
 		return r;
@@ -290,6 +327,8 @@ static int build(struct machine *m, struct err *err)
 	if (r < 0)
 		return r;
 	r = pc_add_devices(&m->pc, m->serial, err);
+	if (r == 0)
+		r = add_disks(m, err);
 	if (r < 0)
 		return r;
 	return add_optional_devices(m, err);
@@ -453,6 +492,9 @@ void machine_free(struct machine *m)
 	vm = &m->vm;
 	stop(m);
 	device_free_all(vm);
+	/* What the guest was told is written is on the disk before the process ends. */
+	for (unsigned i = 0; i < m->config.nr_disks && i < MACHINE_MAX_DISKS; i++)
+		disk_close(&m->disk[i]);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		if (!vm->vcpu[i])
 			continue;

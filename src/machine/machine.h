@@ -13,6 +13,7 @@ struct vm;
 
 #define MACHINE_MAX_INITRDS 32
 #define MACHINE_MAX_DEVICES 16
+#define MACHINE_MAX_DISKS   16
 
 /* What to build. All strings are the caller's and must live as long as the machine; NULL means the
  * default, which is named with each member. */
@@ -29,6 +30,8 @@ struct machine_config {
 	const char *serial;                      /* "stdio"; as chr_open(): stdio, file:PATH, pty, none */
 	const char *device[MACHINE_MAX_DEVICES]; /* names for --device */
 	unsigned nr_devices;
+	const char *disk[MACHINE_MAX_DISKS]; /* as disk_open() */
+	unsigned nr_disks;
 	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */
 };
 

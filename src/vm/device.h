@@ -10,6 +10,8 @@
 struct vm;
 struct device;
 struct chr;
+struct block;
+struct block_conf;
 
 /* Where the board puts it and what it is connected to. Each device reads what concerns it. */
 struct device_conf {
@@ -18,6 +20,9 @@ struct device_conf {
 	unsigned gsi;    /* interrupt line */
 	unsigned index;  /* vCPU number, unit number, ... */
 	struct chr *chr; /* character back end, NULL: none */
+	/* Disks: what holds the contents, and how the guest sees it (NULL: defaults); both live as long as the device. */
+	struct block *block;
+	const struct block_conf *block_conf;
 };
 
 enum reset_kind {
