@@ -225,7 +225,8 @@ void virtio_enable_queue(struct virtio *v, unsigned n)
 	if (n >= v->nr_queues || v->q_enabled[n] || !(v->status & VIRTIO_FEATURES_OK) || v->resetting)
 		return;
 	v->q_enabled[n] = 1;
-	virtq_start(v, n);
-	if (!virtq_map(v, n))
+	if (virtq_map(v, n))
+		virtq_start(v, n);
+	else
 		virtio_broken(v, "a queue is of an impossible size, not aligned or not in memory");
 }

@@ -125,6 +125,8 @@ void virtq_start(struct virtio *v, unsigned n)
 {
 	/* Both wrap counters begin with 1 [virtio 2.8.1]. */
 	v->q_avail[n] = v->q_used[n] = is_packed(v) ? WRAP : 0;
+	v->q[n].signalled = v->q_used[n];
+	v->q[n].signalled_valid = true;
 }
 
 /* ---- buffers ---- */
