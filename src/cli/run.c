@@ -178,6 +178,17 @@ static const struct opt run_opts[] = {
 		.offset = offsetof(struct run_options, config.serial),
 	},
 	{
+		.name = "console",
+		.kind = OPT_STRING,
+		.arg = "WHERE",
+		.help = "A virtio console (hvc0), faster than the serial port, and what it is connected to.",
+		.more = "With --console stdio the serial port is connected to nothing unless --serial says otherwise.",
+		.choice = serial_choice,
+		.free_form = true,
+		.default_text = "there is none",
+		.offset = offsetof(struct run_options, config.console),
+	},
+	{
 		.name = "disk",
 		.kind = OPT_LIST,
 		.arg = "FILE",

@@ -48,7 +48,7 @@ struct machine {
 	struct boot_source source;
 	struct vm vm;
 	struct pc pc;
-	struct chr *serial;
+	struct chr *serial, *console;
 	struct disk disk[MACHINE_MAX_DISKS];
 	bool lock_made, engine_made, ran;
 };
@@ -147,7 +147,7 @@ static int check_config(struct machine_config *c, struct err *err)
 	if (!c->append)
 		c->append = "";
 	if (!c->serial)
-		c->serial = "stdio";
+		c->serial = c->console && !strcmp(c->console, "stdio") ? "none" : "stdio";
 	if (!c->kernel || !*c->kernel)
 		return err_set(err, -EINVAL, "no kernel given; name one with --kernel FILE");
 	if (c->cpus > VM_MAX_VCPUS)
@@ -326,9 +326,17 @@ static int build(struct machine *m, struct err *err)
 	r = chr_open(c->serial, vm->loop, on_quit, m, &m->serial, err);
 	if (r < 0)
 		return r;
+	if (c->console) {
+		r = chr_open(c->console, vm->loop, on_quit, m, &m->console, err);
+		if (r < 0)
+			return r;
+	}
 	r = pc_add_devices(&m->pc, m->serial, err);
 	if (r == 0)
 		r = add_disks(m, err);
+	if (r == 0 && c->console)
+		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
+			       err);
 	if (r < 0)
 		return r;
 	return add_optional_devices(m, err);
@@ -503,8 +511,8 @@ void machine_free(struct machine *m)
 	}
 	if (m->engine_made)
 		vm->engine->vm_fini(vm);
-	if (m->serial)
-		m->serial->ops->close(m->serial);
+	chr_close(m->serial);
+	chr_close(m->console);
 	ram_fini(&vm->ram);
 	loop_free(vm->loop);
 	if (m->lock_made)

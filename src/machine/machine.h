@@ -26,8 +26,9 @@ struct machine_config {
 	const char *kernel;    /* required: bzImage, ELF with a PVH entry, or Multiboot 1 image */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
 	unsigned nr_initrds;
-	const char *append;                      /* "" */
-	const char *serial;                      /* "stdio"; as chr_open(): stdio, file:PATH, pty, none */
+	const char *append;  /* "" */
+	const char *serial;  /* "stdio" unless console is; as chr_open(): stdio, file:PATH, pty, none */
+	const char *console; /* NULL: no virtio console; as chr_open(). One of the two can be stdio */
 	const char *device[MACHINE_MAX_DEVICES]; /* names for --device */
 	unsigned nr_devices;
 	const char *disk[MACHINE_MAX_DISKS]; /* as disk_open() */

@@ -168,11 +168,11 @@ static void step(struct wholeboard *w, struct vdriver *d)
 	case 24: start(d); break;
 	case 25: vdriver_set_status(d, (u8)take(1)); break;
 	case 26: board_advance(&w->b, take(2) * 1000); break;
-	case 27: w->chr.room = take(1) & 1 ? SIZE_MAX : take(1); break;
+	case 27: w->console.room = take(1) & 1 ? SIZE_MAX : take(1); break;
 	case 28: {
 		u8 typed[32] = { 0 };
 
-		fake_chr_type(&w->chr, typed, take(1) & 31);
+		fake_chr_type(&w->console, typed, take(1) & 31);
 		break;
 	}
 	case 29: bus_write(&w->b.vm.bus, BUS_MMIO, d->ecam + take(1), 4, take(4)); break;

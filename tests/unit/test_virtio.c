@@ -28,6 +28,8 @@ struct kind {
 static const struct kind kinds[] = {
 	/* A flush; the header is written by prepare() */
 	{ VIRTIO_ID_BLOCK, 0, { { DATA, 16, false }, { DATA + 0x100, 1, true } }, 2 },
+	{ VIRTIO_ID_CONSOLE, 1, { { DATA, 16, false }, { DATA + 0x100, 1, false } }, 2 },
+	{ VIRTIO_ID_ENTROPY, 0, { { DATA, 16, true }, { DATA + 0x100, 1, true } }, 2 },
 };
 
 static const u64 variants[] = { INDIRECT, INDIRECT | EVENT, INDIRECT | PACKED, INDIRECT | EVENT | PACKED };
@@ -44,6 +46,13 @@ static void prepare(void)
 		st32(vdriver_mem(&d, DATA), 4);
 }
 
+/* A device with a limit of rate has had time. */
+static void kick(void)
+{
+	board_advance(&w.b, 1000000);
+	vdriver_kick(&d, kind->q);
+}
+
 static void start(u16 size)
 {
 	prepare();
@@ -58,7 +67,7 @@ static void works(void)
 	for (unsigned i = 0; i < 40; i++) {
 		u16 sent = vdriver_add(&d, kind->q, kind->good, kind->nr_good);
 
-		vdriver_kick(&d, kind->q);
+		kick();
 		if (!vdriver_used(&d, kind->q, &id, &len))
 			fail_msg("type %u: no answer to request %u", kind->type, i);
 		assert_int_equal(id, sent);
@@ -106,7 +115,7 @@ static void offer(void)
 {
 	if (!d.packed)
 		vdriver_offer(&d, kind->q, 0);
-	vdriver_kick(&d, kind->q);
+	kick();
 }
 
 static void desc(unsigned i, u64 addr, u32 len, u16 flags, u16 next)
@@ -152,7 +161,7 @@ static void indices(void)
 	for (unsigned i = 0; i < ARRAY_SIZE(bad) && !d.packed; i++) {
 		start(16); /* G02: the head, the next one */
 		vdriver_offer(&d, kind->q, bad[i]);
-		vdriver_kick(&d, kind->q);
+		kick();
 		is_broken();
 		start(16);
 		desc(0, DATA, 16, VDRIVER_NEXT, bad[i]);
@@ -162,7 +171,7 @@ static void indices(void)
 		st16(vdriver_mem(&d, d.q[kind->q].driver + 2), bad[i]);
 		if (bad[i] == 16)
 			continue;
-		vdriver_kick(&d, kind->q);
+		kick();
 		is_broken();
 	}
 	if (d.packed) { /* an id that was never given is the driver's to make sense of */
@@ -187,11 +196,11 @@ static void twice(void)
 		for (unsigned i = 0; i < 4; i++)
 			desc(i, kind->good[i % 2].addr, kind->good[i % 2].len,
 			     (u16)(i & 1 ? VDRIVER_WRITE : VDRIVER_NEXT), 3);
-		vdriver_kick(&d, kind->q);
+		kick();
 	} else {
 		vdriver_add(&d, kind->q, kind->good, kind->nr_good);
 		vdriver_offer(&d, kind->q, 0);
-		vdriver_kick(&d, kind->q);
+		kick();
 	}
 	is_content_or_broken();
 }
@@ -369,7 +378,7 @@ static void flipping(void)
 		if (d.packed)
 			d.q[kind->q].entries[d.q[kind->q].free] = 1;
 		vdriver_add(&d, kind->q, kind->good, kind->nr_good);
-		vdriver_kick(&d, kind->q);
+		kick();
 		if (!d.packed)
 			vdriver_used(&d, kind->q, &id, &len);
 		if (vdriver_status(&d) != 0xf || i % 1000 == 0) {
@@ -467,7 +476,7 @@ static void registers(void)
 		vdriver_write(&d, 0x1c, 2, 1);
 		assert_int_equal(vdriver_status(&d), 0x4b);
 		vdriver_set_status(&d, 0xf);
-		vdriver_kick(&d, kind->q);
+		kick();
 		works();
 	}
 	/* enabled before anything is set: at address 0, which is memory like any other; before FEATURES_OK: not at all */
@@ -573,8 +582,8 @@ static void wraps(void)
 			vdriver_desc(&d, kind->q, k, DATA, 16,
 				     (u16)(states[fake_random() % 4] | (fake_random() % 8)),
 				     (u16)(fake_random() % 4 ? k : fake_random()));
-		vdriver_kick(&d, kind->q);
-		vdriver_kick(&d, kind->q);
+		kick();
+		kick();
 		is_content_or_broken();
 	}
 }
@@ -599,14 +608,14 @@ static void events(void)
 			else
 				st16(vdriver_mem(&d, q->driver + 4 + 2 * 16), (u16)fake_random());
 			vdriver_add(&d, kind->q, kind->good, kind->nr_good);
-			vdriver_kick(&d, kind->q);
+			kick();
 			assert_true(vdriver_used(&d, kind->q, &id, &len));
 		}
 	}
 	start(16);
 	vdriver_read(&d, 0x1000, 1);
 	vdriver_add(&d, kind->q, kind->good, kind->nr_good);
-	vdriver_kick(&d, kind->q);
+	kick();
 	assert_int_equal(vdriver_read(&d, 0x1000, 1), 1);
 }
 
@@ -630,7 +639,7 @@ static void interrupts(void)
 		else
 			st16(vdriver_mem(&d, q->driver), 1);
 		vdriver_add(&d, kind->q, kind->good, kind->nr_good);
-		vdriver_kick(&d, kind->q);
+		kick();
 		assert_true(vdriver_used(&d, kind->q, &id, &len));
 		assert_int_equal(vdriver_read(&d, 0x1000, 1), 0);
 		return;
@@ -648,7 +657,7 @@ static void interrupts(void)
 		if (d.packed && i >= 7) /* the ring begins again */
 			break;
 		vdriver_add(&d, kind->q, kind->good, kind->nr_good);
-		vdriver_kick(&d, kind->q);
+		kick();
 		assert_true(vdriver_used(&d, kind->q, &id, &len));
 		assert_int_equal(vdriver_read(&d, 0x1000, 1), i == 5);
 	}
@@ -694,6 +703,7 @@ static void config_access(void)
 	u32 id, len;
 	start(16);
 	bus_write(bus, BUS_MMIO, d.ecam + PCI_COMMAND, 2, PCI_COMMAND_MEM);
+	board_advance(&w.b, 1000000);
 	vdriver_add(&d, kind->q, kind->good, kind->nr_good);
 	vdriver_kick(&d, kind->q);
 	assert_false(vdriver_used(&d, kind->q, &id, &len));

@@ -52,7 +52,8 @@ void vdriver_find(struct vdriver *d, struct board *b, u16 type, unsigned nth)
 		d->ecam = PCI_ECAM_BASE + (slot << 15);
 		if (cfg(d, 0, 4) != (0x1af4u | (0x1040u + type) << 16) || nth--)
 			continue;
-		d->regs = PCI_MMIO_BASE + slot * 0x10000;
+		/* away from where a board may have put others */
+		d->regs = PCI_MMIO_BASE + 16 * MiB + slot * 0x10000;
 		d->msix = d->regs + 0x8000;
 		cfg_write(d, 0x10, 4, d->regs);
 		cfg_write(d, 0x14, 4, 0);

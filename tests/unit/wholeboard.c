@@ -52,10 +52,12 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 
 	board_init(&w->b, ram_size, nr_vcpus);
 	fake_chr_init(&w->chr);
+	fake_chr_init(&w->console);
 	fake_block_init(&w->disk, DISK_SIZE);
 	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &w->chr.chr, &err) == 0, err.msg);
 	board_add(&w->b, "virtio-blk",
 		  &(const struct device_conf){ .block = &w->disk.block, .block_conf = &disk_conf });
+	board_add(&w->b, "virtio-console", &(const struct device_conf){ .chr = &w->console.chr });
 	/* Those that the user can add. */
 	for (const struct device_ops *const *t = device_types; *t; t++) {
 		if ((*t)->help)

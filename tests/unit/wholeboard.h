@@ -7,7 +7,8 @@
 
 struct wholeboard {
 	struct board b;
-	struct fake_chr chr;
+	struct fake_chr chr;     /* the serial port's */
+	struct fake_chr console; /* the virtio console's */
 	struct fake_block disk;
 	struct pc pc;
 };
