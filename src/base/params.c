@@ -89,7 +89,10 @@ static int bad(const char *what, const struct param *p, const char *value, struc
 static bool store(const struct param *p, const char *value, void *field)
 {
 	u64 v;
-	unsigned *count;
+	struct {
+		unsigned nr;
+		const char *item[];
+	} * list;
 
 	switch (p->kind) {
 	case PARAM_FLAG:
@@ -119,10 +122,10 @@ static bool store(const struct param *p, const char *value, void *field)
 		}
 		return false;
 	case PARAM_LIST:
-		count = field;
-		if (!value || *count == p->max)
+		list = field;
+		if (!value || list->nr == p->max)
 			return false;
-		((const char **)(count + 2))[(*count)++] = value;
+		list->item[list->nr++] = value;
 		return true;
 	}
 	return false;

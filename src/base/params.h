@@ -10,7 +10,7 @@ enum param_kind {
 	PARAM_U32,    /* decimal, min..max */
 	PARAM_SIZE,   /* u64, params_parse_size(), min..max */
 	PARAM_CHOICE, /* u32: the index in choices */
-	PARAM_LIST,   /* const char *[max], with an unsigned counter in front; may be repeated */
+	PARAM_LIST,   /* struct { unsigned nr; const char *item[max]; }; may be repeated */
 };
 
 struct param {

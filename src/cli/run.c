@@ -89,6 +89,19 @@ static const char *serial_choice(unsigned i, const char **ret_help)
 	return rows[i][0];
 }
 
+static const char *net_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ "user", "the host's network through this process, as an ordinary program uses it" },
+		{ "none", "no adapter" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
 static const char *exits_choice(unsigned i, const char **ret_help)
 {
 	static const char *const names[] = { "table", "json" };
@@ -187,6 +200,19 @@ static const struct opt run_opts[] = {
 		.free_form = true,
 		.default_text = "there is none",
 		.offset = offsetof(struct run_options, config.console),
+	},
+	{
+		.name = "net",
+		.kind = OPT_STRING,
+		.arg = "NET",
+		.help = "What the guest's network adapter is connected to.",
+		.more = "Settings may follow user: hostfwd=tcp:ADDR:PORT-:PORT - a port of the host leads to one of the guest "
+			"(udp too; may be repeated); mac=ADDRESS - the adapter's (random); mtu=N - the largest packet (1500); packed=on|off - offer packed rings (off). The "
+			"guest is 10.0.2.15, the host 10.0.2.2, the name server 10.0.2.3.",
+		.choice = net_choice,
+		.free_form = true,
+		.default_text = "user",
+		.offset = offsetof(struct run_options, config.net),
 	},
 	{
 		.name = "disk",

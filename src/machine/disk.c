@@ -92,8 +92,8 @@ int disk_open(struct disk *disk, const char *spec, unsigned queues, struct loop 
 		.iops = s.iops,
 		.bytes_per_s = s.bw,
 		.queues = s.queues,
-		.packed = s.packed,
 	};
+	disk->packed = s.packed;
 	raw = (struct block_raw_conf){
 		.path = disk->text,
 		.read_only = s.ro,

@@ -10,6 +10,7 @@ struct loop;
 struct disk {
 	struct block *block;
 	struct block_conf conf; /* for the device */
+	bool packed;            /* offers packed rings */
 	char *text;             /* where conf's strings are */
 };
 

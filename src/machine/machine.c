@@ -30,6 +30,7 @@
 #include "boot/boot.h"
 #include "host/chr.h"
 #include "machine/disk.h"
+#include "machine/nic.h"
 #include "machine/pc.h"
 #include "vm/backend.h"
 #include "vm/clock.h"
@@ -50,6 +51,7 @@ struct machine {
 	struct pc pc;
 	struct chr *serial, *console;
 	struct disk disk[MACHINE_MAX_DISKS];
+	struct nic nic;
 	bool lock_made, engine_made, ran;
 };
 
@@ -245,14 +247,23 @@ static int open_disks(struct machine *m, struct err *err)
 	return 0;
 }
 
-static int add_disks(struct machine *m, struct err *err)
+/* The network comes first, so that its slot does not depend on how many disks there are. */
+static int add_back_ends(struct machine *m, struct err *err)
 {
+	const struct device_conf net = {
+		.id = "net0", .net = m->nic.net, .mac = m->nic.mac, .packed = m->nic.packed
+	};
+	int rc = m->nic.wanted ? device_new(&m->vm, "virtio-net", &net, NULL, err) : 0;
+
+	if (rc < 0)
+		return rc;
 	for (unsigned i = 0; i < m->config.nr_disks; i++) {
 		char id[16];
 		const struct device_conf conf = {
 			.id = id,
 			.block = m->disk[i].block,
 			.block_conf = &m->disk[i].conf,
+			.packed = m->disk[i].packed,
 		};
 		int r;
 
@@ -306,6 +317,8 @@ static int build(struct machine *m, struct err *err)
 	if (r < 0)
 		return r;
 	r = open_disks(m, err);
+	if (r == 0)
+		r = nic_open(&m->nic, c->net, err);
 	if (r < 0)
 		return r;
 	r = ram_init(&vm->ram, c->memory, err);
@@ -333,7 +346,7 @@ static int build(struct machine *m, struct err *err)
 	}
 	r = pc_add_devices(&m->pc, m->serial, err);
 	if (r == 0)
-		r = add_disks(m, err);
+		r = add_back_ends(m, err);
 	if (r == 0 && c->console)
 		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
 			       err);
@@ -503,6 +516,7 @@ void machine_free(struct machine *m)
 	/* What the guest was told is written is on the disk before the process ends. */
 	for (unsigned i = 0; i < m->config.nr_disks && i < MACHINE_MAX_DISKS; i++)
 		disk_close(&m->disk[i]);
+	nic_close(&m->nic);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		if (!vm->vcpu[i])
 			continue;

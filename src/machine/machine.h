@@ -31,6 +31,7 @@ struct machine_config {
 	const char *console; /* NULL: no virtio console; as chr_open(). One of the two can be stdio */
 	const char *device[MACHINE_MAX_DEVICES]; /* names for --device */
 	unsigned nr_devices;
+	const char *net;                     /* as nic_open(); NULL: user, where there is one */
 	const char *disk[MACHINE_MAX_DISKS]; /* as disk_open() */
 	unsigned nr_disks;
 	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */

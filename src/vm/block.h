@@ -67,5 +67,4 @@ struct block_conf {
 	u64 iops;           /* requests per second, 0: no limit */
 	u64 bytes_per_s;
 	unsigned queues; /* 0: one */
-	bool packed;     /* offers packed rings */
 };

@@ -99,7 +99,7 @@ static void put_buffer(struct vdriver *d, unsigned q)
 	for (unsigned i = 0; i < n; i++)
 		segs[i] =
 			(struct vdriver_seg){ VDRIVER_DATA + (take(1) << 9), take_len() % 0x10000, i >= out };
-	/* A header: type, sector */
+	/* A header: type, sector; flags, kind of segment; class, command */
 	st32(vdriver_mem(d, segs[0].addr), (u32)take(1) % 16);
 	st64(vdriver_mem(d, segs[0].addr + 8), take(1));
 	if (out > 1 && take(1) & 1)
@@ -156,7 +156,13 @@ static void step(struct wholeboard *w, struct vdriver *d)
 	case 18: st64(vdriver_mem(d, VDRIVER_DATA + take(2)), take(8)); break;
 	case 19: fake_block_run(&w->disk, (unsigned)take(1), take(2)); break;
 	case 20: w->disk.hold = take(1) & 1; break;
-	case 21: fake_block_run(&w->disk, 1, take(2)); break;
+	case 21:
+		val = take(2);
+		w->net.full = val & 1;
+		if (!(val & 1))
+			fake_net_room(&w->net);
+		fake_net_give(&w->net, vdriver_mem(d, VDRIVER_DATA), val & 2 ? val : val >> 6);
+		break;
 	case 22:
 		val = take(2);
 		vdriver_write(d, (unsigned)val & 0x3fff, 1u << (val >> 14), take(4));

@@ -29,6 +29,7 @@ static const struct kind kinds[] = {
 	/* A flush; the header is written by prepare() */
 	{ VIRTIO_ID_BLOCK, 0, { { DATA, 16, false }, { DATA + 0x100, 1, true } }, 2 },
 	{ VIRTIO_ID_CONSOLE, 1, { { DATA, 16, false }, { DATA + 0x100, 1, false } }, 2 },
+	{ VIRTIO_ID_NET, 1, { { DATA, 16, false }, { DATA + 0x100, 100, false } }, 2 },
 	{ VIRTIO_ID_ENTROPY, 0, { { DATA, 16, true }, { DATA + 0x100, 1, true } }, 2 },
 };
 

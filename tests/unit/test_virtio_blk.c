@@ -43,8 +43,9 @@ static void up(bool read_only, unsigned queues)
 	for (u64 i = 0; i < SIZE; i += 8)
 		st64(disk.data + i, i * 0x9e3779b97f4a7c15ull);
 	bconf.queues = queues;
-	bconf.packed = true;
-	const struct device_conf conf = { .id = "disk0", .block = &disk.block, .block_conf = &bconf };
+	const struct device_conf conf = {
+		.id = "disk0", .block = &disk.block, .block_conf = &bconf, .packed = true
+	};
 	fake_add("virtio-blk", &conf);
 	vdriver_find(&d, &fake.b, VIRTIO_ID_BLOCK, 0);
 }

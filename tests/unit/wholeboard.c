@@ -47,21 +47,28 @@ void wholeboard_place_bars(struct wholeboard *w)
 
 void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 {
-	static const struct block_conf disk_conf = { .serial = "disk", .queues = 2, .packed = true };
+	static const u8 mac[NET_MAC_LEN] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
+	static const struct block_conf disk_conf = { .serial = "disk", .queues = 2 };
 	struct err err;
 
 	board_init(&w->b, ram_size, nr_vcpus);
 	fake_chr_init(&w->chr);
 	fake_chr_init(&w->console);
 	fake_block_init(&w->disk, DISK_SIZE);
+	fake_net_init(&w->net);
 	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &w->chr.chr, &err) == 0, err.msg);
 	board_add(&w->b, "virtio-blk",
-		  &(const struct device_conf){ .block = &w->disk.block, .block_conf = &disk_conf });
-	board_add(&w->b, "virtio-console", &(const struct device_conf){ .chr = &w->console.chr });
+		  &(const struct device_conf){
+			  .block = &w->disk.block, .block_conf = &disk_conf, .packed = true });
+	board_add(&w->b, "virtio-net",
+		  &(const struct device_conf){ .net = &w->net.net, .mac = mac, .packed = true });
+	board_add(&w->b, "virtio-console",
+		  &(const struct device_conf){ .chr = &w->console.chr, .packed = true });
 	/* Those that the user can add. */
 	for (const struct device_ops *const *t = device_types; *t; t++) {
 		if ((*t)->help)
-			board_add(&w->b, (*t)->name, &(const struct device_conf){ .chr = &w->chr.chr });
+			board_add(&w->b, (*t)->name,
+				  &(const struct device_conf){ .chr = &w->chr.chr, .packed = true });
 	}
 	wholeboard_place_bars(w);
 }

@@ -3,6 +3,7 @@
 
 #include "fakeblock.h"
 #include "fakeboard.h"
+#include "fakenet.h"
 #include "machine/pc.h"
 
 struct wholeboard {
@@ -10,6 +11,7 @@ struct wholeboard {
 	struct fake_chr chr;     /* the serial port's */
 	struct fake_chr console; /* the virtio console's */
 	struct fake_block disk;
+	struct fake_net net;
 	struct pc pc;
 };
 

@@ -378,7 +378,7 @@ static int virtio_blk_init(struct device *dev, const struct device_conf *conf, s
 	blk->bytes.rate = c->bytes_per_s;
 	blk->due = clock_timer_new(dev->vm, dev->lock, on_due, blk);
 	make_config(blk, queues);
-	virtio_init(&blk->v, dev, &ops, features, c->packed, queues, &blk->config, sizeof(blk->config));
+	virtio_init(&blk->v, dev, &ops, features, conf->packed, queues, &blk->config, sizeof(blk->config));
 	return virtio_pci_init(&blk->pci, &blk->v, err);
 }
 

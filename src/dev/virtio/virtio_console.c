@@ -98,16 +98,18 @@ static void deliver(struct virtio_console *c)
 {
 	struct virtq_buf *buf = &c->v.buf;
 
-	while (c->fill && virtq_pop(&c->v, RX, buf)) {
-		struct virtq_used used = { .token = buf->token };
+	do {
+		while (c->fill && virtq_pop(&c->v, RX, buf)) {
+			struct virtq_used used = { .token = buf->token };
 
-		used.written =
-			(u32)virtq_write(c->dev.vm, buf->iov + buf->nr_out, buf->nr_in, 0, c->fifo, c->fill);
-		c->fill = (u16)(c->fill - used.written);
-		memmove(c->fifo, c->fifo + used.written, c->fill);
-		virtq_push(&c->v, RX, &used, 1);
-	}
-	virtq_listen(&c->v, RX, c->fill);
+			used.written = (u32)virtq_write(c->dev.vm, buf->iov + buf->nr_out, buf->nr_in, 0,
+							c->fifo, c->fill);
+			c->fill = (u16)(c->fill - used.written);
+			memmove(c->fifo, c->fifo + used.written, c->fill);
+			virtq_push(&c->v, RX, &used, 1);
+		}
+		/* Word of new buffers is of interest only while something waits for them. */
+	} while (virtq_listen(&c->v, RX, c->fill));
 	virtq_notify(&c->v, RX);
 }
 
@@ -178,7 +180,7 @@ static int virtio_console_init(struct device *dev, const struct device_conf *con
 	int r;
 
 	c->drop_timer = clock_timer_new(dev->vm, dev->lock, drop_fired, c);
-	virtio_init(&c->v, dev, &ops, 0, true, NR_QUEUES, NULL, 0);
+	virtio_init(&c->v, dev, &ops, 0, conf->packed, NR_QUEUES, NULL, 0);
 	virtio_fill_queue(&c->v, RX);
 	r = virtio_pci_init(&c->pci, &c->v, err);
 	if (r < 0 || !conf->chr)

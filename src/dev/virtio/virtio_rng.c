@@ -65,7 +65,7 @@ static int virtio_rng_init(struct device *dev, const struct device_conf *conf, s
 
 	rng->rate.rate = RATE;
 	rng->due = clock_timer_new(dev->vm, dev->lock, on_due, rng);
-	virtio_init(&rng->v, dev, &ops, 0, true, 1, NULL, 0);
+	virtio_init(&rng->v, dev, &ops, 0, conf->packed, 1, NULL, 0);
 	return virtio_pci_init(&rng->pci, &rng->v, err);
 }
 
