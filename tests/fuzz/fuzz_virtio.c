@@ -93,7 +93,7 @@ static void put_desc(struct vdriver *d, unsigned q, bool table)
 /* A buffer that is right, with contents that may be. */
 static void put_buffer(struct vdriver *d, unsigned q)
 {
-	struct vdriver_seg segs[6];
+	struct vdriver_seg segs[6] = { { 0, 0, false } };
 	unsigned n = 1 + (unsigned)take(1) % 6, out = (unsigned)take(1) % (n + 1);
 
 	for (unsigned i = 0; i < n; i++)

@@ -107,7 +107,7 @@ static void test_identity(void **state)
 	assert_int_equal(vdriver_read(&d, 0x2000 + 60, 4), 0);
 	vdriver_start(&d, variants[1], 64);
 	for (unsigned q = 0; q < 4; q++) {
-		u32 len;
+		u32 len = 0;
 
 		assert_int_equal(request(q, 8, 0, 20, true, &len), 0);
 		assert_memory_equal(vdriver_mem(&d, BUF), "0123456789abcdefghij", 20);
@@ -119,7 +119,7 @@ static void test_identity(void **state)
 static void test_transfers(void **state)
 {
 	for (unsigned v = 0; v < ARRAY_SIZE(variants); v++) {
-		u32 len;
+		u32 len = 0;
 
 		up(false, 2);
 		vdriver_start(&d, variants[v], 16);

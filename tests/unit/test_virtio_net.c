@@ -198,13 +198,18 @@ static void test_G30_bad_frames(void **state)
 	down();
 }
 
+static const u8 own[6] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 },
+		other[6] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x57 };
+static const u8 multi[6] = { 0x01, 0x00, 0x5e, 0x00, 0x00, 0x01 },
+		multi2[6] = { 0x01, 0x00, 0x5e, 0x00, 0x00, 0x02 };
+static const u8 everybody[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
 static u8 frame[NET_MAX_FRAME];
 
 static void make_frame(size_t len)
 {
 	for (size_t k = 0; k < len; k++)
 		frame[k] = (u8)fake_random();
-	memcpy(frame, "\x52\x54\x00\x12\x34\x56", 6);
+	memcpy(frame, own, sizeof(own));
 }
 
 static void add_rx(u32 len, unsigned i)
@@ -354,7 +359,7 @@ static int control(u8 class, u8 command, const void *arg, u32 len)
 }
 
 /* Does a frame for this address get through? */
-static bool passes(const char *mac)
+static bool passes(const u8 *mac)
 {
 	u32 id, len;
 
@@ -373,9 +378,6 @@ static bool passes(const char *mac)
 
 static void test_filters(void **state)
 {
-	static const char own[] = "\x52\x54\x00\x12\x34\x56", other[] = "\x52\x54\x00\x12\x34\x57",
-			  multi[] = "\x01\x00\x5e\x00\x00\x01", multi2[] = "\x01\x00\x5e\x00\x00\x02",
-			  all[] = "\xff\xff\xff\xff\xff\xff";
 	static const struct {
 		int command; /* of class 0; -1: none */
 		bool own, other, multi, all;
@@ -385,7 +387,7 @@ static void test_filters(void **state)
 		{ 3, true, false, false, true },  { 4, false, false, false, true },
 		{ 5, true, false, false, false },
 	};
-	const char *macs[] = { own, other, multi, all };
+	const u8 *macs[] = { own, other, multi, everybody };
 
 	up(ALL, 16);
 	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -414,7 +416,7 @@ static void test_filters(void **state)
 		st32(t + 10, 1);
 		memcpy(t + 14, multi, 6);
 		assert_int_equal(control(1, 0, t, 20), 0);
-		const char *mac[] = { own, other, multi, multi2 };
+		const u8 *mac[] = { own, other, multi, multi2 };
 		assert_int_equal(passes(mac[k]), k < 3);
 	}
 	/* another address of its own, until a reset */
@@ -463,8 +465,8 @@ static void test_G32_bad_commands(void **state)
 	st32(big, 100);
 	st32(big + 604, 100);
 	assert_int_equal(control(1, 0, big, 8 + 1200), 0);
-	assert_true(passes("\x52\x54\x00\x99\x99\x99"));
-	assert_true(passes("\x01\x54\x00\x99\x99\x99"));
+	assert_true(passes(other));
+	assert_true(passes(multi2));
 	/* without a byte for the answer */
 	const struct vdriver_seg seg = { DATA, 3, false };
 	vdriver_add(&d, CTRL, &seg, 1);
@@ -481,7 +483,7 @@ static void test_state(void **state)
 	assert_int_equal(control(0, 1, "\1", 1), 0);
 	assert_int_equal(control(1, 0, t, 8), 0);
 	fake_state(device_find(&w.b.vm, "virtio-net"));
-	assert_true(passes("\x01\x00\x5e\x00\x00\x01"));
+	assert_true(passes(multi));
 	down();
 }
 
