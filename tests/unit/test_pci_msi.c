@@ -1,4 +1,4 @@
-/* MSI and MSI-X of a function: what a guest programs, masks and pending bits, what leaves as a message. */
+/* MSI and MSI-X of a function: what a guest programs, masks and pending bits, what leaves as a message [G23]. */
 #include "fakevm.h"
 
 #include <errno.h>

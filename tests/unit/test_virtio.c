@@ -1,5 +1,5 @@
 /* What every virtio device owes a driver, right or hostile, whatever the device is for: status and features, queue
- * registers, the rings of hostile.md's first table [G01-G10, G12-G17, G19-G21], access through configuration space.
+ * registers, the rings of hostile.md's first table [G01-G17, G19-G21], access through configuration space.
  *
  * After each attempt the device is content or asks for a reset, and after a reset it works.
  */

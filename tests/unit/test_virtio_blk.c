@@ -1,5 +1,5 @@
 /* virtio-blk: every request type, split and packed, with several queues; what a driver may get wrong; a reset with
- * requests on their way; limits; failures of the host. */
+ * requests on their way; limits; failures of the host [G18, G22, G26-G29]. */
 #include "fakevm.h"
 
 #include <errno.h>

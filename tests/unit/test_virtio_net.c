@@ -1,5 +1,5 @@
 /* virtio-net: frames both ways, checksums and whole segments, mergeable buffers, filters, the control queue; what a driver
- * may get wrong. */
+ * may get wrong [G30-G32]. */
 #include "fakevm.h"
 
 #include "base/bits.h"
