@@ -70,7 +70,6 @@ void virtio_reset(struct virtio *v)
 	stop(v);
 	v->status = 0;
 	v->resetting = false;
-	v->generation = 0;
 }
 
 int virtio_post_load(struct virtio *v, struct err *err)
@@ -147,13 +146,6 @@ void virtio_notified(struct virtio *v, unsigned n)
 {
 	if (n < v->nr_queues && v->q_enabled[n])
 		virtio_run(v, n);
-}
-
-void virtio_config_changed(struct virtio *v)
-{
-	v->generation++;
-	if (v->status & VIRTIO_DRIVER_OK && !v->resetting)
-		v->transport->config_interrupt(v->transport_opaque);
 }
 
 void virtio_broken(struct virtio *v, const char *why)

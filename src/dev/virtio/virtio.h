@@ -81,7 +81,7 @@ struct virtio_ops {
 };
 
 struct virtio_transport {
-	/* The driver wants to know of a used buffer in q, or of a new configuration. */
+	/* The driver wants to know of a used buffer in q, or that the device needs a reset. */
 	void (*queue_interrupt)(void *opaque, unsigned q);
 	void (*config_interrupt)(void *opaque);
 };
@@ -114,7 +114,6 @@ struct virtio {
 	/* State; queues by number */
 	u64 features;
 	u8 status;
-	u8 generation; /* of the configuration */
 	u16 q_size[VIRTIO_MAX_QUEUES];
 	u8 q_enabled[VIRTIO_MAX_QUEUES];
 	u64 q_desc[VIRTIO_MAX_QUEUES], q_driver[VIRTIO_MAX_QUEUES], q_device[VIRTIO_MAX_QUEUES];
@@ -123,12 +122,12 @@ struct virtio {
 };
 
 #define VIRTIO_STATE(s, v)                                                                                   \
-	STATE_U64(s, v.features), STATE_U8(s, v.status), STATE_U8(s, v.generation), STATE_U16S(s, v.q_size), \
-		STATE_U8S(s, v.q_enabled), STATE_U64S(s, v.q_desc), STATE_U64S(s, v.q_driver),               \
-		STATE_U64S(s, v.q_device), STATE_U16S(s, v.q_avail), STATE_U16S(s, v.q_used)
+	STATE_U64(s, v.features), STATE_U8(s, v.status), STATE_U16S(s, v.q_size), STATE_U8S(s, v.q_enabled), \
+		STATE_U64S(s, v.q_desc), STATE_U64S(s, v.q_driver), STATE_U64S(s, v.q_device),               \
+		STATE_U16S(s, v.q_avail), STATE_U16S(s, v.q_used)
 
 /* Main thread, in the device's init. features: what the type offers; those of all types are added, the packed ring
- * where packed is set. config may change later (virtio_config_changed()). */
+ * where packed is set. config does not change later. */
 void virtio_init(struct virtio *v, struct device *dev, const struct virtio_ops *ops, u64 features,
 		 bool packed, unsigned nr_queues, const void *config, size_t config_len);
 /* Queue q is filled by the device: buffers wait there until it takes them with virtq_pop(). */
@@ -149,8 +148,6 @@ static inline bool virtio_running(const struct virtio *v)
 
 /* Takes what waits in q, up to a bound (the rest on the main loop). Any thread. */
 void virtio_run(struct virtio *v, unsigned q);
-/* The configuration space has changed: the driver is told. */
-void virtio_config_changed(struct virtio *v);
 /* The driver's ring or request cannot be right; why is for the log. */
 void virtio_broken(struct virtio *v, const char *why);
 

@@ -140,7 +140,7 @@ static u64 common_reg(struct virtio_pci *p, unsigned reg)
 	case CONFIG_MSIX_VECTOR: return p->config_vector;
 	case NUM_QUEUES: return v->nr_queues;
 	case DEVICE_STATUS: return v->status;
-	case CONFIG_GENERATION: return v->generation;
+	case CONFIG_GENERATION: return 0; /* no configuration changes */
 	case QUEUE_SELECT: return q;
 	case QUEUE_SIZE: return here ? v->q_size[q] : 0;
 	case QUEUE_MSIX_VECTOR: return here ? p->vector[q] : VIRTIO_NO_VECTOR;
