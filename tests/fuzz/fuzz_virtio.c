@@ -8,6 +8,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "vdriver.h"
@@ -18,6 +19,7 @@
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 
 static const u8 *at, *end;
+static u8 frame[NET_MAX_FRAME];
 
 static u64 take(unsigned bytes)
 {
@@ -161,7 +163,10 @@ static void step(struct wholeboard *w, struct vdriver *d)
 		w->net.full = val & 1;
 		if (!(val & 1))
 			fake_net_room(&w->net);
-		fake_net_give(&w->net, vdriver_mem(d, VDRIVER_DATA), val & 2 ? val : val >> 6);
+		/* What a back end has is its own memory. */
+		val = val & 2 ? val : val >> 6;
+		memcpy(frame, vdriver_mem(d, VDRIVER_DATA), val);
+		fake_net_give(&w->net, frame, val);
 		break;
 	case 22:
 		val = take(2);
