@@ -88,8 +88,8 @@ static void enter(struct uring *u)
 	do
 		r = io_uring_submit(&u->ring);
 	while (r == -EINTR);
-	/* Short of memory: what is in the ring is submitted by a later call. */
-	if (r < 0)
+	/* Short of memory: what is still in the ring is submitted by a later call. */
+	if (io_uring_sq_ready(&u->ring))
 		loop_post(u->loop, again, u);
 }
 
@@ -154,13 +154,12 @@ static void on_event(void *opaque, u32 events)
 static void uring_drain(struct block_aio *aio)
 {
 	struct uring *u = container_of(aio, struct uring, aio);
-	struct io_uring_cqe *cqe;
 
 	pthread_mutex_lock(*aio->lock);
 	while (aio->inflight) {
 		uring_commit(aio);
 		if (u->in_kernel)
-			io_uring_wait_cqe(&u->ring, &cqe);
+			io_uring_submit_and_wait(&u->ring, 1);
 	}
 	pthread_mutex_unlock(*aio->lock);
 }

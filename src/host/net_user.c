@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <slirp/libslirp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@
 #define RING_SIZE  (1u << 20)
 #define RX_PAUSE   (RING_SIZE / 4) /* more than that waits for the guest: sockets are left alone */
 #define MAX_FDS    1024
+#define TX_BATCH   256 /* frames of the guest before others get their turn */
 #define IDLE_MS    1000
 #define PAUSED_MS  50
 #define MAX_TIMERS 4
@@ -256,7 +258,7 @@ static void take_tx(struct net_user *u)
 {
 	bool starved = false;
 
-	for (;;) {
+	for (unsigned n = 0; n < TX_BATCH; n++) {
 		const u8 *first;
 		u32 len = 0;
 
@@ -293,8 +295,6 @@ static void give_rx(struct net_user *u)
 	if (!u->rx.used)
 		return;
 	pthread_mutex_lock(u->net.lock);
-	/* Before the guest is asked: what it says later is for the next time. */
-	u->guest_ready = false;
 	while ((frame = ring_first(&u->rx, &len)) && u->net.receive(u->net.opaque, frame, len))
 		ring_drop(&u->rx, len);
 	u->net.received(u->net.opaque);
@@ -315,6 +315,7 @@ static void turn(struct net_user *u)
 {
 	bool paused = u->rx.used > RX_PAUSE;
 	u32 timeout = paused ? PAUSED_MS : IDLE_MS;
+	bool ready;
 	u64 count;
 	int n;
 
@@ -322,7 +323,9 @@ static void turn(struct net_user *u)
 	u->nr_fds = 1;
 	if (!paused)
 		slirp_pollfds_fill(u->slirp, &timeout, add_poll, u);
-	if ((!paused && tx_waits(u)) || u->guest_ready)
+	/* Later words ring the eventfd. */
+	ready = atomic_exchange(&u->guest_ready, false);
+	if ((!paused && tx_waits(u)) || (ready && u->rx.used))
 		timeout = 0;
 	n = poll(u->fds, u->nr_fds, (int)MIN(timeout, (u32)IDLE_MS));
 	if (u->fds[0].revents & POLLIN && read(u->wake, &count, sizeof(count)) < 0)
@@ -366,10 +369,8 @@ static void user_ready(struct net *net)
 {
 	struct net_user *u = container_of(net, struct net_user, net);
 
-	if (!u->guest_ready) {
-		u->guest_ready = true;
+	if (!atomic_exchange(&u->guest_ready, true))
 		wake_up(u);
-	}
 }
 
 static void user_start(struct net *net)
