@@ -2,6 +2,7 @@
 #include "fakevm.h"
 
 #include "base/bits.h"
+#include "dev/pci.h"
 #include "vdriver.h"
 #include "wholeboard.h"
 
@@ -68,6 +69,28 @@ static void test_console(void **state)
 		/* what does not fit is left with the back end */
 		char much[1000] = { 0 };
 		assert_int_equal(fake_chr_type(&w.console, much, sizeof(much)), 256);
+		wholeboard_fini(&w);
+	}
+}
+
+/* Something is typed while buffers wait that the device may not touch: it waits for the guest to allow it. */
+static void test_console_no_master(void **state)
+{
+	const struct vdriver_seg seg = { DATA, 8, true };
+	u32 id, len;
+
+	for (unsigned v = 0; v < ARRAY_SIZE(variants); v++) {
+		up(VIRTIO_ID_CONSOLE);
+		vdriver_start(&d, variants[v], 16);
+		bus_write(&w.b.vm.bus, BUS_MMIO, d.ecam + PCI_COMMAND, 2, PCI_COMMAND_MEM);
+		vdriver_add(&d, RX, &seg, 1);
+		vdriver_kick(&d, RX);
+		assert_int_equal(fake_chr_type(&w.console, "abc", 3), 3);
+		assert_false(vdriver_used(&d, RX, &id, &len));
+		bus_write(&w.b.vm.bus, BUS_MMIO, d.ecam + PCI_COMMAND, 2,
+			  PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
+		assert_true(vdriver_used(&d, RX, &id, &len));
+		assert_int_equal(len, 3);
 		wholeboard_fini(&w);
 	}
 }
@@ -174,9 +197,8 @@ static void test_G38_flood(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_console),
-		cmocka_unit_test(test_G37_slow_reader),
-		cmocka_unit_test(test_rng),
+		cmocka_unit_test(test_console),         cmocka_unit_test(test_console_no_master),
+		cmocka_unit_test(test_G37_slow_reader), cmocka_unit_test(test_rng),
 		cmocka_unit_test(test_G38_flood),
 	};
 

@@ -447,7 +447,8 @@ bool virtq_listen(struct virtio *v, unsigned n, bool on)
 	struct virtq *q = &v->q[n];
 	bool event_idx = virtio_has(v, VIRTIO_F_EVENT_IDX);
 
-	if (!virtio_running(v) || !q->desc)
+	/* What cannot be taken does not wait. */
+	if (!virtio_running(v) || v->dma_off || !q->desc)
 		return false;
 	if (is_packed(v)) {
 		if (on && event_idx)
