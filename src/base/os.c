@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,6 +34,17 @@ u64 os_now_ns(void)
 u64 os_realtime_ns(void)
 {
 	return os_clock(CLOCK_REALTIME);
+}
+
+void os_random(void *buf, size_t len)
+{
+	/* It only fails for arguments that these are not; above 256 bytes a signal may cut it short. */
+	for (size_t done = 0; done < len;) {
+		ssize_t n = getrandom((u8 *)buf + done, len - done, 0);
+
+		if (n > 0)
+			done += (size_t)n;
+	}
 }
 
 u64 os_page_size(void)

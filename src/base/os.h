@@ -11,6 +11,8 @@ u64 os_realtime_ns(void); /* CLOCK_REALTIME */
 u64 os_page_size(void);
 u64 os_memory_total(void); /* bytes of RAM in the host */
 
+void os_random(void *buf, size_t len); /* of the kernel's generator; any thread */
+
 /* The rate of RDTSC in kHz: from CPUID 15H/16H or the hypervisor's leaf where they
  * say, else measured once against CLOCK_MONOTONIC (about 20 ms). Any thread. */
 u64 os_tsc_khz(void);

@@ -10,39 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/params.h"
+
 #define OPTS_MAX_NAME 32 /* longest name that spelling help looks at */
-
-int opts_parse_size(const char *text, u64 *ret_size)
-{
-	u64 v = 0, unit = 1;
-	const char *p = text;
-
-	if (*p < '0' || *p > '9')
-		return -EINVAL;
-	for (; *p >= '0' && *p <= '9'; p++) {
-		if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, (u64)(*p - '0'), &v))
-			return -ERANGE;
-	}
-	if (*p) {
-		switch (*p++) {
-		case 'k':
-		case 'K': unit = KiB; break;
-		case 'm':
-		case 'M': unit = MiB; break;
-		case 'g':
-		case 'G': unit = GiB; break;
-		case 't':
-		case 'T': unit = 1024 * GiB; break;
-		default: return -EINVAL;
-		}
-		if (*p && strcmp(p, "B") && strcmp(p, "iB"))
-			return -EINVAL;
-	}
-	if (__builtin_mul_overflow(v, unit, &v))
-		return -ERANGE;
-	*ret_size = v;
-	return 0;
-}
 
 /* Edit distance with the last two rows kept; names are short. */
 static unsigned distance(const char *a, const char *b)
@@ -148,7 +118,7 @@ static int store_u32(const struct opt *o, const char *value, void *field, struct
 static int store_size(const struct opt *o, const char *value, void *field, struct err *err)
 {
 	u64 v = 0;
-	int rc = opts_parse_size(value, &v);
+	int rc = params_parse_size(value, &v);
 
 	if (rc == -EINVAL)
 		return err_set(err, -EINVAL,

@@ -37,10 +37,6 @@ struct opt {
 /* Parses argv[0..argc) into target. The sentence names the option, the value and what would be valid. */
 int opts_parse(const struct opt *opts, int argc, char **argv, void *target, struct err *err);
 
-/* A count of bytes: a decimal number with an optional K, M, G or T (powers of 1024, upper or lower case, an
- * optional "iB" or "B" after it). -EINVAL when it is none, -ERANGE past 2^64. */
-int opts_parse_size(const char *text, u64 *ret_size);
-
 /* The nearest of the names, or NULL when none is near. next(opaque, i) is the i-th, NULL past the end. */
 const char *opts_nearest(const char *text, const char *(*next)(const void *opaque, unsigned i),
 			 const void *opaque);

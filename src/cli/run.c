@@ -89,6 +89,19 @@ static const char *serial_choice(unsigned i, const char **ret_help)
 	return rows[i][0];
 }
 
+static const char *net_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ "user", "the host's network through this process, as an ordinary program uses it" },
+		{ "none", "no adapter" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
 static const char *exits_choice(unsigned i, const char **ret_help)
 {
 	static const char *const names[] = { "table", "json" };
@@ -176,6 +189,45 @@ static const struct opt run_opts[] = {
 		.free_form = true,
 		.default_text = "stdio",
 		.offset = offsetof(struct run_options, config.serial),
+	},
+	{
+		.name = "console",
+		.kind = OPT_STRING,
+		.arg = "WHERE",
+		.help = "A virtio console (hvc0), faster than the serial port, and what it is connected to.",
+		.more = "With --console stdio the serial port is connected to nothing unless --serial says otherwise.",
+		.choice = serial_choice,
+		.free_form = true,
+		.default_text = "there is none",
+		.offset = offsetof(struct run_options, config.console),
+	},
+	{
+		.name = "net",
+		.kind = OPT_STRING,
+		.arg = "NET",
+		.help = "What the guest's network adapter is connected to.",
+		.more = "Settings may follow user: hostfwd=tcp:ADDR:PORT-:PORT - a port of the host leads to one of the guest "
+			"(udp too; may be repeated); mac=ADDRESS - the adapter's (random); mtu=N - the largest packet (1500); packed=on|off - offer packed rings (off). The "
+			"guest is 10.0.2.15, the host 10.0.2.2, the name server 10.0.2.3.",
+		.choice = net_choice,
+		.free_form = true,
+		.default_text = "user",
+		.offset = offsetof(struct run_options, config.net),
+	},
+	{
+		.name = "disk",
+		.kind = OPT_LIST,
+		.arg = "FILE",
+		.help = "A disk: a file or block device with its contents, which one machine at a time may write.",
+		.more = "Settings may follow the name, in which two commas stand for one. format=raw - take the bytes as they "
+			"are, even if they look like an image of another format; ro - read-only; id=ID - the disk's serial "
+			"number; iops=N, bw=SIZE - at most so many requests, bytes per second; queues=N - queues for "
+			"requests (as many as processors); aio=io_uring|threads - how the file is accessed (io_uring where the "
+			"host allows it); packed=on|off - offer packed rings (off).",
+		.max_count = MACHINE_MAX_DISKS,
+		.is_file = true,
+		.offset = offsetof(struct run_options, config.disk),
+		.count_offset = offsetof(struct run_options, config.nr_disks),
 	},
 	{
 		.name = "device",
@@ -360,9 +412,11 @@ const struct command run_command = {
 		  "130\tended with Ctrl-a x\n"
 		  "128+N\tended by signal N (SIGINT, SIGTERM or SIGHUP)\n"
 		  "2N+1\tthe guest wrote N to --device debug-exit\n",
-	.example = "  bothy run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0\n"
-		   "  bothy run --memory 1G --exits --kernel vmlinuz --initrd initrd.gz\n"
-		   "  bothy run --kernel test.flat --device debug-exit --serial stdio\n",
+	.example =
+		"  bothy run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0\n"
+		"  bothy run --memory 1G --cpus 2 --kernel vmlinuz --initrd initrd.gz --disk disk.img,id=root\n"
+		"  bothy run --memory 1G --exits --kernel vmlinuz --initrd initrd.gz\n"
+		"  bothy run --kernel test.flat --device debug-exit --serial stdio\n",
 	.opts = run_opts,
 	.run = run,
 };

@@ -16,9 +16,9 @@
  * owner's is taken.
  *
  * Omitted, and why that is safe: buses other than 0 and bridges to them (they read as absent); the
- * extended configuration space, which a function without extended capabilities does not have (all-ones);
- * MSI and MSI-X come with the first device that uses them. The base of ECAM (PCIEXBAR) and of the ACPI
- * ports (PMBASE) are read-only at what the board uses.
+ * extended configuration space, which a function without extended capabilities does not have (all-ones).
+ * The base of ECAM (PCIEXBAR) and of the ACPI ports (PMBASE) are read-only at what the board uses. Messages
+ * (MSI, MSI-X) are in pci_msi.c.
  *
  * Threads: vCPUs; pci_add() and pci_del() on the main thread while no vCPU runs.
  */
@@ -27,6 +27,7 @@
 #include <errno.h>
 
 #include "base/bits.h"
+#include "dev/pci_msi.h"
 #include "dev/pm.h"
 #include "vm/irq.h"
 #include "vm/vm.h"
@@ -55,6 +56,8 @@ struct pci_host {
 	struct region window[NR_WINDOWS];
 	bool window_added[NR_WINDOWS];
 	struct pci_dev *fn[NR_FUNCTIONS];
+	u8 present[NR_FUNCTIONS]; /* which of fn[] are there, in order */
+	unsigned nr_present;
 	struct pci_dev bridge, lpc;
 	pthread_mutex_t intx_lock;
 	bool intx_lock_ready;
@@ -198,7 +201,7 @@ void pci_set_intx(struct pci_dev *pd, bool level)
 	pthread_mutex_unlock(&h->intx_lock);
 }
 
-/* The command register may have changed. */
+/* The command register may have changed, or the enable bit of messages, which take the pin's place [PCI 6.8.1.3]. */
 static void command_changed(struct pci_dev *pd)
 {
 	struct pci_host *h = host_of(pd);
@@ -207,7 +210,7 @@ static void command_changed(struct pci_dev *pd)
 	if (!h)
 		return;
 	pthread_mutex_lock(&h->intx_lock);
-	pd->intx_off = ld16(pd->config + PCI_COMMAND) & PCI_COMMAND_INTX_OFF;
+	pd->intx_off = ld16(pd->config + PCI_COMMAND) & PCI_COMMAND_INTX_OFF || pci_msi_on(pd);
 	drive_intx(h, pd);
 	pthread_mutex_unlock(&h->intx_lock);
 }
@@ -215,6 +218,7 @@ static void command_changed(struct pci_dev *pd)
 void pci_dev_reset(struct pci_dev *pd)
 {
 	memcpy(pd->config, pd->init, sizeof(pd->config));
+	pci_msi_reset(pd);
 	pci_set_intx(pd, false);
 	command_changed(pd);
 }
@@ -228,13 +232,13 @@ int pci_dev_post_load(struct pci_dev *pd, struct err *err)
 				"the state of device %s is of another PCI function: byte %#x is %#x, not %#x",
 				pd->owner->id, i, pd->config[i], pd->init[i]);
 	command_changed(pd);
-	return 0;
+	return pci_msi_post_load(pd, err);
 }
 
 /* The interrupt status bit is the pin's, not a stored one [PCI 6.2.3]. */
 static u8 config_read8(struct pci_host *h, const struct pci_dev *pd, unsigned off)
 {
-	u8 v = pd->config[off];
+	u8 v = pci_msi_config_byte(pd, off, pd->config[off]);
 
 	if (off == PCI_STATUS) {
 		pthread_mutex_lock(&h->intx_lock);
@@ -254,6 +258,8 @@ static u64 config_read(struct pci_host *h, unsigned devfn, unsigned off, unsigne
 	if (!pd)
 		return bits_mask(len);
 	pthread_mutex_lock(pd->owner->lock);
+	if (pd->config_reading)
+		pd->config_reading(pd, off, len);
 	for (unsigned i = 0; i < len; i++) {
 		u8 byte = off + i < PCI_CONFIG_SIZE ? config_read8(h, pd, off + i) : 0xff;
 		v |= (u64)byte << 8 * i;
@@ -276,6 +282,7 @@ static void config_write(struct pci_host *h, unsigned devfn, unsigned off, unsig
 		*reg &= (u8) ~(byte & pd->w1c[off + i]);
 	}
 	command_changed(pd);
+	pci_msi_config_written(pd);
 	if (pd->config_written)
 		pd->config_written(pd, off, len);
 	pthread_mutex_unlock(pd->owner->lock);
@@ -372,10 +379,10 @@ static bool is_io(const struct pci_bar *bar)
 /* Finds the BAR that decodes addr and takes its owner's lock. Where two overlap, the first function wins. */
 static bool find_bar(struct pci_host *h, bool io, u64 addr, struct hit *ret_hit)
 {
-	for (unsigned f = 0; f < NR_FUNCTIONS; f++) {
-		struct pci_dev *pd = h->fn[f];
+	for (unsigned f = 0; f < h->nr_present; f++) {
+		struct pci_dev *pd = h->fn[h->present[f]];
 
-		for (unsigned i = 0; pd && i < PCI_NR_BARS; i++) {
+		for (unsigned i = 0; i < PCI_NR_BARS; i++) {
 			struct pci_bar *bar = &pd->bar[i];
 			u64 base = atomic_load_explicit(&bar->addr, memory_order_relaxed);
 
@@ -471,6 +478,14 @@ static const struct {
 
 extern const struct device_ops pci_device;
 
+static void list_functions(struct pci_host *h)
+{
+	h->nr_present = 0;
+	for (unsigned f = 0; f < NR_FUNCTIONS; f++)
+		if (h->fn[f])
+			h->present[h->nr_present++] = (u8)f;
+}
+
 struct device *pci_find(struct vm *vm)
 {
 	for (struct device *dev = vm->devices; dev; dev = dev->next)
@@ -496,6 +511,7 @@ int pci_add(struct device *bus, struct pci_dev *pd, int slot, unsigned fn, struc
 		return err_set(err, -EEXIST, "PCI slot %02x.%u is taken", (unsigned)slot, fn);
 	h->fn[pd->devfn] = pd;
 	pd->bus = bus;
+	list_functions(h);
 	/* Others are looked for only where function 0 says that there may be some [PCI 6.2.1]. */
 	struct pci_dev *first = h->fn[PCI_DEVFN((unsigned)slot, 0)];
 	for (unsigned i = 1; first && i < 8; i++) {
@@ -516,6 +532,7 @@ void pci_del(struct pci_dev *pd)
 	pci_set_intx(pd, false);
 	h->fn[pd->devfn] = NULL;
 	pd->bus = NULL;
+	list_functions(h);
 }
 
 /* The host bridge and the ISA bridge of the chip set, as far as a guest looks at them. */

@@ -79,10 +79,15 @@ struct pci_dev {
 	u8 cap_end; /* where the next capability goes */
 	u8 last_cap;
 	bool intx, intx_off,
-		intx_out; /* wanted by the owner, forbidden by the guest, driven; bus's intx_lock */
+		intx_out;    /* wanted by the owner, forbidden by the guest or replaced by messages, driven;
+			   * bus's intx_lock */
+	struct pci_msi *msi; /* what pci_msi.h added, NULL: none */
+	struct pci_msix *msix;
 	/* The guest has written [offset, offset+len) (already applied). vCPU thread, owner's dev->lock
 	 * held. NULL: none. */
 	void (*config_written)(struct pci_dev *pd, unsigned offset, unsigned len);
+	/* The guest is about to read [offset, offset+len): config[] may be brought up to date. As above. */
+	void (*config_reading)(struct pci_dev *pd, unsigned offset, unsigned len);
 };
 
 struct pci_id {
@@ -111,10 +116,10 @@ struct device *pci_find(struct vm *vm);
 int pci_add(struct device *bus, struct pci_dev *pd, int slot, unsigned fn, struct err *err);
 void pci_del(struct pci_dev *pd); /* allowed for one that was never added, or all-zero */
 
-/* Configuration space as after reset, BARs nowhere, INTx low. vCPUs not running. */
+/* Configuration space as after reset, BARs nowhere, INTx low, no message pending. vCPUs not running. */
 void pci_dev_reset(struct pci_dev *pd);
 
-/* Checks that a loaded config[] keeps the read-only bits; maps the BARs. */
+/* Checks that a loaded config[] keeps the read-only bits, and the messages; maps the BARs. */
 int pci_dev_post_load(struct pci_dev *pd, struct err *err);
 
 /* The level of the function's INTx pin. Any thread, with the owner's lock held or not. Does nothing

@@ -29,6 +29,8 @@
 #include "base/os.h"
 #include "boot/boot.h"
 #include "host/chr.h"
+#include "machine/disk.h"
+#include "machine/nic.h"
 #include "machine/pc.h"
 #include "vm/backend.h"
 #include "vm/clock.h"
@@ -47,7 +49,9 @@ struct machine {
 	struct boot_source source;
 	struct vm vm;
 	struct pc pc;
-	struct chr *serial;
+	struct chr *serial, *console;
+	struct disk disk[MACHINE_MAX_DISKS];
+	struct nic nic;
 	bool lock_made, engine_made, ran;
 };
 
@@ -145,7 +149,7 @@ static int check_config(struct machine_config *c, struct err *err)
 	if (!c->append)
 		c->append = "";
 	if (!c->serial)
-		c->serial = "stdio";
+		c->serial = c->console && !strcmp(c->console, "stdio") ? "none" : "stdio";
 	if (!c->kernel || !*c->kernel)
 		return err_set(err, -EINVAL, "no kernel given; name one with --kernel FILE");
 	if (c->cpus > VM_MAX_VCPUS)
@@ -160,9 +164,10 @@ static int check_config(struct machine_config *c, struct err *err)
 	if (c->memory > os_memory_total())
 		return err_set(err, -ENOMEM, "%s of memory are more than the %s that this host has",
 			       boot_size_text(c->memory, size), boot_size_text(os_memory_total(), limit));
-	if (c->nr_initrds > MACHINE_MAX_INITRDS || c->nr_devices > MACHINE_MAX_DEVICES)
-		return err_set(err, -EINVAL, "at most %u initrds and %u devices are possible",
-			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES);
+	if (c->nr_initrds > MACHINE_MAX_INITRDS || c->nr_devices > MACHINE_MAX_DEVICES ||
+	    c->nr_disks > MACHINE_MAX_DISKS)
+		return err_set(err, -EINVAL, "at most %u initrds, %u devices and %u disks are possible",
+			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES, MACHINE_MAX_DISKS);
 	/* The last page may be a fraction for the user, not for the machine. */
 	c->memory = ALIGN_DOWN(c->memory, RAM_PAGE_SIZE);
 	return 0;
@@ -230,6 +235,46 @@ static int add_optional_devices(struct machine *m, struct err *err)
 	return 0;
 }
 
+/* Before the terminal is touched: most of what can be wrong with a machine is wrong here. */
+static int open_disks(struct machine *m, struct err *err)
+{
+	for (unsigned i = 0; i < m->config.nr_disks; i++) {
+		int r = disk_open(&m->disk[i], m->config.disk[i], m->config.cpus, m->vm.loop, err);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* The network comes first, so that its slot does not depend on how many disks there are. */
+static int add_back_ends(struct machine *m, struct err *err)
+{
+	const struct device_conf net = {
+		.id = "net0", .net = m->nic.net, .mac = m->nic.mac, .packed = m->nic.packed
+	};
+	int rc = m->nic.wanted ? device_new(&m->vm, "virtio-net", &net, NULL, err) : 0;
+
+	if (rc < 0)
+		return rc;
+	for (unsigned i = 0; i < m->config.nr_disks; i++) {
+		char id[16];
+		const struct device_conf conf = {
+			.id = id,
+			.block = m->disk[i].block,
+			.block_conf = &m->disk[i].conf,
+			.packed = m->disk[i].packed,
+		};
+		int r;
+
+		snprintf(id, sizeof(id), "disk%u", i);
+		r = device_new(&m->vm, "virtio-blk", &conf, NULL, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static void on_quit(void *opaque)
 {
 	struct machine *m = opaque;
@@ -271,6 +316,11 @@ static int build(struct machine *m, struct err *err)
 	r = loop_new(&vm->loop, err);
 	if (r < 0)
 		return r;
+	r = open_disks(m, err);
+	if (r == 0)
+		r = nic_open(&m->nic, c->net, err);
+	if (r < 0)
+		return r;
 	r = ram_init(&vm->ram, c->memory, err);
 	if (r < 0)
 		return r;
@@ -289,7 +339,17 @@ static int build(struct machine *m, struct err *err)
 	r = chr_open(c->serial, vm->loop, on_quit, m, &m->serial, err);
 	if (r < 0)
 		return r;
+	if (c->console) {
+		r = chr_open(c->console, vm->loop, on_quit, m, &m->console, err);
+		if (r < 0)
+			return r;
+	}
 	r = pc_add_devices(&m->pc, m->serial, err);
+	if (r == 0)
+		r = add_back_ends(m, err);
+	if (r == 0 && c->console)
+		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
+			       err);
 	if (r < 0)
 		return r;
 	return add_optional_devices(m, err);
@@ -453,6 +513,10 @@ void machine_free(struct machine *m)
 	vm = &m->vm;
 	stop(m);
 	device_free_all(vm);
+	/* What the guest was told is written is on the disk before the process ends. */
+	for (unsigned i = 0; i < m->config.nr_disks && i < MACHINE_MAX_DISKS; i++)
+		disk_close(&m->disk[i]);
+	nic_close(&m->nic);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		if (!vm->vcpu[i])
 			continue;
@@ -461,8 +525,8 @@ void machine_free(struct machine *m)
 	}
 	if (m->engine_made)
 		vm->engine->vm_fini(vm);
-	if (m->serial)
-		m->serial->ops->close(m->serial);
+	chr_close(m->serial);
+	chr_close(m->console);
 	ram_fini(&vm->ram);
 	loop_free(vm->loop);
 	if (m->lock_made)

@@ -13,6 +13,7 @@ struct vm;
 
 #define MACHINE_MAX_INITRDS 32
 #define MACHINE_MAX_DEVICES 16
+#define MACHINE_MAX_DISKS   16
 
 /* What to build. All strings are the caller's and must live as long as the machine; NULL means the
  * default, which is named with each member. */
@@ -25,10 +26,14 @@ struct machine_config {
 	const char *kernel;    /* required: bzImage, ELF with a PVH entry, or Multiboot 1 image */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
 	unsigned nr_initrds;
-	const char *append;                      /* "" */
-	const char *serial;                      /* "stdio"; as chr_open(): stdio, file:PATH, pty, none */
+	const char *append;  /* "" */
+	const char *serial;  /* "stdio" unless console is; as chr_open(): stdio, file:PATH, pty, none */
+	const char *console; /* NULL: no virtio console; as chr_open(). One of the two can be stdio */
 	const char *device[MACHINE_MAX_DEVICES]; /* names for --device */
 	unsigned nr_devices;
+	const char *net;                     /* as nic_open(); NULL: user, where there is one */
+	const char *disk[MACHINE_MAX_DISKS]; /* as disk_open() */
+	unsigned nr_disks;
 	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */
 };
 

@@ -10,6 +10,9 @@
 struct vm;
 struct device;
 struct chr;
+struct block;
+struct block_conf;
+struct net;
 
 /* Where the board puts it and what it is connected to. Each device reads what concerns it. */
 struct device_conf {
@@ -18,6 +21,12 @@ struct device_conf {
 	unsigned gsi;    /* interrupt line */
 	unsigned index;  /* vCPU number, unit number, ... */
 	struct chr *chr; /* character back end, NULL: none */
+	/* Disks: what holds the contents, and how the guest sees it (NULL: defaults); both live as long as the device. */
+	struct block *block;
+	const struct block_conf *block_conf;
+	struct net *net; /* network back end, NULL: no cable; lives as long as the device */
+	const u8 *mac;   /* its address, 6 bytes */
+	bool packed;     /* virtio: offers packed rings */
 };
 
 enum reset_kind {

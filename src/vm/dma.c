@@ -15,13 +15,35 @@
 
 #include "vm/vm.h"
 
+void *dma_map(struct vm *vm, iova_t addr, u64 len, bool write)
+{
+	struct ram *ram = &vm->ram;
+	void *p = ram_ptr(ram, addr, len);
+
+	for (unsigned i = 0; p && write && i < ram->nr_roms; i++)
+		if (addr < ram->rom[i].end && ram->rom[i].start < addr + len)
+			return NULL;
+	return p;
+}
+
+void dma_written(struct vm *vm, const void *p, u64 len)
+{
+	struct ram *ram = &vm->ram;
+	gpa_t addr = (gpa_t)((const u8 *)p - ram->base);
+
+	/* The bytes must be visible before we look for marks: see ram.c. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (ram_has_code(ram, addr, len))
+		ram_code_written(ram, addr, len);
+}
+
 int dma_read(struct vm *vm, iova_t addr, void *buf, u64 len)
 {
 	const void *p;
 
 	if (!len)
 		return 0;
-	p = ram_ptr(&vm->ram, addr, len);
+	p = dma_map(vm, addr, len, false);
 	if (!p)
 		return -EFAULT;
 	memcpy(buf, p, len);
@@ -30,21 +52,14 @@ int dma_read(struct vm *vm, iova_t addr, void *buf, u64 len)
 
 int dma_write(struct vm *vm, iova_t addr, const void *buf, u64 len)
 {
-	struct ram *ram = &vm->ram;
 	void *p;
 
 	if (!len)
 		return 0;
-	p = ram_ptr(ram, addr, len);
+	p = dma_map(vm, addr, len, true);
 	if (!p)
 		return -EFAULT;
-	for (unsigned i = 0; i < ram->nr_roms; i++)
-		if (addr < ram->rom[i].end && ram->rom[i].start < addr + len)
-			return -EFAULT;
 	memcpy(p, buf, len);
-	/* The bytes must be visible before we look for marks: see ram.c. */
-	atomic_thread_fence(memory_order_seq_cst);
-	if (ram_has_code(ram, addr, len))
-		ram_code_written(ram, addr, len);
+	dma_written(vm, p, len);
 	return 0;
 }

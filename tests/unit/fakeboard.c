@@ -96,6 +96,11 @@ static void set_gsi(void *opaque, unsigned gsi, bool level)
 
 static void msi(void *opaque, u64 addr, u32 data)
 {
+	struct board *b = opaque;
+
+	b->msi_addr = addr;
+	b->msi_data = data;
+	b->msis++;
 }
 
 static int none(void *opaque, struct vcpu *vcpu)

@@ -20,6 +20,9 @@ struct board {
 	u64 fired;              /* timer callbacks so far */
 	bool level[IRQ_NR_GSI]; /* interrupt lines, unless a test installs a controller of its own */
 	unsigned rises[IRQ_NR_GSI];
+	u64 msi_addr; /* messages: the last one, how many */
+	u32 msi_data;
+	unsigned msis;
 	struct vcpu *self; /* what vcpu_self() says */
 };
 

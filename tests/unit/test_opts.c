@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/params.h"
 #include "cli/opts.h"
 
 struct target {
@@ -191,7 +192,7 @@ static void test_sizes(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		u64 size = 0;
 
-		if (opts_parse_size(cases[i].text, &size) != cases[i].rc || size != cases[i].size)
+		if (params_parse_size(cases[i].text, &size) != cases[i].rc || size != cases[i].size)
 			fail_msg("'%s' gives %llu", cases[i].text, (unsigned long long)size);
 	}
 }

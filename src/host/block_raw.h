@@ -1,0 +1,24 @@
+/* A disk in a file or block device whose bytes are the disk's. Contract: vm/block.h. */
+#pragma once
+
+#include "base/err.h"
+#include "vm/block.h"
+
+struct loop;
+
+enum block_raw_aio { BLOCK_RAW_AUTO, BLOCK_RAW_URING, BLOCK_RAW_THREADS };
+
+struct block_raw_conf {
+	const char *path;
+	bool read_only;
+	/* AUTO: io_uring where the host allows it, else threads. */
+	enum block_raw_aio aio;
+	bool probe; /* refuse what looks like an image of another format */
+};
+
+/* Opens and locks it: for one writer, or for any number of readers. The sentence names the file. Main thread. */
+int block_raw_open(const struct block_raw_conf *conf, struct loop *loop, struct block **ret_block,
+		   struct err *err);
+
+/* What runs its requests: "io_uring" or "threads". */
+const char *block_raw_aio_name(const struct block *block);

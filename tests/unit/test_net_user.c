@@ -1,0 +1,260 @@
+/* The user network without a guest: an answer from its router, a guest that takes nothing and one that sends too much,
+ * ports of the host, and a thread that sleeps when nothing happens. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/os.h"
+#include "host/net_user.h"
+
+static struct net *net;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool refuse; /* the guest has no buffers */
+static unsigned frames, writables;
+static u8 last[NET_MAX_FRAME];
+
+static bool receive(void *opaque, const u8 *frame, size_t len)
+{
+	assert_int_equal(pthread_mutex_trylock(&lock), EBUSY);
+	if (refuse)
+		return false;
+	memcpy(last, frame, len);
+	frames++;
+	return true;
+}
+
+static void received(void *opaque)
+{
+}
+
+static void writable(void *opaque)
+{
+	writables++;
+}
+
+static int open_net(const char *forward, struct err *err)
+{
+	const struct net_user_conf conf = { .mtu = 1500,
+					    .forward = &forward,
+					    .nr_forwards = forward ? 1 : 0 };
+
+	return net_user_open(&conf, &net, err);
+}
+
+static int setup(void **state)
+{
+	struct err err = { 0 };
+	int r = open_net(NULL, &err);
+
+	if (r == -ENOSYS) {
+		net = NULL;
+		return 0;
+	}
+	assert_int_equal(r, 0);
+	net->lock = &lock;
+	net->receive = receive;
+	net->received = received;
+	net->writable = writable;
+	refuse = false;
+	frames = writables = 0;
+	net->ops->start(net);
+	net->ops->start(net); /* no second thread */
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	if (!net)
+		return 0;
+	net->ops->stop(net);
+	net->ops->stop(net);
+	net->ops->close(net);
+	return 0;
+}
+
+/* Who has 10.0.2.2? */
+static bool ask(void)
+{
+	static const u8 request[60] = {
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0,    0x12, 0x34, 0x56, 8,    6,
+		0,    1,    8,    0,    6,    4,    0,    1,    0x52, 0x54, 0,    0x12, 0x34, 0x56,
+		10,   0,    2,    15,   0,    0,    0,    0,    0,    0,    10,   0,    2,    2,
+	};
+	bool ok;
+
+	pthread_mutex_lock(&lock);
+	ok = net->ops->send(net, request, sizeof(request));
+	pthread_mutex_unlock(&lock);
+	return ok;
+}
+
+static unsigned count(const unsigned *what)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&lock);
+	n = *what;
+	pthread_mutex_unlock(&lock);
+	return n;
+}
+
+static bool wait_for(const unsigned *what, unsigned n)
+{
+	for (unsigned i = 0; i < 1000; i++) {
+		if (count(what) >= n)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+static void set_refuse(bool on)
+{
+	pthread_mutex_lock(&lock);
+	refuse = on;
+	if (!on)
+		net->ops->ready(net);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Not where this was built without the library: it says so. */
+static bool there(void)
+{
+	if (!net)
+		print_message("there is no libslirp; nothing was tested\n");
+	return net;
+}
+
+static void test_answer(void **state)
+{
+	if (!there())
+		return;
+	assert_true(ask());
+	assert_true(wait_for(&frames, 1));
+	assert_memory_equal(last, "\x52\x54\x00\x12\x34\x56", 6);
+	assert_memory_equal(last + 28, "\x0a\x00\x02\x02", 4); /* it is at */
+	/* stopped: nothing comes; started again: it goes on */
+	net->ops->stop(net);
+	assert_true(ask());
+	usleep(50000);
+	assert_int_equal(frames, 1);
+	net->ops->start(net);
+	assert_true(wait_for(&frames, 2));
+}
+
+static void test_guest_takes_nothing(void **state)
+{
+	if (!there())
+		return;
+	set_refuse(true);
+	for (unsigned i = 0; i < 10; i++)
+		assert_true(ask());
+	usleep(100000);
+	assert_int_equal(count(&frames), 0);
+	set_refuse(false);
+	assert_true(wait_for(&frames, 10));
+	/* more than anybody keeps: the sender is held, then goes on */
+	set_refuse(true);
+	unsigned sent = 0;
+	while (sent < 100000 && ask())
+		sent++;
+	assert_in_range(sent, 1000, 99999);
+	set_refuse(false);
+	assert_true(wait_for(&writables, 1));
+	assert_true(ask());
+}
+
+static u64 cpu_us(void)
+{
+	struct rusage ru;
+
+	getrusage(RUSAGE_SELF, &ru);
+	return (u64)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) * 1000000 +
+	       (u64)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec);
+}
+
+/* A word of new buffers that nobody waits for is heard once. */
+static void test_sleeps(void **state)
+{
+	if (!there())
+		return;
+	for (unsigned i = 0; i < 2; i++) {
+		u64 before;
+
+		set_refuse(false);
+		usleep(20000);
+		before = cpu_us();
+		usleep(500000);
+		assert_in_range(cpu_us() - before, 0, 100000);
+		/* and with a frame that waits */
+		set_refuse(true);
+		ask();
+	}
+}
+
+static void test_forwards(void **state)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(addr);
+	int s = socket(AF_INET, SOCK_STREAM, 0);
+	struct net *first = net;
+	struct err err = { 0 };
+	char text[64];
+
+	if (!there()) {
+		close(s);
+		return;
+	}
+	assert_int_equal(bind(s, (struct sockaddr *)&addr, len), 0);
+	assert_int_equal(listen(s, 1), 0);
+	assert_int_equal(getsockname(s, (struct sockaddr *)&addr, &len), 0);
+	snprintf(text, sizeof(text), "tcp:127.0.0.1:%u-:22", ntohs(addr.sin_port));
+	assert_int_equal(open_net(text, &err), -EADDRINUSE);
+	assert_non_null(strstr(err.msg, "is taken"));
+	close(s);
+	assert_int_equal(open_net(text, &err), 0);
+	net->ops->close(net);
+	snprintf(text, sizeof(text), "udp:127.0.0.1:%u-10.0.2.20:53", ntohs(addr.sin_port));
+	assert_int_equal(open_net(text, &err), 0);
+	net->ops->close(net);
+	static const char *const bad[] = { "",
+					   "tcp",
+					   "tcp:",
+					   "tcp:1-2",
+					   "tcp::1",
+					   "icmp::1-:2",
+					   "tcp::1-:65536",
+					   "tcp::-1-:5",
+					   "tcp:1.2.3.4.5:1-:2",
+					   "tcp::1-1.2.3.400:5",
+					   "tcp::1 -:2",
+					   "tcp:::1-:2" };
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_int_equal(open_net(bad[i], &err), -EINVAL);
+		assert_non_null(strstr(err.msg, bad[i]));
+	}
+	net = first;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+		T(test_answer),
+		T(test_guest_takes_nothing),
+		T(test_sleeps),
+		T(test_forwards),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,80 @@
+/* See wholeboard.h. */
+#include "wholeboard.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "dev/pci.h"
+
+#define DISK_SIZE MiB
+#define BAR_ROOM  (64 * KiB)
+
+static void must(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	fprintf(stderr, "whole board: %s\n", what);
+	abort();
+}
+
+void wholeboard_place_bars(struct wholeboard *w)
+{
+	struct bus *bus = &w->b.vm.bus;
+	u64 next = PCI_MMIO_BASE;
+
+	for (u64 devfn = 0; devfn < 256; devfn++) {
+		u64 ecam = PCI_ECAM_BASE + (devfn << 12);
+
+		if (bus_read(bus, BUS_MMIO, ecam, 4) == 0xffffffff)
+			continue;
+		for (unsigned off = PCI_BAR0; off < PCI_BAR0 + 4 * PCI_NR_BARS; off += 4) {
+			u64 bar;
+
+			bus_write(bus, BUS_MMIO, ecam + off, 4, 0xffffffff);
+			bar = bus_read(bus, BUS_MMIO, ecam + off, 4);
+			if (!bar || bar & 1)
+				continue;
+			bus_write(bus, BUS_MMIO, ecam + off, 4, next);
+			next += BAR_ROOM;
+			if (bar & 4) {
+				off += 4;
+				bus_write(bus, BUS_MMIO, ecam + off, 4, 0);
+			}
+		}
+		bus_write(bus, BUS_MMIO, ecam + PCI_COMMAND, 2, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
+	}
+}
+
+void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
+{
+	static const u8 mac[NET_MAC_LEN] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
+	static const struct block_conf disk_conf = { .serial = "disk", .queues = 2 };
+	struct err err;
+
+	board_init(&w->b, ram_size, nr_vcpus);
+	fake_chr_init(&w->chr);
+	fake_chr_init(&w->console);
+	fake_block_init(&w->disk, DISK_SIZE);
+	fake_net_init(&w->net);
+	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &w->chr.chr, &err) == 0, err.msg);
+	board_add(&w->b, "virtio-blk",
+		  &(const struct device_conf){
+			  .block = &w->disk.block, .block_conf = &disk_conf, .packed = true });
+	board_add(&w->b, "virtio-net",
+		  &(const struct device_conf){ .net = &w->net.net, .mac = mac, .packed = true });
+	board_add(&w->b, "virtio-console",
+		  &(const struct device_conf){ .chr = &w->console.chr, .packed = true });
+	/* Those that the user can add. */
+	for (const struct device_ops *const *t = device_types; *t; t++) {
+		if ((*t)->help)
+			board_add(&w->b, (*t)->name,
+				  &(const struct device_conf){ .chr = &w->chr.chr, .packed = true });
+	}
+	wholeboard_place_bars(w);
+}
+
+void wholeboard_fini(struct wholeboard *w)
+{
+	board_fini(&w->b);
+	fake_block_fini(&w->disk);
+}
