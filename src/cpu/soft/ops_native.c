@@ -140,6 +140,9 @@ static __attribute__((noinline)) void run_masked(struct soft_cpu *c, const struc
 	if (row->evex & EV_PACKED) {
 		unsigned nr = 0;
 
+		/* One after the other: the first may fault before the end of the segment is met. */
+		if (want)
+			mmu_probe(c, i, element_la(c, i, 0, e.size, acc), e.size, acc);
 		for (; want; want &= want - 1)
 			nr++;
 		e.size = (u8)(nr * e.size);
