@@ -270,6 +270,7 @@ static int send_filter(const struct container *c, int wire, struct err *err)
 static int bring_up(struct container *c, int wire, struct err *err)
 {
 	const struct spec_process *p = c->spec.process;
+	bool left = false; /* limits that the process could not set itself */
 	int rc = status_save(&c->status, err);
 
 	if (!rc && c->has_cgroup)
@@ -293,8 +294,8 @@ static int bring_up(struct container *c, int wire, struct err *err)
 	/* The process makes its mounts meanwhile. */
 	rc = send_filter(c, wire, err);
 	if (!rc)
-		rc = wire_expect(wire, WIRE_READY, NULL, 0, NULL, err);
-	if (!rc)
+		rc = wire_expect(wire, WIRE_READY, &left, sizeof(left), NULL, err);
+	if (!rc && left)
 		rc = process_set_rlimits(c->status.pid, p, err);
 	if (rc)
 		return rc;

@@ -91,13 +91,12 @@ static int child_steps(struct job *j, int wire, struct process *p, struct err *e
 		rc = process_drop(p, err);
 	if (rc)
 		return rc;
-	wire_send(wire, WIRE_READY, NULL, 0);
-	rc = wire_expect(wire, WIRE_GO, NULL, 0, NULL, err);
-	if (rc)
-		return rc;
-	/* From here on it may outlive the runtime. The connection closes with execve(). */
+	/* From here on the runtime's end is seen by the wire, and after its last step is none. */
 	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
-	return process_execute(p, err);
+	wire_send(wire, WIRE_READY, &p->limits_left, sizeof(p->limits_left));
+	rc = wire_expect(wire, WIRE_GO, NULL, 0, NULL, err);
+	/* The connection closes with execve(). */
+	return rc ? rc : process_execute(p, err);
 }
 
 static void child(void *opaque, int wire)
@@ -244,6 +243,7 @@ static int open_namespaces(const struct job *j, int *fds, struct err *err)
 static int bring_in(struct job *j, pid_t pid, int wire, struct err *err)
 {
 	struct cgroup *cg = j->status.cgroup[0] ? malloc(sizeof(*cg)) : NULL;
+	bool left = false;
 	int rc = 0;
 
 	if (cg) {
@@ -257,8 +257,8 @@ static int bring_in(struct job *j, pid_t pid, int wire, struct err *err)
 	if (rc)
 		return rc;
 	wire_send(wire, WIRE_GO, NULL, 0);
-	rc = wire_expect(wire, WIRE_READY, NULL, 0, NULL, err);
-	if (!rc)
+	rc = wire_expect(wire, WIRE_READY, &left, sizeof(left), NULL, err);
+	if (!rc && left)
 		rc = process_set_rlimits(pid, &j->process, err);
 	if (!rc)
 		rc = container_write_pid(j->options->pid_file, pid, err);

@@ -174,7 +174,9 @@ static int init_steps(struct container *c, int wire, struct process *p, struct f
 		rc = process_drop(p, err);
 	if (rc)
 		return rc;
-	wire_send(wire, WIRE_READY, NULL, 0);
+	/* From here on the runtime's end is seen by the wire, and after its last step is none. */
+	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
+	wire_send(wire, WIRE_READY, &p->limits_left, sizeof(p->limits_left));
 	return wire_expect(wire, WIRE_GO, NULL, 0, NULL, err);
 }
 
@@ -218,7 +220,6 @@ void container_init(struct container *c, int wire)
 		wire_send_error(wire, &err);
 		_exit(1);
 	}
-	prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
 	close(wire);
 	wait_and_execute(c, &p);
 }

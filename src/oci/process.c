@@ -359,6 +359,8 @@ int process_drop(struct process *p, struct err *err)
 		rc = load_filter(p, err);
 	if (rc)
 		return rc;
+	/* Those that a user namespace does not allow are left to the runtime; it may not set any once the user has changed. */
+	p->limits_left = process_set_rlimits(0, s, NULL) < 0;
 	/* What cannot be granted is no failure, but is said [runtime-spec config.md#linux-process]. */
 	asked = caps.bounding | caps.effective | caps.permitted | caps.inheritable | caps.ambient;
 	for (unsigned i = 0; caps_name(i); i++)

@@ -14,6 +14,7 @@ struct process {
 	const char *agent_state;     /* what the agent is told */
 	int apparmor;     /* attribute file of this process, opened before the root changed; -1: none */
 	u32 preserve_fds; /* besides standard input, output and error */
+	bool limits_left; /* process_drop() may not set some limits: its parent has to */
 };
 
 /* Standard signals and a session of its own; not to be inspected by others from now on [CVE-2016-9962]. */
