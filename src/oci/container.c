@@ -380,6 +380,7 @@ static int create(const struct container_options *options, const char *id, int f
 		free(c);
 		return rc;
 	}
+	c->state_root = root;
 	rc = read_config(c, options->bundle, err);
 	if (!rc)
 		rc = check_terminal(c, err);

@@ -24,6 +24,7 @@ struct container {
 	const struct container_options *options;
 	struct spec spec;
 	struct status status;
+	int state_root; /* folder of the state of all containers */
 	struct cgroup cgroup;
 	bool has_cgroup;
 	struct rootfs rootfs;

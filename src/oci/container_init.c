@@ -112,6 +112,8 @@ static int build(struct container *c, int wire, struct process *p, struct err *e
 		rc = rootfs_seal(&c->rootfs, err);
 	if (!rc)
 		rc = rootfs_enter(&c->rootfs, c->options->no_pivot, err);
+	/* No working directory by a descriptor of a mount either [O02]. */
+	rootfs_close(&c->rootfs);
 	/* The agent is told about the container as it will be. */
 	if (!rc && c->agent >= 0) {
 		char *state = hooks_state(&c->status, "running", pid, s->annotations, s->annotation_count);
@@ -211,9 +213,10 @@ void container_init(struct container *c, int wire)
 	};
 	struct err err = { 0 };
 
-	/* The lock on the container's state is the runtime's alone. */
+	/* The lock on the container's state is the runtime's alone, and so is the state. */
 	close(c->status.dir);
-	c->status.dir = -1;
+	close(c->state_root);
+	c->status.dir = c->state_root = -1;
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	setsid();
 	if (init_steps(c, wire, &p, &filter, &err) < 0) {
