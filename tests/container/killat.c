@@ -44,7 +44,8 @@ int main(int argc, char **argv)
 			continue;
 		}
 		/* A signal of its own goes on to it. */
-		while (WIFSTOPPED(status) && WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != (SIGTRAP | 0x80)) {
+		while (WIFSTOPPED(status) && WSTOPSIG(status) != SIGTRAP &&
+		       WSTOPSIG(status) != (SIGTRAP | 0x80)) {
 			if (ptrace(PTRACE_SYSCALL, pid, NULL, (void *)(long)WSTOPSIG(status)) < 0 ||
 			    waitpid(pid, &status, 0) != pid)
 				break;

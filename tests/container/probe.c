@@ -94,7 +94,8 @@ static void show_stat(const char *path)
 	if (lstat(path, &st) < 0)
 		printf("%s", outcome(-1));
 	else
-		printf("%o %u:%u %u:%u", st.st_mode, st.st_uid, st.st_gid, major(st.st_rdev), minor(st.st_rdev));
+		printf("%o %u:%u %u:%u", st.st_mode, st.st_uid, st.st_gid, major(st.st_rdev),
+		       minor(st.st_rdev));
 }
 
 static void status_line(const char *name)
