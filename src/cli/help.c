@@ -11,10 +11,11 @@
 #define WIDTH      79 /* of help texts, in columns */
 #define OPT_COLUMN 30 /* where an option's explanation begins */
 
-static const char *const program_summary = "virtual machines in an ordinary process";
+static const char *const program_summary = "virtual machines in an ordinary process, and containers";
 static const char *const program_about =
 	"bothy runs x86-64 virtual machines on Linux. It needs neither root nor /dev/kvm: where the host "
-	"offers no hardware virtualization, a software engine of its own executes the guest.";
+	"offers no hardware virtualization, a software engine of its own executes the guest. "
+	"bothy oci runs Linux containers.";
 
 /* Prints text in lines of WIDTH columns that begin at column `indent`; the cursor is at column `at`. */
 static void wrap(FILE *out, const char *text, unsigned indent, unsigned at)
