@@ -8,7 +8,7 @@
  * version 1 cannot be killed, one of version 2 can. A process is in the group of every hierarchy, so it does not matter
  * which is asked.
  *
- * Omitted: groups made by systemd. A path of its form (slice:prefix:name) is refused by the caller.
+ * Omitted: groups made by systemd. A path of its form (slice:prefix:name) is refused.
  */
 #include "jail/cgroup.h"
 
@@ -141,6 +141,12 @@ int cgroup_init(struct cgroup *cg, const char *path, const char *id, struct err 
 	int rc, n;
 
 	memset(cg, 0, sizeof(*cg));
+	if (path && path[0] != '/' && strchr(path, ':'))
+		return err_set(
+			err, -ENOTSUP,
+			"linux.cgroupsPath: '%.200s' has the form of systemd's groups, which are not supported; give "
+			"a path that begins with '/'",
+			path);
 	if (!path || !*path) {
 		n = snprintf(cg->path, sizeof(cg->path), "/%s", id);
 	} else if (path[0] == '/') {

@@ -113,6 +113,7 @@ static void child(void *opaque, int wire)
 	struct err err = { 0 };
 
 	close(j->status.dir);
+	process_begin();
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	setsid();
 	child_steps(j, wire, &p, &err);

@@ -2,10 +2,11 @@
 """features RUNTIME PROBE: each feature of config.json, as the container's process sees it."""
 import json
 import os
+import select
 import socket
-import stat
 import subprocess
 import sys
+import termios
 import threading
 import time
 
@@ -191,12 +192,12 @@ def test_process():
         p["ioPriority"] = {"class": "IOPRIO_CLASS_BE", "priority": 6}
         b.config["linux"]["personality"] = {"domain": "LINUX32"}
         with open(b.rootfs + "/etc/passwd", "w", encoding="utf-8") as f:
-            f.write("root:x:0:0::/root:/bin/sh\nu:x:1000:1001::/home/u:/bin/sh\n")
+            f.write("root:x:0:0::/root:/bin/sh\nu:x:1000:1001::/homes/u:/bin/sh\n")
         a = b.ask("ids", "umask", "status:Groups", "cwd", "env:A", "env:B", "env:HOME", "rlimit:7", "rlimit:4",
                   "read:/proc/self/oom_score_adj", "scheduler", "ioprio", "personality", "session", "fds", "status:NoNewPrivs")
         assert a["ids"] == "1000:1001 1000:1001" and a["umask"] == "27" and a["status:Groups"] == "5 6", a
         assert a["cwd"] == "/new/folder/tmp" and a["env:A"] == "1" and a["env:B"] == "two words", a
-        assert a["env:HOME"] == "/home/u", a
+        assert a["env:HOME"] == "/homes/u", a
         assert a["rlimit:7"] == "64 128" and a["rlimit:4"] == "0 0", a
         assert a["read:/proc/self/oom_score_adj"] == "500|", a
         assert a["scheduler"] == "3 3" and a["ioprio"] == str(2 << 13 | 6) and a["personality"] == "8", a
@@ -531,6 +532,39 @@ def test_terminal():
         conn2.close()
         server.close()
         b.good("delete", "--force", "t")
+
+
+def on_a_terminal(b, *words):
+    """Runs the runtime on a terminal of its own, types a line, and gives back its status and all that came."""
+    master, slave = os.openpty()
+    before = termios.tcgetattr(slave)
+    p = subprocess.Popen([container.runtime, "--root", b.root, *words], cwd=b.folder, stdin=slave, stdout=slave, stderr=slave)
+    text = b""
+    os.write(master, b"typed\n")
+    end = time.time() + 30
+    while p.poll() is None and time.time() < end:
+        if select.select([master], [], [], 0.1)[0]:
+            text += os.read(master, 4096)
+    while select.select([master], [], [], 0)[0]:
+        text += os.read(master, 4096)
+    after = termios.tcgetattr(slave)
+    os.close(master)
+    os.close(slave)
+    assert before == after, f"the terminal is not as it was; {p.poll()} {text}"
+    return p.wait(1), text.decode()
+
+
+def test_terminal_in_the_foreground():
+    with Bundle() as b:
+        b.config["process"]["terminal"] = True
+        b.config["process"]["args"] = ["/bin/probe", "tty", "line", "exit:4"]
+        b.save()
+        status, text = on_a_terminal(b, "run", "fore")
+        assert status == 4 and "tty=1 1 1 /dev/" in text and "line=typed" in text, (status, text)
+        b.config["process"]["terminal"] = False
+        with b.running() as name:
+            status, text = on_a_terminal(b, "exec", "--tty", name, "/bin/probe", "tty", "line", "exit:5")
+            assert status == 5 and "tty=1 1 1 /dev/pts/" in text and "line=typed" in text, (status, text)
 
 
 def test_preserved_descriptors():

@@ -421,7 +421,7 @@ def test_o18_seccomp():
 def test_o20_control_groups():
     with Bundle() as b, Bundle() as other:
         b.config["process"]["args"] = ["/bin/probe"]
-        for path in ("/", "//", "/../x", "a/../../..", "/a/./b", "..", "/x\ny", "/" + "x" * 300, "/" + "x/" * 700):
+        for path in ("/", "//", "/../x", "a/../../..", "/a/./b", "..", "/x\ny", "machine.slice:libpod:x", "/" + "x" * 300, "/" + "x/" * 700):
             b.config["linux"]["cgroupsPath"] = path
             b.refused("cgroupsPath")
         # Somebody else's.

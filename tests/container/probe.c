@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/param.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -180,6 +179,22 @@ static void time_of(const char *clock)
 	printf("%lld", (long long)ts.tv_sec);
 }
 
+static const char *read_line(char *text, size_t size)
+{
+	ssize_t n = read(0, text, size - 1);
+
+	text[n < 0 ? 0 : n] = 0;
+	return text;
+}
+
+static void show_link(const char *path)
+{
+	char text[4096];
+	ssize_t n = readlink(path, text, sizeof(text));
+
+	printf("%.*s", n < 0 ? 0 : (int)n, text);
+}
+
 static void answer(char *word, char *what)
 {
 	char text[4096];
@@ -213,7 +228,7 @@ static void answer(char *word, char *what)
 	else if (!strcmp(word, "stat"))
 		show_stat(what);
 	else if (!strcmp(word, "link"))
-		printf("%.*s", (int)MAX(readlink(what, text, sizeof(text)), 0), text);
+		show_link(what);
 	else if (!strcmp(word, "rlimit"))
 		rlimit(atoi(what));
 	else if (!strcmp(word, "mknod"))
@@ -232,6 +247,8 @@ static void answer(char *word, char *what)
 		time_of(what);
 	else if (!strcmp(word, "tty"))
 		printf("%d %d %d %s", isatty(0), isatty(1), isatty(2), ttyname(0) ? ttyname(0) : "?");
+	else if (!strcmp(word, "line"))
+		printf("%.*s", (int)strcspn(read_line(text, sizeof(text)), "\n"), text);
 	else if (!strcmp(word, "syscall"))
 		try_syscall(atol(what));
 	else if (!strcmp(word, "forks"))

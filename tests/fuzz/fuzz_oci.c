@@ -63,7 +63,7 @@ static void must_have_sentence(int rc, const struct err *err)
 		abort();
 }
 
-static char folder[] = "/tmp/bothy-fuzz-XXXXXX";
+static char folder[] = "/tmp/fuzz-bothy-XXXXXX";
 
 static void remove_folder(void)
 {

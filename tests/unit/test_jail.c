@@ -62,7 +62,7 @@ static void put_dir(const char *name)
 
 static int set_up(void **state)
 {
-	snprintf(tree, sizeof(tree), "/tmp/bothy-unit-XXXXXX");
+	snprintf(tree, sizeof(tree), "/tmp/unit-bothy-XXXXXX");
 	assert_non_null(mkdtemp(tree));
 	put("outside", "outside");
 	put_dir("root");
