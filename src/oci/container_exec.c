@@ -247,12 +247,17 @@ static int bring_in(struct job *j, pid_t pid, int wire, struct err *err)
 	bool left = false;
 	int rc = 0;
 
+	/* The first while it moves into the group, the second from then on [runtime-spec config.md#linux-process]. */
+	rc = process_set_affinity(pid, j->process.cpu_affinity.initial, "initial", err);
 	if (cg) {
-		rc = container_cgroup(&j->status, cg, err);
+		if (!rc)
+			rc = container_cgroup(&j->status, cg, err);
 		if (!rc)
 			rc = cgroup_join(cg, pid, err);
 		free(cg);
 	}
+	if (!rc)
+		rc = process_set_affinity(pid, j->process.cpu_affinity.final, "final", err);
 	if (!rc)
 		rc = process_set_oom_score(pid, &j->process, err);
 	if (rc)

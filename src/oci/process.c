@@ -332,6 +332,18 @@ static int load_filter(struct process *p, struct err *err)
 	return rc;
 }
 
+static void warn_missing(u64 set)
+{
+	char names[1024] = "";
+	size_t n = 0;
+
+	for (unsigned i = 0; caps_name(i) && n < sizeof(names); i++)
+		if (set & BIT(i))
+			n += (size_t)snprintf(names + n, sizeof(names) - n, " %s", caps_name(i));
+	if (n)
+		log_warn("capabilities that the runtime does not hold cannot be granted:%s", names);
+}
+
 int process_drop(struct process *p, struct err *err)
 {
 	const struct spec_process *s = p->spec;
@@ -363,9 +375,7 @@ int process_drop(struct process *p, struct err *err)
 	p->limits_left = process_set_rlimits(0, s, NULL) < 0;
 	/* What cannot be granted is no failure, but is said [runtime-spec config.md#linux-process]. */
 	asked = caps.bounding | caps.effective | caps.permitted | caps.inheritable | caps.ambient;
-	for (unsigned i = 0; caps_name(i); i++)
-		if (asked & ~available & BIT(i))
-			log_warn("%s cannot be granted: the runtime does not hold it", caps_name(i));
+	warn_missing(asked & ~available);
 	caps.bounding &= available;
 	caps.permitted &= available;
 	caps.effective &= caps.permitted;
@@ -412,6 +422,36 @@ int process_set_rlimits(pid_t pid, const struct spec_process *s, struct err *err
 			return err_sys(err, -errno, "process.rlimits[%u]: cannot set %s to %llu and %llu", i,
 				       r->type, (unsigned long long)r->soft, (unsigned long long)r->hard);
 	}
+	return 0;
+}
+
+int process_set_affinity(pid_t pid, const char *list, const char *member, struct err *err)
+{
+	const char *p = list;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	while (p && *p) {
+		char *end;
+		unsigned long first = strtoul(p, &end, 10), last = first;
+		bool good = end != p && *p >= '0' && *p <= '9';
+
+		if (good && *end == '-') {
+			p = end + 1;
+			last = strtoul(p, &end, 10);
+			good = end != p && *p >= '0' && *p <= '9';
+		}
+		if (!good || (*end && *end != ',') || last < first || last >= CPU_SETSIZE)
+			return err_set(
+				err, -EINVAL,
+				"process.execCPUAffinity.%s: '%.64s' is no list of processors, as 0-3,7",
+				member, list);
+		for (; first <= last; first++)
+			CPU_SET(first, &set);
+		p = end + (*end == ',');
+	}
+	if (list && *list && sched_setaffinity(pid, sizeof(set), &set) < 0)
+		return err_sys(err, -errno, "process.execCPUAffinity.%s: cannot set '%.64s'", member, list);
 	return 0;
 }
 

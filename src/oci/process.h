@@ -35,4 +35,6 @@ int process_execute(struct process *p, struct err *err);
 
 /* Limits of another process, by its parent, which may have the privileges that it has not. */
 int process_set_rlimits(pid_t pid, const struct spec_process *spec, struct err *err);
+/* Processors that a process may run on, as "0-3,7"; NULL: as they are. `member` is for the sentence. */
+int process_set_affinity(pid_t pid, const char *list, const char *member, struct err *err);
 int process_set_oom_score(pid_t pid, const struct spec_process *spec, struct err *err);

@@ -31,16 +31,23 @@ const char *spec_check_rlimit(unsigned i)
 
 static u64 resolve_set(const char **names, unsigned count)
 {
+	const char *unknown = NULL;
+	unsigned more = 0;
 	u64 set = 0;
 
 	for (unsigned i = 0; i < count; i++) {
 		int n = caps_number(names[i]);
 
-		if (n < 0)
-			log_warn("there is no capability '%.64s'; it is left out", names[i]);
-		else
+		if (n >= 0)
 			set |= BIT(n);
+		else if (!unknown)
+			unknown = names[i];
+		else
+			more++;
 	}
+	/* One line, however many there are. */
+	if (unknown)
+		log_warn("there is no capability '%.64s' (and %u more such names); left out", unknown, more);
 	return set;
 }
 
