@@ -465,12 +465,12 @@ static int run_update(const struct command *c, int argc, char **argv, struct err
 
 	if (!rc && oci.resources) {
 		char *text = NULL;
-		size_t len;
+		size_t len = 0;
 
 		if (!strcmp(oci.resources, "-")) {
 			rc = read_stdin(&text, &len, err);
 		} else {
-			void *data;
+			void *data = NULL;
 
 			rc = os_read_file(oci.resources, 16 * MiB, &data, &len, err);
 			text = rc ? NULL : data;
@@ -841,7 +841,7 @@ static int run_oci(const struct command *command, int argc, char **argv, struct 
 	}
 	if (!rc && enters_container(row))
 		rc = ensure_copy(argc, argv, err);
-	if (!rc)
+	if (!rc && row)
 		rc = run_row_command(row, argc - used - 1, argv + used + 1, err);
 	if (err->code && log_fd >= 0)
 		write_log("error", err->msg);

@@ -273,8 +273,8 @@ static void inherit_cpuset(const char *dir)
 				close(up);
 		}
 		/* What fails here shows when a process joins. */
-		if (n > 0)
-			n = pwrite(fd, text, (size_t)n, 0);
+		if (n > 0 && pwrite(fd, text, (size_t)n, 0) < 0)
+			errno = 0;
 		close(fd);
 	}
 }
@@ -495,8 +495,8 @@ int cgroup_kill(const struct cgroup *cg, int signal, struct err *err)
 	bool whole = signal == SIGKILL && v2 && !cgroup_write(cg, v2, "cgroup.kill", "1");
 
 	for (;;) {
-		pid_t *pids;
-		unsigned count;
+		pid_t *pids = NULL;
+		unsigned count = 0;
 		int rc = cgroup_processes(cg, &pids, &count, err);
 
 		if (rc)
@@ -548,7 +548,7 @@ int cgroup_freeze(const struct cgroup *cg, bool freeze, struct err *err)
 bool cgroup_is_frozen(const struct cgroup *cg)
 {
 	const struct cgroup_hierarchy *v2 = cgroup_v2(cg), *v1 = cgroup_v1(cg, "freezer");
-	char text[64];
+	char text[64] = "";
 
 	if (v2 && !cgroup_read(cg, v2, "cgroup.freeze", text, sizeof(text)))
 		return text[0] == '1';

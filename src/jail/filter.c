@@ -208,7 +208,7 @@ static int export_code(scmp_filter_ctx ctx, struct filter *f, struct err *err)
 int filter_compile(const struct filter_spec *spec, struct filter *ret_filter, struct err *err)
 {
 	struct filter f = { 0 };
-	u32 default_action, action;
+	u32 default_action = 0, action = 0;
 	scmp_filter_ctx ctx;
 	int rc = find_action(spec->default_action, spec->has_default_errno, spec->default_errno,
 			     &default_action, err);

@@ -262,7 +262,7 @@ int inroot_parent(int root, const char *path, char *name, int *ret_fd, struct er
 int inroot_make(int root, const char *path, bool directory, unsigned how, int *ret_fd, struct err *err)
 {
 	char dir[PATH_MAX], name[NAME_MAX + 1];
-	int fd = inroot_open(root, path, O_PATH, how), parent, made, rc;
+	int fd = inroot_open(root, path, O_PATH, how), parent = -1, made, rc;
 
 	if (fd == -ENOENT && directory)
 		return inroot_mkdirs(root, path, how, ret_fd, err);

@@ -267,7 +267,7 @@ static int new_by_mount(const char *type, const char *source, const struct mount
 	static const struct mounts_options none;
 	unsigned long flags = 0;
 	char text[4096], path[64];
-	int scratch, rc, copied = -1;
+	int scratch = -1, rc, copied = -1;
 
 	rc = join_words(o, text, sizeof(text), &flags, err);
 	if (rc)

@@ -120,26 +120,6 @@ static int destroy(int root, struct status *s, struct cgroup *cg, struct err *er
 
 /* --- create --- */
 
-static int read_config(struct container *c, const char *bundle, struct err *err)
-{
-	size_t len;
-	void *text;
-	int rc;
-
-	if (bundle && chdir(bundle) < 0)
-		return err_sys(err, -errno, "--bundle: cannot enter '%s'", bundle);
-	if (!getcwd(c->status.bundle, sizeof(c->status.bundle)))
-		return err_sys(err, -errno, "--bundle: cannot tell where it is");
-	rc = os_read_file("config.json", 16 * MiB, &text, &len, err);
-	if (rc)
-		return rc;
-	rc = spec_open(&c->spec, text, len, err);
-	free(text);
-	if (!rc && !c->spec.process)
-		rc = err_set(err, -EINVAL, "config.json: process: is missing; a container needs a program");
-	return rc;
-}
-
 static int check_terminal(const struct container *c, struct err *err)
 {
 	const struct container_options *o = c->options;
@@ -157,6 +137,28 @@ static int check_terminal(const struct container *c, struct err *err)
 			return err_set(err, -EBADF, "--preserve-fds %u: descriptor %u is not open",
 				       o->preserve_fds, 3 + i);
 	return 0;
+}
+
+static int read_config(struct container *c, const char *bundle, struct err *err)
+{
+	size_t len;
+	void *text;
+	int rc;
+
+	if (bundle && chdir(bundle) < 0)
+		return err_sys(err, -errno, "--bundle: cannot enter '%s'", bundle);
+	if (!getcwd(c->status.bundle, sizeof(c->status.bundle)))
+		return err_sys(err, -errno, "--bundle: cannot tell where it is");
+	rc = os_read_file("config.json", 16 * MiB, &text, &len, err);
+	if (rc)
+		return rc;
+	rc = spec_open(&c->spec, text, len, err);
+	free(text);
+	if (rc)
+		return rc;
+	if (!c->spec.process)
+		return err_set(err, -EINVAL, "config.json: process: is missing; a container needs a program");
+	return check_terminal(c, err);
 }
 
 static int prepare_cgroup(struct container *c, struct err *err)
@@ -382,8 +384,6 @@ static int create(const struct container_options *options, const char *id, int f
 	}
 	c->state_root = root;
 	rc = read_config(c, options->bundle, err);
-	if (!rc)
-		rc = check_terminal(c, err);
 	if (!rc) {
 		memcpy(bundle, c->status.bundle, sizeof(bundle));
 		rc = status_create(root, id, &c->status, err);
@@ -475,7 +475,7 @@ int container_start(const struct container_options *options, const char *id, str
 int container_run(const struct container_options *options, const char *id, int *ret_status, struct err *err)
 {
 	int pair[2] = { -1, -1 }, master = -1, rc = 0, status;
-	struct status s;
+	struct status s = { 0 };
 
 	*ret_status = 0;
 	if (options->stay && !options->console_socket)

@@ -81,8 +81,7 @@ static ssize_t prepare(const char *text, size_t len, char *out)
 				   !(i + digits < len && strchr(".eE", text[i + digits]));
 
 			if (big) {
-				memcpy(out + n, "\"" BIG_MARK, 5);
-				n += 5;
+				n += (size_t)sprintf(out + n, "\"%s", BIG_MARK);
 			}
 			memcpy(out + n, text + i, digits);
 			n += digits;

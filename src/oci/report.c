@@ -30,7 +30,7 @@ static char *finish(json_t *o, size_t flags, struct err *err)
 
 static json_int_t read_number(const struct cgroup *cg, const struct cgroup_hierarchy *h, const char *file)
 {
-	char text[64];
+	char text[64] = "";
 
 	if (!h || cgroup_read(cg, h, file, text, sizeof(text)))
 		return 0;
@@ -60,7 +60,7 @@ static json_t *cpu_stats(const struct cgroup *cg)
 {
 	const struct cgroup_hierarchy *acct = cgroup_v1(cg, "cpuacct"), *cpu = cgroup_v1(cg, "cpu"),
 				      *v2 = cgroup_v2(cg);
-	char stat[4096], percpu[8192];
+	char stat[4096] = "", percpu[8192] = "";
 	json_int_t total, user, kernel;
 	json_t *list = json_array();
 	long tick = sysconf(_SC_CLK_TCK);
@@ -92,7 +92,7 @@ static json_t *memory_stats(const struct cgroup *cg)
 {
 	const struct cgroup_hierarchy *v1 = cgroup_v1(cg, "memory"), *v2 = cgroup_v2(cg);
 	json_t *raw = json_object(), *usage, *swap;
-	char stat[8192], *save = NULL;
+	char stat[8192] = "", *save = NULL;
 
 	read_text(cg, v1 ? v1 : v2, "memory.stat", stat, sizeof(stat));
 	for (char *line = strtok_r(stat, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -130,7 +130,7 @@ static json_t *io_list(const struct cgroup *cg, const char *v1_file, const char 
 	static const char *const ops[] = { "Read", "Write" };
 	const struct cgroup_hierarchy *v1 = cgroup_v1(cg, "blkio"), *v2 = cgroup_v2(cg);
 	json_t *list = json_array();
-	char text[8192], *save = NULL;
+	char text[8192] = "", *save = NULL;
 
 	read_text(cg, v1 ? v1 : v2, v1 ? v1_file : "io.stat", text, sizeof(text));
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {

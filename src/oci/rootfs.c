@@ -120,7 +120,7 @@ int rootfs_open(struct rootfs *rf, struct err *err)
 {
 	const struct spec *s = rf->spec;
 	char path[4096];
-	int fd, rc = rootfs_find(s, path, &fd, err);
+	int fd = -1, rc = rootfs_find(s, path, &fd, err);
 
 	if (rc)
 		return rc;
@@ -247,7 +247,7 @@ static int new_file_system(struct rootfs *rf, struct spec_mount *m, int target, 
 	int rc;
 
 	/* A tmpfs looks like what it covers, unless it is told otherwise. */
-	if (!strcmp(m->type, "tmpfs") && !fstat(target, &st)) {
+	if (m->type && !strcmp(m->type, "tmpfs") && !fstat(target, &st)) {
 		bool given = false;
 
 		for (unsigned i = 0; i < o.data_count; i++)

@@ -212,7 +212,7 @@ static int check_mounts(struct spec *s, struct err *err)
 				i);
 		/* One word of JSON is one option: a comma must not make two of it [O10]. Overlay's may have escaped ones. */
 		for (unsigned k = 0; k < m->options.data_count; k++) {
-			if (strchr(m->options.data[k], ',') && strcmp(m->type, "overlay") != 0)
+			if (strchr(m->options.data[k], ',') && (!m->type || strcmp(m->type, "overlay") != 0))
 				return err_set(
 					err, -EINVAL,
 					"mounts[%u].options: '%.64s' has a comma; give each option for itself",

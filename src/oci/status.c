@@ -271,7 +271,7 @@ int status_open(int root, const char *id, bool lock, struct status *ret_status, 
 	int rc = status_check_id(id, err);
 	struct stat st;
 	char *text = NULL;
-	size_t len;
+	size_t len = 0;
 
 	if (rc)
 		return rc;

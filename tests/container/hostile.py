@@ -325,7 +325,8 @@ def test_o10_mounts():
                             ({"destination": "/" + "x" * 300, "type": "tmpfs"}, "xxx"),
                             ({"destination": "/" + "x/" * 3000, "type": "tmpfs"}, "4095"),
                             ({"destination": "/bin/probe", "type": "tmpfs"}, "/bin/probe"),
-                            ({"destination": "/m", "options": ["remount", "ro"]}, "/m")):
+                            ({"destination": "/m", "options": ["remount", "ro"]}, "/m"),
+                            ({"destination": "/m", "options": ["remount", "a,b"]}, "comma")):
             b.config["mounts"] = base + [mount]
             b.refused("mounts[", word)
 

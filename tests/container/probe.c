@@ -131,6 +131,7 @@ static void eat(const char *mib)
 	for (size_t i = 0; p && i < size; i += 4096)
 		p[i] = 1;
 	printf("%s", p ? "ok" : "ENOMEM");
+	free((void *)p);
 }
 
 /* As many processes as the limit lets it have, up to n. */

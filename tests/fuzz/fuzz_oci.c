@@ -35,7 +35,7 @@ static char *change(const char *good, const u8 *data, size_t len, size_t *ret_le
 	size_t size = strlen(good), room = size + 64 * 1024;
 	char *text = malloc(room);
 
-	memcpy(text, good, size);
+	memcpy(text, good, size + 1);
 	for (; len >= 4 && size && size + 256 < room; data += 4, len -= 4) {
 		size_t at = ld16(data) % size, n = data[2] >> 2;
 

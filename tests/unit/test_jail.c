@@ -357,18 +357,27 @@ static void test_device_program_in_force(void **state)
 	pid_t pid;
 
 	snprintf(id, sizeof(id), "/bothy-unit-%d", (int)getpid());
-	if (geteuid() || cgroup_init(cg, id, "", &err))
+	if (geteuid() || cgroup_init(cg, id, "", &err)) {
+		free(cg);
 		skip();
+		return;
+	}
 	for (unsigned i = 0; i < cg->count; i++)
 		if (cg->at[i].v2)
 			v2 = &cg->at[i];
-	if (!v2)
+	if (!v2) {
+		free(cg);
 		skip();
+		return;
+	}
 	/* The one of version 2 alone. */
 	cg->at[0] = *v2;
 	cg->count = 1;
-	if (cgroup_create(cg, &err))
+	if (cgroup_create(cg, &err)) {
+		free(cg);
 		skip();
+		return;
+	}
 	snprintf(dir, sizeof(dir), "%s%s", cg->at[0].mount, cg->path);
 	for (int round = 0; round < 2; round++) {
 		int status, rc = devfilter_apply(cg, round ? null : none, 1, &err);
@@ -377,6 +386,7 @@ static void test_device_program_in_force(void **state)
 			rmdir(dir);
 			free(cg);
 			skip();
+			return;
 		}
 		assert_int_equal(rc, 0);
 		pid = fork();
