@@ -13,8 +13,9 @@ import sys
 import tempfile
 import traceback
 
-runtime = sys.argv[1] if len(sys.argv) > 2 else ""
-probe = sys.argv[2] if len(sys.argv) > 2 else ""
+# Not its real path: the name says that it is the OCI runtime.
+runtime = os.path.abspath(sys.argv[1]) if len(sys.argv) > 2 else ""
+probe = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else ""
 # System calls that are to be absent, as on an older kernel.
 without = os.environ.get("BOTHY_WITHOUT", "")
 prefix = [os.path.join(os.path.dirname(probe), "container_without"), without] if without else []

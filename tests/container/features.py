@@ -414,7 +414,7 @@ def test_seccomp_listener():
             os.close(fds[0])
             conn.close()
 
-        thread = threading.Thread(target=agent)
+        thread = threading.Thread(target=agent, daemon=True)
         thread.start()
         b.config["linux"]["seccomp"] = {
             "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "hello",

@@ -274,7 +274,7 @@ def test_o07_o42_links_put_there_meanwhile():
         other.config["linux"]["cgroupsPath"] += "-other"
         other.save()
         stop = threading.Event()
-        thread = threading.Thread(target=swap, args=(b, stop, "vol", outside))
+        thread = threading.Thread(target=swap, args=(b, stop, "vol", outside), daemon=True)
         thread.start()
         try:
             for _ in range(60):
