@@ -50,10 +50,11 @@ class Bundle:
         return self
 
     def __exit__(self, *_):
-        self.call("list", "-q")
-        for name in os.listdir(self.root) if os.path.isdir(self.root) else []:
-            self.call("delete", "--force", name)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            for name in os.listdir(self.root) if os.path.isdir(self.root) else []:
+                self.call("delete", "--force", name)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def save(self, config=None):
         with open(os.path.join(self.folder, "config.json"), "w", encoding="utf-8") as f:
