@@ -30,6 +30,13 @@ void log_set_level(enum log_level level)
 	log_max = level;
 }
 
+static void (*log_sink)(enum log_level level, const char *text);
+
+void log_set_sink(void (*fn)(enum log_level level, const char *text))
+{
+	log_sink = fn;
+}
+
 enum log_level log_level(void)
 {
 	return log_max;
@@ -48,6 +55,10 @@ static void log_write(enum log_level level, const char *text)
 	char line[4096];
 	size_t n;
 
+	if (log_sink) {
+		log_sink(level, text);
+		return;
+	}
 	n = (size_t)snprintf(line, sizeof(line), "bothy: %s: ", log_names[level]);
 	/* Room for one escape and CR LF. */
 	for (; *text && n < sizeof(line) - 8; text++) {

@@ -14,6 +14,10 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 void log_set_level(enum log_level level);
 enum log_level log_level(void);
 
+/* Where messages go instead of standard error: fn gets one without end of line. NULL: back to standard error. Before threads
+ * start. */
+void log_set_sink(void (*fn)(enum log_level level, const char *text));
+
 void log_line(enum log_level level, const char *fmt, ...) printf_like(2, 3);
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_line(LOG_WARN, __VA_ARGS__)

@@ -12,6 +12,8 @@ struct command {
 	const char *keys;       /* keys, lines of "key\tmeaning\n"; NULL: none */
 	const char *example;    /* lines of shell; NULL: none */
 	const struct opt *opts; /* NULL: the command looks at argv itself */
+	/* Commands of this command, NULL-terminated; NULL: none. It finds and explains them itself. */
+	const struct command *const *sub;
 	/* argv after the command's name. The process's exit status; a failure is in err (err->code set)
 	 * and is then printed by main() with status 1. */
 	int (*run)(const struct command *command, int argc, char **argv, struct err *err);

@@ -11,10 +11,11 @@
 #define WIDTH      79 /* of help texts, in columns */
 #define OPT_COLUMN 30 /* where an option's explanation begins */
 
-static const char *const program_summary = "virtual machines in an ordinary process";
+static const char *const program_summary = "virtual machines in an ordinary process, and containers";
 static const char *const program_about =
 	"bothy runs x86-64 virtual machines on Linux. It needs neither root nor /dev/kvm: where the host "
-	"offers no hardware virtualization, a software engine of its own executes the guest.";
+	"offers no hardware virtualization, a software engine of its own executes the guest. "
+	"bothy oci runs Linux containers.";
 
 /* Prints text in lines of WIDTH columns that begin at column `indent`; the cursor is at column `at`. */
 static void wrap(FILE *out, const char *text, unsigned indent, unsigned at)
@@ -48,14 +49,18 @@ static void wrap(FILE *out, const char *text, unsigned indent, unsigned at)
 	fputc('\n', out);
 }
 
-/* "--name VALUE" as it is typed. */
+/* "--name VALUE" as it is typed, with "-x, " in front where it has a letter. */
 static int opt_form(const struct opt *o, char *buf, size_t len)
 {
+	char letter[8] = "";
+
+	if (o->letter)
+		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
 	if (o->kind == OPT_FLAG)
-		return snprintf(buf, len, "--%s", o->name);
+		return snprintf(buf, len, "%s--%s", letter, o->name);
 	if (o->optional)
-		return snprintf(buf, len, "--%s[=%s]", o->name, o->arg);
-	return snprintf(buf, len, "--%s %s%s", o->name, o->arg, o->kind == OPT_LIST ? " ..." : "");
+		return snprintf(buf, len, "%s--%s[=%s]", letter, o->name, o->arg);
+	return snprintf(buf, len, "%s--%s %s%s", letter, o->name, o->arg, o->kind == OPT_LIST ? " ..." : "");
 }
 
 /* Help, choices, default and what else there is to say as one paragraph. */
@@ -98,6 +103,14 @@ static void print_pairs(FILE *out, const char *lines)
 	}
 }
 
+/* The last word of a name: "create" of "oci create". */
+static const char *sub_name(const struct command *command)
+{
+	const char *space = strrchr(command->name, ' ');
+
+	return space ? space + 1 : command->name;
+}
+
 static void print_program(FILE *out)
 {
 	fprintf(out, "bothy - %s\n\nUsage: bothy COMMAND [OPTIONS]\n\nCommands:\n", program_summary);
@@ -118,6 +131,10 @@ void help_print(const struct command *command, FILE *out)
 		fputc('\n', out);
 		wrap(out, command->about, 0, 0);
 	}
+	if (command->sub)
+		fputs("\nCommands:\n", out);
+	for (unsigned i = 0; command->sub && command->sub[i]; i++)
+		fprintf(out, "  %-12s%s\n", sub_name(command->sub[i]), command->sub[i]->summary);
 	if (command->opts)
 		fputs("\nOptions (--name VALUE or --name=VALUE):\n", out);
 	for (const struct opt *o = command->opts; o && o->name; o++) {
@@ -222,6 +239,8 @@ static void man_command(FILE *out, const struct command *command)
 		roff(out, command->example, strlen(command->example));
 		fputs(".fi\n", out);
 	}
+	for (unsigned i = 0; command->sub && command->sub[i]; i++)
+		man_command(out, command->sub[i]);
 }
 
 static void man_print(FILE *out)
@@ -253,51 +272,68 @@ static void print_choices(FILE *out, const struct opt *o)
 	}
 }
 
+/* What may follow each option of a command. */
+static void bash_values(FILE *out, const struct command *c)
+{
+	for (const struct opt *o = c->opts; o && o->name; o++) {
+		if (o->kind == OPT_FLAG || o->optional)
+			continue;
+		fprintf(out, "\t\"%s\":--%s) ", c->name, o->name);
+		if (o->is_file) {
+			fputs("compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\"))", out);
+		} else if (o->choice) {
+			fputs("COMPREPLY=($(compgen -W \"", out);
+			print_choices(out, o);
+			fputs("\" -- \"$cur\"))", out);
+		} else {
+			fputs(":", out);
+		}
+		fputs("; return ;;\n", out);
+	}
+}
+
+/* The words of a command: its options, and the commands below it. */
+static void bash_words(FILE *out, const struct command *c)
+{
+	fprintf(out, "\t\"%s\") COMPREPLY=($(compgen -W \"", c->name);
+	for (unsigned k = 0; c == &help_command && command_table[k]; k++)
+		fprintf(out, "%s ", command_table[k]->name);
+	for (unsigned k = 0; c->sub && c->sub[k]; k++)
+		fprintf(out, "%s ", sub_name(c->sub[k]));
+	for (const struct opt *o = c->opts; o && o->name; o++)
+		fprintf(out, "--%s ", o->name);
+	fputs("--help\" -- \"$cur\")) ;;\n", out);
+}
+
 static void complete_bash(FILE *out)
 {
 	fputs("# bash completion for bothy\n"
 	      "_bothy()\n{\n"
-	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n"
+	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]} word\n"
 	      "\tCOMPREPLY=()\n"
 	      "\tif ((COMP_CWORD == 1)); then\n\t\tCOMPREPLY=($(compgen -W \"",
 	      out);
 	for (unsigned i = 0; command_table[i]; i++)
 		fprintf(out, "%s ", command_table[i]->name);
+	/* A command of a command: its name, wherever it stands. */
 	fputs("--help --version\" -- \"$cur\"))\n\t\treturn\n\tfi\n"
-	      "\tcase ${COMP_WORDS[1]}:$prev in\n",
+	      "\tfor word in \"${COMP_WORDS[@]:2:COMP_CWORD-2}\"; do\n\t\tcase $command:$word in\n",
 	      out);
+	for (unsigned i = 0; command_table[i]; i++)
+		for (unsigned k = 0; command_table[i]->sub && command_table[i]->sub[k]; k++)
+			fprintf(out, "\t\t%s:%s) command+=\" $word\" ;;\n", command_table[i]->name,
+				sub_name(command_table[i]->sub[k]));
+	fputs("\t\tesac\n\tdone\n\tcase $command:$prev in\n", out);
 	for (unsigned i = 0; command_table[i]; i++) {
-		const struct command *c = command_table[i];
-
-		for (const struct opt *o = c->opts; o && o->name; o++) {
-			if (o->kind == OPT_FLAG || o->optional)
-				continue;
-			fprintf(out, "\t%s:--%s) ", c->name, o->name);
-			if (o->is_file) {
-				fputs("compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- \"$cur\"))",
-				      out);
-			} else if (o->choice) {
-				fputs("COMPREPLY=($(compgen -W \"", out);
-				print_choices(out, o);
-				fputs("\" -- \"$cur\"))", out);
-			} else {
-				fputs(":", out);
-			}
-			fputs("; return ;;\n", out);
-		}
+		bash_values(out, command_table[i]);
+		for (unsigned k = 0; command_table[i]->sub && command_table[i]->sub[k]; k++)
+			bash_values(out, command_table[i]->sub[k]);
 	}
-	fputs("\tesac\n\tcase ${COMP_WORDS[1]} in\n", out);
+	fputs("\tesac\n\tcase $command in\n", out);
 	for (unsigned i = 0; command_table[i]; i++) {
-		const struct command *c = command_table[i];
-
-		fprintf(out, "\t%s) COMPREPLY=($(compgen -W \"", c->name);
-		if (c == &help_command) {
-			for (unsigned k = 0; command_table[k]; k++)
-				fprintf(out, "%s ", command_table[k]->name);
-		}
-		for (const struct opt *o = c->opts; o && o->name; o++)
-			fprintf(out, "--%s ", o->name);
-		fputs("--help\" -- \"$cur\")) ;;\n", out);
+		bash_words(out, command_table[i]);
+		for (unsigned k = 0; command_table[i]->sub && command_table[i]->sub[k]; k++)
+			bash_words(out, command_table[i]->sub[k]);
 	}
 	fputs("\tesac\n}\ncomplete -F _bothy bothy\n", out);
 }
@@ -310,6 +346,29 @@ static void zsh_text(FILE *out, const char *text)
 			fputc(' ', out);
 		else
 			fputc(*text, out);
+	}
+}
+
+static void zsh_arguments(FILE *out, const struct command *c)
+{
+	fputs("\t_arguments '--help[explain the command]'", out);
+	for (const struct opt *o = c->opts; o && o->name; o++) {
+		fprintf(out, " \\\n\t\t'%s--%s%s[", o->kind == OPT_LIST ? "*" : "", o->name,
+			o->kind == OPT_FLAG ? ""
+			: o->optional       ? "=-"
+					    : "=");
+		zsh_text(out, o->help);
+		fputs("]", out);
+		if (o->kind != OPT_FLAG)
+			fprintf(out, ":%s%s:", o->optional ? ":" : "", o->arg);
+		if (o->is_file) {
+			fputs("_files", out);
+		} else if (o->choice) {
+			fputs("(", out);
+			print_choices(out, o);
+			fputs(")", out);
+		}
+		fputs("'", out);
 	}
 }
 
@@ -327,28 +386,24 @@ static void complete_zsh(FILE *out)
 	for (unsigned i = 0; command_table[i]; i++) {
 		const struct command *c = command_table[i];
 
-		fprintf(out, "%s)\n\t_arguments '--help[explain the command]'", c->name);
-		for (const struct opt *o = c->opts; o && o->name; o++) {
-			fprintf(out, " \\\n\t\t'%s--%s%s[", o->kind == OPT_LIST ? "*" : "", o->name,
-				o->kind == OPT_FLAG ? ""
-				: o->optional       ? "=-"
-						    : "=");
-			zsh_text(out, o->help);
-			fputs("]", out);
-			if (o->kind != OPT_FLAG)
-				fprintf(out, ":%s%s:", o->optional ? ":" : "", o->arg);
-			if (o->is_file) {
-				fputs("_files", out);
-			} else if (o->choice) {
-				fputs("(", out);
-				print_choices(out, o);
-				fputs(")", out);
-			}
-			fputs("'", out);
+		fprintf(out, "%s)\n", c->name);
+		if (c->sub)
+			fputs("\tcase $words[2] in\n", out);
+		for (unsigned k = 0; c->sub && c->sub[k]; k++) {
+			fprintf(out, "\t%s)\n\tshift words\n\t((CURRENT--))\n", sub_name(c->sub[k]));
+			zsh_arguments(out, c->sub[k]);
+			fputs("\n\treturn\n\t;;\n", out);
 		}
+		if (c->sub)
+			fputs("\tesac\n", out);
+		zsh_arguments(out, c);
 		if (c == &help_command)
 			fputs(" \\\n\t\t'1:command:{_describe command commands}'", out);
-		fputs("\n\t;;\n", out);
+		if (c->sub)
+			fputs(" \\\n\t\t'1:command:(", out);
+		for (unsigned k = 0; c->sub && c->sub[k]; k++)
+			fprintf(out, "%s ", sub_name(c->sub[k]));
+		fputs(c->sub ? ")'\n\t;;\n" : "\n\t;;\n", out);
 	}
 	fputs("esac\n", out);
 }

@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "cli/help.h"
+#include "cli/oci.h"
 
 static bool wants_help(int argc, char **argv)
 {
@@ -26,12 +27,26 @@ static void print_error(const struct err *err)
 	fputc('\n', stderr);
 }
 
+/* Called by that name, as other programs call an OCI runtime, the program is `bothy oci`. */
+static bool is_oci_runtime(const char *argv0)
+{
+	const char *slash = argv0 ? strrchr(argv0, '/') : NULL;
+
+	return argv0 && !strcmp(slash ? slash + 1 : argv0, "bothy-oci");
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *command;
 	struct err err = { 0 };
 	int status;
 
+	if (is_oci_runtime(argv[0])) {
+		status = oci_command.run(&oci_command, argc - 1, argv + 1, &err);
+		if (err.code)
+			print_error(&err);
+		return err.code && !status ? 1 : status;
+	}
 	if (argc < 2) {
 		help_print(NULL, stderr);
 		return 1;
@@ -49,7 +64,7 @@ int main(int argc, char **argv)
 
 	if (!command) {
 		status = 1;
-	} else if (command != &help_command && wants_help(argc - 2, argv + 2)) {
+	} else if (command != &help_command && !command->sub && wants_help(argc - 2, argv + 2)) {
 		help_print(command, stdout);
 		status = 0;
 	} else {

@@ -1,8 +1,8 @@
 /* The option parser: walks argv once and writes the fields that the table names.
  *
- * --name VALUE and --name=VALUE mean the same. Only long options exist, and they are never
- * abbreviated, so that a script keeps its meaning when an option is added. Values point into argv. On
- * failure the target may be partly written; the caller drops it.
+ * --name VALUE and --name=VALUE mean the same. Long options are never abbreviated, so that a script keeps its
+ * meaning when an option is added; an option with a letter can be written -x VALUE as well. Values point into
+ * argv. On failure the target may be partly written; the caller drops it.
  */
 #include "cli/opts.h"
 
@@ -163,6 +163,20 @@ static const struct opt *find(const struct opt *opts, const char *name, size_t l
 	return NULL;
 }
 
+/* The option of a word that begins with '-'; *ret_equals: where "=VALUE" begins, or NULL. */
+static const struct opt *find_word(const struct opt *opts, const char *word, const char **ret_equals)
+{
+	*ret_equals = NULL;
+	if (word[1] != '-') {
+		for (const struct opt *o = opts; o->name; o++)
+			if (o->letter && word[1] == o->letter && !word[2])
+				return o;
+		return NULL;
+	}
+	*ret_equals = strchr(word, '=');
+	return find(opts, word + 2, *ret_equals ? (size_t)(*ret_equals - word - 2) : strlen(word + 2));
+}
+
 static int unknown_option(const struct opt *opts, const char *word, struct err *err)
 {
 	char typed[OPTS_MAX_NAME + 1];
@@ -185,22 +199,25 @@ static int check_required(const struct opt *opts, const bool *seen, struct err *
 	return 0;
 }
 
-int opts_parse(const struct opt *opts, int argc, char **argv, void *target, struct err *err)
+/* *ret_used: how many words were options; NULL: all have to be. */
+static int parse(const struct opt *opts, int argc, char **argv, void *target, int *ret_used, struct err *err)
 {
 	bool seen[64] = { false };
+	int i;
 
-	for (int i = 0; i < argc; i++) {
+	for (i = 0; i < argc; i++) {
 		const char *word = argv[i], *value, *equals;
 		const struct opt *o;
 		int rc;
 
+		if (ret_used && (word[0] != '-' || !strcmp(word, "--"))) {
+			i += word[0] == '-';
+			break;
+		}
 		if (word[0] != '-')
 			return err_set(err, -EINVAL, "unexpected argument '%.64s'; options begin with --",
 				       word);
-		equals = strchr(word, '=');
-		o = strncmp(word, "--", 2)
-			    ? NULL
-			    : find(opts, word + 2, equals ? (size_t)(equals - word - 2) : strlen(word + 2));
+		o = find_word(opts, word, &equals);
 		if (!o)
 			return unknown_option(opts, word, err);
 		if (o->kind == OPT_FLAG) {
@@ -221,5 +238,18 @@ int opts_parse(const struct opt *opts, int argc, char **argv, void *target, stru
 			return rc;
 		seen[o - opts] = true;
 	}
+	if (ret_used)
+		*ret_used = i;
 	return check_required(opts, seen, err);
+}
+
+int opts_parse(const struct opt *opts, int argc, char **argv, void *target, struct err *err)
+{
+	return parse(opts, argc, argv, target, NULL, err);
+}
+
+int opts_parse_front(const struct opt *opts, int argc, char **argv, void *target, int *ret_used,
+		     struct err *err)
+{
+	return parse(opts, argc, argv, target, ret_used, err);
 }

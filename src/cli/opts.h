@@ -16,6 +16,7 @@ enum opt_kind {
 
 struct opt {
 	const char *name; /* without the dashes; NULL ends a table */
+	char letter;      /* -x means the same; 0: no short form */
 	enum opt_kind kind;
 	const char *arg;     /* what the help calls the value; NULL for flags */
 	const char *help;    /* sentences, without the value's default or choices */
@@ -36,6 +37,10 @@ struct opt {
 
 /* Parses argv[0..argc) into target. The sentence names the option, the value and what would be valid. */
 int opts_parse(const struct opt *opts, int argc, char **argv, void *target, struct err *err);
+
+/* As opts_parse(), up to the first word that is no option, or behind "--"; *ret_used words of argv were options. */
+int opts_parse_front(const struct opt *opts, int argc, char **argv, void *target, int *ret_used,
+		     struct err *err);
 
 /* The nearest of the names, or NULL when none is near. next(opaque, i) is the i-th, NULL past the end. */
 const char *opts_nearest(const char *text, const char *(*next)(const void *opaque, unsigned i),

@@ -1,0 +1,637 @@
+/* The runtime's side of a container's life.
+ *
+ * Create writes down what it is about to make before it makes it (the control group's path, then the pid), so that delete
+ * can undo the work of a create that was killed at any point: there is never a mount in the host's namespace, the
+ * container's process dies with the runtime (container_init.c), and the rest is in state.json.
+ *
+ * What a failure leaves is undone in the opposite order by abandon(), the same function that deletes.
+ */
+#include "oci/container.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/os.h"
+#include "oci/container_init.h"
+#include "oci/hooks.h"
+#include "oci/process.h"
+#include "oci/spawn.h"
+#include "oci/terminal.h"
+#include "oci/wire.h"
+
+#define PATIENCE_NS (10 * 1000000000ull)
+
+int container_cgroup(const struct status *status, struct cgroup *ret_cgroup, struct err *err)
+{
+	if (!status->cgroup[0])
+		return err_set(err, -ENOTSUP, "container '%s' has no control group", status->id);
+	return cgroup_find(ret_cgroup, status->cgroup, err);
+}
+
+int container_config(const struct status *status, struct spec *ret_spec, struct err *err)
+{
+	size_t len;
+	char *text;
+	int rc = status_read_file(status, "config.json", &text, &len, err);
+
+	if (rc)
+		return rc;
+	rc = spec_open(ret_spec, text, len, err);
+	free(text);
+	return rc;
+}
+
+int container_write_pid(const char *path, pid_t pid, struct err *err)
+{
+	char temporary[4096], text[16];
+	int fd, rc, n;
+
+	if (!path)
+		return 0;
+	if (snprintf(temporary, sizeof(temporary), "%s.new", path) >= (int)sizeof(temporary))
+		return err_set(err, -ENAMETOOLONG, "--pid-file: the path is too long");
+	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return err_sys(err, -errno, "--pid-file: cannot write '%s'", path);
+	n = snprintf(text, sizeof(text), "%d", (int)pid);
+	rc = os_write_all(fd, text, (size_t)n);
+	close(fd);
+	if (!rc && rename(temporary, path) < 0)
+		rc = -errno;
+	return rc ? err_sys(err, rc, "--pid-file: cannot write '%s'", path) : 0;
+}
+
+/* Waits until a process that has been sent SIGKILL is gone; it may be a child of ours, or of nobody who cares. */
+static int wait_gone(const struct status *s, struct err *err)
+{
+	u64 end = os_now_ns() + PATIENCE_NS, start;
+
+	while (s->pid > 0 && status_process(s->pid, &start) && start == s->pid_start) {
+		if (os_now_ns() > end)
+			return err_set(err, -EBUSY,
+				       "the process of container '%s' does not end within 10 seconds", s->id);
+		usleep(500);
+	}
+	return 0;
+}
+
+/* Undoes everything. Goes on after a failure; the first one is reported, and the state is kept then. */
+static int destroy(int root, struct status *s, struct cgroup *cg, struct err *err)
+{
+	int pidfd, rc = 0;
+
+	if (!status_pidfd(s, &pidfd, NULL)) {
+		pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+		close(pidfd);
+	}
+	if (cg) {
+		if (cgroup_is_frozen(cg))
+			cgroup_freeze(cg, false, NULL);
+		rc = cgroup_kill(cg, SIGKILL, err);
+	}
+	if (!rc)
+		rc = wait_gone(s, err);
+	if (!rc && cg)
+		rc = cgroup_delete(cg, err);
+	if (!rc && s->hooks) {
+		struct spec spec;
+		struct err hook = { 0 };
+
+		/* What poststop hooks do wrong is said, and nothing else [runtime-spec runtime.md#lifecycle]. */
+		if (!container_config(s, &spec, &hook)) {
+			hooks_run(&spec, SPEC_POSTSTOP, s, "stopped", 0, &hook);
+			spec_close(&spec);
+		}
+		if (hook.code)
+			log_warn("%s", hook.msg);
+	}
+	return rc ? rc : status_delete(root, s, err);
+}
+
+/* --- create --- */
+
+static int check_terminal(const struct container *c, struct err *err)
+{
+	const struct container_options *o = c->options;
+
+	if (c->spec.process->terminal && !o->console_socket && !o->stay)
+		return err_set(
+			err, -EINVAL,
+			"process.terminal: a terminal needs --console-socket, by which somebody gets its other end");
+	if (!c->spec.process->terminal && o->console_socket)
+		return err_set(
+			err, -EINVAL,
+			"--console-socket: the container has no terminal; set process.terminal, or leave it out");
+	for (u32 i = 0; i < o->preserve_fds; i++)
+		if (fcntl(3 + (int)i, F_GETFD) < 0)
+			return err_set(err, -EBADF, "--preserve-fds %u: descriptor %u is not open",
+				       o->preserve_fds, 3 + i);
+	return 0;
+}
+
+static int read_config(struct container *c, const char *bundle, struct err *err)
+{
+	size_t len;
+	void *text;
+	int rc;
+
+	if (bundle && chdir(bundle) < 0)
+		return err_sys(err, -errno, "--bundle: cannot enter '%s'", bundle);
+	if (!getcwd(c->status.bundle, sizeof(c->status.bundle)))
+		return err_sys(err, -errno, "--bundle: cannot tell where it is");
+	rc = os_read_file("config.json", 16 * MiB, &text, &len, err);
+	if (rc)
+		return rc;
+	rc = spec_open(&c->spec, text, len, err);
+	free(text);
+	if (rc)
+		return rc;
+	if (!c->spec.process)
+		return err_set(err, -EINVAL, "config.json: process: is missing; a container needs a program");
+	return check_terminal(c, err);
+}
+
+static int prepare_cgroup(struct container *c, struct err *err)
+{
+	const struct limits *l = &c->spec.limits;
+	const char *path = c->spec.cgroups_path;
+	int rc;
+
+	if (c->options->no_cgroup)
+		return 0;
+	rc = cgroup_init(&c->cgroup, path, c->status.id, err);
+	if (rc)
+		return rc;
+	memcpy(c->status.cgroup, c->cgroup.path, sizeof(c->status.cgroup));
+	rc = status_save(&c->status, err);
+	if (!rc)
+		rc = cgroup_create(&c->cgroup, err);
+	if (rc) {
+		/* What is there is somebody else's: it must not be touched by the clean-up. */
+		if (rc == -EBUSY)
+			c->status.cgroup[0] = 0;
+		return rc;
+	}
+	c->has_cgroup = true;
+	rc = limits_apply(&c->cgroup, l, err);
+	/* Without privileges nodes cannot be made anyway, and the rules cannot be set. */
+	if (!rc && l->devices &&
+	    (cgroup_v1(&c->cgroup, "devices") || (geteuid() == 0 && cgroup_v2(&c->cgroup))))
+		rc = devfilter_apply(&c->cgroup, l->devices, l->device_count, err);
+	return rc;
+}
+
+static int open_sockets(struct container *c, int foreground, struct err *err)
+{
+	const struct filter_spec *f = c->spec.seccomp;
+	int rc = 0;
+
+	if (foreground >= 0)
+		c->console_socket = foreground;
+	else if (c->options->console_socket)
+		rc = wire_connect(c->options->console_socket, &c->console_socket, err);
+	if (!rc && f && f->listener_path && *f->listener_path)
+		rc = wire_connect(f->listener_path, &c->agent, err);
+	return rc ? rc : status_listen(&c->status, &c->listen, err);
+}
+
+static void child(void *opaque, int wire)
+{
+	container_init(opaque, wire);
+}
+
+static int start_child(struct container *c, int *ret_wire, struct err *err)
+{
+	const struct spec *s = &c->spec;
+	struct spawn how = {
+		.uids = { s->uids, s->uid_count },
+		.gids = { s->gids, s->gid_count },
+		.offsets = s->offsets,
+		.offset_count = s->offset_count,
+		.child = child,
+		.opaque = c,
+	};
+	int rc = 0;
+
+	for (enum ns_kind k = 0; k < NS_KINDS; k++) {
+		how.join[k] = -1;
+		if (!s->has_namespace[k] || rc)
+			continue;
+		if (s->namespace_path[k])
+			rc = ns_open(k, s->namespace_path[k], &how.join[k], err);
+		else if (k != NS_CGROUP)
+			how.create |= ns_types[k].flag;
+	}
+	if (!rc)
+		rc = spawn(&how, &c->status.pid, ret_wire, err);
+	for (enum ns_kind k = 0; k < NS_KINDS; k++)
+		if (how.join[k] >= 0)
+			close(how.join[k]);
+	if (!rc)
+		status_process(c->status.pid, &c->status.pid_start);
+	return rc;
+}
+
+static int send_filter(const struct container *c, int wire, struct err *err)
+{
+	struct filter f;
+	char *message;
+	int rc;
+
+	if (!c->spec.seccomp)
+		return 0;
+	rc = filter_compile(c->spec.seccomp, &f, err);
+	if (rc)
+		return rc;
+	message = malloc(sizeof(f) + f.size);
+	if (!message || sizeof(f) + f.size > WIRE_MAX_DATA) {
+		rc = err_set(err, -E2BIG,
+			     "linux.seccomp: the filter has %zu bytes, more than can be handed on", f.size);
+	} else {
+		memcpy(message, &f, sizeof(f));
+		memcpy(message + sizeof(f), f.code, f.size);
+		/* A failure here means that the other side has ended, and it says why. */
+		wire_send(wire, WIRE_FILTER, message, sizeof(f) + f.size);
+	}
+	free(message);
+	free(f.code);
+	return rc;
+}
+
+/* From the making of the process to its last wait. */
+static int bring_up(struct container *c, int wire, struct err *err)
+{
+	const struct spec_process *p = c->spec.process;
+	bool left = false; /* limits that the process could not set itself */
+	int rc = status_save(&c->status, err);
+
+	if (!rc && c->has_cgroup)
+		rc = cgroup_join(&c->cgroup, c->status.pid, err);
+	if (!rc)
+		rc = process_set_oom_score(c->status.pid, p, err);
+	if (rc)
+		return rc;
+	wire_send(wire, WIRE_GO, &c->status.pid, sizeof(c->status.pid));
+	if (c->runtime_hooks) {
+		rc = wire_expect(wire, WIRE_HOOKS, NULL, 0, NULL, err);
+		if (!rc)
+			rc = hooks_run(&c->spec, SPEC_PRESTART, &c->status, "creating", c->status.pid, err);
+		if (!rc)
+			rc = hooks_run(&c->spec, SPEC_CREATE_RUNTIME, &c->status, "creating", c->status.pid,
+				       err);
+		if (rc)
+			return rc;
+		wire_send(wire, WIRE_GO, NULL, 0);
+	}
+	/* The process makes its mounts meanwhile. */
+	rc = send_filter(c, wire, err);
+	if (!rc)
+		rc = wire_expect(wire, WIRE_READY, &left, sizeof(left), NULL, err);
+	if (!rc && left)
+		rc = process_set_rlimits(c->status.pid, p, err);
+	if (rc)
+		return rc;
+	c->status.complete = true;
+	rc = status_save(&c->status, err);
+	if (!rc)
+		rc = container_write_pid(c->options->pid_file, c->status.pid, err);
+	if (!rc && wire_send(wire, WIRE_GO, NULL, 0) < 0)
+		rc = err_set(err, -EPIPE, "the container's process has ended");
+	return rc;
+}
+
+static void close_child_fds(struct container *c)
+{
+	int *const fds[] = { &c->console_socket, &c->agent, &c->listen };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+	rootfs_close(&c->rootfs);
+}
+
+static int make(struct container *c, int foreground, struct err *err)
+{
+	size_t len;
+	void *text;
+	int root_fd, wire, rc;
+
+	rc = os_read_file("config.json", 16 * MiB, &text, &len, err);
+	if (!rc) {
+		rc = status_write_file(&c->status, "config.json", text, len, err);
+		free(text);
+	}
+	if (!rc)
+		rc = rootfs_find(&c->spec, c->status.rootfs, &root_fd, err);
+	if (rc)
+		return rc;
+	close(root_fd);
+	c->status.hooks = c->spec.hooks[SPEC_POSTSTART].count || c->spec.hooks[SPEC_POSTSTOP].count;
+	c->runtime_hooks = c->spec.hooks[SPEC_PRESTART].count || c->spec.hooks[SPEC_CREATE_RUNTIME].count;
+	rc = prepare_cgroup(c, err);
+	rootfs_init(&c->rootfs, &c->spec, c->has_cgroup ? &c->cgroup : NULL);
+	if (!rc)
+		rc = open_sockets(c, foreground, err);
+	/* Sources may be closed to the users that the container's are mapped to: they are opened here, if we may. */
+	if (!rc && geteuid() == 0)
+		rc = rootfs_open(&c->rootfs, err);
+	if (!rc)
+		rc = start_child(c, &wire, err);
+	close_child_fds(c);
+	if (rc)
+		return rc;
+	rc = bring_up(c, wire, err);
+	close(wire);
+	if (rc) {
+		kill(c->status.pid, SIGKILL);
+		while (waitpid(c->status.pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	return rc;
+}
+
+/* foreground: a socket for the other end of the terminal, -1: none; it is closed. */
+static int create(const struct container_options *options, const char *id, int foreground,
+		  struct status *ret_status, struct err *err)
+{
+	struct container *c = calloc(1, sizeof(*c));
+	char bundle[sizeof(c->status.bundle)];
+	int root, rc;
+
+	if (!c)
+		return err_set(err, -ENOMEM, "no memory");
+	c->options = options;
+	c->console_socket = c->agent = c->listen = -1;
+	rootfs_init(&c->rootfs, &c->spec, NULL);
+	rc = status_check_id(id, err);
+	if (!rc)
+		rc = status_open_root(options->root, &root, err);
+	if (rc) {
+		free(c);
+		return rc;
+	}
+	c->state_root = root;
+	rc = read_config(c, options->bundle, err);
+	if (!rc) {
+		memcpy(bundle, c->status.bundle, sizeof(bundle));
+		rc = status_create(root, id, &c->status, err);
+	}
+	if (!rc) {
+		memcpy(c->status.bundle, bundle, sizeof(bundle));
+		rc = make(c, foreground, err);
+		if (rc) {
+			struct err ignored;
+
+			destroy(root, &c->status,
+				c->status.cgroup[0] && !cgroup_find(&c->cgroup, c->status.cgroup, NULL)
+					? &c->cgroup
+					: NULL,
+				&ignored);
+		}
+		status_close(&c->status);
+	}
+	*ret_status = c->status;
+	spec_close(&c->spec);
+	close(root);
+	free(c);
+	return rc;
+}
+
+int container_create(const struct container_options *options, const char *id, struct err *err)
+{
+	struct status status;
+
+	return create(options, id, -1, &status, err);
+}
+
+/* --- start --- */
+
+static int wake(struct status *s, struct err *err)
+{
+	struct err answer = { 0 };
+	int conn, rc;
+
+	rc = status_connect(s, &conn, err);
+	if (rc)
+		return rc;
+	unlinkat(s->dir, "start.sock", 0);
+	if (send(conn, "", 1, MSG_NOSIGNAL) != 1)
+		rc = err_sys(err, -errno, "cannot wake the process of container '%s'", s->id);
+	/* The end of the connection is the program's beginning. */
+	if (!rc && wire_expect(conn, WIRE_GO, NULL, 0, NULL, &answer) != -EPIPE) {
+		if (err)
+			*err = answer;
+		rc = answer.code;
+	}
+	close(conn);
+	return rc;
+}
+
+int container_start(const struct container_options *options, const char *id, struct err *err)
+{
+	struct status s;
+	int root, rc = status_open_root(options->root, &root, err);
+	enum status_phase phase;
+
+	if (rc)
+		return rc;
+	rc = status_open(root, id, true, &s, err);
+	close(root);
+	if (rc)
+		return rc;
+	phase = status_phase(&s);
+	if (phase != STATUS_CREATED)
+		rc = err_set(err, -EINVAL, "cannot start container '%s', which is %s", id,
+			     status_phase_name(phase));
+	if (!rc)
+		rc = wake(&s, err);
+	if (!rc && s.hooks) {
+		struct spec spec;
+		struct err hook = { 0 };
+
+		if (!container_config(&s, &spec, &hook)) {
+			hooks_run(&spec, SPEC_POSTSTART, &s, "running", s.pid, &hook);
+			spec_close(&spec);
+		}
+		if (hook.code)
+			log_warn("%s", hook.msg);
+	}
+	status_close(&s);
+	return rc;
+}
+
+int container_run(const struct container_options *options, const char *id, int *ret_status, struct err *err)
+{
+	int pair[2] = { -1, -1 }, master = -1, rc = 0, status;
+	struct status s = { 0 };
+
+	*ret_status = 0;
+	if (options->stay && !options->console_socket)
+		rc = terminal_pair(pair, err);
+	if (!rc)
+		rc = create(options, id, pair[1], &s, err);
+	if (rc)
+		return rc;
+	rc = container_start(options, id, err);
+	if (!rc && options->stay) {
+		/* Nothing has come where the container has no terminal. */
+		if (pair[0] >= 0)
+			terminal_receive(pair[0], &master, NULL);
+		status = terminal_stay(s.pid, master, err);
+		rc = status < 0 ? status : 0;
+		*ret_status = status;
+		if (master >= 0)
+			close(master);
+	}
+	if (pair[0] >= 0)
+		close(pair[0]);
+	if ((options->stay && !options->keep) || rc) {
+		struct err ignored = { 0 };
+		int deleted = container_delete(options, id, true, rc ? &ignored : err);
+
+		rc = rc ? rc : deleted;
+	}
+	return rc;
+}
+
+/* --- what is done to one that exists --- */
+
+/* Opens state and control group. cg may be NULL. */
+static int open_existing(const struct container_options *options, const char *id, bool lock, struct status *s,
+			 int *ret_root, struct err *err)
+{
+	int rc = status_open_root(options->root, ret_root, err);
+
+	if (rc)
+		return rc;
+	rc = status_open(*ret_root, id, lock, s, err);
+	if (rc)
+		close(*ret_root);
+	return rc;
+}
+
+int container_kill(const struct container_options *options, const char *id, int signal, bool all,
+		   struct err *err)
+{
+	struct cgroup *cg = all ? malloc(sizeof(*cg)) : NULL;
+	struct status s;
+	int root, pidfd, rc = open_existing(options, id, false, &s, &root, err);
+
+	if (rc) {
+		free(cg);
+		return rc;
+	}
+	if (cg) {
+		rc = container_cgroup(&s, cg, err);
+		if (!rc)
+			rc = cgroup_kill(cg, signal, err);
+		/* A frozen process of version 1 gets the signal when it goes on. */
+		if (!rc && signal == SIGKILL && cgroup_is_frozen(cg))
+			rc = cgroup_freeze(cg, false, err);
+	} else if (!(rc = status_pidfd(&s, &pidfd, err))) {
+		if (pidfd_send_signal(pidfd, signal, NULL, 0) < 0)
+			rc = err_sys(err, -errno, "cannot send signal %d to container '%s'", signal, id);
+		close(pidfd);
+	}
+	free(cg);
+	status_close(&s);
+	close(root);
+	return rc;
+}
+
+int container_delete(const struct container_options *options, const char *id, bool force, struct err *err)
+{
+	struct cgroup *cg = NULL;
+	enum status_phase phase;
+	struct err missing = { 0 };
+	struct status s;
+	int root, rc = open_existing(options, id, true, &s, &root, &missing);
+
+	if (rc) {
+		if (rc == -ENOENT && force)
+			return 0;
+		if (err)
+			*err = missing;
+		return rc;
+	}
+	phase = status_phase(&s);
+	if (!force && phase != STATUS_STOPPED && phase != STATUS_CREATED)
+		rc = err_set(err, -EBUSY,
+			     "cannot delete container '%s', which is %s; stop it, or use --force", id,
+			     status_phase_name(phase));
+	if (!rc && s.cgroup[0]) {
+		cg = malloc(sizeof(*cg));
+		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
+	}
+	if (!rc)
+		rc = destroy(root, &s, cg, err);
+	free(cg);
+	status_close(&s);
+	close(root);
+	return rc;
+}
+
+int container_freeze(const struct container_options *options, const char *id, bool freeze, struct err *err)
+{
+	struct cgroup *cg = malloc(sizeof(*cg));
+	enum status_phase phase;
+	struct status s;
+	int root, rc = open_existing(options, id, true, &s, &root, err);
+
+	if (rc) {
+		free(cg);
+		return rc;
+	}
+	phase = status_phase(&s);
+	if (freeze ? phase != STATUS_RUNNING && phase != STATUS_CREATED : phase != STATUS_PAUSED)
+		rc = err_set(err, -EINVAL, "cannot %s container '%s', which is %s",
+			     freeze ? "pause" : "resume", id, status_phase_name(phase));
+	if (!rc)
+		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
+	if (!rc)
+		rc = cgroup_freeze(cg, freeze, err);
+	free(cg);
+	status_close(&s);
+	close(root);
+	return rc;
+}
+
+int container_update(const struct container_options *options, const char *id, const struct limits *limits,
+		     bool devices, struct err *err)
+{
+	struct cgroup *cg = malloc(sizeof(*cg));
+	enum status_phase phase;
+	struct status s;
+	int root, rc = open_existing(options, id, true, &s, &root, err);
+
+	if (rc) {
+		free(cg);
+		return rc;
+	}
+	phase = status_phase(&s);
+	if (phase == STATUS_STOPPED || phase == STATUS_CREATING)
+		rc = err_set(err, -EINVAL, "cannot update container '%s', which is %s", id,
+			     status_phase_name(phase));
+	if (!rc)
+		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
+	if (!rc)
+		rc = limits_apply(cg, limits, err);
+	if (!rc && devices)
+		rc = devfilter_apply(cg, limits->devices, limits->device_count, err);
+	free(cg);
+	status_close(&s);
+	close(root);
+	return rc;
+}
