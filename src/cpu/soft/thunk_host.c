@@ -21,6 +21,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "base/asan.h"
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/jit/jit.h"
 #include "cpu/soft/jit/lockstep.h"
@@ -134,6 +135,14 @@ static void on_signal(int sig, siginfo_t *si, void *context)
 	}
 }
 
+#ifdef ADDRESS_SANITIZER
+/* The sanitizer's own code uses vector registers: ZMM16 and up are the guest's, perhaps, where a handler raises a fault. */
+static void spill_for_sanitizer(void)
+{
+	fpu_spill(this_cpu);
+}
+#endif
+
 /* --- memory ------------------------------------------------------------------------------ */
 static int map_code(struct err *err)
 {
@@ -229,6 +238,9 @@ void thunk_arena_free(struct thunk_arena *a)
 void thunk_thread_init(struct soft_cpu *c)
 {
 	this_cpu = c;
+#ifdef ADDRESS_SANITIZER
+	asan_before = spill_for_sanitizer;
+#endif
 	if (!this_stack.ss_sp) {
 		size_t size = ALIGN_UP(getauxval(AT_MINSIGSTKSZ) + 64 * KiB, 4 * KiB);
 		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK,
@@ -245,6 +257,9 @@ void thunk_thread_fini(void)
 {
 	stack_t off = { .ss_flags = SS_DISABLE };
 
+#ifdef ADDRESS_SANITIZER
+	asan_before = NULL;
+#endif
 	this_cpu = NULL;
 	if (this_stack.ss_sp) {
 		sigaltstack(&off, NULL);
