@@ -262,6 +262,18 @@ static const u8 *go_on(struct soft_cpu *c)
 	return x->entry_b;
 }
 
+/* Word by word: what a string instruction has stored cannot be forwarded to the loads of the handler. */
+static inline void copy_insn(struct insn *to, const struct insn *from)
+{
+	any_u64 *d = (any_u64 *)(void *)to;
+	const any_u64 *s = (const any_u64 *)(const void *)from;
+
+	_Static_assert(sizeof(*to) % sizeof(*d) == 0, "whole words");
+#pragma GCC unroll 8
+	for (unsigned k = 0; k < sizeof(*to) / sizeof(*d); k++)
+		d[k] = s[k];
+}
+
 const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 {
 	struct block *b = rec->x->block;
@@ -274,7 +286,7 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 	c->cur = b;
 	c->icount += b->n - rec->k;
 	c->gpr[RIPB] = rec->x->rip;
-	soft_copy(i, &b->insn[rec->k], sizeof(*i));
+	copy_insn(i, &b->insn[rec->k]);
 	i->fn = __atomic_load_n(&b->insn[rec->k].fn, __ATOMIC_RELAXED);
 	if (unlikely(i->fn == op_stop)) { /* another vCPU has dropped the block */
 		c->icount -= b->n - rec->k;
