@@ -183,7 +183,7 @@ struct jit {
 		struct xblock **blocks;
 	} regions[JIT_REGIONS];
 	u32 glue_used;
-	struct jcache *no_jcache; /* stays empty */
+	struct jcache *no_jcache; /* stays empty: all 0, which is no generation, so that it takes no memory */
 	struct xblock **blocks;   /* of all regions */
 	struct xlate *xlate;      /* the translator's own */
 	u32 warm, trial_runs, trial_later;

@@ -94,8 +94,6 @@ static int make_jit(struct soft_vm *s, struct err *err)
 	j->xlate = map(sizeof(*j->xlate));
 	if (!j->no_jcache || !j->blocks || !j->xlate)
 		return err_set(err, -ENOMEM, "no memory for the translator");
-	for (u32 k = 0; k < 1u << JCACHE_BITS; k++)
-		j->no_jcache[k] = JCACHE_FREE;
 	glue_make(j);
 	jit_flush(s);
 	return 0;
