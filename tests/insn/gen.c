@@ -10,6 +10,7 @@
  * the start of an instruction.
  */
 #include "gen.h"
+#include "../avx512_sets.h"
 
 #include <string.h>
 
@@ -76,28 +77,6 @@ static const struct {
 	{ ZYDIS_ISA_SET_VAES, X86_FEATURE_VAES },
 	{ ZYDIS_ISA_SET_VPCLMULQDQ, X86_FEATURE_VPCLMULQDQ },
 	{ ZYDIS_ISA_SET_AVX_VNNI, X86_FEATURE_AVX_VNNI },
-};
-
-/* AVX-512's have a set for each vector length: AVX512F_128 and so on. */
-static const struct {
-	const char *prefix;
-	u8 feature;
-} avx512_sets[] = {
-	{ "AVX512F_", X86_FEATURE_AVX512F },
-	{ "AVX512BW_", X86_FEATURE_AVX512BW },
-	{ "AVX512DQ_", X86_FEATURE_AVX512DQ },
-	{ "AVX512CD_", X86_FEATURE_AVX512CD },
-	{ "AVX512_IFMA_", X86_FEATURE_AVX512IFMA },
-	{ "AVX512_VBMI_", X86_FEATURE_AVX512_VBMI },
-	{ "AVX512_VBMI2_", X86_FEATURE_AVX512_VBMI2 },
-	{ "AVX512_VNNI_", X86_FEATURE_AVX512_VNNI },
-	{ "AVX512_BITALG_", X86_FEATURE_AVX512_BITALG },
-	{ "AVX512_VPOPCNTDQ_", X86_FEATURE_AVX512_VPOPCNTDQ },
-	{ "AVX512_VP2INTERSECT_", X86_FEATURE_AVX512_VP2INTERSECT },
-	{ "AVX512_BF16_", X86_FEATURE_AVX512_BF16 },
-	{ "AVX512_GFNI_", X86_FEATURE_GFNI },
-	{ "AVX512_VAES_", X86_FEATURE_VAES },
-	{ "AVX512_VPCLMULQDQ_", X86_FEATURE_VPCLMULQDQ },
 };
 
 /* How often (percent) an instruction that was drawn is kept; those not named: always. */

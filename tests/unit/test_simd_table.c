@@ -21,6 +21,7 @@
 #include "cpu/soft/decode.h"
 #include "cpu/soft/thunk.h"
 #include "x86/cpuid.h"
+#include "../avx512_sets.h"
 
 #define RANDOM_ROUNDS 3000000
 #define MAX_REPORTS   40
@@ -103,28 +104,6 @@ static const struct {
 	{ ZYDIS_ISA_SET_SSE3X87, X86_FEATURE_SSE3 },
 };
 
-/* AVX-512's sets, one for each length: AVX512F_512 and so on. */
-static const struct {
-	const char *prefix;
-	u8 feature;
-} avx512_scope[] = {
-	{ "AVX512F_", X86_FEATURE_AVX512F },
-	{ "AVX512BW_", X86_FEATURE_AVX512BW },
-	{ "AVX512DQ_", X86_FEATURE_AVX512DQ },
-	{ "AVX512CD_", X86_FEATURE_AVX512CD },
-	{ "AVX512_IFMA_", X86_FEATURE_AVX512IFMA },
-	{ "AVX512_VBMI_", X86_FEATURE_AVX512_VBMI },
-	{ "AVX512_VBMI2_", X86_FEATURE_AVX512_VBMI2 },
-	{ "AVX512_VNNI_", X86_FEATURE_AVX512_VNNI },
-	{ "AVX512_BITALG_", X86_FEATURE_AVX512_BITALG },
-	{ "AVX512_VPOPCNTDQ_", X86_FEATURE_AVX512_VPOPCNTDQ },
-	{ "AVX512_VP2INTERSECT_", X86_FEATURE_AVX512_VP2INTERSECT },
-	{ "AVX512_BF16_", X86_FEATURE_AVX512_BF16 },
-	{ "AVX512_GFNI_", X86_FEATURE_GFNI },
-	{ "AVX512_VAES_", X86_FEATURE_VAES },
-	{ "AVX512_VPCLMULQDQ_", X86_FEATURE_VPCLMULQDQ },
-};
-
 static ZydisDecoder decoders[3]; /* by MODE_* */
 static u64 all_features[4];
 static unsigned reports, shown, compared, valid;
@@ -134,9 +113,9 @@ static int in_scope(const ZydisDecodedInstruction *z)
 {
 	const char *name = ZydisISASetGetString(z->meta.isa_set);
 
-	for (unsigned k = 0; k < ARRAY_SIZE(avx512_scope); k++)
-		if (!strncmp(name, avx512_scope[k].prefix, strlen(avx512_scope[k].prefix)))
-			return avx512_scope[k].feature;
+	for (unsigned k = 0; k < ARRAY_SIZE(avx512_sets); k++)
+		if (!strncmp(name, avx512_sets[k].prefix, strlen(avx512_sets[k].prefix)))
+			return avx512_sets[k].feature;
 	/* PREFETCHh and the fences are the integer tables'; so is group 15 without VEX. */
 	if (z->meta.category == ZYDIS_CATEGORY_PREFETCH ||
 	    (z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0xae &&

@@ -119,21 +119,29 @@ void glue_jcache_compare(struct emit *e)
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
 }
 
+/* op reg, with the field of the half of the linear addresses that T0 lies in. Changes flags. */
+static void emit_by_half(struct emit *e, u32 op, unsigned reg, struct opnd lower, struct opnd upper)
+{
+	u8 *is_upper, *both;
+
+	emit_rm(e, E_W | 0x85, T0, op_reg(T0)); /* test */
+	is_upper = emit_jump(e, 8, NULL);       /* js */
+	emit_op(e, op, reg, &lower);
+	both = emit_jump(e, CC_JMP, NULL);
+	emit_land(e, is_upper);
+	emit_op(e, op, reg, &upper);
+	emit_land(e, both);
+}
+
 /* RET's way when the host's stack does not know its target: T0 -> entry B of its translation, or out. */
 static void make_ret_miss(struct emit *e)
 {
-	u8 *out[2], *upper, *both;
+	u8 *out[2];
 
 	glue_jcache_compare(e);
 	out[0] = emit_jump(e, 5, NULL);
 	emit_store_cpu(e, T0, jit_target);
-	emit_rm(e, E_W | 0x85, T0, op_reg(T0)); /* test: which half */
-	upper = emit_jump(e, 8, NULL);          /* js */
-	emit_load_cpu(e, T0, code_gen[0]);
-	both = emit_jump(e, CC_JMP, NULL);
-	emit_land(e, upper);
-	emit_load_cpu(e, T0, code_gen[1]);
-	emit_land(e, both);
+	emit_by_half(e, E_W | OP_MOV_R_RM, T0, op_cpu(code_gen[0]), op_cpu(code_gen[1]));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, gen)));
 	out[1] = emit_jump(e, 5, NULL);
 	emit_rm(e, 0xff, 4, op_mem(T1, offsetof(struct jcache, code)));
@@ -153,7 +161,7 @@ static const u8 *make_window(struct emit *e, unsigned half, unsigned n, bool wri
 			  addend = op_cpu(window[half][n].addend);
 	const struct opnd *tag = write ? &w : &r, *other = write ? &r : &w;
 	s32 e_r = (s32)offsetof(struct tlb_entry, r), e_w = (s32)offsetof(struct tlb_entry, w);
-	u8 *upper, *both, *fail, *held, *same, *done;
+	u8 *fail, *held, *same, *done;
 	const u8 *start = emit_rx(e);
 
 	emit_store_cpu(e, R_AX, jit_spill[0]);
@@ -167,13 +175,7 @@ static const u8 *make_window(struct emit *e, unsigned half, unsigned n, bool wri
 	emit1(e, 7);
 	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(R_AX));
 	emit4(e, (TLB_SIZE - 1) << 5);
-	emit_rm(e, E_W | 0x85, T0, op_reg(T0)); /* test */
-	upper = emit_jump(e, 8, NULL);          /* js */
-	emit_rm(e, E_W | OP_ADD_R_RM, R_AX, op_cpu(tlb[0]));
-	both = emit_jump(e, CC_JMP, NULL);
-	emit_land(e, upper);
-	emit_rm(e, E_W | OP_ADD_R_RM, R_AX, op_cpu(tlb[1]));
-	emit_land(e, both);
+	emit_by_half(e, E_W | OP_ADD_R_RM, R_AX, op_cpu(tlb[0]), op_cpu(tlb[1]));
 	emit_rm(e, E_W | OP_CMP_R_RM, R_CX, op_mem(R_AX, write ? e_w : e_r));
 	fail = emit_jump(e, 5, NULL); /* jne */
 	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(R_AX, (s32)offsetof(struct tlb_entry, addend)));

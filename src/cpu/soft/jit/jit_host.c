@@ -4,7 +4,7 @@
  * about it lie right behind the second mapping, so that code reaches them relative to RIP.
  *
  * The timer is the host's, one per thread, and is set to the local APIC's deadline when that has become sooner: its
- * signal's handler makes jit_go 0, and the loop looks at the clock. A deadline that moves away costs nothing but
+ * signal's handler recalls the vCPU, and the loop looks at the clock. A deadline that moves away costs nothing but
  * one signal for nothing.
  *
  * Creation on the main thread, names for perf on any vCPU's, the rest on the vCPU's own. */
