@@ -122,13 +122,13 @@ struct xlate_late {
 	struct xexit *exit;
 	u8 what, k;
 	bool loop; /* guest registers are to be put back first */
-	/* LATE_WINDOW */
+	/* LATE_WINDOW, LATE_DIRECT */
 	const u8 *back;
 	u16 span;
 	u8 window;
 	bool write, bail;
 };
-enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW, LATE_OUT };
+enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_DIRECT, LATE_SLOW, LATE_OUT };
 
 struct xlate {
 	struct soft_cpu *c;
@@ -145,6 +145,7 @@ struct xlate {
 	struct xgroup group[X_MAX_GROUPS];
 	unsigned nr_groups, next_slot;
 	const struct xgroup *in_t1; /* whose addend T1 still has; NULL: none */
+	s32 entry;                  /* the TLB entry of the last check, from T1 */
 	struct xlate_late late[X_MAX_LATE];
 	unsigned nr_late;
 	struct xfault faults[3 * CODE_MAX_INSNS];

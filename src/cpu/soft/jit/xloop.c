@@ -268,7 +268,7 @@ static void emit_group(struct xlate *t, unsigned n)
 	struct opnd o = op_cpu(jit_slot[n]);
 
 	translate_late(t, LATE_SLOW, memop_check_loop(t, g), NULL, NULL);
-	emit_rm(e, E_W | OP_MOV_R_RM, reg, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
+	emit_rm(e, E_W | OP_MOV_R_RM, reg, op_mem(T1, t->entry + (s32)offsetof(struct tlb_entry, addend)));
 	if (g->with_base) {
 		struct opnd base = x_opnd(g->base);
 
