@@ -218,8 +218,8 @@ class Bench:
                         "tcg": lambda size, name: size == MEMORY_MIB << 20}[system]
             memory = memory_beyond(guest.process.pid, is_guest)["Pss"] / 1024
             with open(self.program, "rb") as f:
-                guest.ssh("cat >/root/bench_smp && chmod +x /root/bench_smp", stdin=f)
-            figures, checks = measure(guest.ssh, "/root/bench_smp", "/dev/vdb", "10.0.2.2", port, self.args)
+                guest.ssh("cat >/var/tmp/bench_smp && chmod +x /var/tmp/bench_smp", stdin=f)
+            figures, checks = measure(guest.ssh, "/var/tmp/bench_smp", "/dev/vdb", "10.0.2.2", port, self.args)
             guest.power_off()
         finally:
             guest.kill()

@@ -60,7 +60,8 @@ static void with_other(void *(*other)(void *), void (*own)(void))
 
 /* --- computing --- */
 
-#define WORDS 8192 /* 64 KiB: the second level of caches has both */
+#define WORDS 8192    /* 64 KiB: the second level of caches has both */
+#define STEPS 1000000 /* of one unit: much longer than it takes to make a thread */
 
 /* Numbers in a table, each step where the last one leads: arithmetic, loads, stores, branches. */
 static uint64_t compute(uint64_t n)
@@ -71,7 +72,7 @@ static uint64_t compute(uint64_t n)
 	for (unsigned i = 0; i < WORDS; i++)
 		table[i] = i;
 	while (n--) {
-		for (unsigned i = 0; i < 1000; i++) {
+		for (unsigned i = 0; i < STEPS; i++) {
 			uint64_t at = cpu_random(&x) % WORDS;
 
 			if (table[at] & 1)
@@ -86,7 +87,7 @@ static uint64_t compute(uint64_t n)
 
 static uint64_t compute_check(void)
 {
-	return compute(100);
+	return compute(1);
 }
 
 static void compute_own(void)
@@ -259,14 +260,14 @@ static const struct cpu_test tests[] = {
 	{ .name = "compute-1",
 	  .group = "smp",
 	  .label = "computing on one processor",
-	  .ops = 1000,
+	  .ops = STEPS,
 	  .setup = two_processors,
 	  .check = compute_check,
 	  .run = compute_one_run },
 	{ .name = "compute-2",
 	  .group = "smp",
 	  .label = "computing on two",
-	  .ops = 2000,
+	  .ops = 2 * STEPS,
 	  .setup = two_processors,
 	  .check = compute_check,
 	  .run = compute_two_run },
