@@ -102,32 +102,47 @@ static void os_tsc_and_ns(u64 *ret_tsc, u64 *ret_ns)
 	}
 }
 
-static u64 os_tsc_measure(void)
-{
-	u64 t0 = 0, t1 = 0, n0 = 0, n1 = 0;
-	struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+/* Where the processor states no rate it is measured, from when that began to when it is asked for. Reading both clocks
+ * is good to some ten nanoseconds, which over the shortest time is some millionths. */
+#define TSC_MEASURE_NS (10 * 1000 * 1000u)
 
-	os_tsc_and_ns(&t0, &n0);
-	while (nanosleep(&pause, &pause) < 0 && errno == EINTR)
-		;
-	os_tsc_and_ns(&t1, &n1);
-	return (u64)((unsigned __int128)(t1 - t0) * 1000000 / (n1 - n0));
-}
+static u64 os_tsc_rate, os_tsc_first, os_tsc_first_ns;
 
-static u64 os_tsc_rate;
-
-static void os_tsc_find(void)
+static void os_tsc_start(void)
 {
 	os_tsc_rate = os_tsc_stated();
 	if (!os_tsc_rate)
-		os_tsc_rate = os_tsc_measure();
+		os_tsc_and_ns(&os_tsc_first, &os_tsc_first_ns);
+}
+
+static void os_tsc_measure(void)
+{
+	u64 now = os_now_ns(), tsc = 0, ns = 0, wait;
+	struct timespec pause;
+
+	if (os_tsc_rate)
+		return;
+	wait = MIN(now - os_tsc_first_ns, TSC_MEASURE_NS);
+	pause = (struct timespec){ .tv_nsec = (long)(TSC_MEASURE_NS - wait) };
+	while (nanosleep(&pause, &pause) < 0 && errno == EINTR)
+		;
+	os_tsc_and_ns(&tsc, &ns);
+	os_tsc_rate = (u64)((unsigned __int128)(tsc - os_tsc_first) * 1000000 / (ns - os_tsc_first_ns));
+}
+
+void os_tsc_begin(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, os_tsc_start);
 }
 
 u64 os_tsc_khz(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	pthread_once(&once, os_tsc_find);
+	os_tsc_begin();
+	pthread_once(&once, os_tsc_measure);
 	return os_tsc_rate;
 }
 

@@ -299,14 +299,15 @@ static int build(struct machine *m, struct err *err)
 	if (!vm->engine)
 		return err && err->code ? err->code : -EINVAL;
 	vm->nr_vcpus = c->cpus;
+	os_tsc_begin();
+	r = read_images(m, err);
+	if (r < 0)
+		return r;
 	vm->tsc_khz = os_tsc_khz();
 	vm->engine->features(features);
 	params.tsc_khz = vm->tsc_khz;
 	params.engine_features = features;
 	r = cpuid_build(&vm->cpuid, &params, err);
-	if (r < 0)
-		return r;
-	r = read_images(m, err);
 	if (r < 0)
 		return r;
 
