@@ -103,8 +103,8 @@ static void os_tsc_and_ns(u64 *ret_tsc, u64 *ret_ns)
 }
 
 /* Where the processor states no rate it is measured, from when that began to when it is asked for. Reading both clocks
- * is good to some ten nanoseconds, which over the shortest time is some millionths. */
-#define TSC_MEASURE_NS (10 * 1000 * 1000u)
+ * is good to some ten nanoseconds, which over the shortest time are ten millionths. */
+#define TSC_MEASURE_NS (5 * 1000 * 1000u)
 
 static u64 os_tsc_rate, os_tsc_first, os_tsc_first_ns;
 
@@ -158,12 +158,9 @@ static const char *os_file_kind(mode_t mode)
 	}
 }
 
-static int os_read_fd(int fd, const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
+static int os_check_regular(int fd, const char *path, u64 max, size_t *ret_len, struct err *err)
 {
 	struct stat st;
-	size_t len, got = 0;
-	u8 *data;
-	int rc;
 
 	if (fstat(fd, &st) < 0)
 		return err_sys(err, -errno, "cannot examine '%s'", path);
@@ -175,29 +172,11 @@ static int os_read_fd(int fd, const char *path, u64 max, void **ret_data, size_t
 	if ((u64)st.st_size > max)
 		return err_set(err, -EFBIG, "'%s' has %llu bytes; at most %llu are accepted here", path,
 			       (unsigned long long)st.st_size, (unsigned long long)max);
-	len = (size_t)st.st_size;
-	data = malloc(len);
-	if (!data)
-		return err_set(err, -ENOMEM, "no memory for the %zu bytes of '%s'", len, path);
-	while (got < len) {
-		ssize_t n = read(fd, data + got, len - got);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			rc = n < 0 ? err_sys(err, -errno, "cannot read '%s'", path)
-				   : err_set(err, -EIO, "'%s' became shorter while it was read", path);
-			free(data);
-			return rc;
-		}
-		got += (size_t)n;
-	}
-	*ret_data = data;
-	*ret_len = len;
+	*ret_len = (size_t)st.st_size;
 	return 0;
 }
 
-int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
+int os_open_regular(const char *path, u64 max, int *ret_fd, size_t *ret_len, struct err *err)
 {
 	/* O_NONBLOCK: opening a pipe must not wait for a writer; without effect on regular files. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -205,9 +184,56 @@ int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, st
 
 	if (fd < 0)
 		return err_sys(err, -errno, "cannot open '%s'", path);
-	rc = os_read_fd(fd, path, max, ret_data, ret_len, err);
-	close(fd);
+	rc = os_check_regular(fd, path, max, ret_len, err);
+	if (rc < 0)
+		close(fd);
+	else
+		*ret_fd = fd;
 	return rc;
+}
+
+int os_pread_all(int fd, const char *path, void *buf, size_t len, u64 offset, struct err *err)
+{
+	u8 *p = buf;
+
+	while (len) {
+		ssize_t n = pread(fd, p, len, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(err, -errno, "cannot read '%s'", path);
+		if (n == 0)
+			return err_set(err, -EIO, "'%s' became shorter while it was read", path);
+		p += n;
+		len -= (size_t)n;
+		offset += (u64)n;
+	}
+	return 0;
+}
+
+int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
+{
+	size_t len;
+	u8 *data;
+	int fd, rc;
+
+	rc = os_open_regular(path, max, &fd, &len, err);
+	if (rc < 0)
+		return rc;
+	data = malloc(len);
+	if (data)
+		rc = os_pread_all(fd, path, data, len, 0, err);
+	else
+		rc = err_set(err, -ENOMEM, "no memory for the %zu bytes of '%s'", len, path);
+	close(fd);
+	if (rc < 0) {
+		free(data);
+		return rc;
+	}
+	*ret_data = data;
+	*ret_len = len;
+	return 0;
 }
 
 int os_write_all(int fd, const void *buf, size_t len)
