@@ -103,8 +103,8 @@ static void os_tsc_and_ns(u64 *ret_tsc, u64 *ret_ns)
 }
 
 /* Where the processor states no rate it is measured, from when that began to when it is asked for. Reading both clocks
- * is good to some ten nanoseconds, which over the shortest time are ten millionths. */
-#define TSC_MEASURE_NS (5 * 1000 * 1000u)
+ * is good to some ten nanoseconds, which over the shortest time are five millionths. */
+#define TSC_MEASURE_NS (2 * 1000 * 1000u)
 
 static u64 os_tsc_rate, os_tsc_first, os_tsc_first_ns;
 

@@ -14,7 +14,7 @@ u64 os_memory_total(void); /* bytes of RAM in the host */
 void os_random(void *buf, size_t len); /* of the kernel's generator; any thread */
 
 /* The rate of RDTSC in kHz: from CPUID 15H/16H or the hypervisor's leaf where they
- * say, else measured once against CLOCK_MONOTONIC, from os_tsc_begin() on but for 5 ms at least: who
+ * say, else measured once against CLOCK_MONOTONIC, from os_tsc_begin() on but for 2 ms at least: who
  * calls that early has to wait less. Any thread. */
 void os_tsc_begin(void);
 u64 os_tsc_khz(void);
