@@ -214,9 +214,9 @@ int os_pread_all(int fd, const char *path, void *buf, size_t len, u64 offset, st
 
 int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
 {
-	size_t len;
+	size_t len = 0;
 	u8 *data;
-	int fd, rc;
+	int fd = -1, rc;
 
 	rc = os_open_regular(path, max, &fd, &len, err);
 	if (rc < 0)
