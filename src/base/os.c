@@ -9,6 +9,7 @@
 #include "base/os.h"
 
 #include <cpuid.h>
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -221,6 +222,7 @@ int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, st
 	rc = os_open_regular(path, max, &fd, &len, err);
 	if (rc < 0)
 		return rc;
+	assert(len); /* an empty one was refused */
 	data = malloc(len);
 	if (data)
 		rc = os_pread_all(fd, path, data, len, 0, err);
