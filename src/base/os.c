@@ -2,14 +2,14 @@
  *
  * The rate of the time-stamp counter comes from where the processor or the hypervisor below
  * us states it: CPUID 15H and 16H [SDM2 CPUID], or leaf 40000010H as several hypervisors
- * define it. Where nobody states it, it is measured over 20 ms; readings of the two clocks are bracketed
+ * define it. Where nobody states it, it is measured over 2 ms at least; readings of the two clocks are bracketed
  * and the tightest bracket of several is used, so preemption does not spoil the figure.
  * Everything here may be called from any thread.
  */
 #include "base/os.h"
 
-#include <cpuid.h>
 #include <assert.h>
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
