@@ -1,6 +1,7 @@
-/* The tests of "./dev bench cpu": one static program that runs on the host and as process 1 of a guest. */
+/* The tests of "./dev bench cpu" and "machine": static programs that run on the host and in guests. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct cpu_test {
@@ -23,6 +24,10 @@ struct cpu_test {
 extern const struct cpu_test cpu_compute_tests[];
 extern const struct cpu_test cpu_os_tests[];
 extern const struct cpu_test cpu_code_tests[];
+
+/* The program's: NULL-terminated; whether it keeps to one processor, as in a guest that has but one. */
+extern const struct cpu_test *const cpu_tables[];
+extern const bool cpu_only_one;
 
 /* Results go here, so that no compiler can leave the work out. */
 extern volatile uint64_t cpu_sink;

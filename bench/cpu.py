@@ -413,7 +413,8 @@ def main():
     return 1 if wrong else 0
 
 
-try:
-    sys.exit(main())
-except Failed as failure:
-    sys.exit(f"cpu.py: {failure}")
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as failure:
+        sys.exit(f"cpu.py: {failure}")

@@ -1,4 +1,4 @@
-/* Times every operation of the tables, or those named as arguments, and prints a line for each:
+/* Times every operation of the program's tables, or those named as arguments, and prints a line for each:
  *
  *	@result NAME NANOSECONDS-PER-OPERATION CHECK RUNS
  *	@skip NAME REASON
@@ -27,9 +27,6 @@
 #define MIN_RUNS 3
 /* A single run longer than this is not repeated. */
 #define LONG_RUN_NS 1000000000u
-
-static const struct cpu_test *const tables[] = { cpu_compute_tests, cpu_os_tests, cpu_code_tests };
-#define NR_TABLES (sizeof(tables) / sizeof(tables[0]))
 
 volatile uint64_t cpu_sink;
 
@@ -156,8 +153,8 @@ static void print_clock_source(void)
 
 static void list(void)
 {
-	for (unsigned i = 0; i < NR_TABLES; i++) {
-		for (const struct cpu_test *t = tables[i]; t->name; t++)
+	for (unsigned i = 0; cpu_tables[i]; i++) {
+		for (const struct cpu_test *t = cpu_tables[i]; t->name; t++)
 			printf("%s\t%s\t%s\n", t->name, t->group, t->label);
 	}
 }
@@ -193,9 +190,10 @@ int main(int argc, char **argv)
 	}
 	if (*names && !strncmp(*names, "budget=", 7))
 		budget_ns = strtoull(*names++ + 7, NULL, 10) * 1000000;
-	stay_on_one_cpu();
-	for (unsigned i = 0; i < NR_TABLES; i++) {
-		for (const struct cpu_test *t = tables[i]; t->name; t++) {
+	if (cpu_only_one)
+		stay_on_one_cpu();
+	for (unsigned i = 0; cpu_tables[i]; i++) {
+		for (const struct cpu_test *t = cpu_tables[i]; t->name; t++) {
 			if (wanted(t->name, names))
 				measure(t, budget_ns);
 		}

@@ -2,12 +2,13 @@
  *
  * The rate of the time-stamp counter comes from where the processor or the hypervisor below
  * us states it: CPUID 15H and 16H [SDM2 CPUID], or leaf 40000010H as several hypervisors
- * define it. Where nobody states it, it is measured over 20 ms; readings of the two clocks are bracketed
+ * define it. Where nobody states it, it is measured over 2 ms at least; readings of the two clocks are bracketed
  * and the tightest bracket of several is used, so preemption does not spoil the figure.
  * Everything here may be called from any thread.
  */
 #include "base/os.h"
 
+#include <assert.h>
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -102,32 +103,47 @@ static void os_tsc_and_ns(u64 *ret_tsc, u64 *ret_ns)
 	}
 }
 
-static u64 os_tsc_measure(void)
-{
-	u64 t0 = 0, t1 = 0, n0 = 0, n1 = 0;
-	struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+/* Where the processor states no rate it is measured, from when that began to when it is asked for. Reading both clocks
+ * is good to some ten nanoseconds, which over the shortest time are five millionths. */
+#define TSC_MEASURE_NS (2 * 1000 * 1000u)
 
-	os_tsc_and_ns(&t0, &n0);
-	while (nanosleep(&pause, &pause) < 0 && errno == EINTR)
-		;
-	os_tsc_and_ns(&t1, &n1);
-	return (u64)((unsigned __int128)(t1 - t0) * 1000000 / (n1 - n0));
-}
+static u64 os_tsc_rate, os_tsc_first, os_tsc_first_ns;
 
-static u64 os_tsc_rate;
-
-static void os_tsc_find(void)
+static void os_tsc_start(void)
 {
 	os_tsc_rate = os_tsc_stated();
 	if (!os_tsc_rate)
-		os_tsc_rate = os_tsc_measure();
+		os_tsc_and_ns(&os_tsc_first, &os_tsc_first_ns);
+}
+
+static void os_tsc_measure(void)
+{
+	u64 now = os_now_ns(), tsc = 0, ns = 0, wait;
+	struct timespec pause;
+
+	if (os_tsc_rate)
+		return;
+	wait = MIN(now - os_tsc_first_ns, TSC_MEASURE_NS);
+	pause = (struct timespec){ .tv_nsec = (long)(TSC_MEASURE_NS - wait) };
+	while (nanosleep(&pause, &pause) < 0 && errno == EINTR)
+		;
+	os_tsc_and_ns(&tsc, &ns);
+	os_tsc_rate = (u64)((unsigned __int128)(tsc - os_tsc_first) * 1000000 / (ns - os_tsc_first_ns));
+}
+
+void os_tsc_begin(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, os_tsc_start);
 }
 
 u64 os_tsc_khz(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	pthread_once(&once, os_tsc_find);
+	os_tsc_begin();
+	pthread_once(&once, os_tsc_measure);
 	return os_tsc_rate;
 }
 
@@ -143,12 +159,9 @@ static const char *os_file_kind(mode_t mode)
 	}
 }
 
-static int os_read_fd(int fd, const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
+static int os_check_regular(int fd, const char *path, u64 max, size_t *ret_len, struct err *err)
 {
 	struct stat st;
-	size_t len, got = 0;
-	u8 *data;
-	int rc;
 
 	if (fstat(fd, &st) < 0)
 		return err_sys(err, -errno, "cannot examine '%s'", path);
@@ -160,29 +173,11 @@ static int os_read_fd(int fd, const char *path, u64 max, void **ret_data, size_t
 	if ((u64)st.st_size > max)
 		return err_set(err, -EFBIG, "'%s' has %llu bytes; at most %llu are accepted here", path,
 			       (unsigned long long)st.st_size, (unsigned long long)max);
-	len = (size_t)st.st_size;
-	data = malloc(len);
-	if (!data)
-		return err_set(err, -ENOMEM, "no memory for the %zu bytes of '%s'", len, path);
-	while (got < len) {
-		ssize_t n = read(fd, data + got, len - got);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			rc = n < 0 ? err_sys(err, -errno, "cannot read '%s'", path)
-				   : err_set(err, -EIO, "'%s' became shorter while it was read", path);
-			free(data);
-			return rc;
-		}
-		got += (size_t)n;
-	}
-	*ret_data = data;
-	*ret_len = len;
+	*ret_len = (size_t)st.st_size;
 	return 0;
 }
 
-int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
+int os_open_regular(const char *path, u64 max, int *ret_fd, size_t *ret_len, struct err *err)
 {
 	/* O_NONBLOCK: opening a pipe must not wait for a writer; without effect on regular files. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -190,9 +185,57 @@ int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, st
 
 	if (fd < 0)
 		return err_sys(err, -errno, "cannot open '%s'", path);
-	rc = os_read_fd(fd, path, max, ret_data, ret_len, err);
-	close(fd);
+	rc = os_check_regular(fd, path, max, ret_len, err);
+	if (rc < 0)
+		close(fd);
+	else
+		*ret_fd = fd;
 	return rc;
+}
+
+int os_pread_all(int fd, const char *path, void *buf, size_t len, u64 offset, struct err *err)
+{
+	u8 *p = buf;
+
+	while (len) {
+		ssize_t n = pread(fd, p, len, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(err, -errno, "cannot read '%s'", path);
+		if (n == 0)
+			return err_set(err, -EIO, "'%s' became shorter while it was read", path);
+		p += n;
+		len -= (size_t)n;
+		offset += (u64)n;
+	}
+	return 0;
+}
+
+int os_read_file(const char *path, u64 max, void **ret_data, size_t *ret_len, struct err *err)
+{
+	size_t len = 0;
+	u8 *data;
+	int fd = -1, rc;
+
+	rc = os_open_regular(path, max, &fd, &len, err);
+	if (rc < 0)
+		return rc;
+	assert(len); /* an empty one was refused */
+	data = malloc(len);
+	if (data)
+		rc = os_pread_all(fd, path, data, len, 0, err);
+	else
+		rc = err_set(err, -ENOMEM, "no memory for the %zu bytes of '%s'", len, path);
+	close(fd);
+	if (rc < 0) {
+		free(data);
+		return rc;
+	}
+	*ret_data = data;
+	*ret_len = len;
+	return 0;
 }
 
 int os_write_all(int fd, const void *buf, size_t len)

@@ -155,6 +155,26 @@ void boot_copy(const struct boot_space *space, gpa_t gpa, const void *data, u64 
 	}
 }
 
+int boot_copy_file(const struct boot_space *space, gpa_t gpa, const struct boot_file *file, u64 offset,
+		   u64 len, struct err *err)
+{
+	int r;
+
+	if (!file->in_file) {
+		boot_copy(space, gpa, file->data + offset, len);
+		return 0;
+	}
+	r = ram_read_file(space->tgt->ram, gpa, file->fd, offset, len);
+	if (r == -ENODATA)
+		return err_set(err, r, "'%s' became shorter while it was in use; start again", file->path);
+	return r < 0 ? err_sys(err, r, "cannot read '%s'", file->path) : 0;
+}
+
+bool boot_head_is_enough(const struct boot_file *kernel)
+{
+	return linux_match(kernel);
+}
+
 static void flat_segment(struct x86_segreg *seg, u16 sel, u32 attr)
 {
 	*seg = (struct x86_segreg){ .sel = sel, .attr = attr, .limit = 0xffffffff };

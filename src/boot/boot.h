@@ -27,11 +27,20 @@ struct boot_map {
 	unsigned nr;
 };
 
+/* Most images are only copied, so that they need not be in this process too. What is read from a file that somebody
+ * changes meanwhile is what it has at that moment. */
 struct boot_file {
 	const char *path; /* for messages, and what the kernel is told about its modules */
-	const u8 *data;
+	const u8 *data;   /* all of it, or with in_file: a kernel's first BOOT_HEAD bytes, else NULL */
 	size_t len;
+	bool in_file;
+	int fd; /* with in_file */
 };
+
+#define BOOT_HEAD 4096
+
+/* Whether no more of the kernel than its first BOOT_HEAD bytes needs to be in memory. */
+bool boot_head_is_enough(const struct boot_file *kernel);
 
 #define BOOT_MAX_INITRDS 32
 
@@ -77,6 +86,9 @@ int boot_alloc(struct boot_space *space, gpa_t min, gpa_t max, u64 len, u64 alig
 	       gpa_t *ret_gpa);
 /* Copies into a part that was taken. */
 void boot_copy(const struct boot_space *space, gpa_t gpa, const void *data, u64 len);
+/* The same from a file. -ENODATA where it has become shorter, and the like. */
+int boot_copy_file(const struct boot_space *space, gpa_t gpa, const struct boot_file *file, u64 offset,
+		   u64 len, struct err *err);
 
 /* A new GDT with 10H flat code, 18H flat data, 20H a TSS in low memory, and a state in 32-bit protected mode
  * without paging that uses it, interrupts off. long_mode: in 64-bit mode, with page tables that map the

@@ -285,6 +285,7 @@ static int place_start_info(const struct boot_source *src, struct boot_space *sp
 		u8 *p = info + mods + i * MODLIST_SIZE;
 		char need[32];
 		gpa_t mod;
+		int r;
 
 		if (boot_alloc(space, MiB, RAM_HOLE_END, src->initrd[i].len, RAM_PAGE_SIZE, true, &mod) < 0)
 			return err_set(
@@ -292,7 +293,9 @@ static int place_start_info(const struct boot_source *src, struct boot_space *sp
 				"initrd %s (%s) does not fit into the guest's memory beside the kernel; give it more "
 				"with --memory",
 				src->initrd[i].path, boot_size_text(src->initrd[i].len, need));
-		boot_copy(space, mod, src->initrd[i].data, src->initrd[i].len);
+		r = boot_copy_file(space, mod, &src->initrd[i], 0, src->initrd[i].len, err);
+		if (r < 0)
+			return r;
 		st64(p, mod);
 		st64(p + 8, src->initrd[i].len);
 	}

@@ -122,6 +122,7 @@ static int place_initrds(const struct boot_source *src, u8 *hdr, struct boot_spa
 	u64 max = DEFAULT_INITRD_MAX, total = 0;
 	char need_text[32], have_text[32];
 	gpa_t at;
+	int r;
 
 	if (src->nr_initrds == 0)
 		return 0;
@@ -141,7 +142,9 @@ static int place_initrds(const struct boot_source *src, u8 *hdr, struct boot_spa
 	st32(hdr + HDR_RAMDISK_IMAGE, (u32)at);
 	st32(hdr + HDR_RAMDISK_SIZE, (u32)total);
 	for (unsigned i = 0; i < src->nr_initrds; i++) {
-		boot_copy(space, at, src->initrd[i].data, src->initrd[i].len);
+		r = boot_copy_file(space, at, &src->initrd[i], 0, src->initrd[i].len, err);
+		if (r < 0)
+			return r;
 		at += ALIGN_UP((u64)src->initrd[i].len, 4);
 	}
 	return 0;
@@ -208,7 +211,7 @@ int linux_load(const struct boot_source *src, struct boot_space *space, struct x
 	bool entry64;
 	int r;
 
-	/* Everything of the image that the zero page needs is in the setup header. */
+	/* Everything of the image that the zero page needs is in the setup header, within BOOT_HEAD. */
 	header_end = MIN((u64)HDR_MAGIC + k->data[HDR_JUMP_LEN], HDR_END);
 	if (header_end > k->len)
 		return err_set(err, -ENOEXEC, "kernel %s is truncated: it ends within its setup header",
@@ -250,7 +253,9 @@ int linux_load(const struct boot_source *src, struct boot_space *space, struct x
 	r = place_kernel(k, zero_page, size, space, &load, err);
 	if (r < 0)
 		return r;
-	boot_copy(space, load, k->data + setup_len, size);
+	r = boot_copy_file(space, load, k, setup_len, size, err);
+	if (r < 0)
+		return r;
 	r = boot_flat_state(space, entry64, ret_state, err);
 	if (r < 0)
 		return r;

@@ -143,6 +143,7 @@ static int place_modules(const struct boot_source *src, gpa_t kernel_end, struct
 {
 	u8 list[BOOT_MAX_INITRDS * MOD_SIZE] = { 0 };
 	gpa_t at;
+	int r;
 
 	for (unsigned i = 0; i < src->nr_initrds; i++) {
 		const struct boot_file *m = &src->initrd[i];
@@ -157,7 +158,9 @@ static int place_modules(const struct boot_source *src, gpa_t kernel_end, struct
 				"--memory",
 				m->path, boot_size_text(m->len, need));
 		}
-		boot_copy(space, at, m->data, m->len);
+		r = boot_copy_file(space, at, m, 0, m->len, err);
+		if (r < 0)
+			return r;
 		if (place_string(space, m->path, &name) < 0)
 			return err_set(err, -ENOMEM, "no guest memory is left for the name of module %s",
 				       m->path);

@@ -207,7 +207,7 @@ static const struct opt run_opts[] = {
 		.arg = "NET",
 		.help = "What the guest's network adapter is connected to.",
 		.more = "Settings may follow user: hostfwd=tcp:ADDR:PORT-:PORT - a port of the host leads to one of the guest "
-			"(udp too; may be repeated); mac=ADDRESS - the adapter's (random); mtu=N - the largest packet (1500); packed=on|off - offer packed rings (off). The "
+			"(udp too; may be repeated); mac=ADDRESS - the adapter's (random); mtu=N - the largest packet (65520); packed=on|off - offer packed rings (off). The "
 			"guest is 10.0.2.15, the host 10.0.2.2, the name server 10.0.2.3.",
 		.choice = net_choice,
 		.free_form = true,

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
@@ -57,39 +58,68 @@ struct machine {
 
 /* ---- images ---- */
 
-static int read_image(const char *what, const char *path, u64 max, struct boot_file *ret_file,
-		      struct err *err)
+static void close_image(struct boot_file *f)
 {
-	void *data;
-	size_t len;
+	if (f->in_file)
+		close(f->fd);
+	free((void *)f->data);
+	memset(f, 0, sizeof(*f));
+}
+
+static int read_head(struct boot_file *f, size_t len, struct err *err)
+{
+	u8 *data = realloc((void *)f->data, len);
+
+	if (!data)
+		return err_set(err, -ENOMEM, "no memory for %zu bytes of '%s'", len, f->path);
+	f->data = data;
+	return os_pread_all(f->fd, f->path, data, len, 0, err);
+}
+
+/* What is only copied into the guest's memory stays in its file. */
+static int open_image(bool kernel, const char *path, u64 max, struct boot_file *ret_file, struct err *err)
+{
+	struct boot_file f = { .path = path, .in_file = true };
 	int r;
 
-	r = os_read_file(path, max, &data, &len, err);
+	r = os_open_regular(path, max, &f.fd, &f.len, err);
 	if (r < 0)
-		return err_wrap(err, "%s", what), r;
-	*ret_file = (struct boot_file){ .path = path, .data = data, .len = len };
+		return err_wrap(err, "%s", kernel ? "kernel" : "initrd"), r;
+	if (kernel) {
+		r = read_head(&f, MIN(f.len, (size_t)BOOT_HEAD), err);
+		if (r == 0 && !boot_head_is_enough(&f)) {
+			r = read_head(&f, f.len, err);
+			close(f.fd);
+			f.in_file = false;
+		}
+	}
+	if (r < 0) {
+		close_image(&f);
+		return err_wrap(err, "kernel"), r;
+	}
+	*ret_file = f;
 	return 0;
 }
 
-static int read_images(struct machine *m, struct err *err)
+static int open_images(struct machine *m, struct err *err)
 {
 	const struct machine_config *c = &m->config;
 	char need[32], have[32];
 	struct stat st;
 	int r;
 
-	r = read_image("kernel", c->kernel, MAX_KERNEL_FILE, &m->source.kernel, err);
+	r = open_image(true, c->kernel, MAX_KERNEL_FILE, &m->source.kernel, err);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < c->nr_initrds; i++) {
-		/* Before it is read: it may be larger than the host's memory too. */
+		/* Before it is opened: it may be larger than the host's memory too. */
 		if (stat(c->initrd[i], &st) == 0 && S_ISREG(st.st_mode) && (u64)st.st_size >= c->memory)
 			return err_set(
 				err, -ENOMEM,
 				"initrd %s (%s) is larger than the guest's memory (%s); give it more with --memory",
 				c->initrd[i], boot_size_text((u64)st.st_size, need),
 				boot_size_text(c->memory, have));
-		r = read_image("initrd", c->initrd[i], c->memory, &m->source.initrd[i], err);
+		r = open_image(false, c->initrd[i], c->memory, &m->source.initrd[i], err);
 		if (r < 0)
 			return r;
 		m->source.nr_initrds = i + 1;
@@ -98,11 +128,11 @@ static int read_images(struct machine *m, struct err *err)
 	return 0;
 }
 
-static void free_images(struct machine *m)
+static void close_images(struct machine *m)
 {
-	free((void *)m->source.kernel.data);
+	close_image(&m->source.kernel);
 	for (unsigned i = 0; i < m->source.nr_initrds; i++)
-		free((void *)m->source.initrd[i].data);
+		close_image(&m->source.initrd[i]);
 	memset(&m->source, 0, sizeof(m->source));
 }
 
@@ -299,14 +329,15 @@ static int build(struct machine *m, struct err *err)
 	if (!vm->engine)
 		return err && err->code ? err->code : -EINVAL;
 	vm->nr_vcpus = c->cpus;
+	os_tsc_begin();
+	r = open_images(m, err);
+	if (r < 0)
+		return r;
 	vm->tsc_khz = os_tsc_khz();
 	vm->engine->features(features);
 	params.tsc_khz = vm->tsc_khz;
 	params.engine_features = features;
 	r = cpuid_build(&vm->cpuid, &params, err);
-	if (r < 0)
-		return r;
-	r = read_images(m, err);
 	if (r < 0)
 		return r;
 
@@ -331,7 +362,7 @@ static int build(struct machine *m, struct err *err)
 	if (r < 0)
 		return r;
 	if (c->no_reboot)
-		free_images(m); /* never needed again */
+		close_images(m); /* never needed again */
 
 	r = make_cpus(m, err);
 	if (r < 0)
@@ -531,6 +562,6 @@ void machine_free(struct machine *m)
 	loop_free(vm->loop);
 	if (m->lock_made)
 		pthread_mutex_destroy(&vm->intc_lock);
-	free_images(m);
+	close_images(m);
 	free(m);
 }

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -166,6 +167,38 @@ bool ram_has_code(const struct ram *ram, gpa_t gpa, u64 len)
 			return true;
 	}
 	return false;
+}
+
+int ram_read_file(struct ram *ram, gpa_t gpa, int fd, u64 offset, u64 len)
+{
+	u64 at = gpa < ram->low_size ? gpa : gpa - RAM_HOLE_END + ram->low_size, end = offset + len;
+	u8 *p = ram_ptr(ram, gpa, len);
+	off_t from = (off_t)offset;
+	bool direct = true;
+
+	if (!p)
+		return -EFAULT;
+	/* From file to file: pages that were never touched need not be zeroed first, nor faulted in one by one. */
+	if (lseek(ram->fd, (off_t)at, SEEK_SET) < 0)
+		return -errno;
+	while ((u64)from < end) {
+		size_t left = end - (u64)from;
+		ssize_t n = direct ? sendfile(ram->fd, fd, &from, left)
+				   : pread(fd, p + ((u64)from - offset), left, from);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && direct) { /* some file systems cannot */
+			direct = false;
+			continue;
+		}
+		if (n <= 0)
+			return n < 0 ? -errno : -ENODATA;
+		if (!direct)
+			from += n;
+	}
+	ram_code_written(ram, gpa, len);
+	return 0;
 }
 
 void ram_code_written(struct ram *ram, gpa_t gpa, u64 len)

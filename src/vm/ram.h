@@ -58,3 +58,6 @@ bool ram_has_code(const struct ram *ram, gpa_t gpa, u64 len);
 
 /* To be called after (DMA: before completion is signalled) writing there. Any thread. */
 void ram_code_written(struct ram *ram, gpa_t gpa, u64 len);
+/* len bytes of a file, from offset on, into RAM at gpa, all of which is RAM. -errno; -ENODATA: the file has fewer.
+ * Main thread, no vCPU running. */
+int ram_read_file(struct ram *ram, gpa_t gpa, int fd, u64 offset, u64 len);

@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -171,6 +173,42 @@ static void places_initrds(void **state)
 	start = ld32(at(&g, g.state.gpr[R_SI], 4096) + 0x218);
 	assert_int_equal(start, BZ_PREF + BZ_INIT + 0x200000 - 8192);
 	guest_fini(&g);
+}
+
+/* As places_initrds, but the images are in files. */
+static void leaves_images_in_files(void **state)
+{
+	struct guest g;
+	size_t len = make_bzimage(image, KERNEL_LEN);
+	int fd = memfd_create("kernel", MFD_CLOEXEC), initrd = memfd_create("initrd", MFD_CLOEXEC);
+	u32 start;
+
+	assert_int_equal(write(fd, image, len), len);
+	assert_int_equal(write(initrd, "an initrd", 9), 9);
+	assert_int_equal(guest_init(&g, 64 * MiB), 0);
+	g.source.kernel = (struct boot_file){ "kernel", image, len, true, fd };
+	g.source.initrd[0] = (struct boot_file){ "initrd", NULL, 9, true, initrd };
+	g.source.nr_initrds = 1;
+	assert_true(boot_head_is_enough(&g.source.kernel));
+	/* Nothing behind the head is looked at. */
+	memset(image + BOOT_HEAD, 0, sizeof(image) - BOOT_HEAD);
+	assert_int_equal(boot_load(&g.source, &g.target, &g.state, &g.err), 0);
+	make_bzimage(image, KERNEL_LEN);
+	assert_memory_equal(at(&g, BZ_PREF, KERNEL_LEN), image + BZ_SETUP, KERNEL_LEN);
+	start = ld32(at(&g, g.state.gpr[R_SI], 4096) + 0x218);
+	assert_memory_equal(at(&g, start, 9), "an initrd", 9);
+	guest_fini(&g);
+
+	assert_int_equal(ftruncate(initrd, 5), 0);
+	assert_int_equal(guest_init(&g, 64 * MiB), 0);
+	g.source.kernel = (struct boot_file){ "kernel", image, len, true, fd };
+	g.source.initrd[0] = (struct boot_file){ "initrd", NULL, 9, true, initrd };
+	g.source.nr_initrds = 1;
+	assert_int_equal(boot_load(&g.source, &g.target, &g.state, &g.err), -ENODATA);
+	assert_non_null(strstr(g.err.msg, "'initrd' became shorter"));
+	guest_fini(&g);
+	close(fd);
+	close(initrd);
 }
 
 /* What each refusal must name, and the change that provokes it. */
@@ -372,13 +410,10 @@ static void fits_where_it_just_fits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(loads_64_bit),
-		cmocka_unit_test(loads_32_bit),
-		cmocka_unit_test(loads_old_protocol),
-		cmocka_unit_test(places_initrds),
-		cmocka_unit_test(refuses_a11),
-		cmocka_unit_test(names_other_files),
-		cmocka_unit_test(fits_where_it_just_fits),
+		cmocka_unit_test(loads_64_bit),           cmocka_unit_test(loads_32_bit),
+		cmocka_unit_test(loads_old_protocol),     cmocka_unit_test(places_initrds),
+		cmocka_unit_test(leaves_images_in_files), cmocka_unit_test(refuses_a11),
+		cmocka_unit_test(names_other_files),      cmocka_unit_test(fits_where_it_just_fits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,6 +73,7 @@ static void test_low(void **state)
 static void test_high(void **state)
 {
 	struct ram ram;
+	int fd = memfd_create("file", MFD_CLOEXEC);
 	u8 *p, c = 0;
 
 	if (os_memory_total() < 3 * GiB + 16 * MiB)
@@ -95,6 +96,16 @@ static void test_high(void **state)
 	atomic_fetch_or(&ram.code_map[(4 * GiB + 8 * MiB - 1) >> 12], BIT(63));
 	assert_true(ram_has_code(&ram, 4 * GiB, 8 * MiB));
 	assert_false(ram_has_code(&ram, 4 * GiB, 8 * MiB - 64));
+	/* A file's bytes, also above the hole. */
+	assert_int_equal(write(fd, "0123456789", 10), 10);
+	assert_int_equal(ram_read_file(&ram, 5000, fd, 2, 8), 0);
+	assert_memory_equal(ram.base + 5000, "23456789\0", 9);
+	assert_int_equal(ram_read_file(&ram, 4 * GiB + 1, fd, 0, 4), 0);
+	assert_memory_equal(ram.base + 4 * GiB, "w0123\0", 6);
+	assert_int_equal(ram_read_file(&ram, 0, fd, 2, 9), -ENODATA);
+	assert_int_equal(ram_read_file(&ram, 3 * GiB - 1, fd, 0, 2), -EFAULT);
+	assert_int_equal(ram_read_file(&ram, 0, -1, 0, 2), -EBADF);
+	close(fd);
 	ram_fini(&ram);
 }
 
