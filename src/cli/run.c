@@ -136,6 +136,14 @@ static const struct opt run_opts[] = {
 		.offset = offsetof(struct run_options, config.cpus),
 	},
 	{
+		.name = "affinity",
+		.kind = OPT_STRING,
+		.arg = "LIST",
+		.help = "Where the guest's processors run: VCPU=CPU or VCPU=FIRST-LAST of the host, several after commas, as "
+			"in 0=1,1=2-3. Those that are not named run wherever this process may.",
+		.offset = offsetof(struct run_options, config.affinity),
+	},
+	{
 		.name = "memory",
 		.kind = OPT_SIZE,
 		.arg = "SIZE",

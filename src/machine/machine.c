@@ -29,6 +29,7 @@
 #include "base/os.h"
 #include "boot/boot.h"
 #include "host/chr.h"
+#include "machine/affinity.h"
 #include "machine/disk.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
@@ -52,6 +53,7 @@ struct machine {
 	struct chr *serial, *console;
 	struct disk disk[MACHINE_MAX_DISKS];
 	struct nic nic;
+	cpu_set_t host_cpus[VM_MAX_VCPUS]; /* by vCPU */
 	bool lock_made, engine_made, ran;
 };
 
@@ -191,6 +193,7 @@ static int make_cpus(struct machine *m, struct err *err)
 		vcpu->vm = vm;
 		vcpu->id = i;
 		vcpu->timer_tsc = ~0ull;
+		vcpu->host_cpus = m->host_cpus[i];
 		vm->vcpu[i] = vcpu;
 		r = vm->engine->vcpu_init(vcpu, err);
 		if (r < 0) {
@@ -366,6 +369,8 @@ int machine_new(const struct machine_config *config, struct machine **ret_machin
 	m->vm.ram.fd = -1;
 	m->config = *config;
 	r = check_config(&m->config, err);
+	if (r == 0)
+		r = affinity_parse(m->config.affinity, m->config.cpus, m->host_cpus, err);
 	if (r == 0)
 		r = build(m, err);
 	if (r < 0) {

@@ -21,6 +21,7 @@ struct machine_config {
 	const char *name;      /* "bothy" */
 	const char *engine;    /* "auto"; as engine_conf_parse() */
 	u32 cpus;              /* 0: 1; at most VM_MAX_VCPUS */
+	const char *affinity;  /* as affinity_parse(); NULL: any processor of the host */
 	u64 memory;            /* bytes; 0: MACHINE_DEFAULT_MEMORY */
 	const char *cpu_model; /* "host" */
 	const char *kernel;    /* required: bzImage, ELF with a PVH entry, or Multiboot 1 image */

@@ -235,6 +235,16 @@ struct vcpu_birth {
 	sem_t done;
 };
 
+/* On the thread itself, before it takes memory of its own: that then lies near these processors. */
+static int vcpu_bind(struct vcpu *vcpu, struct err *err)
+{
+	if (!CPU_COUNT(&vcpu->host_cpus))
+		return 0;
+	if (sched_setaffinity(0, sizeof(vcpu->host_cpus), &vcpu->host_cpus) < 0)
+		return err_sys(err, -errno, "its processors of the host are not to be had");
+	return 0;
+}
+
 static void *vcpu_main(void *arg)
 {
 	struct vcpu_birth *birth = arg;
@@ -250,7 +260,9 @@ static void *vcpu_main(void *arg)
 	pthread_setname_np(pthread_self(), name);
 	/* The kernel may delay a sleeper by this much to save wake-ups; the default is 50 us. */
 	prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul);
-	rc = vcpu->vm->engine->set_state(vcpu, birth->state, birth->err);
+	rc = vcpu_bind(vcpu, birth->err);
+	if (!rc)
+		rc = vcpu->vm->engine->set_state(vcpu, birth->state, birth->err);
 	birth->rc = rc;
 	if (!rc) {
 		__atomic_store_n(&stats->start_tsc, vcpu_rdtsc() - before, __ATOMIC_RELAXED);

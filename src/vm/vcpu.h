@@ -6,6 +6,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "base/err.h"
@@ -42,6 +43,8 @@ struct vcpu {
 	void (*timer_fn)(void *opaque);
 	void *timer_opaque;
 
+	cpu_set_t
+		host_cpus; /* where its thread may run, set before that starts; empty: wherever this process may */
 	pthread_t thread;
 	bool thread_started;
 	_Atomic u32 sleeping; /* futex word: 1 while waiting in HLT or stopped */
