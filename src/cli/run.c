@@ -154,6 +154,16 @@ static const struct opt run_opts[] = {
 		.offset = offsetof(struct run_options, config.memory),
 	},
 	{
+		.name = "balloon",
+		.kind = OPT_STRING,
+		.arg = "SIZE",
+		.help = "A balloon, through which the guest gives memory back to the host: SIZE at first, 0 for none yet.",
+		.more = "Settings may follow. deflate-on-oom=on|off - the guest may take memory back before it has to kill a "
+			"program (on); reporting=on|off - it also gives back what is free for the moment (on); "
+			"packed=on|off - offer packed rings (off).",
+		.offset = offsetof(struct run_options, config.balloon),
+	},
+	{
 		.name = "cpu",
 		.kind = OPT_STRING,
 		.arg = "MODEL",

@@ -30,6 +30,7 @@
 #include "boot/boot.h"
 #include "host/chr.h"
 #include "machine/affinity.h"
+#include "machine/balloon.h"
 #include "machine/disk.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
@@ -53,6 +54,8 @@ struct machine {
 	struct chr *serial, *console;
 	struct disk disk[MACHINE_MAX_DISKS];
 	struct nic nic;
+	struct balloon_conf balloon;
+	bool balloon_packed;
 	cpu_set_t host_cpus[VM_MAX_VCPUS]; /* by vCPU */
 	bool lock_made, engine_made, ran;
 };
@@ -353,6 +356,11 @@ static int build(struct machine *m, struct err *err)
 	if (r == 0 && c->console)
 		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
 			       err);
+	if (r == 0 && c->balloon)
+		r = device_new(vm, "virtio-balloon",
+			       &(const struct device_conf){ .balloon = &m->balloon,
+							    .packed = m->balloon_packed },
+			       NULL, err);
 	if (r < 0)
 		return r;
 	return add_optional_devices(m, err);
@@ -371,6 +379,8 @@ int machine_new(const struct machine_config *config, struct machine **ret_machin
 	r = check_config(&m->config, err);
 	if (r == 0)
 		r = affinity_parse(m->config.affinity, m->config.cpus, m->host_cpus, err);
+	if (r == 0 && m->config.balloon)
+		r = balloon_parse(m->config.balloon, m->config.memory, &m->balloon, &m->balloon_packed, err);
 	if (r == 0)
 		r = build(m, err);
 	if (r < 0) {
