@@ -93,6 +93,7 @@ static const char *net_choice(unsigned i, const char **ret_help)
 {
 	static const char *const rows[][2] = {
 		{ "user", "the host's network through this process, as an ordinary program uses it" },
+		{ "tap=NAME", "a TAP interface of the host, which an administrator has made" },
 		{ "none", "no adapter" },
 	};
 
@@ -226,7 +227,8 @@ static const struct opt run_opts[] = {
 		.help = "What the guest's network adapter is connected to.",
 		.more = "Settings may follow user: hostfwd=tcp:ADDR:PORT-:PORT - a port of the host leads to one of the guest "
 			"(udp too; may be repeated); mac=ADDRESS - the adapter's (random); mtu=N - the largest packet (1500); packed=on|off - offer packed rings (off). The "
-			"guest is 10.0.2.15, the host 10.0.2.2, the name server 10.0.2.3.",
+			"guest is 10.0.2.15, the host 10.0.2.2, the name server 10.0.2.3. A tap takes mac and packed; its MTU is "
+			"the interface's.",
 		.choice = net_choice,
 		.free_form = true,
 		.default_text = "user",

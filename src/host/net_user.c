@@ -349,7 +349,7 @@ static void *run(void *opaque)
 
 /* ---- the contract ---- */
 
-static bool user_send(struct net *net, const void *frame, size_t len)
+static bool user_send(struct net *net, const struct net_work *work, const void *frame, size_t len)
 {
 	struct net_user *u = container_of(net, struct net_user, net);
 	bool was_empty, ok;

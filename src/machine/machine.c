@@ -324,7 +324,7 @@ static int build(struct machine *m, struct err *err)
 		return r;
 	r = open_disks(m, err);
 	if (r == 0)
-		r = nic_open(&m->nic, c->net, err);
+		r = nic_open(&m->nic, c->net, vm->loop, err);
 	if (r < 0)
 		return r;
 	r = ram_init(&vm->ram, c->memory, err);

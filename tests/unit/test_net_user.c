@@ -93,7 +93,7 @@ static bool ask(void)
 	bool ok;
 
 	pthread_mutex_lock(&lock);
-	ok = net->ops->send(net, request, sizeof(request));
+	ok = net->ops->send(net, NULL, request, sizeof(request));
 	pthread_mutex_unlock(&lock);
 	return ok;
 }
