@@ -4,7 +4,9 @@
 #include "irq.h"
 
 #define AP_START 0x8000ul
-#define SMP_MAX  8u
+#ifndef SMP_MAX
+#define SMP_MAX 8u
+#endif
 
 static u8 ap_stack[SMP_MAX][16384] __attribute__((used, aligned(16)));
 static volatile u32 ap_started __attribute__((used)); /* how many have taken a stack */
