@@ -77,7 +77,7 @@ struct virtio_balloon {
 };
 
 #define BALLOON_STAT_NAME_(NAME, text) [BALLOON_STAT_##NAME] = text,
-const char *const balloon_stat_names[BALLOON_NR_STATS] = { BALLOON_STATS(BALLOON_STAT_NAME_) };
+const char *const virtio_balloon_stat_names[BALLOON_NR_STATS] = { BALLOON_STATS(BALLOON_STAT_NAME_) };
 
 /* ---- giving away ---- */
 

@@ -12,14 +12,14 @@ struct balloon_conf {
 };
 
 /* What the guest says of its memory [virtio 5.5.6.3]: bytes, pages or events since its start, by tag. */
-#define BALLOON_STATS(X)                                                                         \
-	X(SWAP_IN, "swap_in")                                                                    \
-	X(SWAP_OUT, "swap_out") X(MAJOR_FAULTS, "major_faults") X(MINOR_FAULTS, "minor_faults")  \
-		X(FREE, "free_memory") X(TOTAL, "total_memory") X(AVAILABLE, "available_memory") \
-			X(CACHES, "disk_caches") X(HUGE_ALLOCATED, "hugetlb_allocations")        \
-				X(HUGE_FAILED, "hugetlb_failures")
-
 /* clang-format off */
+#define BALLOON_STATS(X)                                                                   \
+	X(SWAP_IN, "swap_in") X(SWAP_OUT, "swap_out")                                      \
+	X(MAJOR_FAULTS, "major_faults") X(MINOR_FAULTS, "minor_faults")                    \
+	X(FREE, "free_memory") X(TOTAL, "total_memory") X(AVAILABLE, "available_memory")   \
+	X(CACHES, "disk_caches") X(HUGE_ALLOCATED, "hugetlb_allocations")                  \
+	X(HUGE_FAILED, "hugetlb_failures")
+
 enum balloon_stat {
 #define BALLOON_STAT_ENUM_(NAME, text) BALLOON_STAT_##NAME,
 	BALLOON_STATS(BALLOON_STAT_ENUM_)
@@ -37,7 +37,7 @@ struct balloon_info {
 };
 
 /* The names of the statistics, as above. */
-extern const char *const balloon_stat_names[BALLOON_NR_STATS];
+extern const char *const virtio_balloon_stat_names[BALLOON_NR_STATS];
 
 /* The VM's balloon, NULL: it has none. Main thread. */
 struct device *virtio_balloon_find(struct vm *vm);
