@@ -75,7 +75,7 @@ int affinity_parse(const char *text, u32 nr_vcpus, cpu_set_t *sets, struct err *
 	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
 		return err_sys(err, -errno, "--affinity: the host does not say which processors there are");
 	do {
-		u32 vcpu, first, last;
+		u32 vcpu = 0, first = 0, last;
 		bool ok = number(&p, &vcpu) && *p++ == '=' && number(&p, &first);
 		int r;
 
