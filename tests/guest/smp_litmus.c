@@ -121,20 +121,6 @@ static const struct litmus {
 static const struct litmus *test;
 static volatile u32 next_index;
 
-static void barrier(void)
-{
-	static volatile u32 count, phase;
-	u32 now = phase;
-
-	if (__atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST) == CPUS) {
-		count = 0;
-		phase = now + 1;
-	} else {
-		while (phase == now)
-			__asm__ volatile("pause");
-	}
-}
-
 static u64 seen;
 
 static void job(void)
@@ -147,10 +133,10 @@ static void job(void)
 
 		if (me == 0)
 			memset_(CELLS, 0, BATCH * sizeof(struct cell));
-		barrier();
+		ap_barrier(CPUS);
 		if (body)
 			body(CELLS);
-		barrier();
+		ap_barrier(CPUS);
 		for (u32 k = 0; me == 0 && k < BATCH; k++)
 			seen += test->seen(&CELLS[k]);
 	}

@@ -132,6 +132,21 @@ static inline bool ap_begin(void)
 	return aps_begin(1);
 }
 
+/* Waits until n processors have come here. */
+static inline void ap_barrier(u32 n)
+{
+	static volatile u32 count, phase;
+	u32 now = phase;
+
+	if (__atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST) == n) {
+		count = 0;
+		phase = now + 1;
+	} else {
+		while (phase == now)
+			__asm__ volatile("pause");
+	}
+}
+
 /* All processors, at the same time as far as possible: the others do `job`, this one `here`. */
 static bool ap_together(void (*job)(void), void (*here)(void))
 {
