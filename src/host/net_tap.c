@@ -235,6 +235,12 @@ static int attach(struct net_tap *t, struct err *err)
 			       "--net tap=%s: this host has no TAP interfaces (" DEVICE
 			       " is not there; the kernel's module is called tun); use --net user",
 			       t->name);
+	if (t->fd < 0 && (errno == EACCES || errno == EPERM))
+		return err_set(
+			err, -errno,
+			"--net tap=%s: this user may not open " DEVICE
+			"; have an administrator allow it (most systems give it mode 666), or use --net user",
+			t->name);
 	if (t->fd < 0)
 		return err_sys(err, -errno, "--net tap=%s: " DEVICE " cannot be opened", t->name);
 	memcpy(req.ifr_name, t->name, sizeof(t->name));
