@@ -1,10 +1,12 @@
 /* virtio-balloon: pages go back to the host and no others, statistics, the target, hostile lists [G36]. */
 #include "fakevm.h"
 
+#include <errno.h>
 #include <sys/mman.h>
 
 #include "base/bits.h"
 #include "dev/virtio/virtio_balloon.h"
+#include "machine/balloon.h"
 #include "vdriver.h"
 #include "wholeboard.h"
 
@@ -229,6 +231,25 @@ static void test_target(void **state)
 	wholeboard_fini(&w);
 }
 
+/* What a control interface calls. */
+static void test_set(void **state)
+{
+	struct err err = { 0 };
+	struct board none;
+
+	up(variants[0]);
+	assert_int_equal(balloon_set(&w.b.vm, 2 * MiB, &err), 0);
+	assert_int_equal(config(0), 2 * MiB / PAGE);
+	assert_int_equal(balloon_set(&w.b.vm, VDRIVER_RAM + 1, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "cannot give away"));
+	assert_int_equal(config(0), 2 * MiB / PAGE);
+	wholeboard_fini(&w);
+	board_init(&none, MiB, 1);
+	assert_int_equal(balloon_set(&none.vm, 0, &err), -ENODEV);
+	assert_non_null(strstr(err.msg, "--balloon"));
+	board_fini(&none);
+}
+
 static void test_G36_pages(void **state)
 {
 	static const u32 bad[] = { 0xe0,    0xff,    VDRIVER_RAM / PAGE, 0xc0000,    0xe0000,
@@ -287,8 +308,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_inflate),   cmocka_unit_test(test_code),
 		cmocka_unit_test(test_report),    cmocka_unit_test(test_stats),
-		cmocka_unit_test(test_target),    cmocka_unit_test(test_G36_pages),
-		cmocka_unit_test(test_G36_flood),
+		cmocka_unit_test(test_target),    cmocka_unit_test(test_set),
+		cmocka_unit_test(test_G36_pages), cmocka_unit_test(test_G36_flood),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
