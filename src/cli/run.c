@@ -93,6 +93,7 @@ static const char *net_choice(unsigned i, const char **ret_help)
 {
 	static const char *const rows[][2] = {
 		{ "user", "the host's network through this process, as an ordinary program uses it" },
+		{ "tap=NAME", "a TAP interface of the host, which an administrator has made" },
 		{ "none", "no adapter" },
 	};
 
@@ -136,6 +137,14 @@ static const struct opt run_opts[] = {
 		.offset = offsetof(struct run_options, config.cpus),
 	},
 	{
+		.name = "affinity",
+		.kind = OPT_STRING,
+		.arg = "LIST",
+		.help = "Where the guest's processors run: VCPU=CPU or VCPU=FIRST-LAST of the host, several after commas, as "
+			"in 0=1,1=2-3. Those that are not named run wherever this process may.",
+		.offset = offsetof(struct run_options, config.affinity),
+	},
+	{
 		.name = "memory",
 		.kind = OPT_SIZE,
 		.arg = "SIZE",
@@ -144,6 +153,16 @@ static const struct opt run_opts[] = {
 		.min = MACHINE_MIN_MEMORY,
 		.max = MACHINE_MAX_MEMORY,
 		.offset = offsetof(struct run_options, config.memory),
+	},
+	{
+		.name = "balloon",
+		.kind = OPT_STRING,
+		.arg = "SIZE",
+		.help = "A balloon, through which the guest gives memory back to the host: SIZE at first, 0 for none yet.",
+		.more = "Settings may follow. deflate-on-oom=on|off - the guest may take memory back before it has to kill a "
+			"program (on); reporting=on|off - it also gives back what is free for the moment (on); "
+			"packed=on|off - offer packed rings (off).",
+		.offset = offsetof(struct run_options, config.balloon),
 	},
 	{
 		.name = "cpu",
@@ -208,7 +227,8 @@ static const struct opt run_opts[] = {
 		.help = "What the guest's network adapter is connected to.",
 		.more = "Settings may follow user: hostfwd=tcp:ADDR:PORT-:PORT - a port of the host leads to one of the guest "
 			"(udp too; may be repeated); mac=ADDRESS - the adapter's (random); mtu=N - the largest packet (65520); packed=on|off - offer packed rings (off). The "
-			"guest is 10.0.2.15, the host 10.0.2.2, the name server 10.0.2.3.",
+			"guest is 10.0.2.15, the host 10.0.2.2, the name server 10.0.2.3. A tap takes mac and packed; its MTU is "
+			"the interface's.",
 		.choice = net_choice,
 		.free_form = true,
 		.default_text = "user",

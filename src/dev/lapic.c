@@ -434,6 +434,11 @@ unsigned lapic_deliver(struct vm *vm, const struct apic_msg *msg)
 	return deliver_to(vm, targets, msg->mode, msg->vector, msg->level, msg->one);
 }
 
+unsigned lapic_deliver_ids(struct vm *vm, u64 ids, u8 mode, u8 vector)
+{
+	return deliver_to(vm, ids & all_targets(vm), mode, vector, false, false);
+}
+
 /* [SDM3 10.6.1] An IPI is edge-triggered whatever the ICR says; only INIT knows a de-assert, which
  * since the Pentium 4 does nothing. */
 static void send_ipi(struct lapic *l)

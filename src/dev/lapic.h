@@ -41,6 +41,8 @@ struct apic_msg {
 
 /* Sends it; returns how many local APICs took it. */
 unsigned lapic_deliver(struct vm *vm, const struct apic_msg *msg);
+/* The same, edge-triggered, to the vCPUs whose bits are set in ids; those that do not exist are left out. */
+unsigned lapic_deliver_ids(struct vm *vm, u64 ids, u8 mode, u8 vector);
 
 /* What the local APICs need from the rest of the board; every member is called with vm->intc_lock held. */
 struct lapic_board {

@@ -7,6 +7,10 @@
  * is read, so that data waits where it comes from; what the library sends all the same and does not fit is dropped, which
  * TCP repairs.
  *
+ * Each connection of the guest is a socket of this process, which the library makes without a limit. So they are counted, and
+ * at a limit what would make another one is dropped, as by a network that is full: the rest of the process keeps
+ * the descriptors that it needs (disks, consoles, control).
+ *
  * Omitted: IPv6, and the library's servers for files (TFTP) and old protocols (enable_emu). The guest reaches the host's
  * loopback address as 10.0.2.2, as users of such networks expect.
  *
@@ -26,18 +30,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/log.h"
 #include "base/os.h"
 
-#define RING_SIZE  (1u << 20)
-#define RX_PAUSE   (RING_SIZE / 4) /* more than that waits for the guest: sockets are left alone */
-#define MAX_FDS    1024
-#define TX_BATCH   256 /* frames of the guest before others get their turn */
-#define IDLE_MS    1000
-#define PAUSED_MS  50
-#define MAX_TIMERS 4
+#define RING_SIZE        (1u << 20)
+#define RX_PAUSE         (RING_SIZE / 4) /* more than that waits for the guest: sockets are left alone */
+#define MAX_FDS          1024
+#define TX_BATCH         256 /* frames of the guest before others get their turn */
+#define IDLE_MS          1000
+#define PAUSED_MS        50
+#define MAX_TIMERS       4
+#define MAX_SOCKETS      (MAX_FDS - 128)
+#define DATAGRAM_SOCKETS 64 /* more, for datagrams only: a guest with many connections still finds names */
 
 /* Frames one behind the other, each with its length; one that would be cut at the end begins at 0. */
 struct ring {
@@ -70,6 +78,8 @@ struct net_user {
 	u64 dropped;
 	struct pollfd fds[MAX_FDS];
 	unsigned nr_fds;
+	unsigned nr_sockets, max_sockets;
+	u64 refused;
 	struct timer timer[MAX_TIMERS];
 	u8 frame[NET_MAX_FRAME];
 };
@@ -176,8 +186,19 @@ static void timer_mod(void *timer, int64_t expire_ms, void *opaque)
 		t->due = expire_ms;
 }
 
-static void ignore_fd(int fd, void *opaque)
+static void on_socket(int fd, void *opaque)
 {
+	struct net_user *u = opaque;
+
+	u->nr_sockets++;
+}
+
+static void on_socket_closed(int fd, void *opaque)
+{
+	struct net_user *u = opaque;
+
+	if (u->nr_sockets)
+		u->nr_sockets--;
 }
 
 static void wake_up(struct net_user *u)
@@ -201,8 +222,8 @@ static const SlirpCb callbacks = {
 	.timer_new = timer_new,
 	.timer_free = timer_free,
 	.timer_mod = timer_mod,
-	.register_poll_fd = ignore_fd,
-	.unregister_poll_fd = ignore_fd,
+	.register_poll_fd = on_socket,
+	.unregister_poll_fd = on_socket_closed,
 	.notify = on_notify,
 };
 
@@ -253,6 +274,35 @@ static void run_timers(struct net_user *u)
 	}
 }
 
+/* At the limit: would this frame, or what it is a fragment of, make the library open a socket? What it already has one for
+ * cannot be told apart, but for TCP. */
+static bool opens_socket(const u8 *frame, u32 len, bool datagrams)
+{
+	const u8 *ip = frame + 14;
+	u32 header;
+
+	if (len < 14 + 20 || frame[12] != 0x08 || frame[13] != 0)
+		return false;
+	header = (ip[0] & 15u) * 4;
+	if (ip[9] != IPPROTO_TCP)
+		return datagrams;
+	/* A fragment may hide the flags. */
+	if (ip[6] & 0x3f || ip[7] || len < 14 + header + 14)
+		return true;
+	return (ip[header + 13] & 0x12) == 0x02; /* SYN without ACK */
+}
+
+static bool admit(struct net_user *u, u32 len)
+{
+	if (likely(u->nr_sockets < u->max_sockets) ||
+	    !opens_socket(u->frame, len, u->nr_sockets >= u->max_sockets + DATAGRAM_SOCKETS))
+		return true;
+	u->refused++;
+	log_guest("network: the guest has %u connections, %llu further ones were refused so far",
+		  u->nr_sockets, (unsigned long long)u->refused);
+	return false;
+}
+
 /* The guest's frames to the library. */
 static void take_tx(struct net_user *u)
 {
@@ -275,7 +325,8 @@ static void take_tx(struct net_user *u)
 		pthread_mutex_unlock(&u->guard);
 		if (!first)
 			break;
-		slirp_input(u->slirp, u->frame, (int)len);
+		if (admit(u, len))
+			slirp_input(u->slirp, u->frame, (int)len);
 		/* Answers wait for nothing. */
 		if (u->rx.used > RX_PAUSE)
 			break;
@@ -349,7 +400,7 @@ static void *run(void *opaque)
 
 /* ---- the contract ---- */
 
-static bool user_send(struct net *net, const void *frame, size_t len)
+static bool user_send(struct net *net, const struct net_work *work, const void *frame, size_t len)
 {
 	struct net_user *u = container_of(net, struct net_user, net);
 	bool was_empty, ok;
@@ -470,6 +521,21 @@ static int forward(struct net_user *u, const char *text, struct err *err)
 	return 0;
 }
 
+/* Half of the descriptors at most. Many systems give a process few at first, and more when it asks. */
+static unsigned socket_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return MAX_SOCKETS / 4;
+	if (limit.rlim_cur < 4 * MAX_FDS && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = MIN(limit.rlim_max, (rlim_t)4 * MAX_FDS);
+		if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+			getrlimit(RLIMIT_NOFILE, &limit);
+	}
+	return (unsigned)MIN(limit.rlim_cur / 2, (rlim_t)MAX_SOCKETS);
+}
+
 static int make(struct net_user *u, const struct net_user_conf *conf, struct err *err)
 {
 	SlirpConfig c = {
@@ -485,6 +551,7 @@ static int make(struct net_user *u, const struct net_user_conf *conf, struct err
 	inet_pton(AF_INET, "10.0.2.2", &c.vhost);
 	inet_pton(AF_INET, "10.0.2.15", &c.vdhcp_start);
 	inet_pton(AF_INET, "10.0.2.3", &c.vnameserver);
+	u->max_sockets = socket_limit();
 	u->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (u->wake < 0)
 		return err_sys(err, -errno, "--net: cannot make an eventfd");

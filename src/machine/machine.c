@@ -30,6 +30,8 @@
 #include "base/os.h"
 #include "boot/boot.h"
 #include "host/chr.h"
+#include "machine/affinity.h"
+#include "machine/balloon.h"
 #include "machine/disk.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
@@ -53,6 +55,9 @@ struct machine {
 	struct chr *serial, *console;
 	struct disk disk[MACHINE_MAX_DISKS];
 	struct nic nic;
+	struct balloon_conf balloon;
+	bool balloon_packed;
+	cpu_set_t host_cpus[VM_MAX_VCPUS]; /* by vCPU */
 	bool lock_made, engine_made, ran;
 };
 
@@ -221,6 +226,7 @@ static int make_cpus(struct machine *m, struct err *err)
 		vcpu->vm = vm;
 		vcpu->id = i;
 		vcpu->timer_tsc = ~0ull;
+		vcpu->host_cpus = m->host_cpus[i];
 		vm->vcpu[i] = vcpu;
 		r = vm->engine->vcpu_init(vcpu, err);
 		if (r < 0) {
@@ -349,7 +355,7 @@ static int build(struct machine *m, struct err *err)
 		return r;
 	r = open_disks(m, err);
 	if (r == 0)
-		r = nic_open(&m->nic, c->net, err);
+		r = nic_open(&m->nic, c->net, vm->loop, err);
 	if (r < 0)
 		return r;
 	r = ram_init(&vm->ram, c->memory, err);
@@ -381,6 +387,11 @@ static int build(struct machine *m, struct err *err)
 	if (r == 0 && c->console)
 		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
 			       err);
+	if (r == 0 && c->balloon)
+		r = device_new(vm, "virtio-balloon",
+			       &(const struct device_conf){ .balloon = &m->balloon,
+							    .packed = m->balloon_packed },
+			       NULL, err);
 	if (r < 0)
 		return r;
 	return add_optional_devices(m, err);
@@ -397,6 +408,10 @@ int machine_new(const struct machine_config *config, struct machine **ret_machin
 	m->vm.ram.fd = -1;
 	m->config = *config;
 	r = check_config(&m->config, err);
+	if (r == 0)
+		r = affinity_parse(m->config.affinity, m->config.cpus, m->host_cpus, err);
+	if (r == 0 && m->config.balloon)
+		r = balloon_parse(m->config.balloon, m->config.memory, &m->balloon, &m->balloon_packed, err);
 	if (r == 0)
 		r = build(m, err);
 	if (r < 0) {

@@ -21,7 +21,9 @@ struct machine_config {
 	const char *name;      /* "bothy" */
 	const char *engine;    /* "auto"; as engine_conf_parse() */
 	u32 cpus;              /* 0: 1; at most VM_MAX_VCPUS */
+	const char *affinity;  /* as affinity_parse(); NULL: any processor of the host */
 	u64 memory;            /* bytes; 0: MACHINE_DEFAULT_MEMORY */
+	const char *balloon;   /* as balloon_parse(); NULL: none */
 	const char *cpu_model; /* "host" */
 	const char *kernel;    /* required: bzImage, ELF with a PVH entry, or Multiboot 1 image */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */

@@ -8,6 +8,7 @@
 
 #include "base/os.h"
 #include "base/params.h"
+#include "host/net_tap.h"
 #include "host/net_user.h"
 
 #define MAX_FORWARDS 32
@@ -38,6 +39,13 @@ static const struct param user_table[] = {
 	  .offset = offsetof(struct settings, mtu),
 	  .min = MIN_MTU,
 	  .max = MAX_MTU },
+	{ .key = "packed", .kind = PARAM_FLAG, .offset = offsetof(struct settings, packed) },
+	{ .key = NULL },
+};
+
+/* MTU is the interface's. */
+static const struct param tap_table[] = {
+	{ .key = "mac", .kind = PARAM_STRING, .offset = offsetof(struct settings, mac) },
 	{ .key = "packed", .kind = PARAM_FLAG, .offset = offsetof(struct settings, packed) },
 	{ .key = NULL },
 };
@@ -74,7 +82,20 @@ static int open_user(struct nic *nic, char *params, struct err *err)
 	return net_user_open(&conf, &nic->net, err);
 }
 
-int nic_open(struct nic *nic, const char *spec, struct err *err)
+static int open_tap(struct nic *nic, const char *name, char *params, struct loop *loop, struct err *err)
+{
+	struct settings s = { .packed = false };
+	int r = params_parse("--net", params, tap_table, &s, err);
+
+	if (r == 0 && s.mac)
+		r = parse_mac(s.mac, nic->mac, err);
+	if (r < 0)
+		return r;
+	nic->packed = s.packed;
+	return net_tap_open(name, loop, &nic->net, err);
+}
+
+int nic_open(struct nic *nic, const char *spec, struct loop *loop, struct err *err)
 {
 	char *text = strdup(spec ? spec : "user"), *params;
 	int r;
@@ -91,10 +112,13 @@ int nic_open(struct nic *nic, const char *spec, struct err *err)
 		r = 0;
 	} else if (!strcmp(text, "user")) {
 		r = open_user(nic, params, err);
+	} else if (!strncmp(text, "tap=", 4)) {
+		r = open_tap(nic, text + 4, params, loop, err);
 	} else if (!strcmp(text, "none")) {
 		r = err_set(err, -EINVAL, "--net none takes no settings, but was given '%.64s'", params);
 	} else {
-		r = err_set(err, -EINVAL, "--net: there is no network '%.64s'; give user or none", text);
+		r = err_set(err, -EINVAL, "--net: there is no network '%.64s'; give user, tap=NAME or none",
+			    text);
 	}
 	if (r == -ENOSYS && !spec) {
 		nic->wanted = false;

@@ -60,6 +60,7 @@ static const struct pc_slot controllers[] = {
 
 static const struct pc_slot devices[] = {
 	{ "kvmclock", NULL, 0, 0, false, false },
+	{ "kvmpv", NULL, 0, 0, false, false },
 	{ "pit", NULL, 0x40, INTC_ISA_TIMER, false, false },
 	{ "rtc", NULL, 0x70, INTC_ISA_RTC, false, false },
 	{ "ps2", NULL, 0x60, 1, false, false },

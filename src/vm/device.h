@@ -13,6 +13,7 @@ struct chr;
 struct block;
 struct block_conf;
 struct net;
+struct balloon_conf;
 
 /* Where the board puts it and what it is connected to. Each device reads what concerns it. */
 struct device_conf {
@@ -26,7 +27,8 @@ struct device_conf {
 	const struct block_conf *block_conf;
 	struct net *net; /* network back end, NULL: no cable; lives as long as the device */
 	const u8 *mac;   /* its address, 6 bytes */
-	bool packed;     /* virtio: offers packed rings */
+	const struct balloon_conf *balloon; /* NULL: defaults; lives as long as the device */
+	bool packed;                        /* virtio: offers packed rings */
 };
 
 enum reset_kind {

@@ -10,6 +10,8 @@
 #include "vm/dma.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -35,6 +37,24 @@ void dma_written(struct vm *vm, const void *p, u64 len)
 	atomic_thread_fence(memory_order_seq_cst);
 	if (ram_has_code(ram, addr, len))
 		ram_code_written(ram, addr, len);
+}
+
+int dma_discard(struct vm *vm, iova_t addr, u64 len)
+{
+	struct ram *ram = &vm->ram;
+	void *p = dma_map(vm, addr, len, true);
+
+	if (!p)
+		return -EFAULT;
+	if ((addr | len) % RAM_PAGE_SIZE)
+		return -EINVAL;
+	if (!len)
+		return 0;
+	if (fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)ram_offset(ram, addr),
+		      (off_t)len) < 0)
+		return -errno;
+	dma_written(vm, p, len);
+	return 0;
 }
 
 int dma_read(struct vm *vm, iova_t addr, void *buf, u64 len)

@@ -16,6 +16,10 @@ int dma_write(struct vm *vm, iova_t addr, const void *buf, u64 len);
  * where it is as long as the VM, and changes under the reader whenever a vCPU likes. */
 void *dma_map(struct vm *vm, iova_t addr, u64 len, bool write);
 
+/* Gives the memory of whole pages back to the host; they read zero from then on. -EFAULT where not all of it is RAM that may be
+ * written, -EINVAL where it is no whole pages, or the host's reason. */
+int dma_discard(struct vm *vm, iova_t addr, u64 len);
+
 /* To be called after writing len bytes at p, inside what dma_map() gave, and before the guest is told. A full memory
  * barrier. */
 void dma_written(struct vm *vm, const void *p, u64 len);

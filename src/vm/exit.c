@@ -20,10 +20,12 @@
 
 #include "base/log.h"
 #include "base/os.h"
+#include "vm/pv.h"
 #include "vm/vm.h"
 
-#define EXIT_PROBE    8
-#define EXIT_TOP_KEYS 8
+#define EXIT_KVM_ENOSYS 1000ll /* what a guest of KVM's gets for a hypercall that there is not */
+#define EXIT_PROBE      8
+#define EXIT_TOP_KEYS   8
 
 struct exit_info {
 	const char *name, *key;
@@ -129,6 +131,11 @@ void exit_dispatch(struct vcpu *vcpu, struct vm_exit *exit)
 	case EXIT_RDMSR:
 		exit->data = 0;
 		exit->fault = !bus_read_msr(&vm->bus, vcpu, (u32)exit->addr, &exit->data);
+		break;
+	case EXIT_VMCALL:
+		exit->data =
+			vm->pv ? (u64)vm->pv->call(vm->pv_opaque, vcpu, exit->addr, exit->arg, exit->is_long)
+			       : (u64)-EXIT_KVM_ENOSYS;
 		break;
 	case EXIT_WRMSR: exit->fault = !bus_write_msr(&vm->bus, vcpu, (u32)exit->addr, exit->data); break;
 	default:

@@ -62,6 +62,9 @@ struct vm_exit {
 	bool fault; /* out, MSRs: the guest gets #GP */
 	u64 addr;   /* port, guest-physical address, MSR number */
 	u64 data;   /* in for writes, out for reads (zero-extended) */
+	/* VMCALL: addr is the call's number, data what it returns. */
+	u64 arg[4];
+	bool is_long; /* made by 64-bit code */
 };
 
 struct exit_count {
@@ -88,7 +91,7 @@ struct exit_stats {
 	u64 insns;                                /* guest instructions begun; 0: the engine cannot tell */
 };
 
-/* Answers the exit (IO, EPT_VIOLATION, RDMSR, WRMSR) and books it. On the vCPU's thread. */
+/* Answers the exit (VMCALL, IO, EPT_VIOLATION, RDMSR, WRMSR) and books it. On the vCPU's thread. */
 void exit_dispatch(struct vcpu *vcpu, struct vm_exit *exit);
 
 /* Books an exit that the engine handled, begun at host TSC t0 (0: count only). */

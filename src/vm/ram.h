@@ -50,6 +50,12 @@ static inline void *ram_ptr(const struct ram *ram, gpa_t gpa, u64 len)
 	return NULL;
 }
 
+/* Where in the memfd the byte at gpa is, which must be RAM. */
+static inline u64 ram_offset(const struct ram *ram, gpa_t gpa)
+{
+	return gpa < ram->low_size ? gpa : gpa - (RAM_HOLE_END - ram->low_size);
+}
+
 int ram_add_rom(struct ram *ram, gpa_t start, gpa_t end);
 bool ram_is_rom(const struct ram *ram, gpa_t gpa);
 

@@ -1,7 +1,7 @@
 /* A virtual CPU's thread: mailbox, execution, waiting, local timer.
  *
  * Mailbox. `requests` holds bits that other threads set. The thread looks at it before each run(), the
- * engine between blocks. INTR, NMI and TIMER are the engine's; STOP, INIT and SIPI make run() return.
+ * engine between blocks. INTR, NMI, TIMER, KICK and FLUSH are the engine's; STOP, INIT and SIPI make run() return.
  *
  * Waiting, and why no wake-up is lost. The waiter does (1) sleeping = 1, (2) read requests, and only
  * when nothing of interest is set (3) futex wait while sleeping is 1. The poster does (A) set its bits in
@@ -28,6 +28,7 @@
 #include "vm/vcpu.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -39,6 +40,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "vm/pv.h"
 #include "vm/vm.h"
 
 #define VCPU_POLL_US      20
@@ -92,9 +94,43 @@ void vcpu_timer_check(struct vcpu *vcpu)
 	vcpu->timer_tsc = VCPU_NEVER;
 	if (vcpu->timer_fn)
 		vcpu->timer_fn(vcpu->timer_opaque);
+	if (vcpu->vm->pv)
+		vcpu->vm->pv->tick(vcpu->vm->pv_opaque, vcpu);
 }
 
 /* ---- waiting ---- */
+
+static void vcpu_off(struct vcpu *vcpu)
+{
+	if (vcpu->vm->pv)
+		vcpu->vm->pv->off(vcpu->vm->pv_opaque, vcpu);
+}
+
+static void vcpu_on(struct vcpu *vcpu)
+{
+	if (vcpu->vm->pv)
+		vcpu->vm->pv->on(vcpu->vm->pv_opaque, vcpu);
+}
+
+void vcpu_yield(struct vcpu *vcpu)
+{
+	vcpu_off(vcpu);
+	sched_yield();
+	vcpu_on(vcpu);
+}
+
+/* [proc(5) /proc/PID/schedstat]: the second figure. */
+u64 vcpu_delay_ns(struct vcpu *vcpu)
+{
+	char text[64], *end;
+	ssize_t n = vcpu->delay_fd > 0 ? pread(vcpu->delay_fd, text, sizeof(text) - 1, 0) : 0;
+
+	if (n <= 0)
+		return vcpu->delay_before;
+	text[n] = 0;
+	strtoull(text, &end, 10);
+	return vcpu->delay_before + strtoull(end, NULL, 10);
+}
 
 static bool vcpu_wanted(struct vcpu *vcpu, u32 mask, bool timer)
 {
@@ -109,6 +145,7 @@ static void vcpu_sleep(struct vcpu *vcpu, u32 mask, bool timer)
 	struct timespec ts;
 	u64 ns = VCPU_MAX_SLEEP_NS;
 
+	vcpu_off(vcpu);
 	atomic_store(&vcpu->sleeping, 1);
 	if (!vcpu_wanted(vcpu, mask, timer)) {
 		if (timer && vcpu->timer_tsc != VCPU_NEVER) {
@@ -124,6 +161,7 @@ static void vcpu_sleep(struct vcpu *vcpu, u32 mask, bool timer)
 		vcpu_futex(vcpu, FUTEX_WAIT, 1, &ts);
 	}
 	atomic_store(&vcpu->sleeping, 0);
+	vcpu_on(vcpu);
 }
 
 /* Waits for a bit of mask, or the local timer (if `timer`); books idle time. Returns when it began. */
@@ -176,6 +214,7 @@ static enum vcpu_mode vcpu_do_init(struct vcpu *vcpu)
 	struct x86_state state;
 	enum vcpu_mode mode;
 
+	vcpu->kicked = false;
 	vcpu->vm->engine->get_state(vcpu, &state);
 	x86_state_reset(&state, true, vcpu->id == 0, vcpu->vm->cpuid.signature);
 	mode = vcpu_load(vcpu, &state);
@@ -235,6 +274,16 @@ struct vcpu_birth {
 	sem_t done;
 };
 
+/* On the thread itself, before it takes memory of its own: that then lies near these processors. */
+static int vcpu_bind(struct vcpu *vcpu, struct err *err)
+{
+	if (!CPU_COUNT(&vcpu->host_cpus))
+		return 0;
+	if (sched_setaffinity(0, sizeof(vcpu->host_cpus), &vcpu->host_cpus) < 0)
+		return err_sys(err, -errno, "its processors of the host are not to be had");
+	return 0;
+}
+
 static void *vcpu_main(void *arg)
 {
 	struct vcpu_birth *birth = arg;
@@ -250,7 +299,9 @@ static void *vcpu_main(void *arg)
 	pthread_setname_np(pthread_self(), name);
 	/* The kernel may delay a sleeper by this much to save wake-ups; the default is 50 us. */
 	prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul);
-	rc = vcpu->vm->engine->set_state(vcpu, birth->state, birth->err);
+	rc = vcpu_bind(vcpu, birth->err);
+	if (!rc)
+		rc = vcpu->vm->engine->set_state(vcpu, birth->state, birth->err);
 	birth->rc = rc;
 	if (!rc) {
 		__atomic_store_n(&stats->start_tsc, vcpu_rdtsc() - before, __ATOMIC_RELAXED);
@@ -259,7 +310,12 @@ static void *vcpu_main(void *arg)
 	sem_post(&birth->done); /* birth is gone from here on */
 	if (rc)
 		return NULL;
+	vcpu->delay_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	vcpu_loop(vcpu, mode);
+	vcpu->delay_before = vcpu_delay_ns(vcpu);
+	if (vcpu->delay_fd > 0)
+		close(vcpu->delay_fd);
+	vcpu->delay_fd = 0;
 	__atomic_store_n(&stats->stop_tsc, vcpu_rdtsc(), __ATOMIC_RELAXED);
 	return NULL;
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "base/err.h"
@@ -22,6 +23,9 @@ enum vcpu_request {
 	VCPU_REQ_SIPI = 1 << 3,  /* vector in vcpu->sipi_vector */
 	VCPU_REQ_STOP = 1 << 4,  /* leave run() and wait (pause, state access, end) */
 	VCPU_REQ_TIMER = 1 << 5, /* the local timer's deadline changed */
+	VCPU_REQ_KICK =
+		1 << 6, /* wake from HLT, the present or the next one, as if by an interrupt: vcpu->kicked */
+	VCPU_REQ_FLUSH = 1 << 7, /* drop every translation of addresses before the next instruction */
 };
 
 struct vcpu {
@@ -37,13 +41,18 @@ struct vcpu {
 	void *lapic;   /* the local APIC's, for its file only */
 	bool apic_off; /* set by it: IA32_APIC_BASE.EN is 0, so CPUID.1:EDX.APIC reads 0 [SDM3 10.4.3] */
 	_Atomic u8 sipi_vector;
+	bool kicked; /* a kick that no HLT has used up; for the engine, on the vCPU's thread */
 
 	/* The local timer (the local APIC's): called on this thread when due, without locks held. */
 	void (*timer_fn)(void *opaque);
 	void *timer_opaque;
 
+	cpu_set_t
+		host_cpus; /* where its thread may run, set before that starts; empty: wherever this process may */
 	pthread_t thread;
 	bool thread_started;
+	int delay_fd;         /* the kernel's figures on the thread; 0: not to be had */
+	u64 delay_before;     /* vcpu_delay_ns() of earlier lives of the thread */
 	_Atomic u32 sleeping; /* futex word: 1 while waiting in HLT or stopped */
 	struct exit_stats stats;
 };
@@ -57,6 +66,13 @@ void vcpu_post(struct vcpu *vcpu, u32 bits);
 
 /* vCPU's own thread: takes and clears the given bits, returns those that were set. */
 u32 vcpu_take(struct vcpu *vcpu, u32 bits);
+
+/* vCPU's own thread: gives its processor to other threads of the host. */
+void vcpu_yield(struct vcpu *vcpu);
+
+/* vCPU's own thread: how long it was ready to run and the host did not let it, in ns since the first start; 0 where the host
+ * does not say. */
+u64 vcpu_delay_ns(struct vcpu *vcpu);
 
 /* Calls timer_fn if due. vCPU's own thread. */
 void vcpu_timer_check(struct vcpu *vcpu);

@@ -28,6 +28,7 @@ enum vm_request {
 
 struct device;
 struct clock_timer;
+struct pv_ops;
 
 struct vm {
 	char name[64];
@@ -45,6 +46,8 @@ struct vm {
 	pthread_mutex_t intc_lock; /* see irq.h */
 	const struct intc_ops *intc;
 	void *intc_opaque;
+	const struct pv_ops *pv; /* see pv.h */
+	void *pv_opaque;
 
 	u64 tsc_khz;
 	u64 clock_base_ns; /* os_now_ns() - guest time, while running */

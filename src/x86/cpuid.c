@@ -372,8 +372,9 @@ static void cpuid_add_basic(struct cpuid_table *t, const struct cpuid_params *p,
 static void cpuid_add_hypervisor(struct cpuid_table *t, const struct cpuid_params *p)
 {
 	static const char signature[12] = "KVMKVMKVM";
-	/* Clock source (old and new MSRs), no I/O delays, the clock is stable across vCPUs. */
-	u32 features = BIT(0) | BIT(1) | BIT(3) | BIT(24);
+	/* Clock source (old and new MSRs), no I/O delays, the clock is stable across vCPUs; stolen time; halting for a
+	 * spinlock, TLB flushes, interrupts and yielding by hypercall (dev/kvmpv.c). */
+	u32 features = BIT(0) | BIT(1) | BIT(3) | BIT(24) | BIT(5) | BIT(7) | BIT(9) | BIT(11) | BIT(13);
 
 	cpuid_add(t, CPUID_HV_BASE, CPUID_HV_TSC, ld32(signature), ld32(signature + 4), ld32(signature + 8));
 	cpuid_add(t, CPUID_HV_BASE + 1, features, 0, 0, 0);

@@ -1,5 +1,5 @@
 /* Hostile rings for one virtio device (FUZZ_TYPE): descriptors, tables, indexes, events and data written at random, and
- * nearly right; notifications, register accesses, resets, completions and time in any order [G01-G22, G26-G31].
+ * nearly right; notifications, register accesses, resets, completions and time in any order [G01-G22, G26-G31, G36].
  *
  * Whatever came before, a reset gives a device that starts again. What is read and written outside of the guest's memory
  * is the sanitizers' business; fakeblock.c checks what reaches a disk.
@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "dev/virtio/virtio_balloon.h"
 #include "vdriver.h"
 #include "wholeboard.h"
 
@@ -151,8 +152,18 @@ static void step(struct wholeboard *w, struct vdriver *d)
 	case 11:
 	case 12:
 	case 13:
-	case 14:
-	case 15: vdriver_kick(d, q); break;
+	case 14: vdriver_kick(d, q); break;
+	case 15: {
+		/* What somebody outside asks for, who may ask for anything. */
+		struct device *balloon = virtio_balloon_find(&w->b.vm);
+		struct balloon_info info;
+
+		virtio_balloon_set_target(balloon, take(2) << 12);
+		virtio_balloon_query(balloon, &info);
+		if (info.actual > RAM || info.target > RAM)
+			abort();
+		break;
+	}
 	case 16: st16(vdriver_mem(d, d->q[q].driver + take(1)), (u16)take(2)); break;
 	case 17: st16(vdriver_mem(d, d->q[q].device + take(1)), (u16)take(2)); break;
 	case 18: st64(vdriver_mem(d, VDRIVER_DATA + take(2)), take(8)); break;

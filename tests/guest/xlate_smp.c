@@ -56,21 +56,6 @@ static void serialize(void)
 	cpuid(0, 0, r);
 }
 
-/* Waits for all. */
-static void barrier(void)
-{
-	static volatile u32 count, phase;
-	u32 now = phase;
-
-	if (__atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST) == CPUS) {
-		count = 0;
-		phase = now + 1;
-	} else {
-		while (phase == now)
-			pause();
-	}
-}
-
 /* --- the same new code at once --- */
 #define NEW_FUNCTIONS 3000u
 #define NEW_STRIDE    72u /* over the ends of pages, too */
@@ -98,7 +83,7 @@ static void run_new(void)
 
 	write_cr4(read_cr4() | 0x600);
 	for (u32 from = 0; from < NEW_FUNCTIONS; from += 100) {
-		barrier();
+		ap_barrier(CPUS);
 		for (u32 turn = 0; turn < 60; turn++)
 			for (u32 k = from; k < from + 100; k++) {
 				u64 v = k + turn;

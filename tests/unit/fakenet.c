@@ -4,15 +4,19 @@
 #include <assert.h>
 #include <string.h>
 
-static bool fake_send(struct net *n, const void *frame, size_t len)
+static bool fake_send(struct net *n, const struct net_work *work, const void *frame, size_t len)
 {
 	struct fake_net *f = container_of(n, struct fake_net, net);
 
 	assert(len >= 14 && len <= NET_MAX_FRAME);
+	assert(!work || (n->does_work && work->csum_start + work->csum_offset + 2u <= len));
 	if (f->full)
 		return false;
 	memcpy(f->frame, frame, len);
 	f->len = len;
+	f->worked = work;
+	if (work)
+		f->work = *work;
 	f->sent++;
 	return true;
 }

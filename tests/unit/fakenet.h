@@ -9,6 +9,8 @@ struct fake_net {
 	unsigned sent;           /* frames that it took */
 	u8 frame[NET_MAX_FRAME]; /* the last one */
 	size_t len;
+	bool worked; /* it came with work left to do */
+	struct net_work work;
 	unsigned ready; /* calls of ready() */
 	bool started;
 };

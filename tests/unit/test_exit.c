@@ -89,7 +89,11 @@ static void test_dispatch(void **state)
 	e.data = 2;
 	exit_dispatch(&cpu[1], &e);
 	assert_true(e.fault);
-	e = (struct vm_exit){ .reason = EXIT_VMCALL };
+	e = (struct vm_exit){ .reason = EXIT_VMCALL, .addr = 5 };
+	exit_dispatch(&cpu[1], &e);
+	assert_false(e.fault);
+	assert_int_equal((s64)e.data, -1000); /* nobody there */
+	e = (struct vm_exit){ .reason = EXIT_CPUID };
 	exit_dispatch(&cpu[1], &e);
 	assert_true(e.fault);
 

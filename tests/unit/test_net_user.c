@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -93,7 +94,7 @@ static bool ask(void)
 	bool ok;
 
 	pthread_mutex_lock(&lock);
-	ok = net->ops->send(net, request, sizeof(request));
+	ok = net->ops->send(net, NULL, request, sizeof(request));
 	pthread_mutex_unlock(&lock);
 	return ok;
 }
@@ -246,14 +247,122 @@ static void test_forwards(void **state)
 	net = first;
 }
 
+static unsigned descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+/* When the network's thread has seen all that was sent. */
+static unsigned settled(void)
+{
+	unsigned n = descriptors(), same = 0;
+
+	for (unsigned i = 0; i < 1000 && same < 30; i++) {
+		unsigned now;
+
+		usleep(10000);
+		now = descriptors();
+		same = now == n ? same + 1 : 0;
+		n = now;
+	}
+	return n;
+}
+
+static u16 sum16(const u8 *p, size_t len, u32 sum)
+{
+	for (size_t i = 0; i < len; i++)
+		sum += i & 1 ? p[i] : (u32)p[i] << 8;
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (u16)~sum;
+}
+
+/* To 10.0.2.2: a datagram, or the first packet of a connection. */
+static void send_from(u16 port, bool tcp, u16 to)
+{
+	static u8 frame[14 + 20 + 20] = { 0x52, 0x55, 10, 0, 2, 2, 0x52, 0x54, 0, 0x12, 0x34, 0x56, 8, 0 };
+	u8 *ip = frame + 14, *l4 = ip + 20;
+	u16 len = tcp ? 20 : 12;
+	u16 sum;
+	bool ok;
+
+	memset(ip, 0, 40);
+	memcpy(ip, (const u8[]){ 0x45, 0, 0, (u8)(20 + len), 0, 1, 0, 0, 64, tcp ? 6 : 17 }, 10);
+	memcpy(ip + 12, (const u8[]){ 10, 0, 2, 15, 10, 0, 2, 2 }, 8);
+	sum = sum16(ip, 20, 0);
+	ip[10] = (u8)(sum >> 8);
+	ip[11] = (u8)sum;
+	l4[0] = (u8)(port >> 8);
+	l4[1] = (u8)port;
+	l4[2] = (u8)(to >> 8);
+	l4[3] = (u8)to;
+	if (tcp) {
+		l4[12] = 0x50;
+		l4[13] = 2; /* SYN */
+		l4[14] = 0x20;
+		sum = sum16(l4, 20, 6 + 20 + (10u << 8) + (2u << 8 | 15) + (10u << 8) + (2u << 8 | 2));
+		l4[16] = (u8)(sum >> 8);
+		l4[17] = (u8)sum;
+	} else {
+		l4[5] = (u8)len;
+	}
+	do {
+		pthread_mutex_lock(&lock);
+		ok = net->ops->send(net, NULL, frame, 34u + len);
+		pthread_mutex_unlock(&lock);
+		if (!ok)
+			usleep(1000);
+	} while (!ok);
+}
+
+/* A guest that opens as many connections as it can leaves the process half of its descriptors. */
+static void test_sockets_are_bounded(void **state)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(addr);
+	int s = socket(AF_INET, SOCK_STREAM, 0);
+	unsigned before, connections;
+	struct rlimit limit;
+
+	if (!there()) {
+		close(s);
+		return;
+	}
+	getrlimit(RLIMIT_NOFILE, &limit);
+	assert_int_equal(bind(s, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(s, 4096), 0);
+	getsockname(s, (struct sockaddr *)&addr, &len);
+	before = descriptors();
+	for (u16 port = 10000; port < 13000; port++)
+		send_from(port, true, ntohs(addr.sin_port));
+	connections = settled() - before;
+	print_message("%u descriptors for connections, of %u\n", connections, (unsigned)limit.rlim_cur);
+	assert_in_range(connections, 100, limit.rlim_cur / 2);
+	/* Datagrams: a few more. */
+	for (u16 port = 20000; port < 21000; port++)
+		send_from(port, false, 9);
+	assert_in_range(settled() - before - connections, 1, 64);
+	/* When they are closed there is room again. */
+	close(s);
+	net->ops->stop(net);
+	net->ops->close(net);
+	assert_int_equal(setup(state), 0);
+	assert_true(descriptors() < before + 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(test_answer),
-		T(test_guest_takes_nothing),
-		T(test_sleeps),
-		T(test_forwards),
+		T(test_answer),   T(test_guest_takes_nothing), T(test_sleeps),
+		T(test_forwards), T(test_sockets_are_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

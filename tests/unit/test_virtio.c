@@ -30,6 +30,8 @@ static const struct kind kinds[] = {
 	{ VIRTIO_ID_BLOCK, 0, { { DATA, 16, false }, { DATA + 0x100, 1, true } }, 2 },
 	{ VIRTIO_ID_CONSOLE, 1, { { DATA, 16, false }, { DATA + 0x100, 1, false } }, 2 },
 	{ VIRTIO_ID_NET, 1, { { DATA, 16, false }, { DATA + 0x100, 100, false } }, 2 },
+	/* Of a page that is in nobody's way, twice over. */
+	{ VIRTIO_ID_BALLOON, 0, { { DATA, 4, false }, { DATA + 0x100, 4, false } }, 2 },
 	{ VIRTIO_ID_ENTROPY, 0, { { DATA, 16, true }, { DATA + 0x100, 1, true } }, 2 },
 };
 
@@ -45,6 +47,8 @@ static void prepare(void)
 	memset(vdriver_mem(&d, DATA), 0, 0x10000);
 	if (kind->type == VIRTIO_ID_BLOCK)
 		st32(vdriver_mem(&d, DATA), 4);
+	if (kind->type == VIRTIO_ID_BALLOON)
+		st32(vdriver_mem(&d, DATA), 0x3f0), st32(vdriver_mem(&d, DATA + 0x100), 0x3f0);
 }
 
 /* A device with a limit of rate has had time. */

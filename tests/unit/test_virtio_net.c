@@ -151,6 +151,40 @@ static void test_checksum(void **state)
 	down();
 }
 
+/* A back end that does the work itself gets the frame as it is and the guest's header, if that lies inside of the frame. */
+static void test_work(void **state)
+{
+	up(ALL, 16);
+	w.net.net.does_work = true;
+	memset(vdriver_mem(&d, DATA + 12), 0x5a, 60000);
+	header(1, 0x81, 1460, 34, 16);
+	st16(vdriver_mem(&d, DATA) + 2, 54);
+	assert_true(send(60000));
+	assert_int_equal(w.net.len, 60000);
+	assert_memory_equal(w.net.frame, vdriver_mem(&d, DATA + 12), 60000);
+	assert_true(w.net.worked);
+	assert_int_equal(w.net.work.gso_type, 0x81);
+	assert_int_equal(w.net.work.hdr_len, 54);
+	assert_int_equal(w.net.work.gso_size, 1460);
+	assert_int_equal(w.net.work.csum_start, 34);
+	assert_int_equal(w.net.work.csum_offset, 16);
+	header(0, 0, 0, 0, 0);
+	assert_true(send(100));
+	assert_false(w.net.worked);
+	unsigned before = w.net.sent;
+	header(1, 0, 0, 98, 1);
+	assert_false(send(100));
+	header(1, 0, 0, 0xffff, 0xffff);
+	assert_false(send(100));
+	header(0, 1, 1460, 34, 16);
+	assert_false(send(100));
+	assert_int_equal(w.net.sent, before);
+	header(1, 0, 0, 98, 0);
+	assert_true(send(100));
+	assert_int_equal(w.net.sent, before + 1);
+	down();
+}
+
 static void test_G30_bad_frames(void **state)
 {
 	up(ALL, 16);
@@ -503,12 +537,12 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_config),           cmocka_unit_test(test_send),
-		cmocka_unit_test(test_checksum),         cmocka_unit_test(test_G30_bad_frames),
-		cmocka_unit_test(test_receive),          cmocka_unit_test(test_mergeable),
-		cmocka_unit_test(test_G31_bad_buffers),  cmocka_unit_test(test_filters),
-		cmocka_unit_test(test_G32_bad_commands), cmocka_unit_test(test_state),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_config),         cmocka_unit_test(test_send),
+		cmocka_unit_test(test_checksum),       cmocka_unit_test(test_work),
+		cmocka_unit_test(test_G30_bad_frames), cmocka_unit_test(test_receive),
+		cmocka_unit_test(test_mergeable),      cmocka_unit_test(test_G31_bad_buffers),
+		cmocka_unit_test(test_filters),        cmocka_unit_test(test_G32_bad_commands),
+		cmocka_unit_test(test_state),          cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

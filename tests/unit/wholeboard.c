@@ -64,6 +64,7 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 		  &(const struct device_conf){ .net = &w->net.net, .mac = mac, .packed = true });
 	board_add(&w->b, "virtio-console",
 		  &(const struct device_conf){ .chr = &w->console.chr, .packed = true });
+	board_add(&w->b, "virtio-balloon", &(const struct device_conf){ .packed = true });
 	/* Those that the user can add. */
 	for (const struct device_ops *const *t = device_types; *t; t++) {
 		if ((*t)->help)

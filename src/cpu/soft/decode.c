@@ -231,12 +231,12 @@ struct modrm_row {
 	struct row row;
 };
 static const struct modrm_row rows_0f01_reg[] = {
-	{ 0xc1, { .flags = V | R_NP, .one = op_vmcall } },
+	{ 0xc1, { .flags = V | R_NP | R_ENDS, .one = op_vmcall } },
 	{ 0xca, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_SMAP, .one = op_clac } },
 	{ 0xcb, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_SMAP, .one = op_stac } },
 	{ 0xd0, { .flags = V | R_NP, .feature = X86_FEATURE_XSAVE, .one = op_xgetbv } },
 	{ 0xd1, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_XSAVE, .one = op_xsetbv } },
-	{ 0xd9, { .flags = V | R_NP, .one = op_vmcall } },
+	{ 0xd9, { .flags = V | R_NP | R_ENDS, .one = op_vmcall } },
 	{ 0xf8, { .flags = V | R_ONLY64, .one = op_swapgs } },
 	{ 0xf9, { .flags = V, .feature = X86_FEATURE_RDTSCP, .one = op_rdtscp } },
 };

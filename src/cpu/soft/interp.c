@@ -97,12 +97,19 @@ void soft_out_set_cr8(struct soft_cpu *c, u64 cr8)
 	irq_set_cr8(c->vcpu, cr8);
 }
 
+void soft_out_yield(struct soft_cpu *c)
+{
+	c->once = true;
+	fpu_spill(c);
+	vcpu_yield(c->vcpu);
+}
+
 /* --- events --- */
 enum { GO_ON = -1, STEP = -2, SHUT_DOWN = -3 };
 
 static void take_requests(struct soft_cpu *c)
 {
-	u32 bits = VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_TIMER;
+	u32 bits = VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_TIMER | VCPU_REQ_KICK | VCPU_REQ_FLUSH;
 
 	bits &= atomic_fetch_and(&c->vcpu->requests, ~bits);
 	if (bits & VCPU_REQ_INTR)
@@ -113,6 +120,10 @@ static void take_requests(struct soft_cpu *c)
 	}
 	if (bits & VCPU_REQ_TIMER)
 		c->budget = 0;
+	if (bits & VCPU_REQ_KICK)
+		c->vcpu->kicked = true;
+	if (bits & VCPU_REQ_FLUSH)
+		mmu_flush_all(c);
 }
 
 /* Between two blocks. GO_ON, STEP (run one instruction, then look again), SHUT_DOWN or an enum run_end. */
@@ -163,7 +174,10 @@ static int events(struct soft_cpu *c)
 			c->attention &= ~(u32)(ATT_SHADOW | ATT_MOVSS);
 			return events(c);
 		}
-		return RUN_HLT;
+		if (!c->vcpu->kicked)
+			return RUN_HLT;
+		c->vcpu->kicked = false;
+		c->activity = X86_ACTIVE;
 	}
 	c->attention &= ~(u32)(ATT_SHADOW | ATT_MOVSS);
 	if (c->attention & ATT_BREAK) {

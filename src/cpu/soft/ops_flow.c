@@ -133,7 +133,7 @@ void int_pause(struct soft_cpu *c, const struct insn *i)
 		if (now - c->pause_last > PAUSE_GAP_US * us) {
 			c->pause_first = now;
 		} else if (now - c->pause_first > PAUSE_WINDOW_US * us) {
-			soft_yield();
+			soft_out_yield(c);
 			soft_account(c, EXIT_PAUSE, EXIT_NO_KEY, now);
 			now = c->pause_first = vcpu_rdtsc();
 		}

@@ -16,8 +16,7 @@
 #define ATTR_CODE32(dpl) (0xc09bu | (dpl) << SA_DPL_SHIFT)
 #define ATTR_DATA(dpl)   (0xc093u | (dpl) << SA_DPL_SHIFT)
 
-#define KVM_ENOSYS 1000
-#define KVM_EPERM  1
+#define KVM_EPERM 1ll
 
 static void need_cpl0(struct soft_cpu *c, const struct insn *i)
 {
@@ -367,13 +366,23 @@ void op_hlt(struct soft_cpu *c, const struct insn *i)
 	END(c, i);
 }
 
-/* VMCALL and VMMCALL: KVM's hypercall protocol; none is offered. */
+/* VMCALL and VMMCALL: KVM's hypercall protocol. */
 void op_vmcall(struct soft_cpu *c, const struct insn *i)
 {
-	u64 nr = soft_mode64(c) ? c->gpr[R_AX] : (u32)c->gpr[R_AX];
-	s64 ret = c->cpl != 0 ? -KVM_EPERM : -KVM_ENOSYS;
+	u64 mask = soft_mode64(c) ? ~0ull : 0xffffffff;
+	struct vm_exit exit = { .reason = EXIT_VMCALL,
+				.addr = c->gpr[R_AX] & mask,
+				.arg = { c->gpr[R_BX] & mask, c->gpr[R_CX] & mask, c->gpr[R_DX] & mask,
+					 c->gpr[R_SI] & mask },
+				.is_long = soft_mode64(c) };
 
-	c->gpr[R_AX] = soft_mode64(c) ? (u64)ret : (u32)ret;
-	soft_account(c, EXIT_VMCALL, nr, 0);
-	NEXT(c, i);
+	if (c->cpl == 0) {
+		soft_exit(c, &exit);
+	} else {
+		exit.data = (u64)-KVM_EPERM;
+		soft_account(c, EXIT_VMCALL, exit.addr, 0);
+	}
+	c->gpr[R_AX] = exit.data & mask;
+	/* Ends the block: the mailbox may have something for this very vCPU. */
+	END(c, i);
 }

@@ -662,6 +662,7 @@ int soft_out_irq_pending(struct soft_cpu *c);
 int soft_out_irq_ack(struct soft_cpu *c);
 u64 soft_out_get_cr8(struct soft_cpu *c);
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8);
+void soft_out_yield(struct soft_cpu *c);
 
 /* Any thread, signal handlers: translated code comes back soon. */
 static inline void soft_recall(struct soft_cpu *c)

@@ -148,6 +148,13 @@ void virtio_notified(struct virtio *v, unsigned n)
 		virtio_run(v, n);
 }
 
+void virtio_config_changed(struct virtio *v)
+{
+	v->generation++;
+	if (virtio_running(v))
+		v->transport->config_interrupt(v->transport_opaque);
+}
+
 void virtio_broken(struct virtio *v, const char *why)
 {
 	if (v->status & VIRTIO_NEEDS_RESET)

@@ -29,6 +29,7 @@ struct virtio;
 #define VIRTIO_ID_BLOCK   2
 #define VIRTIO_ID_CONSOLE 3
 #define VIRTIO_ID_ENTROPY 4
+#define VIRTIO_ID_BALLOON 5
 
 /* Device status [virtio 2.1] */
 #define VIRTIO_ACKNOWLEDGE BIT(0)
@@ -78,6 +79,8 @@ struct virtio_ops {
 	void (*started)(struct virtio *v);
 	/* The driver has reset the device: what is on its way will be dropped by virtq_push(). NULL: nothing to do. */
 	void (*stopped)(struct virtio *v);
+	/* The driver has written size bytes (1, 2, 4) into the type's configuration, inside of it; NULL: it cannot. */
+	void (*config_written)(struct virtio *v, unsigned offset, unsigned size, u32 val);
 };
 
 struct virtio_transport {
@@ -104,6 +107,7 @@ struct virtio {
 	u16 nr_queues;
 	const u8 *config; /* the type's configuration space; the caller's */
 	u16 config_len;
+	u8 generation;  /* of the configuration, for a driver that reads it in parts */
 	bool dma_off;   /* the transport does not allow access to memory */
 	bool resetting; /* status reads 0 once nothing is on its way */
 	u32 epoch;
@@ -127,7 +131,7 @@ struct virtio {
 		STATE_U16S(s, v.q_avail), STATE_U16S(s, v.q_used)
 
 /* Main thread, in the device's init. features: what the type offers; those of all types are added, the packed ring
- * where packed is set. config does not change later. */
+ * where packed is set. config changes under the device's lock only: see virtio_config_changed(). */
 void virtio_init(struct virtio *v, struct device *dev, const struct virtio_ops *ops, u64 features,
 		 bool packed, unsigned nr_queues, const void *config, size_t config_len);
 /* Queue q is filled by the device: buffers wait there until it takes them with virtq_pop(). */
@@ -148,6 +152,8 @@ static inline bool virtio_running(const struct virtio *v)
 
 /* Takes what waits in q, up to a bound (the rest on the main loop). Any thread. */
 void virtio_run(struct virtio *v, unsigned q);
+/* The device has changed its configuration: tells the driver. Any thread. */
+void virtio_config_changed(struct virtio *v);
 /* The driver's ring or request cannot be right; why is for the log. */
 void virtio_broken(struct virtio *v, const char *why);
 

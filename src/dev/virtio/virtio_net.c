@@ -4,7 +4,8 @@
  *
  * How it works: a frame that the guest sends is copied out of its memory first, then its header is looked at and a checksum
  * that was left to the device is filled in, in the copy; so the guest cannot change what was checked (hostile cases
- * G11, G30). TCP segments that the guest left whole go on whole: see vm/net.h. A frame for the guest passes the filters that the
+ * G11, G30); a back end that does such work itself gets it undone. TCP segments that the guest left whole go on whole:
+ * see vm/net.h. A frame for the guest passes the filters that the
  * guest has set, and goes into one buffer, or into as many as it takes where mergeable buffers were negotiated
  * [virtio 5.1.6.4]. Buffers that cannot hold it are left where they are, and the frame is dropped when no other could
  * come (G31).
@@ -104,16 +105,14 @@ _Static_assert(sizeof(struct net_header) == HEADER_LEN, "header");
 
 /* ---- sending ---- */
 
-/* Ones' complement sum over what the header names, which the driver has begun with the pseudo header's; false: it
- * names something outside of the frame [virtio 5.1.6.2]. */
-static bool fill_checksum(u8 *frame, size_t len, const struct net_header *h)
+/* Ones' complement sum over what the header names, inside the frame, which the driver has begun with the pseudo header's
+ * [virtio 5.1.6.2]. */
+static void fill_checksum(u8 *frame, size_t len, const struct net_header *h)
 {
 	size_t at = (size_t)h->csum_start + h->csum_offset, i;
 	u64 sum = 0;
 	u16 csum;
 
-	if (h->csum_start > len || at + 2 > len)
-		return false;
 	/* Sums of wider words fold to the same; 64 KiB of them do not carry out of 64 bits. */
 	for (i = h->csum_start; i + 4 <= len; i += 4)
 		sum += ld32(frame + i);
@@ -126,7 +125,6 @@ static bool fill_checksum(u8 *frame, size_t len, const struct net_header *h)
 	csum = (u16)~sum;
 	/* In UDP 0 says that there is none; both are the same number. */
 	st16(frame + at, csum ? csum : 0xffff);
-	return true;
 }
 
 static bool header_is_good(const struct virtio_net *n, const struct net_header *h)
@@ -158,9 +156,19 @@ static bool transmit(struct virtio_net *n, const struct virtq_buf *buf)
 	virtq_read(buf->iov, buf->nr_out, 0, n->frame, sizeof(n->frame));
 	memcpy(&h, n->frame, sizeof(h));
 	len = (size_t)buf->out_len - HEADER_LEN;
-	if (!header_is_good(n, &h) || (h.flags & H_NEEDS_CSUM && !fill_checksum(frame, len, &h)))
+	if (!n->net || !header_is_good(n, &h) ||
+	    (h.flags & H_NEEDS_CSUM && (size_t)h.csum_start + h.csum_offset + 2 > len))
 		return true;
-	return !n->net || n->net->ops->send(n->net, frame, len);
+	if (!(h.flags & H_NEEDS_CSUM))
+		return n->net->ops->send(n->net, NULL, frame, len);
+	if (n->net->does_work) {
+		const struct net_work work = { h.gso_type, h.hdr_len, h.gso_size, h.csum_start,
+					       h.csum_offset };
+
+		return n->net->ops->send(n->net, &work, frame, len);
+	}
+	fill_checksum(frame, len, &h);
+	return n->net->ops->send(n->net, NULL, frame, len);
 }
 
 /* ---- control ---- */

@@ -140,7 +140,7 @@ static u64 common_reg(struct virtio_pci *p, unsigned reg)
 	case CONFIG_MSIX_VECTOR: return p->config_vector;
 	case NUM_QUEUES: return v->nr_queues;
 	case DEVICE_STATUS: return v->status;
-	case CONFIG_GENERATION: return 0; /* no configuration changes */
+	case CONFIG_GENERATION: return p->v->generation;
 	case QUEUE_SELECT: return q;
 	case QUEUE_SIZE: return here ? v->q_size[q] : 0;
 	case QUEUE_MSIX_VECTOR: return here ? p->vector[q] : VIRTIO_NO_VECTOR;
@@ -280,9 +280,11 @@ static void bar_write(void *opaque, u64 offset, unsigned size, u64 val)
 	struct virtio_pci *p = opaque;
 	u64 in_page = offset % PAGE;
 
-	/* No type has a configuration that the driver can write. */
 	if (offset - in_page == AT_COMMON)
 		common_write(p, in_page, size, val);
+	else if (offset - in_page == AT_CONFIG && in_page + size <= p->v->config_len &&
+		 p->v->ops->config_written)
+		p->v->ops->config_written(p->v, (unsigned)in_page, size, (u32)val);
 	else if (offset - in_page == AT_NOTIFY && (u16)val == in_page / NOTIFY_MUL)
 		virtio_notified(p->v, (u16)val);
 }

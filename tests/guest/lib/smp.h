@@ -4,7 +4,9 @@
 #include "irq.h"
 
 #define AP_START 0x8000ul
-#define SMP_MAX  8u
+#ifndef SMP_MAX
+#define SMP_MAX 8u
+#endif
 
 static u8 ap_stack[SMP_MAX][16384] __attribute__((used, aligned(16)));
 static volatile u32 ap_started __attribute__((used)); /* how many have taken a stack */
@@ -128,6 +130,21 @@ static inline void aps_begin_all(void)
 static inline bool ap_begin(void)
 {
 	return aps_begin(1);
+}
+
+/* Waits until n processors have come here. */
+static inline void ap_barrier(u32 n)
+{
+	static volatile u32 count, phase;
+	u32 now = phase;
+
+	if (__atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST) == n) {
+		count = 0;
+		phase = now + 1;
+	} else {
+		while (phase == now)
+			__asm__ volatile("pause");
+	}
 }
 
 /* All processors, at the same time as far as possible: the others do `job`, this one `here`. */
