@@ -71,36 +71,25 @@ int container_write_pid(const char *path, pid_t pid, struct err *err)
 	return rc ? err_sys(err, rc, "--pid-file: cannot write '%s'", path) : 0;
 }
 
-/* Waits until a process that has been sent SIGKILL is gone; it may be a child of ours, or of nobody who cares. */
-static int wait_gone(const struct status *s, struct err *err)
-{
-	u64 end = os_now_ns() + PATIENCE_NS, start;
-
-	while (s->pid > 0 && status_process(s->pid, &start) && start == s->pid_start) {
-		if (os_now_ns() > end)
-			return err_set(err, -EBUSY,
-				       "the process of container '%s' does not end within 10 seconds", s->id);
-		usleep(500);
-	}
-	return 0;
-}
-
 /* Undoes everything. Goes on after a failure; the first one is reported, and the state is kept then. */
 static int destroy(int root, struct status *s, struct cgroup *cg, struct err *err)
 {
 	int pidfd, rc = 0;
 
-	if (!status_pidfd(s, &pidfd, NULL)) {
+	if (status_pidfd(s, &pidfd, NULL))
+		pidfd = -1;
+	else
 		pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
-		close(pidfd);
-	}
 	if (cg) {
 		if (cgroup_is_frozen(cg))
 			cgroup_freeze(cg, false, NULL);
 		rc = cgroup_kill(cg, SIGKILL, err);
 	}
-	if (!rc)
-		rc = wait_gone(s, err);
+	if (!rc && pidfd >= 0 && status_wait(pidfd, PATIENCE_NS))
+		rc = err_set(err, -EBUSY, "the process of container '%s' does not end within 10 seconds",
+			     s->id);
+	if (pidfd >= 0)
+		close(pidfd);
 	if (!rc && cg)
 		rc = cgroup_delete(cg, err);
 	if (!rc && s->hooks) {
@@ -221,6 +210,7 @@ static int start_child(struct container *c, int *ret_wire, struct err *err)
 		.child = child,
 		.opaque = c,
 	};
+	pid_t pid;
 	int rc = 0;
 
 	for (enum ns_kind k = 0; k < NS_KINDS; k++) {
@@ -233,12 +223,12 @@ static int start_child(struct container *c, int *ret_wire, struct err *err)
 			how.create |= ns_types[k].flag;
 	}
 	if (!rc)
-		rc = spawn(&how, &c->status.pid, ret_wire, err);
+		rc = spawn(&how, &pid, ret_wire, err);
 	for (enum ns_kind k = 0; k < NS_KINDS; k++)
 		if (how.join[k] >= 0)
 			close(how.join[k]);
 	if (!rc)
-		status_process(c->status.pid, &c->status.pid_start);
+		status_remember(&c->status, pid);
 	return rc;
 }
 
