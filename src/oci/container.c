@@ -210,9 +210,16 @@ static int start_child(struct container *c, int *ret_wire, struct err *err)
 		.child = child,
 		.opaque = c,
 	};
+	struct cgroup_door door;
 	pid_t pid;
 	int rc = 0;
 
+	if (c->has_cgroup) {
+		rc = cgroup_door_open(&c->cgroup, &door, err);
+		if (rc)
+			return rc;
+		how.door = &door;
+	}
 	for (enum ns_kind k = 0; k < NS_KINDS; k++) {
 		how.join[k] = -1;
 		if (!s->has_namespace[k] || rc)
@@ -227,6 +234,8 @@ static int start_child(struct container *c, int *ret_wire, struct err *err)
 	for (enum ns_kind k = 0; k < NS_KINDS; k++)
 		if (how.join[k] >= 0)
 			close(how.join[k]);
+	if (how.door)
+		cgroup_door_close(how.door);
 	if (!rc)
 		status_remember(&c->status, pid);
 	return rc;
@@ -265,8 +274,6 @@ static int bring_up(struct container *c, int wire, struct err *err)
 	bool left = false; /* limits that the process could not set itself */
 	int rc = status_save(&c->status, err);
 
-	if (!rc && c->has_cgroup)
-		rc = cgroup_join(&c->cgroup, c->status.pid, err);
 	if (!rc)
 		rc = process_set_oom_score(c->status.pid, p, err);
 	if (rc)
