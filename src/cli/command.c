@@ -7,12 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/ctr.h"
 #include "cli/help.h"
 #include "cli/oci.h"
 #include "cli/run.h"
 
 const struct command *const command_table[] = {
-	&run_command, &oci_command, &help_command, &help_version_command, NULL,
+	&run_command, &ctr_command, &oci_command, &help_command, &help_version_command, NULL,
 };
 
 static const char *command_name(const void *opaque, unsigned i)

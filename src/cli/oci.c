@@ -158,7 +158,7 @@ static int run_run(const struct command *c, int argc, char **argv, struct err *e
 	return rc ? rc : status;
 }
 
-static int parse_signal(const char *text, int *ret_signal, struct err *err)
+int oci_parse_signal(const char *text, int *ret_signal, struct err *err)
 {
 	const char *name = strncmp(text, "SIG", 3) ? text : text + 3;
 	char *end;
@@ -193,7 +193,7 @@ static int run_kill(const struct command *c, int argc, char **argv, struct err *
 
 	rc = take_id(c, argc, argv, 1, &id, err);
 	if (!rc && argc > 1)
-		rc = parse_signal(argv[1], &signal, err);
+		rc = oci_parse_signal(argv[1], &signal, err);
 	return rc ? rc : container_kill(&oci.container, id, signal, oci.all, err);
 }
 
