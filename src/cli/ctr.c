@@ -673,6 +673,8 @@ static int run_container(const struct command *command, int argc, char **argv, s
 		help_print(command, stdout);
 		return 0;
 	}
+	if (argc == 2 && !strcmp(argv[0], CTR_HOOK))
+		return ctr_net_hook(argv[1], err);
 	rc = opts_parse_front(global_opts, argc, argv, &ctr, &used, err);
 	if (rc)
 		return rc;

@@ -130,6 +130,17 @@ static void set_network(json_t *o, const struct ctr_plan *p, const struct ctr *c
 	json_array_append_new(member(o, "mounts", true),
 			      json_pack("{s:s,s:s,s:s,s:[s,s]}", "destination", "/etc/resolv.conf", "type",
 					"none", "source", path, "options", "bind", "ro"));
+	/* The tap device comes from inside (ctr_net.c), where the rules for devices hold already. A container that made one for
+	 * itself would have it in its own network, if it had CAP_NET_ADMIN. */
+	if (geteuid() == 0)
+		json_array_append_new(member(member(member(o, "linux", false), "resources", false), "devices",
+					     true),
+				      json_pack("{s:b,s:s,s:i,s:i,s:s}", "allow", 1, "type", "c", "major", 10,
+						"minor", 200, "access", "rw"));
+	snprintf(path, sizeof(path), "%s/tap", c->path);
+	json_array_append_new(member(member(o, "hooks", false), "createContainer", true),
+			      json_pack("{s:s,s:[s,s,s,s]}", "path", "/proc/self/exe", "args", "bothy",
+					"container", CTR_HOOK, path));
 }
 
 static int add_volume(json_t *mounts, const char *text, struct err *err)
@@ -295,6 +306,36 @@ static int fill(json_t *o, const struct ctr_plan *p, const struct ctr *c, bool b
 	return rc;
 }
 
+/* JSON takes no other text, and would lose it without a word. */
+static int check_text(const struct ctr_plan *p, struct err *err)
+{
+	const struct ctr_run_options *o = p->options;
+	const char *const single[] = { p->root, o->cwd, o->hostname };
+	const struct {
+		const char *const *list;
+		unsigned count;
+	} lists[] = { { single, ARRAY_SIZE(single) },
+		      { o->env, o->env_count },
+		      { o->volumes, o->volume_count },
+		      { o->caps, o->cap_count },
+		      { (const char *const *)p->args, UINT32_MAX } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lists); i++) {
+		for (unsigned k = 0; k < lists[i].count; k++) {
+			const char *text = lists[i].list[k];
+			json_t *checked = text ? json_string(text) : NULL;
+
+			if (!text && lists[i].list != single)
+				break;
+			if (text && !checked)
+				return err_set(err, -EINVAL,
+					       "'%.200s' is no UTF-8; other text cannot be handed on", text);
+			json_decref(checked);
+		}
+	}
+	return 0;
+}
+
 static int write_text(const struct ctr *c, const char *name, const char *text, struct err *err)
 {
 	/* The container's users read resolv.conf. */
@@ -308,14 +349,17 @@ static int write_text(const struct ctr *c, const char *name, const char *text, s
 
 int ctr_config_write(const struct ctr_plan *p, const struct ctr *c, struct err *err)
 {
+	bool bundle = false;
 	char *text = NULL;
-	bool bundle;
-	json_t *o = begin(p, &bundle, err);
-	int rc = o ? fill(o, p, c, bundle, err) : err->code;
+	json_t *o = NULL;
+	int rc = check_text(p, err);
 
+	if (!rc && !(o = begin(p, &bundle, err)))
+		rc = err->code;
+	if (!rc)
+		rc = fill(o, p, c, bundle, err);
 	if (!rc && !(text = json_dumps(o, JSON_INDENT(2))))
-		rc = err_set(err, -EINVAL,
-			     "an argument is no UTF-8, so it cannot be put into a configuration");
+		rc = err_set(err, -ENOMEM, "no memory for a configuration");
 	json_decref(o);
 	if (!rc)
 		rc = write_text(c, "config.json", text, err);

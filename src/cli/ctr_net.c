@@ -1,8 +1,9 @@
 /* eth0 of a container.
  *
- * User network: a tap device is made in the container's namespace, by a child that has joined it (a user without privileges has
- * all of them there), and its descriptor comes here. Frames go between it and host/net_user.c, the network of virtual machines:
- * the container is 10.0.2.15, its gateway 10.0.2.2, its name server 10.0.2.3. Needs no rights on the host.
+ * User network: a tap device is made in the container's namespace by a hook, this same program, for only there has a user
+ * without privileges the right to, and nobody can join the namespace of a process that has not begun its program. Its descriptor
+ * comes here through a socket. Frames go between it and host/net_user.c, the network of virtual machines: the container is
+ * 10.0.2.15, its gateway 10.0.2.2, its name server 10.0.2.3. Needs no rights on the host.
  *
  * Bridge: one message of rtnetlink(7) makes a pair of veth, one end in the host's namespace and in the bridge, the other one
  * in the container's; the pair ends with the container's namespace. The bridge is made with the first and stays. It connects
@@ -34,9 +35,9 @@
 
 #include "host/net_user.h"
 #include "jail/ns.h"
-#include "oci/terminal.h"
 #include "oci/wire.h"
 
+#define BRIDGE       "bothy0"
 #define USER_MTU     65520
 #define USER_ADDRESS 0x0a00020fu /* 10.0.2.15 */
 #define USER_GATEWAY 0x0a000202u
@@ -88,86 +89,6 @@ static int configure(const char *name, u32 address, u32 gateway, int mtu, struct
 	if (fd >= 0)
 		close(fd);
 	return rc ? err_sys(err, rc, "--network: cannot set up the interface %s", name) : 0;
-}
-
-static int make_tap(int *ret_fd, struct err *err)
-{
-	struct ifreq r = { .ifr_name = "eth0", .ifr_flags = IFF_TAP | IFF_NO_PI };
-	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-
-	if (fd < 0)
-		return err_sys(
-			err, -errno,
-			"--network user: cannot open /dev/net/tun; use --network none, host or private");
-	if (ioctl(fd, TUNSETIFF, &r) < 0) {
-		int rc = err_sys(err, -errno, "--network user: cannot make a tap device");
-
-		close(fd);
-		return rc;
-	}
-	*ret_fd = fd;
-	return 0;
-}
-
-/* In the container's network namespace. *ret_tap: -1, or a tap device. */
-static int inside(const struct ctr_net_conf *conf, pid_t pid, int *ret_tap, struct err *err)
-{
-	static const enum ns_kind kinds[] = { NS_USER, NS_NET };
-	int fds[NS_KINDS], rc = 0;
-
-	for (unsigned k = 0; k < NS_KINDS; k++)
-		fds[k] = -1;
-	for (unsigned i = 0; i < ARRAY_SIZE(kinds) && !rc; i++) {
-		char path[64];
-
-		snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, ns_types[kinds[i]].file);
-		rc = ns_open(kinds[i], path, &fds[kinds[i]], err);
-	}
-	/* The device file is the host's, opened after the namespace has been joined: it is made in that. */
-	if (!rc && ns_is_own(NS_USER, fds[NS_USER]))
-		fds[NS_USER] = -1;
-	if (!rc)
-		rc = ns_join(fds, err);
-	*ret_tap = -1;
-	if (!rc && conf->user)
-		rc = make_tap(ret_tap, err);
-	if (!rc)
-		rc = conf->user ? configure("eth0", USER_ADDRESS, USER_GATEWAY, USER_MTU, err)
-				: configure("eth0", conf->address, CTR_NET_GATEWAY, 0, err);
-	return rc;
-}
-
-/* The same, by a child; the tap device comes back. */
-static int go_inside(const struct ctr_net_conf *conf, pid_t pid, int *ret_tap, struct err *err)
-{
-	int ends[2], tap = -1, status, rc = wire_pair(ends, err);
-	struct err theirs = { 0 };
-	pid_t child;
-
-	if (rc)
-		return rc;
-	child = fork();
-	if (child == 0) {
-		rc = inside(conf, pid, &tap, &theirs);
-		if (rc)
-			wire_send_error(ends[1], &theirs);
-		else
-			wire_send(ends[1], WIRE_READY, NULL, 0);
-		if (!rc && tap >= 0)
-			wire_send_fd(ends[1], tap, "tap", 3, NULL);
-		_exit(0);
-	}
-	close(ends[1]);
-	if (child < 0)
-		rc = err_sys(err, -errno, "--network: cannot make a process");
-	if (!rc)
-		rc = wire_expect(ends[0], WIRE_READY, NULL, 0, NULL, err);
-	if (!rc && conf->user && terminal_receive(ends[0], ret_tap, NULL))
-		rc = err_set(err, -EIO, "--network user: the tap device has not come");
-	close(ends[0]);
-	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	return rc;
 }
 
 /* --- bridge --- */
@@ -231,7 +152,7 @@ static int make_bridge(struct err *err)
 	int rc;
 
 	begin(&q);
-	put(&q, IFLA_IFNAME, CTR_NET_BRIDGE, sizeof(CTR_NET_BRIDGE));
+	put(&q, IFLA_IFNAME, BRIDGE, sizeof(BRIDGE));
 	link = put(&q, IFLA_LINKINFO, NULL, 0);
 	put(&q, IFLA_INFO_KIND, "bridge", sizeof("bridge"));
 	end(&q, link);
@@ -239,8 +160,8 @@ static int make_bridge(struct err *err)
 	if (rc == -EEXIST)
 		return 0;
 	if (rc)
-		return err_sys(err, rc, "--network private: cannot make the bridge " CTR_NET_BRIDGE);
-	return configure(CTR_NET_BRIDGE, CTR_NET_GATEWAY, 0, 0, err);
+		return err_sys(err, rc, "--network private: cannot make the bridge " BRIDGE);
+	return configure(BRIDGE, CTR_NET_GATEWAY, 0, 0, err);
 }
 
 static int make_pair(pid_t pid, struct err *err)
@@ -248,7 +169,7 @@ static int make_pair(pid_t pid, struct err *err)
 	struct ifinfomsg info = { 0 };
 	struct rtattr *link, *data, *peer;
 	char name[IFNAMSIZ];
-	u32 bridge = if_nametoindex(CTR_NET_BRIDGE), number = (u32)pid;
+	u32 bridge = if_nametoindex(BRIDGE), number = (u32)pid;
 	struct request q;
 	int rc;
 
@@ -270,7 +191,71 @@ static int make_pair(pid_t pid, struct err *err)
 	return rc ? err_sys(err, rc, "--network private: cannot make a pair of interfaces") : 0;
 }
 
+/* In the container's network namespace. */
+static int configure_inside(pid_t pid, u32 address, struct err *err)
+{
+	int fds[NS_KINDS], rc;
+	char path[64];
+
+	for (unsigned k = 0; k < NS_KINDS; k++)
+		fds[k] = -1;
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
+	rc = ns_open(NS_NET, path, &fds[NS_NET], err);
+	if (!rc)
+		rc = ns_join(fds, err);
+	return rc ? rc : configure("eth0", address, CTR_NET_GATEWAY, 0, err);
+}
+
+int ctr_net_join_bridge(pid_t pid, u32 address, struct err *err)
+{
+	int ends[2], rc = make_bridge(err);
+	pid_t child;
+
+	if (!rc)
+		rc = make_pair(pid, err);
+	if (!rc)
+		rc = wire_pair(ends, err);
+	if (rc)
+		return rc;
+	child = fork();
+	if (child == 0) {
+		struct err theirs = { 0 };
+
+		if (configure_inside(pid, address, &theirs))
+			wire_send_error(ends[1], &theirs);
+		else
+			wire_send(ends[1], WIRE_READY, NULL, 0);
+		_exit(0);
+	}
+	close(ends[1]);
+	rc = child < 0 ? err_sys(err, -errno, "--network: cannot make a process")
+		       : wire_expect(ends[0], WIRE_READY, NULL, 0, NULL, err);
+	close(ends[0]);
+	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+	return rc;
+}
+
 /* --- the user network --- */
+
+static int make_tap(int *ret_fd, struct err *err)
+{
+	struct ifreq r = { .ifr_name = "eth0", .ifr_flags = IFF_TAP | IFF_NO_PI };
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return err_sys(
+			err, -errno,
+			"--network user: cannot open /dev/net/tun; use --network none, host or private");
+	if (ioctl(fd, TUNSETIFF, &r) < 0) {
+		int rc = err_sys(err, -errno, "--network user: cannot make a tap device");
+
+		close(fd);
+		return rc;
+	}
+	*ret_fd = fd;
+	return 0;
+}
 
 static bool receive(void *opaque, const u8 *frame, size_t len)
 {
@@ -293,16 +278,71 @@ static void writable(void *opaque)
 	(void)done; /* it fails only when it has rung already */
 }
 
-static int open_user(const struct ctr_net_conf *conf, int tap, struct ctr_net **ret_net, struct err *err)
+int ctr_net_hook(const char *socket, struct err *err)
 {
-	const struct net_user_conf user = { .mtu = USER_MTU,
-					    .forward = conf->forward,
-					    .nr_forwards = conf->nr_forwards };
+	struct err failure = { 0 };
+	int tap = -1, conn, rc = wire_connect(socket, &conn, err);
+
+	if (rc)
+		return rc;
+	rc = make_tap(&tap, &failure);
+	if (!rc)
+		rc = configure("eth0", USER_ADDRESS, USER_GATEWAY, USER_MTU, &failure);
+	/* A failure is told by the supervisor, to whom it matters. */
+	if (rc)
+		wire_send_error(conn, &failure);
+	else
+		rc = wire_send_fd(conn, tap, "tap", 3, err);
+	if (tap >= 0)
+		close(tap);
+	close(conn);
+	return failure.code ? 0 : rc;
+}
+
+int ctr_net_receive(int listen, int *ret_tap, struct err *err)
+{
+	struct {
+		u32 head;
+		struct err err;
+	} theirs;
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec part = { &theirs, sizeof(theirs) };
+	struct msghdr m = { .msg_iov = &part,
+			    .msg_iovlen = 1,
+			    .msg_control = control.room,
+			    .msg_controllen = sizeof(control.room) };
+	int conn = accept4(listen, NULL, NULL, SOCK_CLOEXEC), rc = 0;
+	ssize_t n = conn < 0 ? -1 : recvmsg(conn, &m, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+	    c->cmsg_len == CMSG_LEN(sizeof(int))) {
+		memcpy(ret_tap, CMSG_DATA(c), sizeof(int));
+	} else if (n == (ssize_t)sizeof(theirs) && theirs.err.code < 0) {
+		theirs.err.msg[sizeof(theirs.err.msg) - 1] = 0;
+		rc = err_set(err, theirs.err.code, "%s", theirs.err.msg);
+	} else {
+		rc = err_set(err, -EIO, "--network user: the tap device has not come");
+	}
+	if (conn >= 0)
+		close(conn);
+	return rc;
+}
+
+int ctr_net_open(int tap, const char *const *forward, unsigned nr_forwards, struct ctr_net **ret_net,
+		 struct err *err)
+{
+	const struct net_user_conf user = { .mtu = USER_MTU, .forward = forward, .nr_forwards = nr_forwards };
 	struct ctr_net *n = calloc(1, sizeof(*n));
 	int rc;
 
-	if (!n)
+	if (!n) {
+		close(tap);
 		return err_set(err, -ENOMEM, "no memory for the container's network");
+	}
 	n->tap = tap;
 	n->space = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	rc = n->space < 0 ? err_sys(err, -errno, "cannot make an eventfd")
@@ -310,6 +350,7 @@ static int open_user(const struct ctr_net_conf *conf, int tap, struct ctr_net **
 	if (rc) {
 		if (n->space >= 0)
 			close(n->space);
+		close(tap);
 		free(n);
 		return rc;
 	}
@@ -322,26 +363,6 @@ static int open_user(const struct ctr_net_conf *conf, int tap, struct ctr_net **
 	n->net->ops->start(n->net);
 	*ret_net = n;
 	return 0;
-}
-
-int ctr_net_open(const struct ctr_net_conf *conf, pid_t pid, struct ctr_net **ret_net, struct err *err)
-{
-	int tap = -1, rc = 0;
-
-	if (!conf->user) {
-		rc = make_bridge(err);
-		if (!rc)
-			rc = make_pair(pid, err);
-	}
-	if (!rc)
-		rc = go_inside(conf, pid, &tap, err);
-	*ret_net = NULL;
-	if (!rc && conf->user) {
-		rc = open_user(conf, tap, ret_net, err);
-		if (rc)
-			close(tap);
-	}
-	return rc;
 }
 
 void ctr_net_close(struct ctr_net *n)

@@ -44,7 +44,7 @@ struct supervisor {
 	struct container_options options;
 	bool foreground;
 	int fds[SOURCES]; /* -1: none, or at its end; NET and NET_ROOM are the network's */
-	int listen;       /* of the console */
+	int console, tap; /* sockets at which they come */
 	int log;
 	u64 log_size;
 	pid_t pid;
@@ -107,23 +107,28 @@ static void copy_input(struct supervisor *s)
 
 /* --- making it --- */
 
-static int listen_console(struct supervisor *s, char *path, size_t size, struct err *err)
+/* A socket in the container's folder, which the runtime or the hook connects to. */
+static int listen_at(const struct supervisor *s, const char *name, int *ret_fd, struct err *err)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	/* A path by descriptor is short, however long the folder's is. */
-	snprintf(path, size, "/proc/self/fd/%d/console", s->ctr->dir);
-	snprintf(a.sun_path, sizeof(a.sun_path), "%.100s", path);
-	s->listen = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (s->listen < 0 || bind(s->listen, (struct sockaddr *)&a, sizeof(a)) < 0 ||
-	    listen(s->listen, 1) < 0)
-		return err_sys(err, -errno, "cannot make a socket for the container's terminal");
+	snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/%s", s->ctr->dir, name);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 1) < 0) {
+		int rc = err_sys(err, -errno, "cannot make the socket '%s/%s'", s->ctr->path, name);
+
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	*ret_fd = fd;
 	return 0;
 }
 
 static int receive_console(struct supervisor *s, struct err *err)
 {
-	int conn = accept4(s->listen, NULL, NULL, SOCK_CLOEXEC), rc;
+	int conn = accept4(s->console, NULL, NULL, SOCK_CLOEXEC), rc;
 
 	if (conn < 0)
 		return err_sys(err, -errno, "the container's terminal has not come");
@@ -194,17 +199,17 @@ static int find_pid(struct supervisor *s, struct err *err)
 
 static int connect_network(struct supervisor *s, struct err *err)
 {
-	struct ctr_net_conf conf = { .user = s->plan->network == CTR_USER,
-				     .address = s->plan->address,
-				     .nr_forwards = s->plan->options->port_count };
 	const char *forwards[CTR_MAX_LIST];
+	int tap, rc;
 
-	if (s->plan->network != CTR_USER && s->plan->network != CTR_PRIVATE)
+	if (s->plan->network == CTR_PRIVATE)
+		return ctr_net_join_bridge(s->pid, s->plan->address, err);
+	if (s->plan->network != CTR_USER)
 		return 0;
-	for (unsigned i = 0; i < conf.nr_forwards; i++)
+	for (unsigned i = 0; i < s->plan->options->port_count; i++)
 		forwards[i] = s->plan->ports[i];
-	conf.forward = forwards;
-	return ctr_net_open(&conf, s->pid, &s->net, err);
+	rc = ctr_net_receive(s->tap, &tap, err);
+	return rc ? rc : ctr_net_open(tap, forwards, s->plan->options->port_count, &s->net, err);
 }
 
 static int make(struct supervisor *s, struct err *err)
@@ -217,9 +222,12 @@ static int make(struct supervisor *s, struct err *err)
 						 .bundle = s->ctr->path,
 						 .no_cgroup = geteuid() != 0 };
 	if (!rc && s->plan->tty) {
-		rc = listen_console(s, console, sizeof(console), err);
+		rc = listen_at(s, "console", &s->console, err);
+		snprintf(console, sizeof(console), "/proc/self/fd/%d/console", s->ctr->dir);
 		s->options.console_socket = console;
 	}
+	if (!rc && s->plan->network == CTR_USER)
+		rc = listen_at(s, "tap", &s->tap, err);
 	if (!rc)
 		rc = create(s, err);
 	if (!rc && s->plan->tty)
@@ -327,9 +335,13 @@ int ctr_run(const struct ctr_store *store, struct ctr *ctr, const struct ctr_pla
 	    void (*started)(void *opaque, const struct err *err), void *opaque, int *ret_status,
 	    struct err *err)
 {
-	struct supervisor s = {
-		.store = store, .ctr = ctr, .plan = plan, .foreground = foreground, .listen = -1, .log = -1
-	};
+	struct supervisor s = { .store = store,
+				.ctr = ctr,
+				.plan = plan,
+				.foreground = foreground,
+				.console = -1,
+				.tap = -1,
+				.log = -1 };
 	struct err cleared = { 0 };
 	struct termios saved, t;
 	bool raw = false;
@@ -362,9 +374,12 @@ int ctr_run(const struct ctr_store *store, struct ctr *ctr, const struct ctr_pla
 			close(s.fds[i]);
 	if (s.log >= 0)
 		close(s.log);
-	if (s.listen >= 0)
-		close(s.listen);
+	if (s.console >= 0)
+		close(s.console);
+	if (s.tap >= 0)
+		close(s.tap);
 	unlinkat(ctr->dir, "console", 0);
+	unlinkat(ctr->dir, "tap", 0);
 	if (!rc)
 		rc = ctr_store_save(ctr, err);
 	*ret_status = s.status;

@@ -4,6 +4,7 @@
 #include "cli/ctr_store.h"
 
 #define CTR_MAX_LIST 64
+#define CTR_HOOK     "--make-eth0" /* what the container's hook is called with, and the path of a socket */
 
 struct ctr_run_options {
 	const char *name, *network, *user, *cwd, *hostname, *memory, *cpus, *pids, *stop_signal;

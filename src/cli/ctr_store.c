@@ -175,8 +175,8 @@ int ctr_store_save(const struct ctr *c, struct err *err)
 
 int ctr_store_remove(const struct ctr_store *store, struct ctr *c, struct err *err)
 {
-	static const char *const files[] = { "config.json", "record.json", ".record.new", "namespaces",
-					     "log",         "log.1",       "console",     "resolv.conf" };
+	static const char *const files[] = { "config.json", "record.json", ".record.new", "namespaces", "log",
+					     "log.1",       "console",     "tap",         "resolv.conf" };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(files); i++)
 		unlinkat(c->dir, files[i], 0);
