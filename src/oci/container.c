@@ -342,7 +342,7 @@ static int make(struct container *c, int foreground, struct err *err)
 	if (!rc)
 		rc = open_sockets(c, foreground, err);
 	/* Sources may be closed to the users that the container's are mapped to: they are opened here, if we may. */
-	if (!rc && geteuid() == 0)
+	if (!rc && geteuid() == 0 && mounts_detached())
 		rc = rootfs_open(&c->rootfs, err);
 	if (!rc)
 		rc = start_child(c, &wire, err);
@@ -505,56 +505,96 @@ int container_run(const struct container_options *options, const char *id, int *
 
 /* --- what is done to one that exists --- */
 
-/* Opens state and control group. cg may be NULL. */
-static int open_existing(const struct container_options *options, const char *id, bool lock, struct status *s,
-			 int *ret_root, struct err *err)
+/* A container's state, and its control group where it has one. */
+struct existing {
+	int root;
+	struct status status;
+	struct cgroup cgroup;
+	bool has_cgroup;
+};
+
+static void close_existing(struct existing *e)
 {
-	int rc = status_open_root(options->root, ret_root, err);
+	status_close(&e->status);
+	close(e->root);
+	free(e);
+}
+
+static int open_existing(const struct container_options *options, const char *id, bool lock,
+			 struct existing **ret_e, struct err *err)
+{
+	struct existing *e = calloc(1, sizeof(*e));
+	int rc = e ? status_open_root(options->root, &e->root, err) : err_set(err, -ENOMEM, "no memory");
+
+	if (!rc) {
+		rc = status_open(e->root, id, lock, &e->status, err);
+		if (rc)
+			close(e->root);
+	}
+	if (rc) {
+		free(e);
+		return rc;
+	}
+	if (e->status.cgroup[0]) {
+		rc = container_cgroup(&e->status, &e->cgroup, err);
+		e->has_cgroup = true;
+	}
+	if (rc)
+		close_existing(e);
+	else
+		*ret_e = e;
+	return rc;
+}
+
+static int need_cgroup(const struct existing *e, struct err *err)
+{
+	return e->has_cgroup ? 0
+			     : err_set(err, -ENOTSUP, "container '%s' has no control group", e->status.id);
+}
+
+static int kill_all(struct existing *e, int signal, struct err *err)
+{
+	int rc = need_cgroup(e, err);
+
+	if (!rc)
+		rc = cgroup_kill(&e->cgroup, signal, err);
+	/* A frozen process of version 1 gets the signal when it goes on. */
+	if (!rc && signal == SIGKILL && cgroup_is_frozen(&e->cgroup))
+		rc = cgroup_freeze(&e->cgroup, false, err);
+	return rc;
+}
+
+static int kill_first(struct existing *e, int signal, struct err *err)
+{
+	int pidfd, rc = status_pidfd(&e->status, &pidfd, err);
 
 	if (rc)
 		return rc;
-	rc = status_open(*ret_root, id, lock, s, err);
-	if (rc)
-		close(*ret_root);
+	if (pidfd_send_signal(pidfd, signal, NULL, 0) < 0)
+		rc = err_sys(err, -errno, "cannot send signal %d to container '%s'", signal, e->status.id);
+	close(pidfd);
 	return rc;
 }
 
 int container_kill(const struct container_options *options, const char *id, int signal, bool all,
 		   struct err *err)
 {
-	struct cgroup *cg = all ? malloc(sizeof(*cg)) : NULL;
-	struct status s;
-	int root, pidfd, rc = open_existing(options, id, false, &s, &root, err);
+	struct existing *e;
+	int rc = open_existing(options, id, false, &e, err);
 
-	if (rc) {
-		free(cg);
+	if (rc)
 		return rc;
-	}
-	if (cg) {
-		rc = container_cgroup(&s, cg, err);
-		if (!rc)
-			rc = cgroup_kill(cg, signal, err);
-		/* A frozen process of version 1 gets the signal when it goes on. */
-		if (!rc && signal == SIGKILL && cgroup_is_frozen(cg))
-			rc = cgroup_freeze(cg, false, err);
-	} else if (!(rc = status_pidfd(&s, &pidfd, err))) {
-		if (pidfd_send_signal(pidfd, signal, NULL, 0) < 0)
-			rc = err_sys(err, -errno, "cannot send signal %d to container '%s'", signal, id);
-		close(pidfd);
-	}
-	free(cg);
-	status_close(&s);
-	close(root);
+	rc = all ? kill_all(e, signal, err) : kill_first(e, signal, err);
+	close_existing(e);
 	return rc;
 }
 
 int container_delete(const struct container_options *options, const char *id, bool force, struct err *err)
 {
-	struct cgroup *cg = NULL;
-	enum status_phase phase;
 	struct err missing = { 0 };
-	struct status s;
-	int root, rc = open_existing(options, id, true, &s, &root, &missing);
+	enum status_phase phase;
+	struct existing *e;
+	int rc = open_existing(options, id, true, &e, &missing);
 
 	if (rc) {
 		if (rc == -ENOENT && force)
@@ -563,72 +603,56 @@ int container_delete(const struct container_options *options, const char *id, bo
 			*err = missing;
 		return rc;
 	}
-	phase = status_phase(&s);
+	phase = status_phase(&e->status);
 	if (!force && phase != STATUS_STOPPED && phase != STATUS_CREATED)
 		rc = err_set(err, -EBUSY,
 			     "cannot delete container '%s', which is %s; stop it, or use --force", id,
 			     status_phase_name(phase));
-	if (!rc && s.cgroup[0]) {
-		cg = malloc(sizeof(*cg));
-		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
-	}
 	if (!rc)
-		rc = destroy(root, &s, cg, err);
-	free(cg);
-	status_close(&s);
-	close(root);
+		rc = destroy(e->root, &e->status, e->has_cgroup ? &e->cgroup : NULL, err);
+	close_existing(e);
 	return rc;
 }
 
 int container_freeze(const struct container_options *options, const char *id, bool freeze, struct err *err)
 {
-	struct cgroup *cg = malloc(sizeof(*cg));
 	enum status_phase phase;
-	struct status s;
-	int root, rc = open_existing(options, id, true, &s, &root, err);
+	struct existing *e;
+	int rc = open_existing(options, id, true, &e, err);
 
-	if (rc) {
-		free(cg);
+	if (rc)
 		return rc;
-	}
-	phase = status_phase(&s);
+	phase = status_phase(&e->status);
 	if (freeze ? phase != STATUS_RUNNING && phase != STATUS_CREATED : phase != STATUS_PAUSED)
 		rc = err_set(err, -EINVAL, "cannot %s container '%s', which is %s",
 			     freeze ? "pause" : "resume", id, status_phase_name(phase));
 	if (!rc)
-		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
+		rc = need_cgroup(e, err);
 	if (!rc)
-		rc = cgroup_freeze(cg, freeze, err);
-	free(cg);
-	status_close(&s);
-	close(root);
+		rc = cgroup_freeze(&e->cgroup, freeze, err);
+	close_existing(e);
 	return rc;
 }
 
 int container_update(const struct container_options *options, const char *id, const struct limits *limits,
 		     bool devices, struct err *err)
 {
-	struct cgroup *cg = malloc(sizeof(*cg));
 	enum status_phase phase;
-	struct status s;
-	int root, rc = open_existing(options, id, true, &s, &root, err);
+	struct existing *e;
+	int rc = open_existing(options, id, true, &e, err);
 
-	if (rc) {
-		free(cg);
+	if (rc)
 		return rc;
-	}
-	phase = status_phase(&s);
+	phase = status_phase(&e->status);
 	if (phase == STATUS_STOPPED || phase == STATUS_CREATING)
 		rc = err_set(err, -EINVAL, "cannot update container '%s', which is %s", id,
 			     status_phase_name(phase));
 	if (!rc)
-		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
+		rc = need_cgroup(e, err);
 	if (!rc)
-		rc = limits_apply(cg, limits, err);
+		rc = limits_apply(&e->cgroup, limits, err);
 	if (!rc && devices)
-		rc = devfilter_apply(cg, limits->devices, limits->device_count, err);
-	free(cg);
-	status_close(&s);
-	close(root);
+		rc = devfilter_apply(&e->cgroup, limits->devices, limits->device_count, err);
+	close_existing(e);
 	return rc;
 }

@@ -399,6 +399,30 @@ char *report_processes(const struct status *s, bool json, const char *const *ps_
 	return text;
 }
 
+s64 report_oom_kills(const struct status *s)
+{
+	struct cgroup *cg = malloc(sizeof(*cg));
+	const struct cgroup_hierarchy *v1, *v2;
+	char text[4096] = "";
+	s64 kills = -1;
+
+	if (cg && !container_cgroup(s, cg, NULL)) {
+		v1 = cgroup_v1(cg, "memory");
+		v2 = cgroup_v2(cg);
+		if (v1 && !cgroup_read(cg, v1, "memory.oom_control", text, sizeof(text)))
+			kills = find_number(text, "oom_kill");
+		else if (!v1 && v2 && !cgroup_read(cg, v2, "memory.events", text, sizeof(text)))
+			kills = find_number(text, "oom_kill");
+	}
+	free(cg);
+	return kills;
+}
+
+char *report_oom(const struct status *s, struct err *err)
+{
+	return finish(json_pack("{s:s,s:s}", "type", "oom", "id", s->id), JSON_COMPACT, err);
+}
+
 /* --- features --- */
 
 static json_t *names(const char *(*next)(unsigned i))

@@ -155,8 +155,13 @@ def test_o01_own_executable():
             end = time.time() + 10
             while True:
                 try:
-                    os.close(os.open(f"/proc/self/fd/{fd}", flags))
-                    raise AssertionError("the runtime can be written through /proc/PID/exe")
+                    own = os.open(f"/proc/self/fd/{fd}", flags)
+                    try:
+                        # A sealed copy can be opened, and not written.
+                        os.write(own, b"x")
+                        raise AssertionError("the runtime can be written through /proc/PID/exe")
+                    finally:
+                        os.close(own)
                 except OSError as e:
                     if e.errno == errno.ETXTBSY and time.time() < end:
                         time.sleep(0.01)
