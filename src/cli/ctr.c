@@ -107,7 +107,7 @@ static int choose_address(const struct ctr_store *store, u32 *ret_address, struc
 {
 	bool used[256] = { [0] = true, [1] = true, [255] = true };
 	char **names;
-	unsigned count = ctr_store_names(store, &names);
+	unsigned count = status_list(store->dir, &names);
 
 	for (unsigned i = 0; i < count; i++) {
 		struct ctr c;
@@ -638,38 +638,13 @@ static const struct command *const rows[] = {
 	&run_row, &exec_row, &ls_row, &stop_row, &rm_row, &logs_row, &inspect_row, NULL,
 };
 
-static const char *row_name(const void *opaque, unsigned i)
-{
-	return rows[i] ? strchr(rows[i]->name, ' ') + 1 : NULL;
-}
-
-static const struct command *find_row(const char *name, struct err *err)
-{
-	const char *near = opts_nearest(name, row_name, NULL);
-
-	for (unsigned i = 0; rows[i]; i++)
-		if (!strcmp(row_name(NULL, i), name))
-			return rows[i];
-	if (near)
-		err_set(err, -EINVAL, "unknown command 'container %.64s'; did you mean %s?", name, near);
-	else
-		err_set(err, -EINVAL, "unknown command 'container %.64s'; bothy help container lists them",
-			name);
-	return NULL;
-}
-
-static bool is_help(const char *word)
-{
-	return !strcmp(word, "--help") || !strcmp(word, "-h");
-}
-
 static int run_container(const struct command *command, int argc, char **argv, struct err *err)
 {
 	static const struct opt none[] = { END };
 	const struct command *row;
 	int used, more, rc;
 
-	if (argc && is_help(argv[0])) {
+	if (argc && command_is_help(argv[0])) {
 		help_print(command, stdout);
 		return 0;
 	}
@@ -682,10 +657,10 @@ static int run_container(const struct command *command, int argc, char **argv, s
 		help_print(command, stderr);
 		return 1;
 	}
-	row = find_row(argv[used], err);
+	row = command_find_sub(command, argv[used], err);
 	if (!row)
 		return err->code;
-	if (used + 1 < argc && is_help(argv[used + 1])) {
+	if (used + 1 < argc && command_is_help(argv[used + 1])) {
 		help_print(row, stdout);
 		return 0;
 	}

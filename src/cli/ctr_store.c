@@ -6,7 +6,6 @@
  */
 #include "cli/ctr_store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,21 +16,6 @@
 #include <unistd.h>
 
 #include "base/os.h"
-
-static int make_folders(char *path, struct err *err)
-{
-	for (char *p = path + 1; *p; p++) {
-		if (*p != '/')
-			continue;
-		*p = 0;
-		if (mkdir(path, 0711) < 0 && errno != EEXIST)
-			return err_sys(err, -errno, "cannot make the folder '%s'", path);
-		*p = '/';
-	}
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return err_sys(err, -errno, "cannot make the folder '%s'", path);
-	return 0;
-}
 
 static int usual_folder(char *out, size_t size, struct err *err)
 {
@@ -52,41 +36,32 @@ static int usual_folder(char *out, size_t size, struct err *err)
 int ctr_store_open(const char *folder, struct ctr_store *ret_store, struct err *err)
 {
 	struct ctr_store s = { .dir = -1, .state = -1 };
+	char usual[sizeof(s.path)], *full = NULL;
 	int rc = 0;
 
 	if (!folder) {
-		rc = usual_folder(s.path, sizeof(s.path), err);
-	} else {
-		char *full;
-
-		if (strlen(folder) < sizeof(s.path))
-			memcpy(s.path, folder, strlen(folder) + 1);
-		rc = s.path[0] ? make_folders(s.path, err)
-			       : err_set(err, -EINVAL, "--folder: is empty or too long");
-		full = rc ? NULL : realpath(s.path, NULL);
-		if (!rc && (!full || strlen(full) >= sizeof(s.path)))
-			rc = err_set(err, -ENAMETOOLONG, "--folder: cannot tell the full path of '%.200s'",
-				     folder);
-		else if (!rc)
-			memcpy(s.path, full, strlen(full) + 1);
-		free(full);
+		rc = usual_folder(usual, sizeof(usual), err);
+		folder = usual;
 	}
-	if (!rc && !folder)
-		rc = make_folders(s.path, err);
+	/* Made where it is missing; it belongs to the caller alone, as the runtime's own folder. */
+	if (!rc)
+		rc = status_open_root(folder, &s.dir, err);
 	if (rc)
 		return rc;
-	/* It belongs to the caller alone: checked as the runtime's own folder is. */
-	rc = status_open_root(s.path, &s.dir, err);
-	if (!rc) {
+	full = realpath(folder, NULL);
+	if (!full || strlen(full) >= sizeof(s.path)) {
+		rc = err_set(err, -ENAMETOOLONG, "--folder: cannot tell the full path of '%.200s'", folder);
+	} else {
+		memcpy(s.path, full, strlen(full) + 1);
 		snprintf(s.state_path, sizeof(s.state_path), "%s/.state", s.path);
 		rc = status_open_root(s.state_path, &s.state, err);
 	}
-	if (rc) {
+	free(full);
+	if (rc)
 		ctr_store_close(&s);
-		return rc;
-	}
-	*ret_store = s;
-	return 0;
+	else
+		*ret_store = s;
+	return rc;
 }
 
 void ctr_store_close(struct ctr_store *s)
@@ -183,42 +158,6 @@ int ctr_store_remove(const struct ctr_store *store, struct ctr *c, struct err *e
 	if (unlinkat(store->dir, c->name, AT_REMOVEDIR) < 0 && errno != ENOENT)
 		return err_sys(err, -errno, "cannot remove the folder '%s'", c->path);
 	return 0;
-}
-
-static int compare(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-unsigned ctr_store_names(const struct ctr_store *store, char ***ret_names)
-{
-	int copy = openat(store->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
-	unsigned count = 0, room = 0;
-	char **names = NULL;
-	struct dirent *e;
-
-	while (d && (e = readdir(d))) {
-		if (status_check_id(e->d_name, NULL))
-			continue;
-		if (count == room) {
-			char **more = realloc(names, (room = room ? 2 * room : 16) * sizeof(*names));
-
-			if (!more)
-				break;
-			names = more;
-		}
-		names[count] = strdup(e->d_name);
-		if (!names[count])
-			break;
-		count++;
-	}
-	if (d)
-		closedir(d);
-	if (count)
-		qsort(names, count, sizeof(*names), compare);
-	*ret_names = names;
-	return count;
 }
 
 int ctr_store_lock(const struct ctr *c)

@@ -32,9 +32,6 @@ void ctr_store_put(struct ctr *ctr);
 int ctr_store_save(const struct ctr *ctr, struct err *err);
 /* Removes the folder of one that nobody supervises. */
 int ctr_store_remove(const struct ctr_store *store, struct ctr *ctr, struct err *err);
-/* The names, sorted, for free() each and all; how many. */
-unsigned ctr_store_names(const struct ctr_store *store, char ***ret_names);
-
 /* The supervisor's lock, for as long as it lives. -EBUSY: there is one. */
 int ctr_store_lock(const struct ctr *ctr);
 /* Waits until nobody has it; -ETIMEDOUT. */

@@ -65,7 +65,7 @@ int ctr_view_list(const struct ctr_store *store, bool json, bool quiet, struct e
 {
 	json_t *list = json_array();
 	char **names;
-	unsigned count = ctr_store_names(store, &names);
+	unsigned count = status_list(store->dir, &names);
 
 	for (unsigned i = 0; i < count; i++) {
 		struct ctr c;

@@ -774,30 +774,6 @@ static bool enters_container(const struct command *c)
 	return c == &create_row || c == &run_row || c == &exec_row;
 }
 
-static const char *row_name(const void *opaque, unsigned i)
-{
-	return oci_rows[i] ? strchr(oci_rows[i]->name, ' ') + 1 : NULL;
-}
-
-static const struct command *find_row(const char *name, struct err *err)
-{
-	const char *near = opts_nearest(name, row_name, NULL);
-
-	for (unsigned i = 0; oci_rows[i]; i++)
-		if (!strcmp(row_name(NULL, i), name))
-			return oci_rows[i];
-	if (near)
-		err_set(err, -EINVAL, "unknown command 'oci %.64s'; did you mean %s?", name, near);
-	else
-		err_set(err, -EINVAL, "unknown command 'oci %.64s'; bothy help oci lists them", name);
-	return NULL;
-}
-
-static bool is_help(const char *word)
-{
-	return !strcmp(word, "--help") || !strcmp(word, "-h");
-}
-
 static int run_row_command(const struct command *row, int argc, char **argv, struct err *err)
 {
 	static const struct opt none[] = { END };
@@ -835,7 +811,7 @@ static int run_oci(const struct command *command, int argc, char **argv, struct 
 	const struct command *row = NULL;
 	int used, rc;
 
-	if (argc && is_help(argv[0])) {
+	if (argc && command_is_help(argv[0])) {
 		help_print(command, stdout);
 		return 0;
 	}
@@ -851,10 +827,10 @@ static int run_oci(const struct command *command, int argc, char **argv, struct 
 		return 1;
 	}
 	if (!rc) {
-		row = find_row(argv[used], err);
+		row = command_find_sub(command, argv[used], err);
 		rc = row ? 0 : err->code;
 	}
-	if (!rc && used + 1 < argc && is_help(argv[used + 1])) {
+	if (!rc && used + 1 < argc && command_is_help(argv[used + 1])) {
 		help_print(row, stdout);
 		return 0;
 	}

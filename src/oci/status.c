@@ -313,6 +313,42 @@ void status_close(struct status *s)
 	s->dir = -1;
 }
 
+static int compare(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+unsigned status_list(int root, char ***ret_ids)
+{
+	int copy = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	unsigned count = 0, room = 0;
+	char **names = NULL;
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		if (status_check_id(e->d_name, NULL))
+			continue;
+		if (count == room) {
+			char **more = realloc(names, (room = room ? 2 * room : 16) * sizeof(*names));
+
+			if (!more)
+				break;
+			names = more;
+		}
+		names[count] = strdup(e->d_name);
+		if (!names[count])
+			break;
+		count++;
+	}
+	if (d)
+		closedir(d);
+	if (count)
+		qsort(names, count, sizeof(*names), compare);
+	*ret_ids = names;
+	return count;
+}
+
 int status_save(const struct status *s, struct err *err)
 {
 	json_t *o =

@@ -45,6 +45,9 @@ int status_check_id(const char *id, struct err *err);
 int status_create(int root, const char *id, struct status *ret_status, struct err *err);
 /* Reads a container's state. With `lock` nobody else changes it until status_close(); waits for 10 seconds at most. */
 int status_open(int root, const char *id, bool lock, struct status *ret_status, struct err *err);
+/* The ids of the folders in root, sorted, each of them and the list for free(); how many. Any folder with a container's name
+ * counts, whatever is in it. */
+unsigned status_list(int root, char ***ret_ids);
 void status_close(struct status *status);
 int status_save(const struct status *status, struct err *err);
 /* Removes the directory. */
