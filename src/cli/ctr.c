@@ -110,7 +110,7 @@ static int choose_address(const struct ctr_store *store, u32 *ret_address, struc
 	unsigned count = status_list(store->dir, &names);
 
 	for (unsigned i = 0; i < count; i++) {
-		struct ctr c;
+		struct ctr c = { .dir = -1 };
 
 		if (!ctr_store_find(store, names[i], &c, NULL)) {
 			const char *a = json_string_value(json_object_get(c.record, "address"));
@@ -259,7 +259,7 @@ static int run_run(const struct command *command, int argc, char **argv, struct 
 	struct ctr_plan *p = calloc(1, sizeof(*p));
 	char *root = NULL;
 	struct ctr_store store = { .dir = -1, .state = -1 };
-	struct ctr c;
+	struct ctr c = { .dir = -1 };
 	int status = 0, rc = 0;
 
 	if (!p)
@@ -335,8 +335,8 @@ static int run_exec(const struct command *command, int argc, char **argv, struct
 		.detach = ctr.run.detach,
 		.terminal = ctr.run.tty || (!ctr.run.detach && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)),
 	};
-	struct ctr_store store;
-	struct ctr c;
+	struct ctr_store store = { .dir = -1, .state = -1 };
+	struct ctr c = { .dir = -1 };
 	int status = 0, rc = find(command, argc, argv, argc, &store, &c, err);
 
 	if (rc)
@@ -362,7 +362,7 @@ static int end_process(const struct ctr_store *store, const struct ctr *c, int s
 	struct container_options options = { .root = store->state_path };
 	struct status s;
 	bool has;
-	int pidfd, rc = 0;
+	int pidfd = -1, rc = 0;
 
 	ctr_store_phase(store, c, &s, &has);
 	if (has && !status_pidfd(&s, &pidfd, NULL)) {
@@ -389,8 +389,8 @@ static int end_process(const struct ctr_store *store, const struct ctr *c, int s
 
 static int run_stop(const struct command *command, int argc, char **argv, struct err *err)
 {
-	struct ctr_store store;
-	struct ctr c;
+	struct ctr_store store = { .dir = -1, .state = -1 };
+	struct ctr c = { .dir = -1 };
 	int signal = 0, rc = find(command, argc, argv, 0, &store, &c, err);
 
 	if (rc)
@@ -407,10 +407,10 @@ static int run_stop(const struct command *command, int argc, char **argv, struct
 
 static int run_rm(const struct command *command, int argc, char **argv, struct err *err)
 {
-	struct ctr_store store;
+	struct ctr_store store = { .dir = -1, .state = -1 };
 	struct status s;
 	const char *phase;
-	struct ctr c;
+	struct ctr c = { .dir = -1 };
 	bool has;
 	int rc = find(command, argc, argv, 0, &store, &c, err);
 
@@ -443,8 +443,8 @@ static int print_file(int fd)
 
 static int run_logs(const struct command *command, int argc, char **argv, struct err *err)
 {
-	struct ctr_store store;
-	struct ctr c;
+	struct ctr_store store = { .dir = -1, .state = -1 };
+	struct ctr c = { .dir = -1 };
 	int rc = find(command, argc, argv, 0, &store, &c, err), older, fd;
 	bool last = false;
 
@@ -480,7 +480,7 @@ static int run_logs(const struct command *command, int argc, char **argv, struct
 
 static int run_ls(const struct command *command, int argc, char **argv, struct err *err)
 {
-	struct ctr_store store;
+	struct ctr_store store = { .dir = -1, .state = -1 };
 	int rc;
 
 	if (argc)
@@ -495,8 +495,8 @@ static int run_ls(const struct command *command, int argc, char **argv, struct e
 
 static int run_inspect(const struct command *command, int argc, char **argv, struct err *err)
 {
-	struct ctr_store store;
-	struct ctr c;
+	struct ctr_store store = { .dir = -1, .state = -1 };
+	struct ctr c = { .dir = -1 };
 	int rc = find(command, argc, argv, 0, &store, &c, err);
 
 	if (rc)

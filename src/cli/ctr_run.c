@@ -49,6 +49,8 @@ struct supervisor {
 	u64 log_size;
 	pid_t pid;
 	struct ctr_net *net;
+	char typed[4096]; /* read from our terminal, not taken by the container's yet */
+	size_t typed_len;
 	bool ended;
 	int status; /* for exit(3) */
 };
@@ -95,14 +97,28 @@ static bool copy_output(struct supervisor *s, enum source from)
 	return true;
 }
 
+/* A program that does not read its terminal must not stop the supervisor: what it has not taken waits here, and nothing more is
+ * read meanwhile. */
 static void copy_input(struct supervisor *s)
 {
-	char buf[4096];
-	ssize_t n = read(s->fds[INPUT], buf, sizeof(buf));
+	ssize_t n;
 
-	if (n <= 0 ? n == 0 || (errno != EINTR && errno != EAGAIN)
-		   : os_write_all(s->fds[MASTER], buf, (size_t)n) != 0)
+	if (!s->typed_len) {
+		n = read(STDIN_FILENO, s->typed, sizeof(s->typed));
+		if (n <= 0) {
+			if (n == 0 || (errno != EINTR && errno != EAGAIN))
+				s->fds[INPUT] = -1;
+			return;
+		}
+		s->typed_len = (size_t)n;
+	}
+	n = write(s->fds[MASTER], s->typed, s->typed_len);
+	if (n < 0 && errno != EAGAIN && errno != EINTR)
 		s->fds[INPUT] = -1;
+	if (n > 0) {
+		s->typed_len -= (size_t)n;
+		memmove(s->typed, s->typed + n, s->typed_len);
+	}
 }
 
 /* --- making it --- */
@@ -134,6 +150,8 @@ static int receive_console(struct supervisor *s, struct err *err)
 		return err_sys(err, -errno, "the container's terminal has not come");
 	rc = terminal_receive(conn, &s->fds[MASTER], err);
 	close(conn);
+	if (!rc && fcntl(s->fds[MASTER], F_SETFL, O_NONBLOCK) < 0)
+		rc = err_sys(err, -errno, "cannot use the container's terminal");
 	return rc;
 }
 
@@ -200,7 +218,7 @@ static int find_pid(struct supervisor *s, struct err *err)
 static int connect_network(struct supervisor *s, struct err *err)
 {
 	const char *forwards[CTR_MAX_LIST];
-	int tap, rc;
+	int tap = -1, rc;
 
 	if (s->plan->network == CTR_PRIVATE)
 		return ctr_net_join_bridge(s->pid, s->plan->address, err);
@@ -298,12 +316,16 @@ static void stay(struct supervisor *s)
 		s->fds[NET_ROOM] = net[1];
 		for (unsigned i = 0; i < SOURCES; i++)
 			p[i] = (struct pollfd){ .fd = s->fds[i], .events = POLLIN };
+		if (s->typed_len) {
+			p[MASTER].events |= POLLOUT;
+			p[INPUT].fd = -1;
+		}
 		if (poll(p, SOURCES, -1) < 0 && errno != EINTR)
 			break;
 		for (enum source i = OUT; i <= MASTER; i++)
-			if (p[i].revents)
+			if (p[i].revents & (POLLIN | POLLHUP | POLLERR))
 				copy_output(s, i);
-		if (p[INPUT].revents)
+		if ((p[INPUT].revents || p[MASTER].revents & POLLOUT) && s->fds[MASTER] >= 0)
 			copy_input(s);
 		if (p[NET].revents || p[NET_ROOM].revents)
 			ctr_net_serve(s->net);

@@ -37,20 +37,17 @@ int ctr_store_open(const char *folder, struct ctr_store *ret_store, struct err *
 {
 	struct ctr_store s = { .dir = -1, .state = -1 };
 	char usual[sizeof(s.path)], *full = NULL;
-	int rc = 0;
+	const char *path = folder ? folder : usual;
+	int rc = folder ? 0 : usual_folder(usual, sizeof(usual), err);
 
-	if (!folder) {
-		rc = usual_folder(usual, sizeof(usual), err);
-		folder = usual;
-	}
 	/* Made where it is missing; it belongs to the caller alone, as the runtime's own folder. */
 	if (!rc)
-		rc = status_open_root(folder, &s.dir, err);
+		rc = status_open_root(path, &s.dir, err);
 	if (rc)
 		return rc;
-	full = realpath(folder, NULL);
+	full = realpath(path, NULL);
 	if (!full || strlen(full) >= sizeof(s.path)) {
-		rc = err_set(err, -ENAMETOOLONG, "--folder: cannot tell the full path of '%.200s'", folder);
+		rc = err_set(err, -ENAMETOOLONG, "--folder: cannot tell the full path of '%.200s'", path);
 	} else {
 		memcpy(s.path, full, strlen(full) + 1);
 		snprintf(s.state_path, sizeof(s.state_path), "%s/.state", s.path);
@@ -77,7 +74,7 @@ static int open_folder(const struct ctr_store *store, const char *name, struct c
 {
 	memset(c, 0, sizeof(*c));
 	memcpy(c->name, name, strlen(name) + 1);
-	snprintf(c->path, sizeof(c->path), "%s/%s", store->path, name);
+	snprintf(c->path, sizeof(c->path), "%s/%s", store->path, c->name);
 	c->dir = openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (c->dir < 0)
 		return errno == ENOENT

@@ -68,7 +68,7 @@ int ctr_view_list(const struct ctr_store *store, bool json, bool quiet, struct e
 	unsigned count = status_list(store->dir, &names);
 
 	for (unsigned i = 0; i < count; i++) {
-		struct ctr c;
+		struct ctr c = { .dir = -1 };
 
 		/* It may have been removed meanwhile. */
 		if (!ctr_store_find(store, names[i], &c, NULL)) {
@@ -172,7 +172,7 @@ static json_t *collect(const struct ctr_store *store, const struct ctr *c)
 	struct status s;
 	bool has;
 	pid_t pid = 0;
-	int pidfd;
+	int pidfd = -1;
 
 	ctr_store_phase(store, c, &s, &has);
 	if (has && !status_pidfd(&s, &pidfd, NULL)) {

@@ -108,7 +108,7 @@ int mounts_classic_new(const char *type, const char *source, unsigned long flags
 		       int *ret_fd)
 {
 	char name[16], path[32];
-	int place, rc = make_place(true, name, &place);
+	int place = -1, rc = make_place(true, name, &place);
 
 	if (rc)
 		return rc;
@@ -123,7 +123,7 @@ int mounts_classic_new(const char *type, const char *source, unsigned long flags
 int mounts_classic_copy(int dirfd, const char *path, bool tree, int *ret_fd)
 {
 	char name[16], from_path[32], to_path[32];
-	int from = *path ? openat(dirfd, path, O_PATH | O_CLOEXEC) : dirfd, place, rc;
+	int from = *path ? openat(dirfd, path, O_PATH | O_CLOEXEC) : dirfd, place = -1, rc;
 	struct stat st;
 
 	if (from < 0 || fstat(from, &st) < 0)

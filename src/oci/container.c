@@ -520,30 +520,37 @@ static void close_existing(struct existing *e)
 	free(e);
 }
 
-static int open_existing(const struct container_options *options, const char *id, bool lock,
-			 struct existing **ret_e, struct err *err)
+/* NULL: it could not be, for the reason in *ret_rc and err. */
+static struct existing *open_existing(const struct container_options *options, const char *id, bool lock,
+				      int *ret_rc, struct err *err)
 {
 	struct existing *e = calloc(1, sizeof(*e));
-	int rc = e ? status_open_root(options->root, &e->root, err) : err_set(err, -ENOMEM, "no memory");
+	int rc;
 
+	if (!e) {
+		*ret_rc = err_set(err, -ENOMEM, "no memory");
+		return NULL;
+	}
+	rc = status_open_root(options->root, &e->root, err);
 	if (!rc) {
 		rc = status_open(e->root, id, lock, &e->status, err);
 		if (rc)
 			close(e->root);
 	}
+	*ret_rc = rc;
 	if (rc) {
 		free(e);
-		return rc;
+		return NULL;
 	}
 	if (e->status.cgroup[0]) {
 		rc = container_cgroup(&e->status, &e->cgroup, err);
 		e->has_cgroup = true;
 	}
-	if (rc)
-		close_existing(e);
-	else
-		*ret_e = e;
-	return rc;
+	*ret_rc = rc;
+	if (!rc)
+		return e;
+	close_existing(e);
+	return NULL;
 }
 
 static int need_cgroup(const struct existing *e, struct err *err)
@@ -566,7 +573,7 @@ static int kill_all(struct existing *e, int signal, struct err *err)
 
 static int kill_first(struct existing *e, int signal, struct err *err)
 {
-	int pidfd, rc = status_pidfd(&e->status, &pidfd, err);
+	int pidfd = -1, rc = status_pidfd(&e->status, &pidfd, err);
 
 	if (rc)
 		return rc;
@@ -579,10 +586,10 @@ static int kill_first(struct existing *e, int signal, struct err *err)
 int container_kill(const struct container_options *options, const char *id, int signal, bool all,
 		   struct err *err)
 {
-	struct existing *e;
-	int rc = open_existing(options, id, false, &e, err);
+	int rc;
+	struct existing *e = open_existing(options, id, false, &rc, err);
 
-	if (rc)
+	if (!e)
 		return rc;
 	rc = all ? kill_all(e, signal, err) : kill_first(e, signal, err);
 	close_existing(e);
@@ -593,10 +600,10 @@ int container_delete(const struct container_options *options, const char *id, bo
 {
 	struct err missing = { 0 };
 	enum status_phase phase;
-	struct existing *e;
-	int rc = open_existing(options, id, true, &e, &missing);
+	int rc;
+	struct existing *e = open_existing(options, id, true, &rc, &missing);
 
-	if (rc) {
+	if (!e) {
 		if (rc == -ENOENT && force)
 			return 0;
 		if (err)
@@ -617,10 +624,10 @@ int container_delete(const struct container_options *options, const char *id, bo
 int container_freeze(const struct container_options *options, const char *id, bool freeze, struct err *err)
 {
 	enum status_phase phase;
-	struct existing *e;
-	int rc = open_existing(options, id, true, &e, err);
+	int rc;
+	struct existing *e = open_existing(options, id, true, &rc, err);
 
-	if (rc)
+	if (!e)
 		return rc;
 	phase = status_phase(&e->status);
 	if (freeze ? phase != STATUS_RUNNING && phase != STATUS_CREATED : phase != STATUS_PAUSED)
@@ -638,10 +645,10 @@ int container_update(const struct container_options *options, const char *id, co
 		     bool devices, struct err *err)
 {
 	enum status_phase phase;
-	struct existing *e;
-	int rc = open_existing(options, id, true, &e, err);
+	int rc;
+	struct existing *e = open_existing(options, id, true, &rc, err);
 
-	if (rc)
+	if (!e)
 		return rc;
 	phase = status_phase(&e->status);
 	if (phase == STATUS_STOPPED || phase == STATUS_CREATING)

@@ -217,7 +217,7 @@ static int read_process(struct job *j, struct err *err)
 /* The namespaces of the container's process that are not ours. */
 static int open_namespaces(const struct job *j, int *fds, struct err *err)
 {
-	int pidfd, rc = 0;
+	int pidfd = -1, rc = 0;
 
 	for (enum ns_kind k = 0; k < NS_KINDS; k++)
 		fds[k] = -1;

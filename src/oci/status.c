@@ -505,7 +505,7 @@ enum status_phase status_phase(const struct status *s)
 {
 	struct cgroup *cg;
 	bool frozen = false;
-	int pidfd;
+	int pidfd = -1;
 
 	if (!s->complete) {
 		/* Somebody holds the lock while the container is being made; otherwise who made it has died. */

@@ -269,6 +269,26 @@ def test_terminal():
         assert "link:" in p.good("logs", name)
 
 
+def test_terminal_nobody_reads():
+    """Much is typed, and the program takes nothing: the supervisor goes on."""
+    with People() as p:
+        name = p.name()
+        pid, master = pty.fork()
+        if pid == 0:
+            os.execv(bothy, p.words("run", "--name", name, "--network", "none", p.rootfs, "/bin/probe", "sleep:1000"))
+        wait_for(lambda: name in p.call("ls", "-q").stdout and p.inspect(name)["status"] == "running")
+        os.set_blocking(master, False)
+        end = time.time() + 0.5
+        while time.time() < end:
+            with contextlib.suppress(BlockingIOError):
+                os.write(master, b"x" * 1000 + b"\n")
+            with contextlib.suppress(BlockingIOError):
+                os.read(master, 65536)
+        p.good("stop", "-t", "0", name)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 137
+        os.close(master)
+
+
 def test_bundle():
     with People() as p:
         subprocess.run([container.runtime, "spec", "--bundle", p.folder], check=True)
