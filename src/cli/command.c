@@ -7,12 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/ctr.h"
 #include "cli/help.h"
 #include "cli/oci.h"
 #include "cli/run.h"
 
 const struct command *const command_table[] = {
-	&run_command, &oci_command, &help_command, &help_version_command, NULL,
+	&run_command, &ctr_command, &oci_command, &help_command, &help_version_command, NULL,
 };
 
 static const char *command_name(const void *opaque, unsigned i)
@@ -40,4 +41,33 @@ const struct command *command_find(const char *name, struct err *err)
 	else
 		err_set(err, -EINVAL, "unknown command '%.64s'; the commands are %s", name, list);
 	return NULL;
+}
+
+static const char *sub_name(const void *opaque, unsigned i)
+{
+	const struct command *group = opaque;
+
+	return group->sub[i] ? strchr(group->sub[i]->name, ' ') + 1 : NULL;
+}
+
+const struct command *command_find_sub(const struct command *group, const char *name, struct err *err)
+{
+	const char *near;
+
+	for (unsigned i = 0; group->sub[i]; i++)
+		if (!strcmp(sub_name(group, i), name))
+			return group->sub[i];
+	near = opts_nearest(name, sub_name, group);
+	if (near)
+		err_set(err, -EINVAL, "unknown command '%s %.64s'; did you mean %s?", group->name, name,
+			near);
+	else
+		err_set(err, -EINVAL, "unknown command '%s %.64s'; bothy help %s lists them", group->name,
+			name, group->name);
+	return NULL;
+}
+
+bool command_is_help(const char *word)
+{
+	return !strcmp(word, "--help") || !strcmp(word, "-h");
 }

@@ -24,3 +24,6 @@ extern const struct command *const command_table[];
 
 /* Any command, or NULL with a sentence that names the valid ones. */
 const struct command *command_find(const char *name, struct err *err);
+/* The command `name` of a command that has some, or NULL with a sentence. */
+const struct command *command_find_sub(const struct command *group, const char *name, struct err *err);
+bool command_is_help(const char *word); /* --help or -h */

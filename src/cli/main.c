@@ -12,7 +12,7 @@
 static bool wants_help(int argc, char **argv)
 {
 	for (int i = 0; i < argc; i++) {
-		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+		if (command_is_help(argv[i]))
 			return true;
 	}
 	return false;

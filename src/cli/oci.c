@@ -158,7 +158,7 @@ static int run_run(const struct command *c, int argc, char **argv, struct err *e
 	return rc ? rc : status;
 }
 
-static int parse_signal(const char *text, int *ret_signal, struct err *err)
+int oci_parse_signal(const char *text, int *ret_signal, struct err *err)
 {
 	const char *name = strncmp(text, "SIG", 3) ? text : text + 3;
 	char *end;
@@ -193,7 +193,7 @@ static int run_kill(const struct command *c, int argc, char **argv, struct err *
 
 	rc = take_id(c, argc, argv, 1, &id, err);
 	if (!rc && argc > 1)
-		rc = parse_signal(argv[1], &signal, err);
+		rc = oci_parse_signal(argv[1], &signal, err);
 	return rc ? rc : container_kill(&oci.container, id, signal, oci.all, err);
 }
 
@@ -269,6 +269,30 @@ static int run_list(const struct command *c, int argc, char **argv, struct err *
 	return rc;
 }
 
+/* Reports at intervals, and a line at once, as far as a look ten times a second is that, for each kill for want of memory. */
+static int follow_events(const struct status *s, struct err *err)
+{
+	u64 interval = (oci.interval ? oci.interval : 5) * 1000000000ull, next = os_now_ns();
+	s64 before = report_oom_kills(s);
+	int rc = 0;
+
+	while (!rc) {
+		s64 now = report_oom_kills(s);
+		bool running = status_phase(s) != STATUS_STOPPED;
+
+		for (; before >= 0 && before < now && !rc; before++)
+			rc = print_text(report_oom(s, err), err);
+		if (!rc && running && os_now_ns() >= next) {
+			rc = print_text(report_stats(s, err), err);
+			next += interval;
+		}
+		if (fflush(stdout) || !running)
+			break;
+		usleep(100000);
+	}
+	return rc;
+}
+
 static int run_events(const struct command *c, int argc, char **argv, struct err *err)
 {
 	struct status s;
@@ -276,18 +300,12 @@ static int run_events(const struct command *c, int argc, char **argv, struct err
 
 	if (rc)
 		return rc;
-	do {
-		if (status_phase(&s) == STATUS_STOPPED) {
-			if (oci.stats)
-				rc = err_set(err, -ESRCH, "container not running: '%s' is stopped", s.id);
-			break;
-		}
+	if (!oci.stats)
+		rc = follow_events(&s, err);
+	else if (status_phase(&s) == STATUS_STOPPED)
+		rc = err_set(err, -ESRCH, "container not running: '%s' is stopped", s.id);
+	else
 		rc = print_text(report_stats(&s, err), err);
-		if (fflush(stdout))
-			break;
-		if (!rc && !oci.stats)
-			sleep(oci.interval ? oci.interval : 5);
-	} while (!rc && !oci.stats);
 	status_close(&s);
 	return rc;
 }
@@ -552,6 +570,13 @@ static const char *manager_choice(unsigned i, const char **ret_help)
 		OFF(container.preserve_fds),                                           \
 		.help = "Hand on N descriptors after standard error to the container." \
 	}
+#define NO_PIVOT                             \
+	FLAG("no-pivot", container.no_pivot, \
+	     "Change the root by chroot: on a host that runs from an initramfs.")
+#define DETACH                                                                                              \
+	{                                                                                                   \
+		.name = "detach", .letter = 'd', .kind = OPT_FLAG, .help = "Leave it running.", OFF(detach) \
+	}
 #define KEYRING FLAG("no-new-keyring", container.no_keyring, "Make no session keyring for the container.")
 #define END                  \
 	{                    \
@@ -594,14 +619,7 @@ static const struct opt global_opts[] = {
 };
 
 static const struct opt create_opts[] = {
-	BUNDLE,
-	PID_FILE,
-	CONSOLE,
-	PRESERVE,
-	KEYRING,
-	FLAG("no-pivot", container.no_pivot,
-	     "Change the root by chroot: on a host that runs from an initramfs."),
-	END,
+	BUNDLE, PID_FILE, CONSOLE, PRESERVE, KEYRING, NO_PIVOT, END,
 };
 
 static const struct opt run_opts[] = {
@@ -610,9 +628,8 @@ static const struct opt run_opts[] = {
 	CONSOLE,
 	PRESERVE,
 	KEYRING,
-	FLAG("no-pivot", container.no_pivot,
-	     "Change the root by chroot: on a host that runs from an initramfs."),
-	{ .name = "detach", .letter = 'd', .kind = OPT_FLAG, .help = "Leave it running.", OFF(detach) },
+	NO_PIVOT,
+	DETACH,
 	FLAG("keep", keep, "Do not delete the container when it has ended."),
 	FLAG("no-subreaper", no_subreaper, "Accepted for other runtimes' callers; never done."),
 	END,
@@ -630,7 +647,7 @@ static const struct opt exec_opts[] = {
 	CONSOLE,
 	PRESERVE,
 	KEYRING,
-	{ .name = "detach", .letter = 'd', .kind = OPT_FLAG, .help = "Leave it running.", OFF(detach) },
+	DETACH,
 	{ .name = "tty", .letter = 't', .kind = OPT_FLAG, .help = "Give it a terminal.", OFF(tty) },
 	{ .name = "user",
 	  .letter = 'u',
@@ -741,7 +758,8 @@ COMMAND(ps, "list the processes of a container", "[OPTIONS] ID [PS-OPTION ...]",
 COMMAND(pause, "freeze a container's processes", "ID", NULL, run_pause, NULL);
 COMMAND(resume, "let them go on", "ID", NULL, run_pause, NULL);
 COMMAND(update, "change a container's limits", "[OPTIONS] ID", update_opts, run_update, NULL);
-COMMAND(events, "print what a container uses, as JSON", "[OPTIONS] ID", events_opts, run_events, NULL);
+COMMAND(events, "print what a container uses and each kill for want of memory, as JSON", "[OPTIONS] ID",
+	events_opts, run_events, NULL);
 COMMAND(spec, "write a configuration to begin with", "[OPTIONS]", spec_opts, run_spec, NULL);
 COMMAND(features, "print what this runtime can do, as JSON", "", NULL, run_features, NULL);
 
@@ -754,30 +772,6 @@ static const struct command *const oci_rows[] = {
 static bool enters_container(const struct command *c)
 {
 	return c == &create_row || c == &run_row || c == &exec_row;
-}
-
-static const char *row_name(const void *opaque, unsigned i)
-{
-	return oci_rows[i] ? strchr(oci_rows[i]->name, ' ') + 1 : NULL;
-}
-
-static const struct command *find_row(const char *name, struct err *err)
-{
-	const char *near = opts_nearest(name, row_name, NULL);
-
-	for (unsigned i = 0; oci_rows[i]; i++)
-		if (!strcmp(row_name(NULL, i), name))
-			return oci_rows[i];
-	if (near)
-		err_set(err, -EINVAL, "unknown command 'oci %.64s'; did you mean %s?", name, near);
-	else
-		err_set(err, -EINVAL, "unknown command 'oci %.64s'; bothy help oci lists them", name);
-	return NULL;
-}
-
-static bool is_help(const char *word)
-{
-	return !strcmp(word, "--help") || !strcmp(word, "-h");
 }
 
 static int run_row_command(const struct command *row, int argc, char **argv, struct err *err)
@@ -817,7 +811,7 @@ static int run_oci(const struct command *command, int argc, char **argv, struct 
 	const struct command *row = NULL;
 	int used, rc;
 
-	if (argc && is_help(argv[0])) {
+	if (argc && command_is_help(argv[0])) {
 		help_print(command, stdout);
 		return 0;
 	}
@@ -833,10 +827,10 @@ static int run_oci(const struct command *command, int argc, char **argv, struct 
 		return 1;
 	}
 	if (!rc) {
-		row = find_row(argv[used], err);
+		row = command_find_sub(command, argv[used], err);
 		rc = row ? 0 : err->code;
 	}
-	if (!rc && used + 1 < argc && is_help(argv[used + 1])) {
+	if (!rc && used + 1 < argc && command_is_help(argv[used + 1])) {
 		help_print(row, stdout);
 		return 0;
 	}

@@ -34,6 +34,7 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "base/lazy.h"
 #include "base/log.h"
 #include "base/os.h"
 
@@ -46,6 +47,25 @@
 #define MAX_TIMERS       4
 #define MAX_SOCKETS      (MAX_FDS - 128)
 #define DATAGRAM_SOCKETS 64 /* more, for datagrams only: a guest with many connections still finds names */
+
+/* The library, which is loaded with the first such network. */
+static struct {
+	__typeof__(slirp_new) *new;
+	__typeof__(slirp_cleanup) *cleanup;
+	__typeof__(slirp_input) *input;
+	__typeof__(slirp_pollfds_fill) *pollfds_fill;
+	__typeof__(slirp_pollfds_poll) *pollfds_poll;
+	__typeof__(slirp_add_hostfwd) *add_hostfwd;
+} lib;
+
+static const struct lazy_function lib_functions[] = {
+	{ "slirp_new", &lib.new },
+	{ "slirp_cleanup", &lib.cleanup },
+	{ "slirp_input", &lib.input },
+	{ "slirp_pollfds_fill", &lib.pollfds_fill },
+	{ "slirp_pollfds_poll", &lib.pollfds_poll },
+	{ "slirp_add_hostfwd", &lib.add_hostfwd },
+};
 
 /* Frames one behind the other, each with its length; one that would be cut at the end begins at 0. */
 struct ring {
@@ -326,7 +346,7 @@ static void take_tx(struct net_user *u)
 		if (!first)
 			break;
 		if (admit(u, len))
-			slirp_input(u->slirp, u->frame, (int)len);
+			lib.input(u->slirp, u->frame, (int)len);
 		/* Answers wait for nothing. */
 		if (u->rx.used > RX_PAUSE)
 			break;
@@ -373,7 +393,7 @@ static void turn(struct net_user *u)
 	u->fds[0] = (struct pollfd){ .fd = u->wake, .events = POLLIN };
 	u->nr_fds = 1;
 	if (!paused)
-		slirp_pollfds_fill(u->slirp, &timeout, add_poll, u);
+		lib.pollfds_fill(u->slirp, &timeout, add_poll, u);
 	/* Later words ring the eventfd. */
 	ready = atomic_exchange(&u->guest_ready, false);
 	if ((!paused && tx_waits(u)) || (ready && u->rx.used))
@@ -382,7 +402,7 @@ static void turn(struct net_user *u)
 	if (u->fds[0].revents & POLLIN && read(u->wake, &count, sizeof(count)) < 0)
 		return;
 	if (!paused) {
-		slirp_pollfds_poll(u->slirp, n < 0, get_revents, u);
+		lib.pollfds_poll(u->slirp, n < 0, get_revents, u);
 		take_tx(u);
 	}
 	run_timers(u);
@@ -458,7 +478,7 @@ static void user_close(struct net *net)
 	struct net_user *u = container_of(net, struct net_user, net);
 
 	if (u->slirp)
-		slirp_cleanup(u->slirp);
+		lib.cleanup(u->slirp);
 	if (u->wake >= 0)
 		close(u->wake);
 	pthread_mutex_destroy(&u->guard);
@@ -508,7 +528,7 @@ static int forward(struct net_user *u, const char *text, struct err *err)
 			err, -EINVAL,
 			"--net: 'hostfwd' cannot be '%.64s'; give tcp:ADDR:PORT-:PORT, host first, as in tcp:127.0.0.1:2222-:22",
 			text);
-	if (slirp_add_hostfwd(u->slirp, udp, host, host_port, guest, guest_port) < 0) {
+	if (lib.add_hostfwd(u->slirp, udp, host, host_port, guest, guest_port) < 0) {
 		int code = errno ? -errno : -EADDRINUSE;
 
 		if (code == -EADDRINUSE)
@@ -558,7 +578,7 @@ static int make(struct net_user *u, const struct net_user_conf *conf, struct err
 	u->tx.mem = malloc(RING_SIZE);
 	u->rx.mem = malloc(RING_SIZE);
 	if (u->tx.mem && u->rx.mem)
-		u->slirp = slirp_new(&c, &callbacks, u);
+		u->slirp = lib.new(&c, &callbacks, u);
 	if (!u->slirp)
 		return err_set(err, -ENOMEM, "--net: no memory for the user-mode network");
 	for (unsigned i = 0; i < conf->nr_forwards && r == 0; i++) {
@@ -570,9 +590,12 @@ static int make(struct net_user *u, const struct net_user_conf *conf, struct err
 
 int net_user_open(const struct net_user_conf *conf, struct net **ret_net, struct err *err)
 {
-	struct net_user *u = calloc(1, sizeof(*u));
-	int r;
+	struct net_user *u;
+	int r = lazy_load("libslirp.so.0", lib_functions, ARRAY_SIZE(lib_functions), err);
 
+	if (r < 0)
+		return err_wrap(err, "--net");
+	u = calloc(1, sizeof(*u));
 	if (!u)
 		return err_set(err, -ENOMEM, "--net: no memory for the user-mode network");
 	pthread_mutex_init(&u->guard, NULL);

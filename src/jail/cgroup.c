@@ -407,6 +407,66 @@ int cgroup_join(const struct cgroup *cg, pid_t pid, struct err *err)
 	return 0;
 }
 
+int cgroup_door_open(const struct cgroup *cg, struct cgroup_door *ret_door, struct err *err)
+{
+	struct cgroup_door d = { .v2 = -1, .v2_procs = -1 };
+	int rc = 0;
+
+	for (unsigned i = 0; i < cg->count && !rc; i++) {
+		const struct cgroup_hierarchy *h = &cg->at[i];
+		char path[PATH_MAX];
+		int dir;
+
+		if (!h->joined)
+			continue;
+		group_dir(cg, h, path, sizeof(path));
+		dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (dir < 0) {
+			rc = -errno;
+		} else if (h->v2) {
+			d.v2 = dir;
+			d.v2_procs = openat(dir, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+			rc = d.v2_procs < 0 ? -errno : 0;
+		} else {
+			/* By this file a thread that moves itself is moved at once [cgroup1_tasks_write() of Linux]. */
+			d.v1[d.v1_count] = openat(dir, "tasks", O_WRONLY | O_CLOEXEC);
+			rc = d.v1[d.v1_count] < 0 ? -errno : 0;
+			d.v1_count += !rc;
+			close(dir);
+		}
+		if (rc)
+			err_sys(err, rc, "cannot open the control group '%s'", path);
+	}
+	if (rc)
+		cgroup_door_close(&d);
+	else
+		*ret_door = d;
+	return rc;
+}
+
+void cgroup_door_close(struct cgroup_door *d)
+{
+	for (unsigned i = 0; i < d->v1_count; i++)
+		close(d->v1[i]);
+	if (d->v2 >= 0)
+		close(d->v2);
+	if (d->v2_procs >= 0)
+		close(d->v2_procs);
+	*d = (struct cgroup_door){ .v2 = -1, .v2_procs = -1 };
+}
+
+int cgroup_door_enter(struct cgroup_door *d, bool made_inside, struct err *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < d->v1_count && !rc; i++)
+		rc = os_write_all(d->v1[i], "0", 1);
+	if (!rc && d->v2_procs >= 0 && !made_inside)
+		rc = os_write_all(d->v2_procs, "0", 1);
+	cgroup_door_close(d);
+	return rc ? err_sys(err, rc, "cannot go into the container's control group") : 0;
+}
+
 /* The hierarchy to ask for processes. */
 static const struct cgroup_hierarchy *any(const struct cgroup *cg)
 {

@@ -38,6 +38,20 @@ int cgroup_find(struct cgroup *cg, const char *full_path, struct err *err);
 int cgroup_create(struct cgroup *cg, struct err *err);
 int cgroup_join(const struct cgroup *cg, pid_t pid, struct err *err);
 
+/* The way into the group for a process that is yet to be made and goes in by itself. cgroup_join(), which moves another one,
+ * waits in its first write until every processor has passed through the kernel, several milliseconds; this does not. */
+struct cgroup_door {
+	int v2, v2_procs; /* the group, for CLONE_INTO_CGROUP [clone(2)], and its file; -1: none */
+	int v1[CGROUP_MAX_HIERARCHIES]; /* files */
+	unsigned v1_count;
+};
+
+int cgroup_door_open(const struct cgroup *cg, struct cgroup_door *ret_door, struct err *err);
+void cgroup_door_close(struct cgroup_door *door);
+/* In the process, while it has one thread: enters the hierarchies of version 1, and that of version 2 unless it was
+ * `made_inside`. Closes the door. The privileges that count are those of who has opened it. */
+int cgroup_door_enter(struct cgroup_door *door, bool made_inside, struct err *err);
+
 /* The processes in the group and below it, fresh memory. */
 int cgroup_processes(const struct cgroup *cg, pid_t **ret_pids, unsigned *ret_count, struct err *err);
 /* Sends a signal to each of them. With SIGKILL it goes on until none is left, for 10 seconds at most. */

@@ -5,6 +5,8 @@
  * is too long goes through mount(2) on a directory of a private tmpfs, from where the result is taken by open_tree();
  * the tmpfs is detached, so that no name of it exists.
  *
+ * Where one of those calls is missing, all is done by mount(2) (mounts_classic.c).
+ *
  * Option words are those of mount(8), of runtime-spec's table, with the recursive ones of an "r" in front
  * [runtime-spec config.md#linux-mount-options].
  */
@@ -19,6 +21,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "jail/mounts_classic.h"
 
 #ifndef MOUNT_ATTR_NOSYMFOLLOW
 #define MOUNT_ATTR_NOSYMFOLLOW 0x00200000
@@ -151,16 +155,23 @@ void mounts_options_parse(const char *const *words, unsigned count, const char *
 	*ret_options = o;
 }
 
+bool mounts_detached(void)
+{
+	return !mounts_classic();
+}
+
 static int set_attributes(int mount, bool tree, u64 set, u64 clear, u64 propagation, struct err *err)
 {
 	struct mount_attr attr = { .attr_set = set, .attr_clr = clear, .propagation = propagation };
+	int rc = 0;
 
 	if (!set && !clear && !propagation)
 		return 0;
-	if (mount_setattr(mount, "", AT_EMPTY_PATH | (tree ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0)
-		return err_sys(err, -errno, "cannot set the attributes of a mount%s",
-			       errno == ENOSYS ? " (Linux 5.12 or later is needed)" : "");
-	return 0;
+	if (mounts_classic())
+		rc = mounts_classic_set(mount, tree, set, clear, propagation);
+	else if (mount_setattr(mount, "", AT_EMPTY_PATH | (tree ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0)
+		rc = -errno;
+	return rc ? err_sys(err, rc, "cannot set the attributes of a mount") : 0;
 }
 
 int mounts_set(int mount, const struct mounts_options *o, struct err *err)
@@ -184,7 +195,8 @@ int mounts_set_idmap(int mount, int userns, bool tree, struct err *err)
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (u64)userns };
 
 	if (mount_setattr(mount, "", AT_EMPTY_PATH | (tree ? AT_RECURSIVE : 0), &attr, sizeof(attr)) < 0)
-		return err_sys(err, -errno, "cannot map the owners of a mount");
+		return err_sys(err, -errno, "cannot map the owners of a mount%s",
+			       errno == ENOSYS ? " (Linux 5.12 or later is needed)" : "");
 	return 0;
 }
 
@@ -294,11 +306,42 @@ static int new_by_mount(const char *type, const char *source, const struct mount
 	return rc;
 }
 
+static int new_classic(const char *type, const char *source, const struct mounts_options *o, int *ret_fd,
+		       struct err *err)
+{
+	unsigned long flags = 0;
+	char text[4096], what[200];
+	int fd, rc = join_words(o, text, sizeof(text), &flags, err);
+
+	if (rc)
+		return rc;
+	/* A disk that is only read must not be written by a journal's replay either. */
+	if (source && !strncmp(source, "/dev/", 5) && o->set & MOUNT_ATTR_RDONLY)
+		flags |= MS_RDONLY;
+	rc = mounts_classic_new(type, source, flags, text, &fd);
+	if (rc) {
+		snprintf(what, sizeof(what), " with the options '%.128s'", text);
+		return fs_error(-1, rc, type,
+				rc == -ENODEV ? " (the kernel does not have it)"
+				: text[0]     ? what
+					      : "",
+				err);
+	}
+	rc = set_attributes(fd, false, o->set | o->tree_set, MOUNT_ATTR__ATIME, 0, err);
+	if (rc)
+		close(fd);
+	else
+		*ret_fd = fd;
+	return rc;
+}
+
 int mounts_new(const char *type, const char *source, const struct mounts_options *o, int *ret_fd,
 	       struct err *err)
 {
 	int fd, mount, rc = 0;
 
+	if (mounts_classic())
+		return new_classic(type, source, o, ret_fd, err);
 	if (has_long_word(source, o))
 		return new_by_mount(type, source, o, ret_fd, err);
 	fd = fsopen(type, FSOPEN_CLOEXEC);
@@ -328,14 +371,17 @@ int mounts_new(const char *type, const char *source, const struct mounts_options
 
 int mounts_copy(int dirfd, const char *path, bool tree, int *ret_fd, struct err *err)
 {
-	int rc, fd = open_tree(dirfd, path,
-			       OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (tree ? AT_RECURSIVE : 0) |
-				       (*path ? 0 : AT_EMPTY_PATH));
+	int rc = 0, fd = -1;
 
-	if (fd < 0)
-		return err_sys(err, -errno, "cannot take a copy of the mount at '%s'%s",
-			       *path ? path : "(a descriptor)",
-			       errno == ENOSYS ? " (Linux 5.12 or later is needed)" : "");
+	if (mounts_classic())
+		rc = mounts_classic_copy(dirfd, path, tree, &fd);
+	else if ((fd = open_tree(dirfd, path,
+				 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (tree ? AT_RECURSIVE : 0) |
+					 (*path ? 0 : AT_EMPTY_PATH))) < 0)
+		rc = -errno;
+	if (rc)
+		return err_sys(err, rc, "cannot take a copy of the mount at '%s'",
+			       *path ? path : "(a descriptor)");
 	rc = set_attributes(fd, tree, 0, 0, MS_SLAVE, err);
 	if (rc)
 		close(fd);
@@ -346,15 +392,15 @@ int mounts_copy(int dirfd, const char *path, bool tree, int *ret_fd, struct err 
 
 int mounts_attach(int mount, int target, struct err *err)
 {
-	int rc;
+	int rc = 0;
 
-	if (target == AT_FDCWD)
-		rc = move_mount(mount, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);
-	else
-		rc = move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
-	if (rc < 0)
-		return err_sys(err, -errno, "cannot attach a mount");
-	return 0;
+	if (mounts_classic())
+		rc = mounts_classic_attach(mount, target);
+	else if (target == AT_FDCWD ? move_mount(mount, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0
+				    : move_mount(mount, "", target, "",
+						 MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		rc = -errno;
+	return rc ? err_sys(err, rc, "cannot attach a mount") : 0;
 }
 
 int mounts_pivot(int mount, struct err *err)
@@ -365,7 +411,8 @@ int mounts_pivot(int mount, struct err *err)
 	if (syscall(SYS_pivot_root, ".", ".") < 0)
 		return err_sys(err, -errno,
 			       "cannot change the root (pivot_root); from an initramfs use --no-pivot");
-	if (umount2(".", MNT_DETACH) < 0)
+	/* Over the old root lies the place for mounts that were not attached. */
+	if ((mounts_classic() && umount2(".", MNT_DETACH) < 0) || umount2(".", MNT_DETACH) < 0)
 		return err_sys(err, -errno, "cannot detach the host's mounts");
 	if (chdir("/") < 0)
 		return err_sys(err, -errno, "cannot enter the new root");

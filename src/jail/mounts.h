@@ -2,12 +2,16 @@
  *
  * A mount is made detached, given its attributes, and only then attached to a directory that has been looked up
  * before: no path is looked up twice, and no mount is ever visible with other attributes than the final ones.
- * Needs Linux 5.12. Single-threaded processes; descriptors close on exec.
+ * Before Linux 5.12 the same is done by mount(2), in a mount namespace of the process's own (mounts_classic.h).
+ * Single-threaded processes; descriptors close on exec.
  */
 #pragma once
 
 #include "base/err.h"
 #include "base/types.h"
+
+/* Whether mounts can be detached, and so be made outside of the mount namespace that they are for. */
+bool mounts_detached(void);
 
 /* What the words of a mount's options mean. */
 struct mounts_options {

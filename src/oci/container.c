@@ -71,36 +71,25 @@ int container_write_pid(const char *path, pid_t pid, struct err *err)
 	return rc ? err_sys(err, rc, "--pid-file: cannot write '%s'", path) : 0;
 }
 
-/* Waits until a process that has been sent SIGKILL is gone; it may be a child of ours, or of nobody who cares. */
-static int wait_gone(const struct status *s, struct err *err)
-{
-	u64 end = os_now_ns() + PATIENCE_NS, start;
-
-	while (s->pid > 0 && status_process(s->pid, &start) && start == s->pid_start) {
-		if (os_now_ns() > end)
-			return err_set(err, -EBUSY,
-				       "the process of container '%s' does not end within 10 seconds", s->id);
-		usleep(500);
-	}
-	return 0;
-}
-
 /* Undoes everything. Goes on after a failure; the first one is reported, and the state is kept then. */
 static int destroy(int root, struct status *s, struct cgroup *cg, struct err *err)
 {
 	int pidfd, rc = 0;
 
-	if (!status_pidfd(s, &pidfd, NULL)) {
+	if (status_pidfd(s, &pidfd, NULL))
+		pidfd = -1;
+	else
 		pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
-		close(pidfd);
-	}
 	if (cg) {
 		if (cgroup_is_frozen(cg))
 			cgroup_freeze(cg, false, NULL);
 		rc = cgroup_kill(cg, SIGKILL, err);
 	}
-	if (!rc)
-		rc = wait_gone(s, err);
+	if (!rc && pidfd >= 0 && status_wait(pidfd, PATIENCE_NS))
+		rc = err_set(err, -EBUSY, "the process of container '%s' does not end within 10 seconds",
+			     s->id);
+	if (pidfd >= 0)
+		close(pidfd);
 	if (!rc && cg)
 		rc = cgroup_delete(cg, err);
 	if (!rc && s->hooks) {
@@ -221,8 +210,16 @@ static int start_child(struct container *c, int *ret_wire, struct err *err)
 		.child = child,
 		.opaque = c,
 	};
+	struct cgroup_door door;
+	pid_t pid;
 	int rc = 0;
 
+	if (c->has_cgroup) {
+		rc = cgroup_door_open(&c->cgroup, &door, err);
+		if (rc)
+			return rc;
+		how.door = &door;
+	}
 	for (enum ns_kind k = 0; k < NS_KINDS; k++) {
 		how.join[k] = -1;
 		if (!s->has_namespace[k] || rc)
@@ -233,12 +230,14 @@ static int start_child(struct container *c, int *ret_wire, struct err *err)
 			how.create |= ns_types[k].flag;
 	}
 	if (!rc)
-		rc = spawn(&how, &c->status.pid, ret_wire, err);
+		rc = spawn(&how, &pid, ret_wire, err);
 	for (enum ns_kind k = 0; k < NS_KINDS; k++)
 		if (how.join[k] >= 0)
 			close(how.join[k]);
+	if (how.door)
+		cgroup_door_close(how.door);
 	if (!rc)
-		status_process(c->status.pid, &c->status.pid_start);
+		status_remember(&c->status, pid);
 	return rc;
 }
 
@@ -275,8 +274,6 @@ static int bring_up(struct container *c, int wire, struct err *err)
 	bool left = false; /* limits that the process could not set itself */
 	int rc = status_save(&c->status, err);
 
-	if (!rc && c->has_cgroup)
-		rc = cgroup_join(&c->cgroup, c->status.pid, err);
 	if (!rc)
 		rc = process_set_oom_score(c->status.pid, p, err);
 	if (rc)
@@ -345,7 +342,7 @@ static int make(struct container *c, int foreground, struct err *err)
 	if (!rc)
 		rc = open_sockets(c, foreground, err);
 	/* Sources may be closed to the users that the container's are mapped to: they are opened here, if we may. */
-	if (!rc && geteuid() == 0)
+	if (!rc && geteuid() == 0 && mounts_detached())
 		rc = rootfs_open(&c->rootfs, err);
 	if (!rc)
 		rc = start_child(c, &wire, err);
@@ -508,130 +505,161 @@ int container_run(const struct container_options *options, const char *id, int *
 
 /* --- what is done to one that exists --- */
 
-/* Opens state and control group. cg may be NULL. */
-static int open_existing(const struct container_options *options, const char *id, bool lock, struct status *s,
-			 int *ret_root, struct err *err)
+/* A container's state, and its control group where it has one. */
+struct existing {
+	int root;
+	struct status status;
+	struct cgroup cgroup;
+	bool has_cgroup;
+};
+
+static void close_existing(struct existing *e)
 {
-	int rc = status_open_root(options->root, ret_root, err);
+	status_close(&e->status);
+	close(e->root);
+	free(e);
+}
+
+/* NULL: it could not be, for the reason in *ret_rc and err. */
+static struct existing *open_existing(const struct container_options *options, const char *id, bool lock,
+				      int *ret_rc, struct err *err)
+{
+	struct existing *e = calloc(1, sizeof(*e));
+	int rc;
+
+	if (!e) {
+		*ret_rc = err_set(err, -ENOMEM, "no memory");
+		return NULL;
+	}
+	rc = status_open_root(options->root, &e->root, err);
+	if (!rc) {
+		rc = status_open(e->root, id, lock, &e->status, err);
+		if (rc)
+			close(e->root);
+	}
+	*ret_rc = rc;
+	if (rc) {
+		free(e);
+		return NULL;
+	}
+	if (e->status.cgroup[0]) {
+		rc = container_cgroup(&e->status, &e->cgroup, err);
+		e->has_cgroup = true;
+	}
+	*ret_rc = rc;
+	if (!rc)
+		return e;
+	close_existing(e);
+	return NULL;
+}
+
+static int need_cgroup(const struct existing *e, struct err *err)
+{
+	return e->has_cgroup ? 0
+			     : err_set(err, -ENOTSUP, "container '%s' has no control group", e->status.id);
+}
+
+static int kill_all(struct existing *e, int signal, struct err *err)
+{
+	int rc = need_cgroup(e, err);
+
+	if (!rc)
+		rc = cgroup_kill(&e->cgroup, signal, err);
+	/* A frozen process of version 1 gets the signal when it goes on. */
+	if (!rc && signal == SIGKILL && cgroup_is_frozen(&e->cgroup))
+		rc = cgroup_freeze(&e->cgroup, false, err);
+	return rc;
+}
+
+static int kill_first(struct existing *e, int signal, struct err *err)
+{
+	int pidfd = -1, rc = status_pidfd(&e->status, &pidfd, err);
 
 	if (rc)
 		return rc;
-	rc = status_open(*ret_root, id, lock, s, err);
-	if (rc)
-		close(*ret_root);
+	if (pidfd_send_signal(pidfd, signal, NULL, 0) < 0)
+		rc = err_sys(err, -errno, "cannot send signal %d to container '%s'", signal, e->status.id);
+	close(pidfd);
 	return rc;
 }
 
 int container_kill(const struct container_options *options, const char *id, int signal, bool all,
 		   struct err *err)
 {
-	struct cgroup *cg = all ? malloc(sizeof(*cg)) : NULL;
-	struct status s;
-	int root, pidfd, rc = open_existing(options, id, false, &s, &root, err);
+	int rc;
+	struct existing *e = open_existing(options, id, false, &rc, err);
 
-	if (rc) {
-		free(cg);
+	if (!e)
 		return rc;
-	}
-	if (cg) {
-		rc = container_cgroup(&s, cg, err);
-		if (!rc)
-			rc = cgroup_kill(cg, signal, err);
-		/* A frozen process of version 1 gets the signal when it goes on. */
-		if (!rc && signal == SIGKILL && cgroup_is_frozen(cg))
-			rc = cgroup_freeze(cg, false, err);
-	} else if (!(rc = status_pidfd(&s, &pidfd, err))) {
-		if (pidfd_send_signal(pidfd, signal, NULL, 0) < 0)
-			rc = err_sys(err, -errno, "cannot send signal %d to container '%s'", signal, id);
-		close(pidfd);
-	}
-	free(cg);
-	status_close(&s);
-	close(root);
+	rc = all ? kill_all(e, signal, err) : kill_first(e, signal, err);
+	close_existing(e);
 	return rc;
 }
 
 int container_delete(const struct container_options *options, const char *id, bool force, struct err *err)
 {
-	struct cgroup *cg = NULL;
-	enum status_phase phase;
 	struct err missing = { 0 };
-	struct status s;
-	int root, rc = open_existing(options, id, true, &s, &root, &missing);
+	enum status_phase phase;
+	int rc;
+	struct existing *e = open_existing(options, id, true, &rc, &missing);
 
-	if (rc) {
+	if (!e) {
 		if (rc == -ENOENT && force)
 			return 0;
 		if (err)
 			*err = missing;
 		return rc;
 	}
-	phase = status_phase(&s);
+	phase = status_phase(&e->status);
 	if (!force && phase != STATUS_STOPPED && phase != STATUS_CREATED)
 		rc = err_set(err, -EBUSY,
 			     "cannot delete container '%s', which is %s; stop it, or use --force", id,
 			     status_phase_name(phase));
-	if (!rc && s.cgroup[0]) {
-		cg = malloc(sizeof(*cg));
-		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
-	}
 	if (!rc)
-		rc = destroy(root, &s, cg, err);
-	free(cg);
-	status_close(&s);
-	close(root);
+		rc = destroy(e->root, &e->status, e->has_cgroup ? &e->cgroup : NULL, err);
+	close_existing(e);
 	return rc;
 }
 
 int container_freeze(const struct container_options *options, const char *id, bool freeze, struct err *err)
 {
-	struct cgroup *cg = malloc(sizeof(*cg));
 	enum status_phase phase;
-	struct status s;
-	int root, rc = open_existing(options, id, true, &s, &root, err);
+	int rc;
+	struct existing *e = open_existing(options, id, true, &rc, err);
 
-	if (rc) {
-		free(cg);
+	if (!e)
 		return rc;
-	}
-	phase = status_phase(&s);
+	phase = status_phase(&e->status);
 	if (freeze ? phase != STATUS_RUNNING && phase != STATUS_CREATED : phase != STATUS_PAUSED)
 		rc = err_set(err, -EINVAL, "cannot %s container '%s', which is %s",
 			     freeze ? "pause" : "resume", id, status_phase_name(phase));
 	if (!rc)
-		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
+		rc = need_cgroup(e, err);
 	if (!rc)
-		rc = cgroup_freeze(cg, freeze, err);
-	free(cg);
-	status_close(&s);
-	close(root);
+		rc = cgroup_freeze(&e->cgroup, freeze, err);
+	close_existing(e);
 	return rc;
 }
 
 int container_update(const struct container_options *options, const char *id, const struct limits *limits,
 		     bool devices, struct err *err)
 {
-	struct cgroup *cg = malloc(sizeof(*cg));
 	enum status_phase phase;
-	struct status s;
-	int root, rc = open_existing(options, id, true, &s, &root, err);
+	int rc;
+	struct existing *e = open_existing(options, id, true, &rc, err);
 
-	if (rc) {
-		free(cg);
+	if (!e)
 		return rc;
-	}
-	phase = status_phase(&s);
+	phase = status_phase(&e->status);
 	if (phase == STATUS_STOPPED || phase == STATUS_CREATING)
 		rc = err_set(err, -EINVAL, "cannot update container '%s', which is %s", id,
 			     status_phase_name(phase));
 	if (!rc)
-		rc = cg ? container_cgroup(&s, cg, err) : err_set(err, -ENOMEM, "no memory");
+		rc = need_cgroup(e, err);
 	if (!rc)
-		rc = limits_apply(cg, limits, err);
+		rc = limits_apply(&e->cgroup, limits, err);
 	if (!rc && devices)
-		rc = devfilter_apply(cg, limits->devices, limits->device_count, err);
-	free(cg);
-	status_close(&s);
-	close(root);
+		rc = devfilter_apply(&e->cgroup, limits->devices, limits->device_count, err);
+	close_existing(e);
 	return rc;
 }

@@ -217,8 +217,7 @@ static int read_process(struct job *j, struct err *err)
 /* The namespaces of the container's process that are not ours. */
 static int open_namespaces(const struct job *j, int *fds, struct err *err)
 {
-	u64 start;
-	int rc = 0;
+	int pidfd = -1, rc = 0;
 
 	for (enum ns_kind k = 0; k < NS_KINDS; k++)
 		fds[k] = -1;
@@ -235,9 +234,10 @@ static int open_namespaces(const struct job *j, int *fds, struct err *err)
 		}
 	}
 	/* The pid may have become another process's meanwhile. */
-	if (!rc && (!status_process(j->status.pid, &start) || start != j->status.pid_start))
-		rc = err_set(err, -ESRCH, "container not running: the process of '%s' has ended",
-			     j->status.id);
+	if (!rc)
+		rc = status_pidfd(&j->status, &pidfd, err);
+	if (!rc)
+		close(pidfd);
 	return rc;
 }
 

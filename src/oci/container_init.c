@@ -1,7 +1,7 @@
 /* What the container's process does before it becomes the container's program.
  *
- * It is in its new namespaces from its first instruction, and waits on the wire until the runtime has written its id
- * maps and put it into its control group. It dies when the runtime dies before its last step: at the next message, since
+ * It is in its new namespaces and its control group from its first instructions (spawn.c), and waits on the wire until the
+ * runtime has written its id maps and its pid into the state. It dies when the runtime dies before its last step: at the next message, since
  * the other end of the wire is closed, or by the signal asked for with PR_SET_PDEATHSIG. After the runtime's last step it
  * waits at start.sock for `start`, which is told by the same connection whether the program could be executed: the
  * connection closes with execve(), or a sentence comes.

@@ -3,7 +3,6 @@
  */
 #include "oci/report.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -226,48 +225,11 @@ char *report_state(const struct status *s, struct err *err)
 	return finish(o, JSON_INDENT(2), err);
 }
 
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* The names of the folders in root; *ret_names and each of them for free(). */
-static unsigned list_ids(int root, char ***ret_names)
-{
-	int copy = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
-	unsigned count = 0, room = 0;
-	char **names = NULL;
-	struct dirent *e;
-
-	while (d && (e = readdir(d))) {
-		if (status_check_id(e->d_name, NULL))
-			continue;
-		if (count == room) {
-			char **more = realloc(names, (room = room ? 2 * room : 16) * sizeof(*names));
-
-			if (!more)
-				break;
-			names = more;
-		}
-		names[count] = strdup(e->d_name);
-		if (!names[count])
-			break;
-		count++;
-	}
-	if (d)
-		closedir(d);
-	if (count)
-		qsort(names, count, sizeof(*names), compare_names);
-	*ret_names = names;
-	return count;
-}
-
 char *report_list(int root, bool json, bool quiet, struct err *err)
 {
 	json_t *list = json_array();
 	char **names, *text = NULL;
-	unsigned count = list_ids(root, &names);
+	unsigned count = status_list(root, &names);
 	size_t size = 0;
 	FILE *f;
 
@@ -397,6 +359,30 @@ char *report_processes(const struct status *s, bool json, const char *const *ps_
 		return NULL;
 	}
 	return text;
+}
+
+s64 report_oom_kills(const struct status *s)
+{
+	struct cgroup *cg = malloc(sizeof(*cg));
+	const struct cgroup_hierarchy *v1, *v2;
+	char text[4096] = "";
+	s64 kills = -1;
+
+	if (cg && !container_cgroup(s, cg, NULL)) {
+		v1 = cgroup_v1(cg, "memory");
+		v2 = cgroup_v2(cg);
+		if (v1 && !cgroup_read(cg, v1, "memory.oom_control", text, sizeof(text)))
+			kills = find_number(text, "oom_kill");
+		else if (!v1 && v2 && !cgroup_read(cg, v2, "memory.events", text, sizeof(text)))
+			kills = find_number(text, "oom_kill");
+	}
+	free(cg);
+	return kills;
+}
+
+char *report_oom(const struct status *s, struct err *err)
+{
+	return finish(json_pack("{s:s,s:s}", "type", "oom", "id", s->id), JSON_COMPACT, err);
 }
 
 /* --- features --- */

@@ -8,6 +8,10 @@
 
 /* One object of `events`: {"type":"stats","id":...,"data":{...}}. */
 char *report_stats(const struct status *status, struct err *err);
+/* One of them for a process that was killed because the container's memory was at its limit: {"type":"oom","id":...}. */
+char *report_oom(const struct status *status, struct err *err);
+/* How many have been, since the container was made; -1: nobody counts them. */
+s64 report_oom_kills(const struct status *status);
 /* `state`: the container's state, with what clients of other runtimes look for besides. */
 char *report_state(const struct status *status, struct err *err);
 /* `list`. Containers whose state cannot be read are left out. */

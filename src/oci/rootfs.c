@@ -105,6 +105,8 @@ static int map_owners(const struct spec *s, const struct spec_mount *m, int tree
 	}
 	if (!uids.count && !m->options.idmap)
 		return 0;
+	if (!mounts_detached())
+		return err_set(err, -ENOSYS, "mapping the owners of a mount needs Linux 5.12 or later");
 	if (!uids.count)
 		rc = ns_open(NS_USER, s->namespace_path[NS_USER], &userns, err);
 	else

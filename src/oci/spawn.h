@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include "jail/cgroup.h"
 #include "oci/spec.h"
 
 struct spawn {
@@ -11,6 +12,8 @@ struct spawn {
 	struct idmap uids, gids;           /* of a new user namespace */
 	const struct spec_offset *offsets; /* of a new time namespace */
 	unsigned offset_count;
+	/* Of the control group that the child is in from its beginning; NULL: the caller's. Stays the caller's to close. */
+	struct cgroup_door *door;
 	/* Runs in the child, with its end of the wire; does not return. Its first message is WIRE_GO, which the caller sends. */
 	void (*child)(void *opaque, int wire);
 	void *opaque;

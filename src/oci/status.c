@@ -2,8 +2,9 @@
  *
  * It is only written by runtimes of the user whose containers these are, and refused when it belongs to somebody else or
  * others may write to it. All the same what is read from state.json is checked: its pid decides who is killed [O32], so
- * it counts only together with the time at which that process began; the control group's path goes through the same
- * check as one from a configuration.
+ * it counts only together with the inode of that process's pidfd, which the kernel gives to no other process, and with
+ * the boot in which that holds; before Linux 6.9, which has no such inodes, with the time at which the process began.
+ * The control group's path goes through the same check as one from a configuration.
  *
  * Which phase a container is in is not written down, but seen: the process is there or not, start.sock is there or not, the
  * control group is frozen or not. So nothing has to be repaired after a crash.
@@ -13,6 +14,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +32,9 @@
 #include "oci/jtable.h"
 
 #define LOCK_PATIENCE_NS (10 * 1000000000ull)
+#ifndef PID_FS_MAGIC
+#define PID_FS_MAGIC 0x50494446 /* of Linux 6.9 and later */
+#endif
 
 int status_open_root(const char *path, int *ret_root, struct err *err)
 {
@@ -145,9 +151,9 @@ int status_create(int root, const char *id, struct status *ret_status, struct er
 
 /* state.json is itself read by a table. */
 struct state_file {
-	const char *version, *id, *bundle, *rootfs, *cgroup, *created;
+	const char *version, *id, *bundle, *rootfs, *cgroup, *created, *boot;
 	s64 pid;
-	u64 pid_start;
+	u64 pid_start, pid_inode;
 	bool complete, hooks;
 	u32 owner;
 };
@@ -169,6 +175,8 @@ static const struct jtable state_table[] = {
 	  .min = 0,
 	  .max = 4194304 },
 	FIELD("pidStart", JTABLE_U64, pid_start),
+	FIELD("pidInode", JTABLE_U64, pid_inode),
+	FIELD("boot", JTABLE_STRING, boot),
 	FIELD("complete", JTABLE_BOOL, complete),
 	FIELD("hooks", JTABLE_BOOL, hooks),
 	FIELD("owner", JTABLE_U32, owner),
@@ -201,6 +209,8 @@ static int read_state(struct status *s, const char *text, size_t len, struct err
 		rc = copy_text(s->cgroup, sizeof(s->cgroup), f.cgroup, "cgroup", err);
 	if (!rc)
 		rc = copy_text(s->created, sizeof(s->created), f.created, "created", err);
+	if (!rc)
+		rc = copy_text(s->boot, sizeof(s->boot), f.boot, "boot", err);
 	if (!rc && f.id && strcmp(f.id, s->id) != 0)
 		rc = err_set(err, -EINVAL, "id: '%.64s' is another container's", f.id);
 	/* A group that was edited to be another's would be killed with the container. */
@@ -213,6 +223,7 @@ static int read_state(struct status *s, const char *text, size_t len, struct err
 	}
 	s->pid = (pid_t)f.pid;
 	s->pid_start = f.pid_start;
+	s->pid_inode = f.pid_inode;
 	s->complete = f.complete;
 	s->hooks = f.hooks;
 	s->owner = f.owner;
@@ -302,6 +313,42 @@ void status_close(struct status *s)
 	s->dir = -1;
 }
 
+static int compare(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+unsigned status_list(int root, char ***ret_ids)
+{
+	int copy = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	unsigned count = 0, room = 0;
+	char **names = NULL;
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		if (status_check_id(e->d_name, NULL))
+			continue;
+		if (count == room) {
+			char **more = realloc(names, (room = room ? 2 * room : 16) * sizeof(*names));
+
+			if (!more)
+				break;
+			names = more;
+		}
+		names[count] = strdup(e->d_name);
+		if (!names[count])
+			break;
+		count++;
+	}
+	if (d)
+		closedir(d);
+	if (count)
+		qsort(names, count, sizeof(*names), compare);
+	*ret_ids = names;
+	return count;
+}
+
 int status_save(const struct status *s, struct err *err)
 {
 	json_t *o =
@@ -312,9 +359,12 @@ int status_save(const struct status *s, struct err *err)
 	char *text;
 	int rc;
 
-	/* Ticks fit. */
-	if (o)
+	/* Ticks and numbers that are counted up from 1 fit. */
+	if (o) {
 		json_object_set_new(o, "pidStart", json_integer((json_int_t)s->pid_start));
+		json_object_set_new(o, "pidInode", json_integer((json_int_t)s->pid_inode));
+		json_object_set_new(o, "boot", json_string(s->boot));
+	}
 	text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 	json_decref(o);
 	/* Paths that are no UTF-8 are no JSON. */
@@ -341,16 +391,18 @@ int status_delete(int root, const struct status *s, struct err *err)
 	return 0;
 }
 
-bool status_process(pid_t pid, u64 *ret_start)
+/* --- which process --- */
+
+/* When a process was started, by its folder in /proc; false: it is no more, or a zombie. */
+static bool read_start(int folder, u64 *ret_start)
 {
-	char path[32], text[1024], state;
+	char text[1024], state;
 	unsigned long long start;
 	const char *p;
 	ssize_t n;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = openat(folder, "stat", O_RDONLY | O_CLOEXEC);
 	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 	if (fd >= 0)
 		close(fd);
@@ -367,17 +419,93 @@ bool status_process(pid_t pid, u64 *ret_start)
 	return state != 'Z' && state != 'X';
 }
 
-static bool is_alive(const struct status *s)
+static int open_folder(pid_t pid)
 {
-	u64 start;
+	char path[32];
 
-	return s->pid > 0 && status_process(s->pid, &start) && start == s->pid_start;
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static u64 pidfd_inode(int pidfd)
+{
+	struct statfs fs;
+	struct stat st;
+
+	/* Before 6.9 all of them were one anonymous inode. */
+	return !fstatfs(pidfd, &fs) && (unsigned long)fs.f_type == PID_FS_MAGIC && !fstat(pidfd, &st)
+		       ? st.st_ino
+		       : 0;
+}
+
+static void read_boot(char *out, size_t size)
+{
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, out, size - 1);
+
+	if (fd >= 0)
+		close(fd);
+	out[n < 0 ? 0 : n] = 0;
+}
+
+void status_remember(struct status *s, pid_t pid)
+{
+	int folder = open_folder(pid), pidfd = pidfd_open(pid, 0);
+
+	s->pid = pid;
+	if (folder < 0 || !read_start(folder, &s->pid_start))
+		s->pid_start = 0;
+	s->pid_inode = pidfd < 0 ? 0 : pidfd_inode(pidfd);
+	read_boot(s->boot, sizeof(s->boot));
+	if (folder >= 0)
+		close(folder);
+	if (pidfd >= 0)
+		close(pidfd);
+}
+
+/* Whether what the descriptor stands for is the container's process. The start alone does not say so: another process may
+ * have been made in the same hundredth of a second. */
+static bool is_it(const struct status *s, int pidfd, int folder)
+{
+	u64 inode = pidfd_inode(pidfd), start;
+	char boot[sizeof(s->boot)];
+
+	read_boot(boot, sizeof(boot));
+	return (!s->boot[0] || !strcmp(boot, s->boot)) &&
+	       (!inode || !s->pid_inode || inode == s->pid_inode) && read_start(folder, &start) &&
+	       start == s->pid_start;
+}
+
+int status_pidfd(const struct status *s, int *ret_pidfd, struct err *err)
+{
+	int fd = s->pid > 0 ? pidfd_open(s->pid, 0) : -1, failure = errno, folder = -1;
+	bool same;
+
+	/* A folder of /proc stands for one process as well, and takes signals [pidfd_send_signal(2)]. */
+	if (fd >= 0 || failure == ENOSYS)
+		folder = open_folder(s->pid);
+	if (fd < 0 && failure == ENOSYS)
+		fd = folder < 0 ? -1 : fcntl(folder, F_DUPFD_CLOEXEC, 0);
+	else if (fd < 0 && s->pid > 0 && failure != ESRCH)
+		return err_sys(err, -failure, "cannot open the process of container '%s'", s->id);
+	/* Both descriptors stand for whatever has the pid now: only then may it be compared. */
+	same = fd >= 0 && folder >= 0 && is_it(s, fd, folder);
+	if (folder >= 0)
+		close(folder);
+	if (!same) {
+		if (fd >= 0)
+			close(fd);
+		return err_set(err, -ESRCH, "container not running: the process of '%s' has ended", s->id);
+	}
+	*ret_pidfd = fd;
+	return 0;
 }
 
 enum status_phase status_phase(const struct status *s)
 {
 	struct cgroup *cg;
 	bool frozen = false;
+	int pidfd = -1;
 
 	if (!s->complete) {
 		/* Somebody holds the lock while the container is being made; otherwise who made it has died. */
@@ -385,8 +513,9 @@ enum status_phase status_phase(const struct status *s)
 			return STATUS_CREATING;
 		return STATUS_STOPPED;
 	}
-	if (!is_alive(s))
+	if (status_pidfd(s, &pidfd, NULL))
 		return STATUS_STOPPED;
+	close(pidfd);
 	if (!faccessat(s->dir, "start.sock", F_OK, AT_SYMLINK_NOFOLLOW))
 		return STATUS_CREATED;
 	cg = s->cgroup[0] ? malloc(sizeof(*cg)) : NULL;
@@ -403,20 +532,30 @@ const char *status_phase_name(enum status_phase phase)
 	return names[phase];
 }
 
-int status_pidfd(const struct status *s, int *ret_pidfd, struct err *err)
+int status_wait(int pidfd, u64 patience_ns)
 {
-	int fd = s->pid > 0 ? pidfd_open(s->pid, 0) : -1;
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	u64 end = os_now_ns() + patience_ns, now, start;
+	struct stat st;
 
-	if (fd < 0 && s->pid > 0 && errno != ESRCH)
-		return err_sys(err, -errno, "cannot open the process of container '%s'", s->id);
-	/* The descriptor stands for whatever has the pid now: only then may the start be compared. */
-	if (fd < 0 || !is_alive(s)) {
-		if (fd >= 0)
-			close(fd);
-		return err_set(err, -ESRCH, "container not running: the process of '%s' has ended", s->id);
+	/* A folder of /proc does not tell when. */
+	if (!fstat(pidfd, &st) && S_ISDIR(st.st_mode)) {
+		while (read_start(pidfd, &start)) {
+			if (os_now_ns() > end)
+				return -ETIMEDOUT;
+			usleep(500);
+		}
+		return 0;
 	}
-	*ret_pidfd = fd;
-	return 0;
+	while ((now = os_now_ns()) < end) {
+		int n = poll(&p, 1, (int)((end - now) / 1000000) + 1);
+
+		if (n > 0)
+			return 0;
+		if (n < 0 && errno != EINTR)
+			return -errno;
+	}
+	return -ETIMEDOUT;
 }
 
 static void socket_address(const struct status *s, struct sockaddr_un *a)

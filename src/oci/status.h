@@ -22,7 +22,9 @@ struct status {
 	int dir; /* locked, where it has been opened so */
 
 	pid_t pid;     /* of the container's first process, in the caller's pid namespace; 0: not made yet */
-	u64 pid_start; /* when, in clock ticks since boot: tells it from another with its pid */
+	u64 pid_start; /* when, in clock ticks since boot */
+	u64 pid_inode; /* of its pidfd: no other process has it until the next boot; 0: the kernel does not tell */
+	char boot[37]; /* of the kernel that it is a process of */
 	bool complete; /* create has finished */
 	bool hooks;    /* start or delete has hooks to run */
 	char bundle[4096];
@@ -43,6 +45,9 @@ int status_check_id(const char *id, struct err *err);
 int status_create(int root, const char *id, struct status *ret_status, struct err *err);
 /* Reads a container's state. With `lock` nobody else changes it until status_close(); waits for 10 seconds at most. */
 int status_open(int root, const char *id, bool lock, struct status *ret_status, struct err *err);
+/* The ids of the folders in root, sorted, each of them and the list for free(); how many. Any folder with a container's name
+ * counts, whatever is in it. */
+unsigned status_list(int root, char ***ret_ids);
 void status_close(struct status *status);
 int status_save(const struct status *status, struct err *err);
 /* Removes the directory. */
@@ -51,11 +56,12 @@ int status_delete(int root, const struct status *status, struct err *err);
 enum status_phase status_phase(const struct status *status);
 const char *status_phase_name(enum status_phase phase);
 
-/* A descriptor of the container's process, made sure that it is that one, or -ESRCH. */
+/* Remembers a process, which is there, as the container's. */
+void status_remember(struct status *status, pid_t pid);
+/* A descriptor of the container's process, made sure that it is that one and has not ended, or -ESRCH. */
 int status_pidfd(const struct status *status, int *ret_pidfd, struct err *err);
-
-/* When a process was started, and whether it is there and not a zombie. */
-bool status_process(pid_t pid, u64 *ret_start);
+/* Waits until the process of such a descriptor has ended, whoever its parent is; -ETIMEDOUT. */
+int status_wait(int pidfd, u64 patience_ns);
 
 /* Copies of files in the directory. */
 int status_write_file(const struct status *status, const char *name, const void *data, size_t len,

@@ -155,8 +155,13 @@ def test_o01_own_executable():
             end = time.time() + 10
             while True:
                 try:
-                    os.close(os.open(f"/proc/self/fd/{fd}", flags))
-                    raise AssertionError("the runtime can be written through /proc/PID/exe")
+                    own = os.open(f"/proc/self/fd/{fd}", flags)
+                    try:
+                        # A sealed copy can be opened, and not written.
+                        os.write(own, b"x")
+                        raise AssertionError("the runtime can be written through /proc/PID/exe")
+                    finally:
+                        os.close(own)
                 except OSError as e:
                     if e.errno == errno.ETXTBSY and time.time() < end:
                         time.sleep(0.01)
@@ -524,10 +529,13 @@ def test_o32_ids_and_state():
         with b.running() as name:
             path = f"{b.root}/{name}/state.json"
             state = json.load(open(path, encoding="utf-8"))
-            # Another process's pid: the time of its start is not that of the container's.
-            with open(path, "w", encoding="utf-8") as f:
-                json.dump(dict(state, pid=victim.pid), f)
-            assert b.state(name)["status"] == "stopped" and b.call("kill", name, "KILL").returncode == 1
+            # Another process's pid, as after its use for another process, made in the same hundredth of a second.
+            with open(f"/proc/{victim.pid}/stat", encoding="utf-8") as f:
+                start = int(f.read().rsplit(")", 1)[1].split()[19])
+            for change in ({"pidStart": 1}, *([{"pidStart": start}, {"pidStart": start, "pidInode": 1 << 62}] if state["pidInode"] else [])):
+                with open(path, "w", encoding="utf-8") as f:
+                    json.dump(dict(state, pid=victim.pid, **change), f)
+                assert b.state(name)["status"] == "stopped" and b.call("kill", name, "KILL").returncode == 1, change
             for change in ({"cgroup": "/"}, {"cgroup": "/../x"}, {"cgroup": "relative"}, {"pid": -1}, {"pid": "1"}, {"pid": 1 << 40},
                            {"bundle": 5}, {"id": "other"}, {"bundle": "x" * 5000}):
                 with open(path, "w", encoding="utf-8") as f:

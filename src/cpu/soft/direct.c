@@ -50,7 +50,7 @@ void direct_missed(struct soft_cpu *c, gva_t la, gpa_t gpa)
 	/* Searching takes a small part of the time, whatever the guest's tables are like. */
 	if (++d->misses % 64 || (t0 = vcpu_rdtsc()) < d->not_before)
 		return;
-	if (c->align_checks || c->lockstep || c->cpl == 3)
+	if (!c->jit || c->align_checks || c->lockstep || c->cpl == 3)
 		return;
 	start = find_end(c, la, la - gpa, true);
 	end = find_end(c, la, la - gpa, false);
