@@ -338,9 +338,9 @@ static char *compose_exits(struct vm *vm, const char *format)
 	if (!out)
 		return NULL;
 	if (!strcmp(format, "json")) {
-		exit_print_json(vm, out);
+		exit_print_json(vm, EXIT_ALL_VCPUS, out);
 	} else {
-		exit_print(vm, out);
+		exit_print(vm, EXIT_ALL_VCPUS, out);
 	}
 	fclose(out);
 	return text;

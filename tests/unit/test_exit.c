@@ -195,13 +195,13 @@ static void fill(void)
 	cpu[0].stats.idle_tsc = 4000000;
 }
 
-static char *printed(void (*print)(struct vm *vm, FILE *out))
+static char *printed(void (*print)(struct vm *vm, int vcpu, FILE *out), int vcpu)
 {
 	char *text = NULL;
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
 
-	print(&vm, f);
+	print(&vm, vcpu, f);
 	fclose(f);
 	return text;
 }
@@ -227,7 +227,7 @@ static void test_print(void **state)
 	char *text;
 
 	fill();
-	text = printed(exit_print);
+	text = printed(exit_print, EXIT_ALL_VCPUS);
 	assert_non_null(strstr(line_of(text, "  12  HLT"), "       4        4.000      1000000  20.00%"));
 	assert_non_null(
 		strstr(line_of(text, "  30  I/O instruction"), "1200        3.000         2500  15.00%"));
@@ -251,14 +251,14 @@ static void test_print(void **state)
 
 static void test_print_empty(void **state)
 {
-	char *text = printed(exit_print);
+	char *text = printed(exit_print, EXIT_ALL_VCPUS);
 
 	assert_non_null(strstr(text, "no exits"));
 	assert_null(strstr(text, "guest instructions"));
 	assert_null(strstr(text, "nan"));
 	free(text);
 	vm.nr_vcpus = 0;
-	text = printed(exit_print_json);
+	text = printed(exit_print_json, EXIT_ALL_VCPUS);
 	assert_non_null(strstr(text, "\"reasons\": [\n  ]"));
 	free(text);
 }
@@ -269,7 +269,7 @@ static void test_json(void **state)
 	int depth = 0;
 
 	fill();
-	text = printed(exit_print_json);
+	text = printed(exit_print_json, EXIT_ALL_VCPUS);
 	for (const char *p = text; *p; p++) {
 		depth += *p == '{' || *p == '[';
 		depth -= *p == '}' || *p == ']';
