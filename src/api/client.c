@@ -10,11 +10,26 @@
 #include <unistd.h>
 
 #include "api/runtime.h"
-#include "base/os.h"
 #include "base/sock.h"
 
 #define TIMEOUT_S  10
 #define MAX_ANSWER (8 * MiB)
+
+/* The machine may end at any moment: no signal for that. */
+static int send_all(int fd, const char *text, size_t len, struct err *err)
+{
+	while (len) {
+		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(err, -errno, "the request cannot be sent");
+		text += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
 
 /* All that comes until the end; free(). */
 static int receive(int fd, char **ret_text, size_t *ret_len, struct err *err)
@@ -105,9 +120,7 @@ int client_call(int dir, const char *verb, const char *path, const json_t *body,
 	if (!rc) {
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-		rc = os_write_all(fd, request, (size_t)n);
-		if (rc)
-			err_sys(err, rc, "the request cannot be sent");
+		rc = send_all(fd, request, (size_t)n, err);
 	}
 	free(request);
 	if (!rc)
