@@ -6,7 +6,12 @@
 #include "cli/help.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+#if HAVE_API
+#include "api/machine_api.h"
+#endif
 
 #define WIDTH      79 /* of help texts, in columns */
 #define OPT_COLUMN 30 /* where an option's explanation begins */
@@ -151,7 +156,7 @@ void help_print(const struct command *command, FILE *out)
 		}
 	}
 	if (command->keys) {
-		fputs("\nKeys, where the guest's console is the terminal:\n", out);
+		fputs("\nKeys, on a terminal:\n", out);
 		print_pairs(out, command->keys);
 	}
 	if (command->status) {
@@ -409,7 +414,7 @@ static void complete_zsh(FILE *out)
 }
 
 struct help_options {
-	bool man;
+	bool man, openapi;
 	const char *completion;
 };
 
@@ -435,8 +440,35 @@ static const struct opt help_opts[] = {
 		.choice = shell_choice,
 		.offset = offsetof(struct help_options, completion),
 	},
+	{
+		.name = "openapi",
+		.kind = OPT_FLAG,
+		.help = "Print the description of the machines' control socket, as an OpenAPI document.",
+		.offset = offsetof(struct help_options, openapi),
+	},
 	{ .name = NULL },
 };
+
+static int print_openapi(struct err *err)
+{
+#if HAVE_API
+	const struct api api = machine_api_of(NULL);
+	json_t *document = NULL;
+	char *text;
+	int rc = api_describe(&api, NULL, &document, err);
+
+	if (rc)
+		return rc;
+	text = api_text(document);
+	json_decref(document);
+	if (text)
+		fputs(text, stdout);
+	free(text);
+	return 0;
+#else
+	return err_set(err, -ENOTSUP, "this bothy was built without libmicrohttpd or jansson");
+#endif
+}
 
 static int run_help(const struct command *command, int argc, char **argv, struct err *err)
 {
@@ -461,6 +493,8 @@ static int run_help(const struct command *command, int argc, char **argv, struct
 	rc = opts_parse(help_opts, argc, argv, &options, err);
 	if (rc)
 		return rc;
+	if (options.openapi)
+		return print_openapi(err);
 	if (options.man)
 		man_print(stdout);
 	else if (options.completion && !strcmp(options.completion, "bash"))
@@ -483,7 +517,7 @@ static int run_version(const struct command *command, int argc, char **argv, str
 const struct command help_command = {
 	.name = "help",
 	.summary = "explain a command",
-	.synopsis = "[COMMAND | --man | --completion SHELL]",
+	.synopsis = "[COMMAND | --man | --completion SHELL | --openapi]",
 	.about = "Without an argument, lists the commands.",
 	.example = "  bothy help --man | man -l -\n"
 		   "  source <(bothy help --completion bash)\n",
