@@ -2,7 +2,7 @@
  * a timer of the loop, and it makes no thread.
  *
  * Connections are accepted here, so that the peer is checked (base/sock.h) and so that nobody can lock others out by holding
- * connections: when all are taken, the oldest that is not being answered gives way (hostile case A05). The library bounds
+ * connections: when all are taken, the oldest gives way (hostile case A05). The library bounds
  * headers by its memory per connection; bodies are bounded here.
  *
  * Omitted: keeping a connection for several requests works as the library does it; TLS and access by network, as the socket is
@@ -28,6 +28,7 @@
 #define CONNECTION_MEMORY (16 * KiB)
 #define TIMEOUT_S         10
 #define FLUSH_MS          100
+#define EVICT_TURNS       8
 
 struct connection {
 	int fd; /* -1: free */
@@ -86,7 +87,7 @@ static void on_connection(void *opaque, struct MHD_Connection *c, void **context
 		slot->fd = -1;
 }
 
-/* The one to give way; NULL: all are being answered. */
+/* The one to give way: the oldest that waits for its client's request, else the oldest whose client does not fetch its answer. */
 static struct connection *oldest(struct http *h)
 {
 	struct connection *best = NULL;
@@ -94,7 +95,8 @@ static struct connection *oldest(struct http *h)
 	for (unsigned i = 0; i < MAX_CONNECTIONS; i++) {
 		struct connection *c = &h->connection[i];
 
-		if (c->fd >= 0 && !c->busy && (!best || c->since < best->since))
+		if (c->fd >= 0 &&
+		    (!best || c->busy < best->busy || (c->busy == best->busy && c->since < best->since)))
 			best = c;
 	}
 	return best;
@@ -130,15 +132,13 @@ static void on_listener(void *opaque, u32 events)
 
 	if (fd < 0)
 		return;
-	slot = find(h, -1);
-	if (!slot) {
-		/* The library sees the end of that connection in its next turn, and its place is free then. */
-		slot = oldest(h);
-		if (slot)
-			shutdown(slot->fd, SHUT_RDWR);
+	/* The library sees the end of that connection in one of its next turns, and its place is free then. */
+	for (unsigned i = 0; i < EVICT_TURNS && !find(h, -1); i++) {
+		if (!i)
+			shutdown(oldest(h)->fd, SHUT_RDWR);
 		run(h);
-		slot = find(h, -1);
 	}
+	slot = find(h, -1);
 	if (!slot) {
 		close(fd);
 		return;

@@ -10,7 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 16
+#define BACKLOG 64
 
 /* Fills the address of dir/name; *ret_folder: a descriptor that it needs, to be closed after use, or -1. */
 static int address(int dir, const char *name, struct sockaddr_un *ret_addr, int *ret_folder, struct err *err)
