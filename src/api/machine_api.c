@@ -49,8 +49,7 @@ static const struct api_field info_fields[] = {
 	{ "cpus", API_INT, "Processors.", NULL, false },
 	{ "cpu_model", API_STRING, "The processor that the guest sees.", NULL, false },
 	{ "memory_bytes", API_INT, "The guest's memory.", NULL, false },
-	{ "uptime_ns", API_INT, "Guest time: nanoseconds since power on, without pauses.", NULL,
-	  false },
+	{ "uptime_ns", API_INT, "Guest time: nanoseconds since power on, without pauses.", NULL, false },
 	{ "kernel", API_STRING, "The file that was booted.", NULL, false },
 	{ .name = NULL },
 };

@@ -26,7 +26,9 @@
 #include "base/sock.h"
 #endif
 
-#define ESCAPE 0x01 /* Ctrl-a */
+#define ESCAPE     0x01 /* Ctrl-a */
+#define END_TRIES  100
+#define END_WAIT_S 0.02
 
 struct console_options {
 	const char *port;
@@ -99,6 +101,7 @@ static void make_raw(void)
 struct session {
 	int fd;
 	bool tty, escaped;
+	bool left; /* by the user */
 };
 
 static const char keys[] = "\r\n"
@@ -156,7 +159,7 @@ static int send_all(int fd, const char *buf, size_t len)
 	return 0;
 }
 
-/* False: leave, or the machine is gone. */
+/* False: leave (s->left), or the machine is gone. */
 static bool typed(struct session *s, struct pollfd *input)
 {
 	char buf[1024];
@@ -168,9 +171,11 @@ static bool typed(struct session *s, struct pollfd *input)
 	if (n <= 0) {
 		/* A terminal's end is that of the session. */
 		input->fd = -1;
+		s->left = s->tty;
 		return !s->tty;
 	}
-	return filter(s, buf, (size_t)n, &len) && !send_all(s->fd, buf, len);
+	s->left = !filter(s, buf, (size_t)n, &len);
+	return !s->left && !send_all(s->fd, buf, len);
 }
 
 static void talk(struct session *s)
@@ -216,12 +221,26 @@ static int connect_port(int dir, const char *name, const char *port, int *ret_fd
 	return rc;
 }
 
+/* Which end it was. A machine closes its consoles a little before it lets go of its name. */
+static int say_end(const struct session *s, int dir, const char *name, struct err *err)
+{
+	for (unsigned i = 0; !s->left && i < END_TRIES && runtime_alive(dir); i++)
+		vmname_wait(END_WAIT_S, NULL);
+	if (!s->left && runtime_alive(dir))
+		return err_set(
+			err, -EPIPE,
+			"'%s' has closed this connection to its console; as many as it serves are there already",
+			name);
+	if (s->tty)
+		fprintf(stderr, s->left ? "\nleft '%s', which goes on\n" : "\n'%s' has ended\n", name);
+	return 0;
+}
+
 static int run_console(const struct command *command, int argc, char **argv, struct err *err)
 {
 	struct console_options options = { 0 };
 	struct session s = { .fd = -1, .tty = isatty(STDIN_FILENO) };
 	const char *name = NULL;
-	bool alive;
 	int dir = -1, rc = vmname_parse(console_opts, argc, argv, &options, &name, err);
 
 	if (!rc)
@@ -236,11 +255,9 @@ static int run_console(const struct command *command, int argc, char **argv, str
 	}
 	if (!rc) {
 		talk(&s);
-		alive = runtime_alive(dir);
 		restore();
 		close(s.fd);
-		if (s.tty)
-			fprintf(stderr, alive ? "\nleft '%s', which goes on\n" : "\n'%s' has ended\n", name);
+		rc = say_end(&s, dir, name, err);
 	}
 	close(dir);
 	return rc;
