@@ -45,18 +45,18 @@ static int address(int dir, const char *name, struct sockaddr_un *ret_addr, int 
 	return 0;
 }
 
-int sock_listen(int dir, const char *name, int *ret_fd, struct err *err)
+/* A socket of the given kind at dir/name, by bind() or connect(). */
+static int make(int dir, const char *name, int flags, int (*how)(int fd, const struct sockaddr *addr),
+		const char *what, int *ret_fd, struct err *err)
 {
 	struct sockaddr_un addr;
 	int folder, fd, rc = address(dir, name, &addr, &folder, err);
 
 	if (rc)
 		return rc;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	/* The mode of the descriptor becomes the name's. */
-	if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    listen(fd, BACKLOG) < 0)
-		rc = err_sys(err, -errno, "cannot listen at the socket '%s'", name);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+	if (fd < 0 || how(fd, (const struct sockaddr *)&addr) < 0)
+		rc = err_sys(err, -errno, "cannot %s the socket '%s'", what, name);
 	if (folder >= 0)
 		close(folder);
 	if (rc) {
@@ -66,6 +66,19 @@ int sock_listen(int dir, const char *name, int *ret_fd, struct err *err)
 	}
 	*ret_fd = fd;
 	return 0;
+}
+
+/* The mode of the descriptor becomes the name's. */
+static int bind_and_listen(int fd, const struct sockaddr *addr)
+{
+	if (fchmod(fd, 0600) < 0 || bind(fd, addr, sizeof(struct sockaddr_un)) < 0)
+		return -1;
+	return listen(fd, BACKLOG);
+}
+
+int sock_listen(int dir, const char *name, int *ret_fd, struct err *err)
+{
+	return make(dir, name, SOCK_NONBLOCK, bind_and_listen, "listen at", ret_fd, err);
 }
 
 int sock_accept(int fd)
@@ -84,23 +97,12 @@ int sock_accept(int fd)
 	return c;
 }
 
+static int connect_to(int fd, const struct sockaddr *addr)
+{
+	return connect(fd, addr, sizeof(struct sockaddr_un));
+}
+
 int sock_connect(int dir, const char *name, int *ret_fd, struct err *err)
 {
-	struct sockaddr_un addr;
-	int folder, fd, rc = address(dir, name, &addr, &folder, err);
-
-	if (rc)
-		return rc;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		rc = err_sys(err, -errno, "cannot connect to the socket '%s'", name);
-	if (folder >= 0)
-		close(folder);
-	if (rc) {
-		if (fd >= 0)
-			close(fd);
-		return rc;
-	}
-	*ret_fd = fd;
-	return 0;
+	return make(dir, name, 0, connect_to, "connect to", ret_fd, err);
 }

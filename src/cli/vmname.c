@@ -32,26 +32,30 @@ int vmname_parse(const struct opt *opts, int argc, char **argv, void *target, co
 	return opts_parse(opts, argc - used - 1, argv + used + 1, target, err);
 }
 
-const char *vmname_bytes(double n, char buf[VMNAME_TEXT])
+/* With the unit in which it is at least 1 and below `limit`; with a digit behind the point below `fine`. */
+static const char *scaled(double n, double step, double limit, double fine, const char *const *units,
+			  char *buf)
 {
-	static const char *const units[] = { "", " KiB", " MiB", " GiB", " TiB", " PiB" };
 	unsigned u = 0;
 
-	for (; n >= 1024 && u + 1 < ARRAY_SIZE(units); u++)
-		n /= 1024;
-	snprintf(buf, VMNAME_TEXT, u && n < 10 ? "%.1f%s" : "%.0f%s", n, units[u]);
+	for (; n >= limit && units[u + 1]; u++)
+		n /= step;
+	snprintf(buf, VMNAME_TEXT, u && n < fine ? "%.1f%s" : "%.0f%s", n, units[u]);
 	return buf;
+}
+
+const char *vmname_bytes(double n, char buf[VMNAME_TEXT])
+{
+	static const char *const units[] = { "", " KiB", " MiB", " GiB", " TiB", NULL };
+
+	return scaled(n, 1024, 1024, 10, units, buf);
 }
 
 const char *vmname_count(double n, char buf[VMNAME_TEXT])
 {
-	static const char *const units[] = { "", "k", "M", "G", "T" };
-	unsigned u = 0;
+	static const char *const units[] = { "", "k", "M", "G", "T", NULL };
 
-	for (; n >= 10000 && u + 1 < ARRAY_SIZE(units); u++)
-		n /= 1000;
-	snprintf(buf, VMNAME_TEXT, u && n < 100 ? "%.1f%s" : "%.0f%s", n, units[u]);
-	return buf;
+	return scaled(n, 1000, 10000, 100, units, buf);
 }
 
 const char *vmname_time(double seconds, char buf[VMNAME_TEXT])
