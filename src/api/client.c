@@ -73,11 +73,11 @@ static int receive(int fd, char **ret_text, size_t *ret_len, struct err *err)
 
 static int parse(const char *text, size_t len, json_t **ret_result, struct err *err)
 {
-	const char *body = strstr(text, "\r\n\r\n");
+	const char *body = text ? strstr(text, "\r\n\r\n") : NULL;
 	int status = 0;
 	json_t *value;
 
-	if (!len)
+	if (!text || !len)
 		return err_set(err, -ECONNRESET, "the machine has ended the connection without an answer");
 	if (sscanf(text, "HTTP/1.%*1[01] %3d", &status) != 1 || !body)
 		return err_set(err, -EPROTO, "the machine's answer is not HTTP");

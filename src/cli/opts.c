@@ -202,33 +202,40 @@ static int check_required(const struct opt *opts, const bool *seen, struct err *
 	return 0;
 }
 
-/* The option at argv[*i] and its value; *i is left at its last word. */
-static int take_word(const struct opt *opts, int argc, char **argv, int *i, const struct opt **ret_opt,
-		     const char **ret_value, struct err *err)
+/* The option at argv[*i] and its value; *i is left at its last word. NULL with a sentence, for -EINVAL. */
+static const struct opt *take_word(const struct opt *opts, int argc, char **argv, int *i,
+				   const char **ret_value, struct err *err)
 {
 	const char *word = argv[*i], *equals;
-	const struct opt *o;
+	const struct opt *o = NULL;
 
-	if (word[0] != '-')
-		return err_set(err, -EINVAL, "unexpected argument '%.64s'; options begin with --", word);
-	o = find_word(opts, word, &equals);
-	if (!o)
-		return opts_unknown(opts, word, err);
+	if (word[0] == '-')
+		o = find_word(opts, word, &equals);
+	else
+		err_set(err, -EINVAL, "unexpected argument '%.64s'; options begin with --", word);
+	if (!o) {
+		if (word[0] == '-')
+			opts_unknown(opts, word, err);
+		return NULL;
+	}
 	if (o->kind == OPT_FLAG) {
-		if (equals)
-			return err_set(err, -EINVAL, "--%s takes no value", o->name);
 		*ret_value = "";
-	} else if (equals) {
+		if (!equals)
+			return o;
+		err_set(err, -EINVAL, "--%s takes no value", o->name);
+		return NULL;
+	}
+	if (equals) {
 		*ret_value = equals + 1;
 	} else if (o->optional) {
 		*ret_value = o->optional;
 	} else if (*i + 1 < argc) {
 		*ret_value = argv[++*i];
 	} else {
-		return err_set(err, -EINVAL, "--%s needs a value: --%s %s", o->name, o->name, o->arg);
+		err_set(err, -EINVAL, "--%s needs a value: --%s %s", o->name, o->name, o->arg);
+		return NULL;
 	}
-	*ret_opt = o;
-	return 0;
+	return o;
 }
 
 /* What a file says, if one is named; `seen` is set for what it gives. */
@@ -241,12 +248,11 @@ static int read_file(const struct opt *opts, int argc, char **argv, void *target
 		if (o->kind == OPT_CONFIG)
 			config = o;
 	for (int i = 0; config && i < argc; i++) {
-		const struct opt *o;
-		const char *value;
-		int rc = take_word(opts, argc, argv, &i, &o, &value, err);
+		const char *value = NULL;
+		const struct opt *o = take_word(opts, argc, argv, &i, &value, err);
 
-		if (rc)
-			return rc;
+		if (!o)
+			return -EINVAL;
 		if (o != config)
 			continue;
 		if (path)
@@ -268,16 +274,16 @@ static int parse(const struct opt *opts, int argc, char **argv, void *target, in
 		return rc;
 	memcpy(in_file, seen, sizeof(in_file));
 	for (i = 0; i < argc; i++) {
+		const char *value = NULL;
 		const struct opt *o;
-		const char *value;
 
 		if (ret_used && (argv[i][0] != '-' || !strcmp(argv[i], "--"))) {
 			i += argv[i][0] == '-';
 			break;
 		}
-		rc = take_word(opts, argc, argv, &i, &o, &value, err);
-		if (rc)
-			return rc;
+		o = take_word(opts, argc, argv, &i, &value, err);
+		if (!o)
+			return -EINVAL;
 		if (in_file[o - opts] && o->kind == OPT_LIST)
 			*(unsigned *)((char *)target + o->count_offset) = 0;
 		in_file[o - opts] = false;

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -332,7 +333,7 @@ int chr_share_open(int dir, const char *name, struct loop *loop, struct chr **ch
 	s->chr.ops = &share_ops;
 	s->loop = loop;
 	s->dir = dir;
-	memcpy(s->name, name, strlen(name));
+	snprintf(s->name, sizeof(s->name), "%s", name);
 	s->listener = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	s->out_kick = loop_timer_new(loop, on_kick, s);

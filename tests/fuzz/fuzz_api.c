@@ -63,7 +63,7 @@ static size_t fill(char *buf, size_t size, const char *good, const u8 *data, siz
 		memcpy(buf, data, n);
 		return n;
 	}
-	memcpy(buf, good, n);
+	snprintf(buf, size, "%s", good);
 	for (data++, len--; len >= 3; data += 3, len -= 3) {
 		size_t at = data[0] % n;
 
@@ -172,8 +172,8 @@ static void try_server(const u8 *data, size_t len)
 	must(!sock_connect(folder, "s", &fd, NULL));
 	must(send(fd, text, half, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || !half);
 	turns(2);
-	if (send(fd, text + half, n - half, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		n = half; /* it has had enough */
+	/* Fails where the server has had enough already. */
+	(void)!send(fd, text + half, n - half, MSG_NOSIGNAL | MSG_DONTWAIT);
 	turns(4);
 	while (recv(fd, answer, sizeof(answer), MSG_DONTWAIT) > 0)
 		;
