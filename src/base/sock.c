@@ -7,10 +7,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define BACKLOG 64
+#define BACKLOG   64
+#define CONNECT_S 10
 
 /* Fills the address of dir/name; *ret_folder: a descriptor that it needs, to be closed after use, or -1. */
 static int address(int dir, const char *name, struct sockaddr_un *ret_addr, int *ret_folder, struct err *err)
@@ -97,8 +99,12 @@ int sock_accept(int fd)
 	return c;
 }
 
+/* A listener that does not accept makes this wait when enough others do. */
 static int connect_to(int fd, const struct sockaddr *addr)
 {
+	const struct timeval timeout = { .tv_sec = CONNECT_S };
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 	return connect(fd, addr, sizeof(struct sockaddr_un));
 }
 

@@ -13,5 +13,5 @@ int sock_listen(int dir, const char *name, int *ret_fd, struct err *err);
  * -EPERM: somebody was sent away; else -errno. */
 int sock_accept(int fd);
 
-/* Connects as sock_listen() names it; blocking. */
+/* Connects as sock_listen() names it; blocking, as sends are, for ten seconds at most. */
 int sock_connect(int dir, const char *name, int *ret_fd, struct err *err);

@@ -282,6 +282,7 @@ const struct command console_command = {
 	.keys = "Ctrl-a d\tleave; the machine goes on\n"
 		"Ctrl-a h\tlist the keys\n"
 		"Ctrl-a Ctrl-a\tsend one Ctrl-a to the guest\n",
+	.takes_machine = true,
 	.opts = console_opts,
 	.run = run_console,
 };

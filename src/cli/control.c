@@ -196,6 +196,7 @@ const struct command control_stop = {
 	.synopsis = "NAME [OPTIONS]",
 	.status = "0\tthe machine has ended\n1\tit has not, or there is none of that name\n",
 	.example = "  bothy stop web --timeout 30 --kill\n",
+	.takes_machine = true,
 	.opts = stop_opts,
 	.run = run_act,
 };
@@ -205,6 +206,7 @@ const struct command control_kill = {
 	.summary = "end a machine at once",
 	.synopsis = "NAME",
 	.about = "The guest is not asked. What it was told is written to its disks is written.",
+	.takes_machine = true,
 	.opts = act_opts,
 	.run = run_act,
 };
@@ -215,6 +217,7 @@ const struct command control_pause = {
 	.synopsis = "NAME",
 	.about =
 		"Processors and guest time stop until bothy resume; disk requests on their way are finished.",
+	.takes_machine = true,
 	.opts = act_opts,
 	.run = run_act,
 };
@@ -223,6 +226,7 @@ const struct command control_resume = {
 	.name = "resume",
 	.summary = "make a paused machine go on",
 	.synopsis = "NAME",
+	.takes_machine = true,
 	.opts = act_opts,
 	.run = run_act,
 };
@@ -233,6 +237,7 @@ const struct command control_reset = {
 	.synopsis = "NAME",
 	.about =
 		"The guest is not asked. Memory is cleared and the kernel booted again; a machine with --no-reboot ends.",
+	.takes_machine = true,
 	.opts = act_opts,
 	.run = run_act,
 };

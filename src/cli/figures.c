@@ -303,6 +303,7 @@ const struct command figures_exits = {
 	.synopsis = "NAME [OPTIONS]",
 	.about = "By the SDM's exit reasons, with the ports, addresses and MSRs that cost most.",
 	.example = "  bothy exits web --watch\n  bothy exits web --json | jq '.reasons[0]'\n",
+	.takes_machine = true,
 	.opts = exits_opts,
 	.run = run_exits,
 };
@@ -311,6 +312,7 @@ const struct command figures_stats = {
 	.name = "stats",
 	.summary = "show what a machine's processors, memory, disks and network have done",
 	.synopsis = "NAME [--json]",
+	.takes_machine = true,
 	.opts = stats_opts,
 	.run = run_stats,
 };

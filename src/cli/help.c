@@ -297,6 +297,9 @@ static void bash_values(FILE *out, const struct command *c)
 	}
 }
 
+/* The machines that run: expanded by both shells when they complete, in bash within double quotes, in zsh by _arguments. */
+#define LIST_MACHINES "$(bothy ps 2>/dev/null | sed \"1d; s/ .*//\")"
+
 /* The words of a command: its options, and the commands below it. */
 static void bash_words(FILE *out, const struct command *c)
 {
@@ -307,6 +310,8 @@ static void bash_words(FILE *out, const struct command *c)
 		fprintf(out, "%s ", sub_name(c->sub[k]));
 	for (const struct opt *o = c->opts; o && o->name; o++)
 		fprintf(out, "--%s ", o->name);
+	if (c->takes_machine)
+		fputs(LIST_MACHINES " ", out);
 	fputs("--help\" -- \"$cur\")) ;;\n", out);
 }
 
@@ -402,6 +407,8 @@ static void complete_zsh(FILE *out)
 		if (c->sub)
 			fputs("\tesac\n", out);
 		zsh_arguments(out, c);
+		if (c->takes_machine)
+			fputs(" \\\n\t\t'1:machine:(" LIST_MACHINES ")'", out);
 		if (c == &help_command)
 			fputs(" \\\n\t\t'1:command:{_describe command commands}'", out);
 		if (c->sub)
