@@ -2,14 +2,14 @@
  * a timer of the loop, and it makes no thread.
  *
  * Connections are accepted here, so that the peer is checked (base/sock.h) and so that nobody can lock others out by holding
- * connections: when all are taken, the oldest gives way (hostile case A05). The library bounds
- * headers by its memory per connection; bodies are bounded here.
+ * connections: when all are taken, the oldest gives way (hostile case A05). The library bounds headers by its memory per
+ * connection, and ends connections that are silent; bodies are bounded here.
  *
- * Omitted: keeping a connection for several requests works as the library does it; TLS and access by network, as the socket is
- * the owner's.
+ * Omitted: TLS and access by network, since the socket is its owner's.
  */
 #include "api/http.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <poll.h>
@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/loop.h"
 #include "base/os.h"
 #include "base/sock.h"
@@ -29,6 +30,51 @@
 #define TIMEOUT_S         10
 #define FLUSH_MS          100
 #define EVICT_TURNS       8
+
+/* The library, loaded when the first client comes: it brings a dozen others along, which cost a process milliseconds and
+ * megabytes, and most machines, and all containers, do without. */
+#define LIBRARY "libmicrohttpd.so.12"
+/* clang-format off */
+#define FUNCTIONS(X)                                                                                \
+	X(start_daemon) X(stop_daemon) X(run) X(get_timeout) X(add_connection)                      \
+	X(get_connection_info) X(get_daemon_info) X(create_response_from_buffer)                    \
+	X(add_response_header) X(queue_response) X(destroy_response) X(lookup_connection_value)     \
+	X(get_connection_values)
+
+static struct {
+#define X(name) typeof(MHD_##name) *name;
+	FUNCTIONS(X)
+#undef X
+} mhd;
+
+static int load_library(struct err *err)
+{
+	static const struct {
+		const char *name;
+		void *function; /* where its pointer goes */
+	} rows[] = {
+#define X(name) { "MHD_" #name, &mhd.name },
+		FUNCTIONS(X)
+#undef X
+	};
+	/* clang-format on */
+	void *library = mhd.start_daemon ? NULL : dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+
+	if (!library && !mhd.start_daemon)
+		return err_set(err, -ENOENT, LIBRARY " is needed for the control socket; install it (%s)",
+			       dlerror());
+	for (unsigned i = 0; library && i < ARRAY_SIZE(rows); i++) {
+		void *symbol = dlsym(library, rows[i].name);
+
+		memcpy(rows[i].function, &symbol, sizeof(symbol));
+		if (!symbol) {
+			mhd.start_daemon = NULL;
+			dlclose(library);
+			return err_set(err, -ENOENT, LIBRARY " has no %s; install a newer one", rows[i].name);
+		}
+	}
+	return 0;
+}
 
 struct connection {
 	int fd; /* -1: free */
@@ -44,13 +90,14 @@ struct listener {
 
 struct http {
 	struct loop *loop;
-	struct MHD_Daemon *daemon;
+	struct MHD_Daemon *daemon; /* NULL: nobody has come yet */
 	struct loop_fd *watch;
 	struct loop_timer *timer;
 	struct listener listener[MAX_LISTENERS];
 	unsigned nr_listeners;
 	struct connection connection[MAX_CONNECTIONS];
 	unsigned nr_busy;
+	bool failed; /* there can be no daemon, and it was said */
 	void (*handle)(void *opaque, const struct http_request *req, struct http_response *res);
 	void *opaque;
 };
@@ -73,7 +120,7 @@ static struct connection *find(struct http *h, int fd)
 
 static struct connection *connection_of(struct http *h, struct MHD_Connection *c)
 {
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+	const union MHD_ConnectionInfo *info = mhd.get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
 
 	return info ? find(h, info->connect_fd) : NULL;
 }
@@ -106,8 +153,8 @@ static void run(struct http *h)
 {
 	MHD_UNSIGNED_LONG_LONG ms = 0;
 
-	MHD_run(h->daemon);
-	if (MHD_get_timeout(h->daemon, &ms) == MHD_YES)
+	mhd.run(h->daemon);
+	if (mhd.get_timeout(h->daemon, &ms) == MHD_YES)
 		loop_timer_arm(h->timer, ms ? os_now_ns() + ms * 1000000 : 0);
 	else
 		loop_timer_cancel(h->timer);
@@ -121,33 +168,6 @@ static void on_event(void *opaque, u32 events)
 static void on_timer(void *opaque)
 {
 	run(opaque);
-}
-
-static void on_listener(void *opaque, u32 events)
-{
-	struct listener *listener = opaque;
-	struct http *h = listener->http;
-	struct connection *slot;
-	int fd = sock_accept(listener->fd);
-
-	if (fd < 0)
-		return;
-	/* The library sees the end of that connection in one of its next turns, and its place is free then. */
-	for (unsigned i = 0; i < EVICT_TURNS && !find(h, -1); i++) {
-		if (!i)
-			shutdown(oldest(h)->fd, SHUT_RDWR);
-		run(h);
-	}
-	slot = find(h, -1);
-	if (!slot) {
-		close(fd);
-		return;
-	}
-	*slot = (struct connection){ .fd = fd, .since = os_now_ns() };
-	/* It closes fd where it refuses. */
-	if (MHD_add_connection(h->daemon, fd, NULL, 0) != MHD_YES)
-		slot->fd = -1;
-	run(h);
 }
 
 /* ---- requests ---- */
@@ -168,7 +188,7 @@ static enum MHD_Result add_query(void *opaque, enum MHD_ValueKind kind, const ch
 static enum MHD_Result answer(struct MHD_Connection *c, struct http_response *res)
 {
 	struct MHD_Response *r =
-		MHD_create_response_from_buffer(res->body_len, res->body, MHD_RESPMEM_MUST_FREE);
+		mhd.create_response_from_buffer(res->body_len, res->body, MHD_RESPMEM_MUST_FREE);
 	enum MHD_Result rc;
 
 	if (!r) {
@@ -176,11 +196,11 @@ static enum MHD_Result answer(struct MHD_Connection *c, struct http_response *re
 		return MHD_NO;
 	}
 	if (res->type)
-		MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, res->type);
+		mhd.add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, res->type);
 	if (res->allow)
-		MHD_add_response_header(r, MHD_HTTP_HEADER_ALLOW, res->allow);
-	rc = MHD_queue_response(c, (unsigned)res->status, r);
-	MHD_destroy_response(r);
+		mhd.add_response_header(r, MHD_HTTP_HEADER_ALLOW, res->allow);
+	rc = mhd.queue_response(c, (unsigned)res->status, r);
+	mhd.destroy_response(r);
 	return rc;
 }
 
@@ -200,7 +220,7 @@ static enum MHD_Result too_large(struct MHD_Connection *c)
 /* The headers are there. */
 static enum MHD_Result begin(struct MHD_Connection *c, void **context)
 {
-	const char *length = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	const char *length = mhd.lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
 
 	if (length && strtoull(length, NULL, 10) > HTTP_MAX_BODY)
 		return too_large(c);
@@ -233,7 +253,7 @@ static enum MHD_Result on_request(void *opaque, struct MHD_Connection *c, const 
 	}
 	req.body = u->body;
 	req.body_len = u->len;
-	MHD_get_connection_values(c, MHD_GET_ARGUMENT_KIND, add_query, &req);
+	mhd.get_connection_values(c, MHD_GET_ARGUMENT_KIND, add_query, &req);
 	slot = connection_of(h, c);
 	if (slot && !slot->busy) {
 		slot->busy = true;
@@ -257,19 +277,80 @@ static void on_completed(void *opaque, struct MHD_Connection *c, void **context,
 	}
 }
 
+/* ---- the server ---- */
+
 static void be_quiet(void *opaque, const char *fmt, va_list ap)
 {
 }
 
-/* ---- the server ---- */
+static int start_daemon(struct http *h, struct err *err)
+{
+	const union MHD_DaemonInfo *info;
+	int rc = load_library(err);
+
+	if (rc)
+		return rc;
+	h->daemon = mhd.start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0, NULL,
+				     NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, be_quiet, NULL,
+				     MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
+				     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+				     MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S,
+				     MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+				     MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
+	info = h->daemon ? mhd.get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+	if (!info)
+		return err_set(err, -EIO, "the server of the control socket cannot be started");
+	return loop_fd_add(h->loop, info->epoll_fd, EPOLLIN, on_event, h, &h->watch, err);
+}
+
+/* True: there is one. What is in the way is said once. */
+static bool have_daemon(struct http *h)
+{
+	struct err err = { 0 };
+
+	if (h->watch || h->failed || !start_daemon(h, &err))
+		return h->watch;
+	h->failed = true;
+	log_error("%s", err.msg);
+	return false;
+}
+
+static void on_listener(void *opaque, u32 events)
+{
+	struct listener *listener = opaque;
+	struct http *h = listener->http;
+	struct connection *slot;
+	int fd = sock_accept(listener->fd);
+
+	if (fd < 0)
+		return;
+	if (!have_daemon(h)) {
+		close(fd);
+		return;
+	}
+	/* The library sees the end of that connection in one of its next turns, and its place is free then. */
+	for (unsigned i = 0; i < EVICT_TURNS && !find(h, -1); i++) {
+		if (!i)
+			shutdown(oldest(h)->fd, SHUT_RDWR);
+		run(h);
+	}
+	slot = find(h, -1);
+	if (!slot) {
+		close(fd);
+		return;
+	}
+	*slot = (struct connection){ .fd = fd, .since = os_now_ns() };
+	/* It closes fd where it refuses. */
+	if (mhd.add_connection(h->daemon, fd, NULL, 0) != MHD_YES)
+		slot->fd = -1;
+	run(h);
+}
 
 int http_new(struct loop *loop,
 	     void (*handle)(void *opaque, const struct http_request *req, struct http_response *res),
 	     void *opaque, struct http **ret_http, struct err *err)
 {
 	struct http *h = calloc(1, sizeof(*h));
-	const union MHD_DaemonInfo *info;
-	int rc;
 
 	if (!h)
 		return err_set(err, -ENOMEM, "no memory for the control socket");
@@ -279,23 +360,6 @@ int http_new(struct loop *loop,
 	for (unsigned i = 0; i < MAX_CONNECTIONS; i++)
 		h->connection[i].fd = -1;
 	h->timer = loop_timer_new(loop, on_timer, h);
-	h->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0, NULL,
-				     NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, be_quiet, NULL,
-				     MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
-				     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-				     MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)TIMEOUT_S,
-				     MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-				     MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
-	info = h->daemon ? MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
-	if (!info) {
-		http_free(h);
-		return err_set(err, -EIO, "the server of the control socket cannot be started");
-	}
-	rc = loop_fd_add(loop, info->epoll_fd, EPOLLIN, on_event, h, &h->watch, err);
-	if (rc) {
-		http_free(h);
-		return rc;
-	}
 	*ret_http = h;
 	return 0;
 }
@@ -332,14 +396,14 @@ void http_free(struct http *h)
 	while (h->nr_busy && os_now_ns() < end) {
 		struct pollfd pfd = { .events = POLLIN };
 
-		MHD_run(h->daemon);
-		pfd.fd = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+		mhd.run(h->daemon);
+		pfd.fd = mhd.get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
 		if (h->nr_busy)
 			poll(&pfd, 1, 5);
 	}
 	loop_fd_del(h->watch);
 	loop_timer_free(h->timer);
 	if (h->daemon)
-		MHD_stop_daemon(h->daemon);
+		mhd.stop_daemon(h->daemon);
 	free(h);
 }

@@ -285,6 +285,8 @@ static const struct opt run_opts[] = {
 		.name = "config",
 		.kind = OPT_CONFIG,
 		.arg = "FILE",
+		.more = "An option that may be repeated has a line each time, a flag is on or off, a value in double quotes keeps "
+			"its spaces, and lines that begin with # are skipped.",
 		.help = "Take options from a file: a line NAME = VALUE for each, without the dashes. Those on the command line come "
 			"before those of the file.",
 		.is_file = true,
