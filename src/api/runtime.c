@@ -103,7 +103,10 @@ static int open_base(bool make, int *ret_base, struct err *err)
 		return 0;
 	}
 	if (fd < 0)
-		return err_sys(err, -errno, "the runtime folder %s cannot be opened", path);
+		return err_sys(
+			err, -errno,
+			"the runtime folder %s cannot be opened; set BOTHY_RUNTIME_DIR to a folder of your own",
+			path);
 	rc = check_owner(fd, path, err);
 	if (rc) {
 		close(fd);
