@@ -12,6 +12,7 @@ struct command {
 	const char *keys;       /* keys, lines of "key\tmeaning\n"; NULL: none */
 	const char *example;    /* lines of shell; NULL: none */
 	const struct opt *opts; /* NULL: the command looks at argv itself */
+	bool takes_machine;     /* an argument is the name of one that runs: completion offers them */
 	/* Commands of this command, NULL-terminated; NULL: none. It finds and explains them itself. */
 	const struct command *const *sub;
 	/* argv after the command's name. The process's exit status; a failure is in err (err->code set)

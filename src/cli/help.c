@@ -6,7 +6,12 @@
 #include "cli/help.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+#if HAVE_API
+#include "api/machine_api.h"
+#endif
 
 #define WIDTH      79 /* of help texts, in columns */
 #define OPT_COLUMN 30 /* where an option's explanation begins */
@@ -151,7 +156,7 @@ void help_print(const struct command *command, FILE *out)
 		}
 	}
 	if (command->keys) {
-		fputs("\nKeys, where the guest's console is the terminal:\n", out);
+		fputs("\nKeys, on a terminal:\n", out);
 		print_pairs(out, command->keys);
 	}
 	if (command->status) {
@@ -292,6 +297,9 @@ static void bash_values(FILE *out, const struct command *c)
 	}
 }
 
+/* The machines that run: expanded by both shells when they complete, in bash within double quotes, in zsh by _arguments. */
+#define LIST_MACHINES "$(bothy ps 2>/dev/null | sed \"1d; s/ .*//\")"
+
 /* The words of a command: its options, and the commands below it. */
 static void bash_words(FILE *out, const struct command *c)
 {
@@ -302,6 +310,8 @@ static void bash_words(FILE *out, const struct command *c)
 		fprintf(out, "%s ", sub_name(c->sub[k]));
 	for (const struct opt *o = c->opts; o && o->name; o++)
 		fprintf(out, "--%s ", o->name);
+	if (c->takes_machine)
+		fputs(LIST_MACHINES " ", out);
 	fputs("--help\" -- \"$cur\")) ;;\n", out);
 }
 
@@ -397,6 +407,8 @@ static void complete_zsh(FILE *out)
 		if (c->sub)
 			fputs("\tesac\n", out);
 		zsh_arguments(out, c);
+		if (c->takes_machine)
+			fputs(" \\\n\t\t'1:machine:(" LIST_MACHINES ")'", out);
 		if (c == &help_command)
 			fputs(" \\\n\t\t'1:command:{_describe command commands}'", out);
 		if (c->sub)
@@ -409,7 +421,7 @@ static void complete_zsh(FILE *out)
 }
 
 struct help_options {
-	bool man;
+	bool man, openapi;
 	const char *completion;
 };
 
@@ -435,8 +447,35 @@ static const struct opt help_opts[] = {
 		.choice = shell_choice,
 		.offset = offsetof(struct help_options, completion),
 	},
+	{
+		.name = "openapi",
+		.kind = OPT_FLAG,
+		.help = "Print the description of the machines' control socket, as an OpenAPI document.",
+		.offset = offsetof(struct help_options, openapi),
+	},
 	{ .name = NULL },
 };
+
+static int print_openapi(struct err *err)
+{
+#if HAVE_API
+	const struct api api = machine_api_of(NULL);
+	json_t *document = NULL;
+	char *text;
+	int rc = api_describe(&api, NULL, &document, err);
+
+	if (rc)
+		return rc;
+	text = api_text(document);
+	json_decref(document);
+	if (text)
+		fputs(text, stdout);
+	free(text);
+	return 0;
+#else
+	return err_set(err, -ENOTSUP, "this bothy was built without libmicrohttpd or jansson");
+#endif
+}
 
 static int run_help(const struct command *command, int argc, char **argv, struct err *err)
 {
@@ -461,6 +500,8 @@ static int run_help(const struct command *command, int argc, char **argv, struct
 	rc = opts_parse(help_opts, argc, argv, &options, err);
 	if (rc)
 		return rc;
+	if (options.openapi)
+		return print_openapi(err);
 	if (options.man)
 		man_print(stdout);
 	else if (options.completion && !strcmp(options.completion, "bash"))
@@ -483,7 +524,7 @@ static int run_version(const struct command *command, int argc, char **argv, str
 const struct command help_command = {
 	.name = "help",
 	.summary = "explain a command",
-	.synopsis = "[COMMAND | --man | --completion SHELL]",
+	.synopsis = "[COMMAND | --man | --completion SHELL | --openapi]",
 	.about = "Without an argument, lists the commands.",
 	.example = "  bothy help --man | man -l -\n"
 		   "  source <(bothy help --completion bash)\n",

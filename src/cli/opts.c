@@ -2,7 +2,7 @@
  *
  * --name VALUE and --name=VALUE mean the same. Long options are never abbreviated, so that a script keeps its
  * meaning when an option is added; an option with a letter can be written -x VALUE as well. Values point into
- * argv. On failure the target may be partly written; the caller drops it.
+ * argv, or into the text of a file of options. On failure the target may be partly written; the caller drops it.
  */
 #include "cli/opts.h"
 
@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "base/params.h"
+#include "cli/opts_file.h"
 
+#define OPTS_MAX      64 /* options of a command */
 #define OPTS_MAX_NAME 32 /* longest name that spelling help looks at */
 
 /* Edit distance with the last two rows kept; names are short. */
@@ -130,7 +132,7 @@ static int store_size(const struct opt *o, const char *value, void *field, struc
 	return 0;
 }
 
-static int store(const struct opt *o, const char *value, void *target, struct err *err)
+int opts_store(const struct opt *o, const char *value, void *target, struct err *err)
 {
 	void *field = (char *)target + o->offset;
 	unsigned *count;
@@ -143,6 +145,7 @@ static int store(const struct opt *o, const char *value, void *target, struct er
 	case OPT_STRING: *(const char **)field = value; return 0;
 	case OPT_U32: return store_u32(o, value, field, err);
 	case OPT_SIZE: return store_size(o, value, field, err);
+	case OPT_CONFIG: return 0; /* opts_parse() has read it */
 	case OPT_LIST:
 		count = (unsigned *)((char *)target + o->count_offset);
 		if (*count == o->max_count)
@@ -154,7 +157,7 @@ static int store(const struct opt *o, const char *value, void *target, struct er
 	return err_set(err, -EINVAL, "--%s: unknown kind", o->name);
 }
 
-static const struct opt *find(const struct opt *opts, const char *name, size_t len)
+const struct opt *opts_find(const struct opt *opts, const char *name, size_t len)
 {
 	for (const struct opt *o = opts; o->name; o++) {
 		if (strlen(o->name) == len && !strncmp(o->name, name, len))
@@ -174,10 +177,10 @@ static const struct opt *find_word(const struct opt *opts, const char *word, con
 		return NULL;
 	}
 	*ret_equals = strchr(word, '=');
-	return find(opts, word + 2, *ret_equals ? (size_t)(*ret_equals - word - 2) : strlen(word + 2));
+	return opts_find(opts, word + 2, *ret_equals ? (size_t)(*ret_equals - word - 2) : strlen(word + 2));
 }
 
-static int unknown_option(const struct opt *opts, const char *word, struct err *err)
+int opts_unknown(const struct opt *opts, const char *word, struct err *err)
 {
 	char typed[OPTS_MAX_NAME + 1];
 	const char *name = word + strspn(word, "-");
@@ -199,41 +202,92 @@ static int check_required(const struct opt *opts, const bool *seen, struct err *
 	return 0;
 }
 
+/* The option at argv[*i] and its value; *i is left at its last word. NULL with a sentence, for -EINVAL. */
+static const struct opt *take_word(const struct opt *opts, int argc, char **argv, int *i,
+				   const char **ret_value, struct err *err)
+{
+	const char *word = argv[*i], *equals;
+	const struct opt *o = NULL;
+
+	if (word[0] == '-')
+		o = find_word(opts, word, &equals);
+	else
+		err_set(err, -EINVAL, "unexpected argument '%.64s'; options begin with --", word);
+	if (!o) {
+		if (word[0] == '-')
+			opts_unknown(opts, word, err);
+		return NULL;
+	}
+	if (o->kind == OPT_FLAG) {
+		*ret_value = "";
+		if (!equals)
+			return o;
+		err_set(err, -EINVAL, "--%s takes no value", o->name);
+		return NULL;
+	}
+	if (equals) {
+		*ret_value = equals + 1;
+	} else if (o->optional) {
+		*ret_value = o->optional;
+	} else if (*i + 1 < argc) {
+		*ret_value = argv[++*i];
+	} else {
+		err_set(err, -EINVAL, "--%s needs a value: --%s %s", o->name, o->name, o->arg);
+		return NULL;
+	}
+	return o;
+}
+
+/* What a file says, if one is named; `seen` is set for what it gives. */
+static int read_file(const struct opt *opts, int argc, char **argv, void *target, bool *seen, struct err *err)
+{
+	const struct opt *config = NULL;
+	const char *path = NULL;
+
+	for (const struct opt *o = opts; o->name; o++)
+		if (o->kind == OPT_CONFIG)
+			config = o;
+	for (int i = 0; config && i < argc; i++) {
+		const char *value = NULL;
+		const struct opt *o = take_word(opts, argc, argv, &i, &value, err);
+
+		if (!o)
+			return -EINVAL;
+		if (o != config)
+			continue;
+		if (path)
+			return err_set(err, -EINVAL, "--%s is given twice", o->name);
+		path = value;
+	}
+	if (!path)
+		return 0;
+	return opts_file_read(opts, path, target, (char **)((char *)target + config->offset), seen, err);
+}
+
 /* *ret_used: how many words were options; NULL: all have to be. */
 static int parse(const struct opt *opts, int argc, char **argv, void *target, int *ret_used, struct err *err)
 {
-	bool seen[64] = { false };
-	int i;
+	bool seen[OPTS_MAX] = { false }, in_file[OPTS_MAX];
+	int i, rc = read_file(opts, argc, argv, target, seen, err);
 
+	if (rc)
+		return rc;
+	memcpy(in_file, seen, sizeof(in_file));
 	for (i = 0; i < argc; i++) {
-		const char *word = argv[i], *value, *equals;
+		const char *value = NULL;
 		const struct opt *o;
-		int rc;
 
-		if (ret_used && (word[0] != '-' || !strcmp(word, "--"))) {
-			i += word[0] == '-';
+		if (ret_used && (argv[i][0] != '-' || !strcmp(argv[i], "--"))) {
+			i += argv[i][0] == '-';
 			break;
 		}
-		if (word[0] != '-')
-			return err_set(err, -EINVAL, "unexpected argument '%.64s'; options begin with --",
-				       word);
-		o = find_word(opts, word, &equals);
+		o = take_word(opts, argc, argv, &i, &value, err);
 		if (!o)
-			return unknown_option(opts, word, err);
-		if (o->kind == OPT_FLAG) {
-			if (equals)
-				return err_set(err, -EINVAL, "--%s takes no value", o->name);
-			value = "";
-		} else if (equals) {
-			value = equals + 1;
-		} else if (o->optional) {
-			value = o->optional;
-		} else if (i + 1 < argc) {
-			value = argv[++i];
-		} else {
-			return err_set(err, -EINVAL, "--%s needs a value: --%s %s", o->name, o->name, o->arg);
-		}
-		rc = store(o, value, target, err);
+			return -EINVAL;
+		if (in_file[o - opts] && o->kind == OPT_LIST)
+			*(unsigned *)((char *)target + o->count_offset) = 0;
+		in_file[o - opts] = false;
+		rc = opts_store(o, value, target, err);
 		if (rc)
 			return rc;
 		seen[o - opts] = true;

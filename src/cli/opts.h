@@ -12,6 +12,7 @@ enum opt_kind {
 	OPT_LIST,   /* const char *[max_count] and an unsigned counter; may be repeated */
 	OPT_U32,    /* u32, decimal, min..max */
 	OPT_SIZE,   /* u64, bytes with an optional K, M, G or T, min..max */
+	OPT_CONFIG, /* char *: a file of options (opts_file.h), read before all others; its text, for the caller to free() */
 };
 
 struct opt {
@@ -32,15 +33,23 @@ struct opt {
 	bool free_form;       /* the choices are examples: other values are the program's to check */
 	const char *optional; /* the value where only --name is given; --name=value else */
 	bool required;
-	bool is_file; /* completion offers file names */
+	bool is_file;     /* completion offers file names */
+	bool not_in_file; /* it makes sense on the command line only */
 };
 
-/* Parses argv[0..argc) into target. The sentence names the option, the value and what would be valid. */
+/* Parses argv[0..argc) into target, which is zeroed. What is given here stands before what a file says; of a list that is given
+ * here nothing of the file's is left. The sentence names the option, the value and what would be valid. */
 int opts_parse(const struct opt *opts, int argc, char **argv, void *target, struct err *err);
 
 /* As opts_parse(), up to the first word that is no option, or behind "--"; *ret_used words of argv were options. */
 int opts_parse_front(const struct opt *opts, int argc, char **argv, void *target, int *ret_used,
 		     struct err *err);
+
+/* For opts_file.c. The option of that name or NULL; one value into its field, checked. */
+const struct opt *opts_find(const struct opt *opts, const char *name, size_t len);
+int opts_store(const struct opt *o, const char *value, void *target, struct err *err);
+/* The sentence about a word that is no option. */
+int opts_unknown(const struct opt *opts, const char *word, struct err *err);
 
 /* The nearest of the names, or NULL when none is near. next(opaque, i) is the i-th, NULL past the end. */
 const char *opts_nearest(const char *text, const char *(*next)(const void *opaque, unsigned i),

@@ -19,7 +19,12 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#if HAVE_API
+#include "api/machine_api.h"
+#include "api/runtime.h"
+#endif
 #include "base/loop.h"
+#include "cli/opts_file.h"
 #include "machine/machine.h"
 #include "vm/device.h"
 #include "vm/exit.h"
@@ -31,6 +36,9 @@
 struct run_options {
 	struct machine_config config;
 	const char *exits; /* NULL, "table" or "json" */
+	const char *api;   /* NULL, "none" or a path */
+	char *config_text; /* of --config */
+	bool print_config;
 };
 
 struct signals {
@@ -263,8 +271,9 @@ static const struct opt run_opts[] = {
 		.name = "name",
 		.kind = OPT_STRING,
 		.arg = "NAME",
-		.help = "The machine's name, in messages.",
-		.default_text = "bothy",
+		.help = "The machine's name: for bothy ps, stop, console and so on, and in messages. No other machine that "
+			"runs may have it.",
+		.default_text = "vm- and the process's number",
 		.offset = offsetof(struct run_options, config.name),
 	},
 	{
@@ -283,23 +292,106 @@ static const struct opt run_opts[] = {
 		.default_text = "table",
 		.offset = offsetof(struct run_options, exits),
 	},
+	{
+		.name = "api",
+		.kind = OPT_STRING,
+		.arg = "PATH",
+		.help = "A further place for the control socket, besides the machine's runtime folder; none: the machine has no "
+			"control socket and is in no list.",
+		.is_file = true,
+		.offset = offsetof(struct run_options, api),
+	},
+	{
+		.name = "config",
+		.kind = OPT_CONFIG,
+		.arg = "FILE",
+		.more = "An option that may be repeated has a line each time, a flag is on or off, a value in double quotes keeps "
+			"its spaces, and lines that begin with # are skipped.",
+		.help = "Take options from a file: a line NAME = VALUE for each, without the dashes. Those on the command line come "
+			"before those of the file.",
+		.is_file = true,
+		.offset = offsetof(struct run_options, config_text),
+	},
+	{
+		.name = "print-config",
+		.kind = OPT_FLAG,
+		.help = "Print the options as a file for --config, and end.",
+		.not_in_file = true,
+		.offset = offsetof(struct run_options, print_config),
+	},
 	{ .name = NULL },
 };
 
-static int check_name(const char *name, struct err *err)
-{
-	size_t len = name ? strlen(name) : 1;
+/* What of a machine can be seen and reached from other processes. */
+struct outside {
+#if HAVE_API
+	struct runtime runtime;
+	struct machine_api *api;
+#endif
+	const char *name;
+	int dir; /* for sockets, 0: none */
+};
 
-	if (!len || len >= sizeof(((struct vm *)0)->name))
-		return err_set(err, -EINVAL, "--name: give 1 to %zu characters",
-			       sizeof(((struct vm *)0)->name) - 1);
-	for (const char *p = name; p && *p; p++) {
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			return err_set(err, -EINVAL, "--name: character %zu is a control character",
-				       (size_t)(p - name) + 1);
+#if HAVE_API
+static int outside_open(struct outside *o, const struct run_options *options, struct err *err)
+{
+	const char *name = options->config.name;
+	int rc = name ? runtime_check_name("--name", name, err) : 0;
+
+	*o = (struct outside){ .runtime = { .base = -1, .dir = -1, .lock = -1 }, .name = name };
+	if (rc || (options->api && !strcmp(options->api, "none")))
+		return rc;
+	rc = runtime_open(name, &o->runtime, err);
+	/* Who did not ask for a name gets the machine anyway. */
+	if (rc && !name && !options->api) {
+		fprintf(stderr, "bothy: the machine has no control socket: %s\n", err->msg);
+		*err = (struct err){ 0 };
+		return 0;
 	}
+	if (rc)
+		return rc;
+	o->name = o->runtime.name;
+	o->dir = o->runtime.dir;
 	return 0;
 }
+
+static int outside_serve(struct outside *o, struct machine *machine, const char *path, struct err *err)
+{
+	return o->dir ? machine_api_open(machine, &o->runtime, path, &o->api, err) : 0;
+}
+
+static void outside_end(struct outside *o)
+{
+	machine_api_close(o->api);
+	o->api = NULL;
+}
+
+static void outside_close(struct outside *o)
+{
+	runtime_close(&o->runtime);
+}
+#else
+static int outside_open(struct outside *o, const struct run_options *options, struct err *err)
+{
+	*o = (struct outside){ .name = options->config.name };
+	if (options->api && strcmp(options->api, "none") != 0)
+		return err_set(err, -ENOTSUP, "--api: this bothy was built without libmicrohttpd or jansson");
+	return 0;
+}
+
+static int outside_serve(struct outside *o, struct machine *machine, const char *path, struct err *err)
+{
+	return 0;
+}
+
+static void outside_end(struct outside *o)
+{
+}
+
+static void outside_close(struct outside *o)
+{
+}
+#endif
 
 static void on_signal(void *opaque, u32 events)
 {
@@ -358,21 +450,22 @@ static char *compose_exits(struct vm *vm, const char *format)
 	if (!out)
 		return NULL;
 	if (!strcmp(format, "json")) {
-		exit_print_json(vm, out);
+		exit_print_json(vm, EXIT_ALL_VCPUS, out);
 	} else {
-		exit_print(vm, out);
+		exit_print(vm, EXIT_ALL_VCPUS, out);
 	}
 	fclose(out);
 	return text;
 }
 
-static int boot(const struct run_options *options, struct signals *signals, struct err *err)
+static int boot(const struct machine_config *config, const struct run_options *options,
+		struct outside *outside, struct signals *signals, struct err *err)
 {
 	struct machine *machine = NULL;
 	char *exits = NULL;
 	bool quit = false;
 	int status = MACHINE_FAILED;
-	int rc = machine_new(&options->config, &machine, err);
+	int rc = machine_new(config, &machine, err);
 
 	if (rc)
 		return rc;
@@ -380,11 +473,14 @@ static int boot(const struct run_options *options, struct signals *signals, stru
 		fprintf(stderr, "bothy: %s\n", machine_engine_why(machine));
 	rc = signals_watch(signals, machine_vm(machine), err);
 	if (!rc)
+		rc = outside_serve(outside, machine, options->api, err);
+	if (!rc)
 		rc = machine_run(machine, &status, err);
 	/* A debug-exit device may give the same number as MACHINE_QUIT. */
 	quit = !rc && atomic_load(&machine_vm(machine)->request) == VM_REQ_QUIT;
 	if (!rc && options->exits)
 		exits = compose_exits(machine_vm(machine), options->exits);
+	outside_end(outside);
 	loop_fd_del(signals->handle);
 	signals->handle = NULL;
 	machine_free(machine);
@@ -398,20 +494,36 @@ static int boot(const struct run_options *options, struct signals *signals, stru
 	return status;
 }
 
+static int run_machine(const struct run_options *options, struct err *err)
+{
+	struct machine_config config = options->config;
+	struct outside outside;
+	struct signals signals;
+	/* First, so that no signal leaves the runtime folder behind. */
+	int rc = signals_block(&signals, err);
+
+	if (!rc)
+		rc = outside_open(&outside, options, err);
+	if (!rc) {
+		config.name = outside.name;
+		config.socket_dir = outside.dir;
+		rc = boot(&config, options, &outside, &signals, err);
+		outside_close(&outside);
+	}
+	signals_fini(&signals);
+	return rc;
+}
+
 static int run(const struct command *command, int argc, char **argv, struct err *err)
 {
 	struct run_options options = { 0 };
-	struct signals signals;
 	int rc = opts_parse(run_opts, argc, argv, &options, err);
 
-	if (!rc)
-		rc = check_name(options.config.name, err);
-	if (rc)
-		return rc;
-	rc = signals_block(&signals, err);
-	if (!rc)
-		rc = boot(&options, &signals, err);
-	signals_fini(&signals);
+	if (!rc && options.print_config)
+		opts_file_print(run_opts, &options, stdout);
+	else if (!rc)
+		rc = run_machine(&options, err);
+	free(options.config_text);
 	return rc;
 }
 
@@ -429,13 +541,14 @@ const struct command run_command = {
 	.status = "0\tthe guest powered off, or rebooted with --no-reboot\n"
 		  "1\tan option or the host is at fault; one sentence on standard error says what\n"
 		  "2\tthe guest crashed (triple fault); its registers are on standard error\n"
-		  "130\tended with Ctrl-a x\n"
+		  "130\tended with Ctrl-a x, or by bothy kill\n"
 		  "128+N\tended by signal N (SIGINT, SIGTERM or SIGHUP)\n"
 		  "2N+1\tthe guest wrote N to --device debug-exit\n",
 	.example =
 		"  bothy run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0\n"
 		"  bothy run --memory 1G --cpus 2 --kernel vmlinuz --initrd initrd.gz --disk disk.img,id=root\n"
 		"  bothy run --memory 1G --exits --kernel vmlinuz --initrd initrd.gz\n"
+		"  bothy run --config vm.conf --name web --serial none\n"
 		"  bothy run --kernel test.flat --device debug-exit --serial stdio\n",
 	.opts = run_opts,
 	.run = run,

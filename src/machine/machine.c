@@ -13,7 +13,10 @@
  *
  * The guest's TSC starts near zero: host TSC at the start of the run, negated, is the offset of all vCPUs.
  *
- * Omitted: pause, snapshots, hot-plug. Main thread only.
+ * A pause parks the vCPUs' threads, stops guest time, then lets the devices finish. A resume takes the time that has passed out of
+ * the TSC offsets, so that guests and their local timers see none of it.
+ *
+ * Omitted: snapshots, hot-plug. Main thread only.
  */
 #include "machine/machine.h"
 
@@ -29,7 +32,9 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "boot/boot.h"
+#include "dev/pm.h"
 #include "host/chr.h"
+#include "host/chr_share.h"
 #include "machine/affinity.h"
 #include "machine/balloon.h"
 #include "machine/disk.h"
@@ -58,7 +63,9 @@ struct machine {
 	struct balloon_conf balloon;
 	bool balloon_packed;
 	cpu_set_t host_cpus[VM_MAX_VCPUS]; /* by vCPU */
-	bool lock_made, engine_made, ran;
+	bool lock_made, engine_made, ran, running;
+	bool paused;
+	u64 pause_tsc; /* host TSC at the pause */
 };
 
 /* ---- images ---- */
@@ -318,6 +325,16 @@ static void on_quit(void *opaque)
 	vm_request(&m->vm, VM_REQ_QUIT);
 }
 
+static int open_console(struct machine *m, const char *spec, const char *socket, struct chr **chr,
+			struct err *err)
+{
+	int r = chr_open(spec, m->vm.loop, on_quit, m, chr, err);
+
+	if (r == 0 && m->config.socket_dir)
+		r = chr_share_open(m->config.socket_dir, socket, m->vm.loop, chr, err);
+	return r;
+}
+
 static int build(struct machine *m, struct err *err)
 {
 	const struct machine_config *c = &m->config;
@@ -373,14 +390,11 @@ static int build(struct machine *m, struct err *err)
 	r = make_cpus(m, err);
 	if (r < 0)
 		return r;
-	r = chr_open(c->serial, vm->loop, on_quit, m, &m->serial, err);
+	r = open_console(m, c->serial, "serial.sock", &m->serial, err);
+	if (r == 0 && c->console)
+		r = open_console(m, c->console, "console.sock", &m->console, err);
 	if (r < 0)
 		return r;
-	if (c->console) {
-		r = chr_open(c->console, vm->loop, on_quit, m, &m->console, err);
-		if (r < 0)
-			return r;
-	}
 	r = pc_add_devices(&m->pc, m->serial, err);
 	if (r == 0)
 		r = add_back_ends(m, err);
@@ -429,6 +443,7 @@ static int start(struct machine *m, struct err *err)
 	struct vm *vm = &m->vm;
 	s64 offset;
 
+	m->running = true;
 	clock_resume(vm);
 	offset = (s64)(0 - vcpu_rdtsc());
 	m->boot_state.tsc_offset = (u64)offset;
@@ -459,6 +474,7 @@ static void stop(struct machine *m)
 			vcpu_join(vm->vcpu[i]);
 	if (vm->loop)
 		clock_pause(vm);
+	m->running = m->paused = false;
 }
 
 /* RAM reads zero again and costs the host nothing; the engine forgets code it had found there. */
@@ -538,6 +554,111 @@ int machine_run(struct machine *m, int *ret_status, struct err *err)
 	}
 	stop(m);
 	return r;
+}
+
+/* ---- from outside ---- */
+
+enum machine_state machine_state(const struct machine *m)
+{
+	if (atomic_load(&m->vm.request) != VM_REQ_NONE)
+		return MACHINE_ENDING;
+	if (!m->running)
+		return MACHINE_READY;
+	return m->paused ? MACHINE_PAUSED : MACHINE_RUNNING;
+}
+
+const char *machine_state_name(enum machine_state state)
+{
+	static const char *const names[] = {
+		[MACHINE_READY] = "ready",
+		[MACHINE_RUNNING] = "running",
+		[MACHINE_PAUSED] = "paused",
+		[MACHINE_ENDING] = "ending",
+	};
+
+	return names[state];
+}
+
+static int refuse(const struct machine *m, int code, struct err *err)
+{
+	return err_set(err, code, "'%s' is %s", m->vm.name, machine_state_name(machine_state(m)));
+}
+
+int machine_pause(struct machine *m, struct err *err)
+{
+	struct vm *vm = &m->vm;
+
+	if (machine_state(m) == MACHINE_PAUSED)
+		return err_set(err, -EALREADY, "'%s' is paused already", vm->name);
+	if (machine_state(m) != MACHINE_RUNNING)
+		return refuse(m, -ESHUTDOWN, err);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_post(vm->vcpu[i], VCPU_REQ_PAUSE);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_pause(vm->vcpu[i]);
+	m->pause_tsc = vcpu_rdtsc();
+	clock_pause(vm);
+	m->paused = true;
+	device_quiesce_all(vm);
+	return 0;
+}
+
+int machine_resume(struct machine *m, struct err *err)
+{
+	struct vm *vm = &m->vm;
+	u64 passed;
+
+	if (machine_state(m) == MACHINE_RUNNING)
+		return err_set(err, -EALREADY, "'%s' is not paused", vm->name);
+	if (machine_state(m) != MACHINE_PAUSED)
+		return refuse(m, -ESHUTDOWN, err);
+	clock_resume(vm);
+	passed = vcpu_rdtsc() - m->pause_tsc;
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vm->vcpu[i]->tsc_offset = (s64)((u64)vm->vcpu[i]->tsc_offset - passed);
+	pc_tsc_changed(&m->pc);
+	m->paused = false;
+	device_resume_all(vm);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_resume(vm->vcpu[i]);
+	return 0;
+}
+
+int machine_press_power(struct machine *m, struct err *err)
+{
+	struct device *pm = device_find(&m->vm, "pm");
+
+	if (machine_state(m) == MACHINE_PAUSED)
+		return err_set(err, -EAGAIN,
+			       "'%s' is paused, so its guest cannot see the power button; resume it first",
+			       m->vm.name);
+	if (machine_state(m) != MACHINE_RUNNING)
+		return refuse(m, -ESHUTDOWN, err);
+	pm_power_button(pm);
+	return 0;
+}
+
+static int request_if_alive(struct machine *m, enum vm_request request, struct err *err)
+{
+	if (machine_state(m) == MACHINE_ENDING)
+		return refuse(m, -ESHUTDOWN, err);
+	vm_request(&m->vm, request);
+	return 0;
+}
+
+int machine_request_reset(struct machine *m, struct err *err)
+{
+	return request_if_alive(m, VM_REQ_RESET, err);
+}
+
+int machine_request_quit(struct machine *m, struct err *err)
+{
+	return request_if_alive(m, VM_REQ_QUIT, err);
+}
+
+const struct machine_config *machine_config(const struct machine *m)
+{
+	return &m->config;
 }
 
 struct vm *machine_vm(struct machine *m)

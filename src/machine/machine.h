@@ -37,6 +37,9 @@ struct machine_config {
 	const char *disk[MACHINE_MAX_DISKS]; /* as disk_open() */
 	unsigned nr_disks;
 	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */
+	/* A folder in which sockets of the consoles are made, "serial.sock" and "console.sock", as chr_share_open(); a
+	 * descriptor of the caller's, 0: none. */
+	int socket_dir;
 };
 
 #define MACHINE_DEFAULT_MEMORY (512 * MiB)
@@ -60,6 +63,28 @@ int machine_new(const struct machine_config *config, struct machine **ret_machin
 int machine_run(struct machine *machine, int *ret_status, struct err *err);
 
 struct vm *machine_vm(struct machine *machine);
+const struct machine_config *machine_config(const struct machine *machine); /* with defaults filled in */
+
+enum machine_state {
+	MACHINE_READY, /* built, or between a stop and a start */
+	MACHINE_RUNNING,
+	MACHINE_PAUSED,
+	MACHINE_ENDING, /* something was asked of vm_request() and comes next: an end or a reset */
+};
+enum machine_state machine_state(const struct machine *machine);
+const char *machine_state_name(enum machine_state state); /* one word, lower case */
+
+/* For callbacks of the loop in machine_run(). A paused machine stands still: vCPUs are parked, guest time and the TSC stop,
+ * disks have finished what was on its way, frames from the network wait, and memory does not change. What the host sends
+ * meanwhile is taken up at the resume. A reset ends a pause. -EALREADY, -ESHUTDOWN with a sentence where the state is another.
+ * Pausing takes as long as the longest disk request on its way. */
+int machine_pause(struct machine *machine, struct err *err);
+int machine_resume(struct machine *machine, struct err *err);
+/* Presses the power button: the guest may power off, or not look. -EAGAIN while paused. */
+int machine_press_power(struct machine *machine, struct err *err);
+/* vm_request() for RESET or QUIT from outside; -ESHUTDOWN where one is under way. */
+int machine_request_reset(struct machine *machine, struct err *err);
+int machine_request_quit(struct machine *machine, struct err *err);
 
 /* One line on why this engine was taken; empty when it was asked for by name. */
 const char *machine_engine_why(const struct machine *machine);

@@ -138,6 +138,20 @@ void device_reset_all(struct vm *vm, enum reset_kind kind)
 			dev->ops->reset(dev, kind);
 }
 
+void device_quiesce_all(struct vm *vm)
+{
+	for (struct device *dev = vm->devices; dev; dev = dev->next)
+		if (dev->ops->quiesce)
+			dev->ops->quiesce(dev);
+}
+
+void device_resume_all(struct vm *vm)
+{
+	for (struct device *dev = vm->devices; dev; dev = dev->next)
+		if (dev->ops->resume)
+			dev->ops->resume(dev);
+}
+
 struct device *device_find(struct vm *vm, const char *id)
 {
 	for (struct device *dev = vm->devices; dev; dev = dev->next)

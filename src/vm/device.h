@@ -36,6 +36,13 @@ enum reset_kind {
 	RESET_WARM, /* the reset line: everything but what the datasheet says survives */
 };
 
+/* A figure; the name is of lower-case letters, digits and underscores. */
+struct device_stat {
+	const char *name;
+	u64 value;
+};
+#define DEVICE_MAX_STATS 16
+
 struct device_ops {
 	const char *name; /* in devices.def, on the command line */
 	const char *help; /* one line; NULL: not for --device */
@@ -44,8 +51,13 @@ struct device_ops {
 	int (*init)(struct device *dev, const struct device_conf *conf, struct err *err);
 	/* vCPUs not running. Called once after init too. Idempotent. */
 	void (*reset)(struct device *dev, enum reset_kind kind);
-	/* Stops background work before the state is read; NULL: none. */
+	/* The machine is paused, before the state is read: finishes what is on its way, begins nothing more by itself, and leaves
+	 * the guest's memory alone. resume: takes up what was left. Main thread, vCPUs and clock stand still. NULL: nothing to
+	 * do, for devices that act by vCPUs and clock timers only. A reset ends it too. */
 	void (*quiesce)(struct device *dev);
+	void (*resume)(struct device *dev);
+	/* What it has counted, into rows; how many. Any thread, figures may be slightly old; NULL: nothing. */
+	unsigned (*stats)(struct device *dev, struct device_stat ret[DEVICE_MAX_STATS]);
 	const struct state_field *state; /* NULL: stateless */
 	/* Checks and completes what was loaded (arms timers, drives lines); NULL: nothing to check. */
 	int (*post_load)(struct device *dev, struct err *err);
@@ -68,6 +80,8 @@ int device_new(struct vm *vm, const char *name, const struct device_conf *conf, 
 	       struct err *err);
 void device_free_all(struct vm *vm); /* in reverse order of creation */
 void device_reset_all(struct vm *vm, enum reset_kind kind);
+void device_quiesce_all(struct vm *vm);
+void device_resume_all(struct vm *vm);
 struct device *device_find(struct vm *vm, const char *id);
 
 /* All device types, NULL-terminated; the array is made from dev/devices.def. */

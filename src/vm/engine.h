@@ -11,7 +11,7 @@ struct vcpu;
 
 /* Why run() came back. */
 enum run_end {
-	RUN_REQUEST,  /* a mailbox bit the common loop handles (STOP, INIT, SIPI) is set */
+	RUN_REQUEST,  /* a mailbox bit the common loop handles (STOP, PAUSE, INIT, SIPI) is set */
 	RUN_HLT,      /* waits; the state is after HLT */
 	RUN_SHUTDOWN, /* triple fault; the engine has described it through vm_crash() */
 };

@@ -200,7 +200,12 @@ static int exit_cmp_reason_size(const void *pa, const void *pb)
 	return c ? c : exit_cmp_size(pa, pb);
 }
 
-static void exit_collect_keys(struct vm *vm, struct exit_report *rep)
+static bool exit_wanted(int vcpu, u32 i)
+{
+	return vcpu == EXIT_ALL_VCPUS || (u32)vcpu == i;
+}
+
+static void exit_collect_keys(struct vm *vm, int vcpu, struct exit_report *rep)
 {
 	size_t n = 0, out = 0;
 
@@ -210,6 +215,8 @@ static void exit_collect_keys(struct vm *vm, struct exit_report *rep)
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		const struct exit_stats *s = &vm->vcpu[i]->stats;
 
+		if (!exit_wanted(vcpu, i))
+			continue;
 		for (unsigned k = 0; k < EXIT_MAX_KEYS; k++) {
 			if (!__atomic_load_n(&s->key[k].used, __ATOMIC_ACQUIRE))
 				continue;
@@ -233,7 +240,8 @@ static void exit_collect_keys(struct vm *vm, struct exit_report *rep)
 	rep->nr_keys = out;
 }
 
-static void exit_collect(struct vm *vm, struct exit_report *rep)
+/* Without the keys. */
+static void exit_collect_sums(struct vm *vm, int vcpu, struct exit_report *rep)
 {
 	struct exit_count sum[EXIT_NR] = { 0 };
 	u64 now = vcpu_rdtsc();
@@ -244,6 +252,8 @@ static void exit_collect(struct vm *vm, struct exit_report *rep)
 		const struct exit_stats *s = &vm->vcpu[i]->stats;
 		u64 start = exit_get(&s->start_tsc), stop = exit_get(&s->stop_tsc);
 
+		if (!exit_wanted(vcpu, i))
+			continue;
 		if (!stop)
 			stop = now;
 		if (start && stop > start)
@@ -267,12 +277,37 @@ static void exit_collect(struct vm *vm, struct exit_report *rep)
 	qsort(rep->reason, rep->nr_reasons, sizeof(rep->reason[0]), exit_cmp_size);
 	if (rep->wall > rep->exits + rep->idle)
 		rep->guest = rep->wall - rep->exits - rep->idle;
-	exit_collect_keys(vm, rep);
+}
+
+static void exit_collect(struct vm *vm, int vcpu, struct exit_report *rep)
+{
+	exit_collect_sums(vm, vcpu, rep);
+	exit_collect_keys(vm, vcpu, rep);
 }
 
 static u64 exit_ns(const struct exit_report *rep, u64 tsc)
 {
 	return (u64)((unsigned __int128)tsc * 1000000 / rep->tsc_khz);
+}
+
+void exit_sum(struct vm *vm, int vcpu, struct exit_sums *ret_sums)
+{
+	struct exit_report rep;
+
+	exit_collect_sums(vm, vcpu, &rep);
+	*ret_sums = (struct exit_sums){
+		.wall_ns = exit_ns(&rep, rep.wall),
+		.guest_ns = exit_ns(&rep, rep.guest),
+		.exits_ns = exit_ns(&rep, rep.exits),
+		.idle_ns = exit_ns(&rep, rep.idle),
+		.insns = rep.insns,
+	};
+	for (unsigned i = 0; i < rep.nr_reasons; i++) {
+		const struct exit_row *row = &rep.reason[i];
+
+		ret_sums->reason[row->reason].count = row->n.count;
+		ret_sums->reason[row->reason].ns = exit_ns(&rep, row->n.tsc);
+	}
 }
 
 static double exit_ms(const struct exit_report *rep, u64 tsc)
@@ -328,12 +363,16 @@ static void exit_print_time(const struct exit_report *rep, const char *label, u6
 }
 
 /* The engine's own figures, vCPU by vCPU. */
-static void exit_print_engine(struct vm *vm, FILE *out)
+static void exit_print_engine(struct vm *vm, int vcpu, FILE *out)
 {
 	struct engine_stat stat[ENGINE_MAX_STATS];
 
 	for (u32 k = 0; vm->engine && vm->engine->stats && k < vm->nr_vcpus; k++) {
-		unsigned n = vm->engine->stats(vm->vcpu[k], stat);
+		unsigned n;
+
+		if (!exit_wanted(vcpu, k))
+			continue;
+		n = vm->engine->stats(vm->vcpu[k], stat);
 
 		fprintf(out, "engine %s, vCPU %u\n", vm->engine->name, k);
 		for (unsigned s = 0; s < n; s++) {
@@ -347,15 +386,19 @@ static void exit_print_engine(struct vm *vm, FILE *out)
 	}
 }
 
-static void exit_json_engine(struct vm *vm, FILE *out)
+static void exit_json_engine(struct vm *vm, int vcpu, FILE *out)
 {
 	struct engine_stat stat[ENGINE_MAX_STATS];
 
 	fprintf(out, "  \"engine\": [");
 	for (u32 k = 0; vm->engine && vm->engine->stats && k < vm->nr_vcpus; k++) {
-		unsigned n = vm->engine->stats(vm->vcpu[k], stat);
+		unsigned n;
 
-		fprintf(out, "%s\n    {\"vcpu\": %u", k ? "," : "", k);
+		if (!exit_wanted(vcpu, k))
+			continue;
+		n = vm->engine->stats(vm->vcpu[k], stat);
+
+		fprintf(out, "%s\n    {\"vcpu\": %u", k && vcpu == EXIT_ALL_VCPUS ? "," : "", k);
 		for (unsigned s = 0; s < n; s++)
 			fprintf(out, ", \"%s\": %llu", stat[s].name, (unsigned long long)stat[s].value);
 		fprintf(out, "}");
@@ -363,12 +406,12 @@ static void exit_json_engine(struct vm *vm, FILE *out)
 	fprintf(out, "],\n");
 }
 
-void exit_print(struct vm *vm, FILE *out)
+void exit_print(struct vm *vm, int vcpu, FILE *out)
 {
 	struct exit_report rep;
 	char label[64];
 
-	exit_collect(vm, &rep);
+	exit_collect(vm, vcpu, &rep);
 	fprintf(out, "%-38s %12s %12s %12s %7s\n", "exit reason", "count", "total ms", "mean ns", "share");
 	for (unsigned i = 0; i < rep.nr_reasons; i++) {
 		snprintf(label, sizeof(label), "%4u  %s", rep.reason[i].reason,
@@ -381,7 +424,11 @@ void exit_print(struct vm *vm, FILE *out)
 	if (rep.keys_dropped)
 		fprintf(out, "%llu exits were booked under their reason alone: too many different keys\n",
 			(unsigned long long)rep.keys_dropped);
-	snprintf(label, sizeof(label), "wall time of %u vCPU%s", vm->nr_vcpus, vm->nr_vcpus == 1 ? "" : "s");
+	if (vcpu == EXIT_ALL_VCPUS)
+		snprintf(label, sizeof(label), "wall time of %u vCPU%s", vm->nr_vcpus,
+			 vm->nr_vcpus == 1 ? "" : "s");
+	else
+		snprintf(label, sizeof(label), "wall time of vCPU %d", vcpu);
 	exit_print_time(&rep, label, rep.wall, out);
 	exit_print_time(&rep, "  in the guest", rep.guest, out);
 	exit_print_time(&rep, "  in exits (all but HLT)", rep.exits, out);
@@ -389,7 +436,7 @@ void exit_print(struct vm *vm, FILE *out)
 	if (rep.insns)
 		fprintf(out, "guest instructions %llu, %.1f million per second of guest time\n",
 			(unsigned long long)rep.insns, exit_mips(&rep));
-	exit_print_engine(vm, out);
+	exit_print_engine(vm, vcpu, out);
 	free(rep.key);
 }
 
@@ -420,18 +467,19 @@ static void exit_json_reason(const struct exit_report *rep, const struct exit_ro
 	fprintf(out, "]}");
 }
 
-void exit_print_json(struct vm *vm, FILE *out)
+void exit_print_json(struct vm *vm, int vcpu, FILE *out)
 {
 	struct exit_report rep;
 
-	exit_collect(vm, &rep);
-	fprintf(out, "{\n  \"vcpus\": %u,\n  \"wall_ns\": %llu,\n  \"guest_ns\": %llu,\n", vm->nr_vcpus,
-		(unsigned long long)exit_ns(&rep, rep.wall), (unsigned long long)exit_ns(&rep, rep.guest));
+	exit_collect(vm, vcpu, &rep);
+	fprintf(out, "{\n  \"vcpus\": %u,\n  \"wall_ns\": %llu,\n  \"guest_ns\": %llu,\n",
+		vcpu == EXIT_ALL_VCPUS ? vm->nr_vcpus : 1, (unsigned long long)exit_ns(&rep, rep.wall),
+		(unsigned long long)exit_ns(&rep, rep.guest));
 	fprintf(out, "  \"exits_ns\": %llu,\n  \"idle_ns\": %llu,\n",
 		(unsigned long long)exit_ns(&rep, rep.exits), (unsigned long long)exit_ns(&rep, rep.idle));
 	fprintf(out, "  \"instructions\": %llu,\n  \"keys_dropped\": %llu,\n", (unsigned long long)rep.insns,
 		(unsigned long long)rep.keys_dropped);
-	exit_json_engine(vm, out);
+	exit_json_engine(vm, vcpu, out);
 	fprintf(out, "  \"reasons\": [\n");
 	for (unsigned i = 0; i < rep.nr_reasons; i++) {
 		exit_json_reason(&rep, &rep.reason[i], out);

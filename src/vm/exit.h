@@ -97,7 +97,19 @@ void exit_dispatch(struct vcpu *vcpu, struct vm_exit *exit);
 /* Books an exit that the engine handled, begun at host TSC t0 (0: count only). */
 void exit_account(struct vcpu *vcpu, enum exit_reason reason, u64 key, u64 t0);
 
-/* The table, largest first, with the wall time in guest, exits and idle; all vCPUs added up. */
-void exit_print(struct vm *vm, FILE *out);
-void exit_print_json(struct vm *vm, FILE *out);
+#define EXIT_ALL_VCPUS (-1)
+
+/* The table, largest first, with the wall time in guest, exits and idle; of one vCPU, or of all added up. */
+void exit_print(struct vm *vm, int vcpu, FILE *out);
+void exit_print_json(struct vm *vm, int vcpu, FILE *out);
+
+/* The sums without keys; times in nanoseconds. */
+struct exit_sums {
+	struct {
+		u64 count, ns;
+	} reason[EXIT_NR];
+	u64 wall_ns, guest_ns, exits_ns, idle_ns, insns;
+};
+void exit_sum(struct vm *vm, int vcpu, struct exit_sums *ret_sums);
+
 const char *exit_name(enum exit_reason reason);

@@ -15,6 +15,10 @@
  * Before it sleeps, the thread looks at the mailbox for some microseconds: waking a thread on another
  * CPU costs tens of microseconds, and a guest's idle loop is often left sooner.
  *
+ * Parking. A paused thread waits for a semaphore between two runs, with its engine's state as it is: a vCPU that was halted is
+ * halted still when it goes on, since the engine comes back with RUN_HLT again. Bits that are posted meanwhile stay set. The
+ * time does not count as the vCPU's.
+ *
  * The local timer's deadline is the thread's own: it bounds the time in the futex and is checked
  * after it, so the local APIC's timer costs no other thread.
  *
@@ -30,7 +34,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,18 +242,36 @@ static enum vcpu_mode vcpu_do_sipi(struct vcpu *vcpu)
 	return mode;
 }
 
+static void vcpu_park(struct vcpu *vcpu)
+{
+	struct exit_stats *stats = &vcpu->stats;
+	u64 t0 = vcpu_rdtsc();
+
+	__atomic_store_n(&stats->stop_tsc, t0, __ATOMIC_RELAXED);
+	sem_post(&vcpu->parked);
+	while (sem_wait(&vcpu->unpark) < 0 && errno == EINTR)
+		;
+	__atomic_store_n(&stats->start_tsc, stats->start_tsc + (vcpu_rdtsc() - t0), __ATOMIC_RELAXED);
+	__atomic_store_n(&stats->stop_tsc, 0, __ATOMIC_RELAXED);
+}
+
 static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 {
 	const struct engine_ops *engine = vcpu->vm->engine;
 	u64 t0;
 
 	while (!(atomic_load(&vcpu->requests) & VCPU_REQ_STOP)) {
+		if (atomic_load(&vcpu->requests) & VCPU_REQ_PAUSE) {
+			vcpu_park(vcpu);
+			continue;
+		}
 		if (vcpu_take(vcpu, VCPU_REQ_INIT))
 			mode = vcpu_do_init(vcpu);
 		if (vcpu_take(vcpu, VCPU_REQ_SIPI) && mode == VCPU_WAITS_SIPI)
 			mode = vcpu_do_sipi(vcpu);
 		if (mode != VCPU_RUNS) {
-			vcpu_wait(vcpu, VCPU_REQ_STOP | VCPU_REQ_INIT | VCPU_REQ_SIPI, false);
+			vcpu_wait(vcpu, VCPU_REQ_STOP | VCPU_REQ_PAUSE | VCPU_REQ_INIT | VCPU_REQ_SIPI,
+				  false);
 			continue;
 		}
 		switch (engine->run(vcpu)) {
@@ -336,10 +357,12 @@ int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err
 	sigset_t mask, old;
 	int rc;
 
-	atomic_fetch_and(&vcpu->requests, ~(u32)VCPU_REQ_STOP);
+	atomic_fetch_and(&vcpu->requests, ~(u32)(VCPU_REQ_STOP | VCPU_REQ_PAUSE));
 	if (!vcpu->vm->tsc_khz)
 		return err_set(err, -EINVAL, "the machine has no TSC rate");
 	sem_init(&birth.done, 0, 0);
+	sem_init(&vcpu->parked, 0, 0);
+	sem_init(&vcpu->unpark, 0, 0);
 	/* The mask is inherited, so there is no moment in which the thread could take a signal. */
 	vcpu_signal_mask(&mask);
 	pthread_sigmask(SIG_SETMASK, &mask, &old);
@@ -367,6 +390,42 @@ void vcpu_join(struct vcpu *vcpu)
 	if (!vcpu->thread_started)
 		return;
 	vcpu_post(vcpu, VCPU_REQ_STOP);
+	vcpu_resume(vcpu);
 	pthread_join(vcpu->thread, NULL);
 	vcpu->thread_started = false;
+	sem_destroy(&vcpu->parked);
+	sem_destroy(&vcpu->unpark);
+}
+
+void vcpu_pause(struct vcpu *vcpu)
+{
+	if (!vcpu->thread_started || vcpu->paused)
+		return;
+	vcpu_post(vcpu, VCPU_REQ_PAUSE);
+	while (sem_wait(&vcpu->parked) < 0 && errno == EINTR)
+		;
+	vcpu->paused = true;
+}
+
+void vcpu_resume(struct vcpu *vcpu)
+{
+	if (!vcpu->paused)
+		return;
+	vcpu->paused = false;
+	atomic_fetch_and(&vcpu->requests, ~(u32)VCPU_REQ_PAUSE);
+	/* The TSC's offset may be another one now. */
+	if (vcpu->timer_tsc != VCPU_NEVER)
+		vcpu->timer_tsc = 0;
+	sem_post(&vcpu->unpark);
+}
+
+u64 vcpu_cpu_ns(const struct vcpu *vcpu)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	if (!vcpu->thread_started || pthread_getcpuclockid(vcpu->thread, &clock) ||
+	    clock_gettime(clock, &ts) < 0)
+		return 0;
+	return (u64)ts.tv_sec * 1000000000 + (u64)ts.tv_nsec;
 }

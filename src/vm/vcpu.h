@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "base/err.h"
@@ -21,11 +22,12 @@ enum vcpu_request {
 	VCPU_REQ_NMI = 1 << 1,
 	VCPU_REQ_INIT = 1 << 2,
 	VCPU_REQ_SIPI = 1 << 3,  /* vector in vcpu->sipi_vector */
-	VCPU_REQ_STOP = 1 << 4,  /* leave run() and wait (pause, state access, end) */
+	VCPU_REQ_STOP = 1 << 4,  /* leave run() and end the thread */
 	VCPU_REQ_TIMER = 1 << 5, /* the local timer's deadline changed */
 	VCPU_REQ_KICK =
 		1 << 6, /* wake from HLT, the present or the next one, as if by an interrupt: vcpu->kicked */
 	VCPU_REQ_FLUSH = 1 << 7, /* drop every translation of addresses before the next instruction */
+	VCPU_REQ_PAUSE = 1 << 8, /* leave run() and park until vcpu_resume() */
 };
 
 struct vcpu {
@@ -53,6 +55,8 @@ struct vcpu {
 	bool thread_started;
 	int delay_fd;         /* the kernel's figures on the thread; 0: not to be had */
 	u64 delay_before;     /* vcpu_delay_ns() of earlier lives of the thread */
+	bool paused;          /* the thread is parked; main thread only */
+	sem_t parked, unpark; /* while the thread exists */
 	_Atomic u32 sleeping; /* futex word: 1 while waiting in HLT or stopped */
 	struct exit_stats stats;
 };
@@ -80,8 +84,17 @@ void vcpu_timer_check(struct vcpu *vcpu);
 /* Starts the thread in state (loaded on the thread itself; returns when that is done). The mailbox keeps what
  * was posted before, but for STOP: who starts over after a reset empties it first. Needs vm->tsc_khz. */
 int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
-/* Posts STOP for good and joins. */
+/* Posts STOP for good and joins, paused or not. */
 void vcpu_join(struct vcpu *vcpu);
+
+/* Main thread. pause returns when the thread is between two runs and stays there: nothing of the vCPU's changes, and what is
+ * posted waits. Who pauses several posts VCPU_REQ_PAUSE to all of them first, so that they stop at the same time. Without a
+ * thread, or paused already, it does nothing. resume: it goes on, first with a look at the local timer. */
+void vcpu_pause(struct vcpu *vcpu);
+void vcpu_resume(struct vcpu *vcpu);
+
+/* Any thread: nanoseconds of processor time that the thread has used so far, in this life; 0 without one. */
+u64 vcpu_cpu_ns(const struct vcpu *vcpu);
 
 static inline u64 vcpu_rdtsc(void)
 {

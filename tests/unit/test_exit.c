@@ -199,13 +199,13 @@ static void fill(void)
 	cpu[0].stats.idle_tsc = 4000000;
 }
 
-static char *printed(void (*print)(struct vm *vm, FILE *out))
+static char *printed(void (*print)(struct vm *vm, int vcpu, FILE *out), int vcpu)
 {
 	char *text = NULL;
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
 
-	print(&vm, f);
+	print(&vm, vcpu, f);
 	fclose(f);
 	return text;
 }
@@ -231,7 +231,7 @@ static void test_print(void **state)
 	char *text;
 
 	fill();
-	text = printed(exit_print);
+	text = printed(exit_print, EXIT_ALL_VCPUS);
 	assert_non_null(strstr(line_of(text, "  12  HLT"), "       4        4.000      1000000  20.00%"));
 	assert_non_null(
 		strstr(line_of(text, "  30  I/O instruction"), "1200        3.000         2500  15.00%"));
@@ -255,14 +255,14 @@ static void test_print(void **state)
 
 static void test_print_empty(void **state)
 {
-	char *text = printed(exit_print);
+	char *text = printed(exit_print, EXIT_ALL_VCPUS);
 
 	assert_non_null(strstr(text, "no exits"));
 	assert_null(strstr(text, "guest instructions"));
 	assert_null(strstr(text, "nan"));
 	free(text);
 	vm.nr_vcpus = 0;
-	text = printed(exit_print_json);
+	text = printed(exit_print_json, EXIT_ALL_VCPUS);
 	assert_non_null(strstr(text, "\"reasons\": [\n  ]"));
 	free(text);
 }
@@ -273,7 +273,7 @@ static void test_json(void **state)
 	int depth = 0;
 
 	fill();
-	text = printed(exit_print_json);
+	text = printed(exit_print_json, EXIT_ALL_VCPUS);
 	for (const char *p = text; *p; p++) {
 		depth += *p == '{' || *p == '[';
 		depth -= *p == '}' || *p == ']';
@@ -299,6 +299,36 @@ static void test_json(void **state)
 	free(text);
 }
 
+/* One vCPU's part, and the sums without keys. */
+static void test_one_vcpu(void **state)
+{
+	struct exit_sums all, one;
+	char *text;
+
+	fill();
+	text = printed(exit_print_json, 1);
+	assert_non_null(strstr(text, "\"vcpus\": 1,"));
+	assert_non_null(strstr(text, "\"wall_ns\": 10000000,"));
+	assert_non_null(strstr(text, "\"reason\": 30, \"name\": \"I/O instruction\", \"count\": 200,"));
+	assert_null(strstr(text, "HLT"));
+	free(text);
+	text = printed(exit_print, 0);
+	assert_non_null(strstr(text, "wall time of vCPU 0"));
+	assert_null(strstr(text, "WRMSR"));
+	free(text);
+	exit_sum(&vm, EXIT_ALL_VCPUS, &all);
+	exit_sum(&vm, 1, &one);
+	assert_int_equal(all.wall_ns, 20000000);
+	assert_int_equal(all.idle_ns, 4000000);
+	assert_int_equal(all.guest_ns + all.exits_ns + all.idle_ns, all.wall_ns);
+	assert_int_equal(all.insns, 1200000);
+	assert_int_equal(all.reason[EXIT_IO].count, 1200);
+	assert_int_equal(all.reason[EXIT_IO].ns, 3000000);
+	assert_int_equal(one.reason[EXIT_IO].count, 200);
+	assert_int_equal(one.reason[EXIT_HLT].count, 0);
+	assert_int_equal(one.wall_ns, 10000000);
+}
+
 static void test_names(void **state)
 {
 	assert_string_equal(exit_name(EXIT_TRIPLE_FAULT), "triple fault");
@@ -312,7 +342,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup(f, setup)
 	const struct CMUnitTest tests[] = {
 		T(test_dispatch), T(test_account),     T(test_G45_port_sweep), T(test_frequent_key_stays),
-		T(test_print),    T(test_print_empty), T(test_json),           T(test_names),
+		T(test_print),    T(test_print_empty), T(test_json),           T(test_one_vcpu),
+		T(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,7 @@
 #include "dev/pci.h"
 #include "dev/pm.h"
 #include "machine/machine.h"
+#include "vm/clock.h"
 #include "vm/vm.h"
 
 /* ---- the engine ---- */
@@ -262,6 +263,79 @@ static void crash_is_described(void **state)
 	unlink(path);
 	assert_string_equal(text, "it went wrong\n");
 	machine_free(m);
+}
+
+/* ---- from outside ---- */
+
+static struct machine *outside;
+static unsigned steps;
+
+/* On the main loop while the machine runs. */
+static void command_it(void *opaque)
+{
+	struct vm *vm = machine_vm(outside);
+	struct err err = { 0 };
+	u64 now, tsc;
+	s64 offset;
+
+	steps++;
+	assert_int_equal(machine_state(outside), MACHINE_RUNNING);
+	assert_int_equal(machine_resume(outside, &err), -EALREADY);
+	tsc = vcpu_rdtsc();
+	assert_int_equal(machine_pause(outside, &err), 0);
+	assert_int_equal(machine_pause(outside, &err), -EALREADY);
+	assert_string_equal(err.msg, "'test' is paused already");
+	assert_int_equal(machine_press_power(outside, &err), -EAGAIN);
+	assert_int_equal(machine_state(outside), MACHINE_PAUSED);
+	now = clock_now(vm);
+	offset = vm->vcpu[0]->tsc_offset;
+	usleep(20000);
+	assert_int_equal(clock_now(vm), now);
+	assert_int_equal(machine_resume(outside, &err), 0);
+	/* The guest's TSC has stood still too. */
+	assert_in_range((u64)(offset - vm->vcpu[0]->tsc_offset), vm->tsc_khz * 15, vcpu_rdtsc() - tsc);
+	assert_int_equal(vm->vcpu[1]->tsc_offset, vm->vcpu[0]->tsc_offset);
+	assert_true(clock_now(vm) - now < 1000000000);
+	assert_int_equal(machine_press_power(outside, &err), 0);
+	assert_true(bus_read(&vm->bus, BUS_PIO, PM_EVT_PORT, 2) & BIT(8));
+	if (steps < 3) {
+		/* A reset out of a pause; the machine runs again afterwards. */
+		assert_int_equal(machine_pause(outside, &err), 0);
+		assert_int_equal(machine_request_reset(outside, &err), 0);
+		assert_int_equal(machine_state(outside), MACHINE_ENDING);
+		assert_int_equal(machine_pause(outside, &err), -ESHUTDOWN);
+		assert_int_equal(machine_resume(outside, &err), -ESHUTDOWN);
+		assert_int_equal(machine_press_power(outside, &err), -ESHUTDOWN);
+		assert_int_equal(machine_request_quit(outside, &err), -ESHUTDOWN);
+		return;
+	}
+	if (steps == 3)
+		assert_int_equal(machine_pause(outside, &err), 0);
+	assert_int_equal(machine_request_quit(outside, &err), 0);
+}
+
+static void come_in(struct vcpu *vcpu, int start)
+{
+	loop_post(vcpu->vm->loop, command_it, NULL);
+}
+
+static void obeys_from_outside(void **state)
+{
+	struct machine_config c = config();
+	struct err err = { 0 };
+
+	c.cpus = 2;
+	c.name = "test";
+	fake.action = come_in;
+	steps = 0;
+	outside = make(&c);
+	assert_int_equal(machine_state(outside), MACHINE_READY);
+	assert_int_equal(machine_pause(outside, &err), -ESHUTDOWN);
+	assert_string_equal(err.msg, "'test' is ready");
+	assert_int_equal(run(outside), MACHINE_QUIT);
+	assert_int_equal(steps, 3);
+	assert_int_equal(fake.starts, 3);
+	machine_free(outside);
 }
 
 /* ---- states ---- */
@@ -610,6 +684,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_end_has_its_status),
 		cmocka_unit_test(crash_is_described),
+		cmocka_unit_test(obeys_from_outside),
 		cmocka_unit_test(vcpus_start_as_they_should),
 		cmocka_unit_test(reset_starts_over),
 		cmocka_unit_test(board_answers),

@@ -5,12 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/params.h"
-#include "cli/opts.h"
+#include "cli/opts_file.h"
 
 struct target {
 	bool flag;
@@ -103,6 +105,129 @@ static void test_values(void **state)
 	assert_int_equal(parse("--text= --number=7 --number=8", &t, &err), 0);
 	assert_string_equal(t.text, "");
 	assert_int_equal(t.number, 8);
+}
+
+/* ---- options in a file ---- */
+
+static int parse_file(const char *text, struct target *t, struct err *err)
+{
+	static char copies[2][1024]; /* what the last two calls gave stays */
+	static unsigned turn;
+	char *copy = copies[turn++ % 2];
+	bool seen[16] = { false };
+
+	snprintf(copy, sizeof(copies[0]), "%s", text);
+	memset(t, 0, sizeof(*t));
+	memset(err, 0, sizeof(*err));
+	return opts_file_parse(table, "x.conf", copy, strlen(copy), t, seen, err);
+}
+
+static void test_file(void **state)
+{
+	char *text = NULL, again[1024];
+	struct target t, u;
+	struct err err;
+	size_t len;
+	FILE *f;
+
+	assert_int_equal(
+		parse_file("# for people\n\n text = a b = c # d \r\nlist = x\nlist=y\n number=7\nsize = 2M\n"
+			   "flag = on\nformat = green",
+			   &t, &err),
+		0);
+	assert_string_equal(t.text, "a b = c # d");
+	assert_int_equal(t.nr_list, 2);
+	assert_string_equal(t.list[1], "y");
+	assert_true(t.flag && t.number == 7 && t.size == 2 * MiB);
+	assert_string_equal(t.format, "green");
+	assert_int_equal(parse_file("text = \" \\\"a\\\\\\n\\t\\x41 \"  \nflag = off\n", &t, &err), 0);
+	assert_string_equal(t.text, " \"a\\\n\tA ");
+	assert_false(t.flag);
+	/* What is printed is read as the same. */
+	t.list[t.nr_list++] = "";
+	t.list[t.nr_list++] = "\x01 \"";
+	t.number = 3;
+	t.flag = true;
+	f = open_memstream(&text, &len);
+	opts_file_print(table, &t, f);
+	fclose(f);
+	snprintf(again, sizeof(again), "%s", text);
+	assert_int_equal(parse_file(again, &u, &err), 0);
+	assert_string_equal(u.text, t.text);
+	assert_int_equal(u.nr_list, 2);
+	assert_string_equal(u.list[0], "");
+	assert_string_equal(u.list[1], t.list[1]);
+	assert_true(u.number == 3 && u.flag && !u.size && !u.format);
+	free(text);
+}
+
+static void test_file_refusals(void **state)
+{
+	static const char *const cases[][2] = {
+		{ "txet = a", "x.conf, line 1: unknown option 'txet'; did you mean --text?" },
+		{ "text = a\n\nxyzzy = 3\n", "x.conf, line 3: unknown option 'xyzzy'" },
+		{ "text", "x.conf, line 1: 'text' is no NAME = VALUE" },
+		{ "= 3", "x.conf, line 1: unknown option ''" },
+		{ "--text = 3", "unknown option '--text'" },
+		{ "number = 65", "x.conf, line 1: --number: 65 is out of range" },
+		{ "number = 1\nnumber = 2", "x.conf, line 2: 'number' is given twice" },
+		{ "list=1\nlist=2\nlist=3\nlist=4", "x.conf, line 4: --list: given more than 3 times" },
+		{ "flag = yes", "give on or off" },
+		{ "flag =", "give on or off" },
+		{ "format = blue", "valid are red, green" },
+		{ "text = \"a", "has no end" },
+		{ "text = \"a\" b", "behind the closing quote" },
+		{ "text = \"\\q\"", "a backslash is followed" },
+		{ "text = \"\\x0g\"", "a backslash is followed" },
+		{ "text = \"\\x00\"", "a backslash is followed" },
+		{ "text = \"\\", "a backslash is followed" },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct target t;
+		struct err err;
+
+		if (parse_file(cases[i][0], &t, &err) >= 0 || !strstr(err.msg, cases[i][1]))
+			fail_msg("%s: \"%s\", wanted \"%s\"", cases[i][0], err.msg, cases[i][1]);
+	}
+}
+
+/* A table with a file, and what is given on the command line too. */
+static void test_file_and_words(void **state)
+{
+	struct {
+		struct target t;
+		char *text;
+	} both = { 0 };
+	struct opt with[ARRAY_SIZE(table) + 1];
+	char path[] = "/tmp/opts-XXXXXX", *argv[] = { "--list", "z", "--config", path, "--number=5" };
+	char *twice[] = { "--config", path, "--config", path }, *none[] = { "--config=/nowhere/x" };
+	static const char text[] = "text = a\nlist = x\nlist = y\nnumber = 4\nsize = 3M\n";
+	int fd = mkstemp(path);
+	struct err err = { 0 };
+
+	memcpy(with, table, sizeof(table));
+	with[ARRAY_SIZE(table) - 1] = (struct opt){ .name = "config",
+						    .kind = OPT_CONFIG,
+						    .arg = "FILE",
+						    .offset = (size_t)((char *)&both.text - (char *)&both) };
+	with[ARRAY_SIZE(table)] = (struct opt){ .name = NULL };
+	assert_int_equal(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
+	close(fd);
+	assert_int_equal(opts_parse(with, ARRAY_SIZE(argv), argv, &both, &err), 0);
+	assert_string_equal(both.t.text, "a"); /* required, and in the file */
+	assert_int_equal(both.t.nr_list, 1);
+	assert_string_equal(both.t.list[0], "z");
+	assert_int_equal(both.t.number, 5);
+	assert_int_equal(both.t.size, 3 * MiB);
+	free(both.text);
+	memset(&both, 0, sizeof(both));
+	assert_int_equal(opts_parse(with, 4, twice, &both, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "--config is given twice"));
+	assert_int_equal(opts_parse(with, 1, none, &both, &err), -ENOENT);
+	assert_non_null(strstr(err.msg, "/nowhere/x"));
+	free(both.text);
+	unlink(path);
 }
 
 static void test_optional_value(void **state)
@@ -218,9 +343,10 @@ static void test_nearest(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_values),   cmocka_unit_test(test_optional_value),
-		cmocka_unit_test(test_refusals), cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_nearest),
+		cmocka_unit_test(test_values),         cmocka_unit_test(test_optional_value),
+		cmocka_unit_test(test_refusals),       cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_file),           cmocka_unit_test(test_file_refusals),
+		cmocka_unit_test(test_file_and_words), cmocka_unit_test(test_nearest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -333,6 +333,59 @@ static void test_shutdown(void **state)
 	assert_int_equal(fake[0].runs, 1);
 }
 
+/* A parked vCPU does nothing, keeps what is posted, and goes on where it was. */
+static void test_pause(void **state)
+{
+	fake[0].guest = SPINS;
+	fake[1].guest = HALTS;
+	start(0, true);
+	start(1, true);
+	eventually(fake[0].in_run && atomic_load(&cpu[1].sleeping));
+	for (unsigned round = 0; round < 200; round++) {
+		u64 runs[2], intr = fake[0].intr, halted = fake[1].intr;
+
+		vcpu_pause(&cpu[0]);
+		vcpu_pause(&cpu[1]);
+		vcpu_pause(&cpu[1]); /* twice is once */
+		runs[0] = fake[0].runs;
+		runs[1] = fake[1].runs;
+		vcpu_post(&cpu[0], VCPU_REQ_INTR);
+		vcpu_post(&cpu[1], VCPU_REQ_INTR);
+		usleep(round ? 50 : 20000);
+		assert_true(fake[0].runs == runs[0] && fake[1].runs == runs[1]);
+		assert_true(fake[0].intr == intr && fake[1].intr == halted);
+		assert_true(cpu[0].stats.stop_tsc != 0);
+		vcpu_resume(&cpu[0]);
+		vcpu_resume(&cpu[1]);
+		vcpu_resume(&cpu[1]);
+		eventually(fake[0].intr == intr + 1 && fake[1].intr == halted + 1);
+	}
+	assert_true(vcpu_cpu_ns(&cpu[0]) > 0);
+	/* The end finds it wherever it is. */
+	vcpu_pause(&cpu[0]);
+	vcpu_join(&cpu[0]);
+	assert_int_equal(vcpu_cpu_ns(&cpu[0]), 0);
+	vcpu_pause(&cpu[0]);
+	vcpu_resume(&cpu[0]);
+}
+
+/* One that waits for a start-up IPI can be paused too; time in a pause is none of the vCPU's. */
+static void test_pause_waiting(void **state)
+{
+	u64 wall;
+
+	start(1, false);
+	vcpu_pause(&cpu[1]);
+	wall = cpu[1].stats.stop_tsc - cpu[1].stats.start_tsc;
+	vcpu_post(&cpu[1], VCPU_REQ_SIPI);
+	usleep(100000);
+	assert_int_equal(fake[1].runs, 0);
+	vcpu_resume(&cpu[1]);
+	eventually(fake[1].runs);
+	vcpu_join(&cpu[1]);
+	assert_true(cpu[1].stats.stop_tsc - cpu[1].stats.start_tsc - wall < vm.tsc_khz * 90);
+}
+
 static void test_G59_first_request_wins(void **state)
 {
 	char big[20000];
@@ -452,6 +505,7 @@ int main(void)
 		T(test_halt_and_wake),  T(test_timer_in_halt),
 		T(test_init_sipi),      T(test_init_bsp),
 		T(test_shutdown),       T(test_G59_first_request_wins),
+		T(test_pause),          T(test_pause_waiting),
 		T(test_ping_pong),      T(test_post_against_sleep),
 		T(test_G61_init_races),
 	};

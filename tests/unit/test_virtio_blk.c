@@ -441,6 +441,46 @@ static void test_G29_limits(void **state)
 	}
 }
 
+/* In a pause what was on its way is finished, nothing new is taken, and it is taken up at the resume. */
+static void test_pause(void **state)
+{
+	for (unsigned v = 0; v < ARRAY_SIZE(variants); v++) {
+		struct device_stat stat[DEVICE_MAX_STATS];
+		struct device *dev;
+		u32 id, len;
+
+		up(false, 1);
+		vdriver_start(&d, variants[v], 16);
+		dev = device_find(&fake.b.vm, "disk0");
+		disk.hold = true;
+		fill(0, 3);
+		assert_int_equal(disk.nr_held, 3);
+		device_quiesce_all(&fake.b.vm);
+		assert_int_equal(disk.nr_held, 0);
+		for (unsigned i = 0; i < 3; i++)
+			assert_true(vdriver_used(&d, 0, &id, &len));
+		disk.hold = false;
+		assert_int_equal(request(0, 4, 0, 0, false, NULL), 0x100); /* stays in the ring */
+		assert_int_equal(disk.requests, 3);
+		device_resume_all(&fake.b.vm);
+		assert_true(vdriver_used(&d, 0, &id, &len));
+		assert_int_equal(disk.flushes, 1);
+		assert_int_equal(request(0, 0, 0, 512, true, NULL), 0);
+		/* A reset ends it too. */
+		device_quiesce_all(&fake.b.vm);
+		dev->ops->reset(dev, RESET_WARM);
+		vdriver_find(&d, &fake.b, VIRTIO_ID_BLOCK, 0);
+		vdriver_start(&d, variants[v], 16);
+		assert_int_equal(request(0, 1, 0, 1024, false, NULL), 0);
+		assert_int_equal(dev->ops->stats(dev, stat), 7);
+		assert_string_equal(stat[3].name, "written_bytes");
+		assert_true(stat[0].value >= 1 && stat[2].value >= 1 && stat[3].value >= 1024);
+		assert_int_equal(stat[4].value, 1);
+		assert_int_equal(stat[6].value, 0);
+		down();
+	}
+}
+
 static void test_state(void **state)
 {
 	up(false, 2);
@@ -488,6 +528,7 @@ int main(void)
 		cmocka_unit_test(test_G18_reset_in_flight),
 		cmocka_unit_test(test_G22_never_reaped),
 		cmocka_unit_test(test_G29_limits),
+		cmocka_unit_test(test_pause),
 		cmocka_unit_test(test_state),
 		cmocka_unit_test(test_refused),
 	};

@@ -509,6 +509,47 @@ static void test_G32_bad_commands(void **state)
 	down();
 }
 
+/* In a pause the cable is silent both ways; what waits comes at the resume. */
+static void test_pause(void **state)
+{
+	const struct vdriver_seg segs[] = { { DATA, 12, false }, { DATA + 12, 100, false } };
+	struct device_stat stat[DEVICE_MAX_STATS];
+	struct device *dev;
+	u32 id, len;
+
+	up(ALL & ~F_MRG, 16);
+	dev = w.b.vm.devices;
+	while (dev && strcmp(dev->ops->name, "virtio-net") != 0)
+		dev = dev->next;
+	if (!dev) {
+		fail();
+		return;
+	}
+	header(0, 0, 0, 0, 0);
+	assert_true(send(100));
+	make_frame(100);
+	device_quiesce_all(&w.b.vm);
+	assert_false(w.net.started);
+	vdriver_add(&d, TX, segs, 2);
+	vdriver_kick(&d, TX);
+	assert_int_equal(w.net.sent, 1);
+	assert_false(vdriver_used(&d, TX, &id, &len));
+	device_resume_all(&w.b.vm);
+	assert_true(w.net.started);
+	assert_int_equal(w.net.sent, 2);
+	assert_true(vdriver_used(&d, TX, &id, &len));
+	add_rx(1526, 1);
+	vdriver_kick(&d, RX);
+	assert_true(fake_net_give(&w.net, frame, 100));
+	assert_true(vdriver_used(&d, RX, &id, &len));
+	assert_int_equal(dev->ops->stats(dev, stat), 5);
+	assert_int_equal(stat[0].value, 2);
+	assert_int_equal(stat[1].value, 200);
+	assert_int_equal(stat[2].value, 1);
+	assert_int_equal(stat[3].value, 100);
+	down();
+}
+
 static void test_state(void **state)
 {
 	u8 t[8] = { 0 };
@@ -543,6 +584,7 @@ int main(void)
 		cmocka_unit_test(test_mergeable),      cmocka_unit_test(test_G31_bad_buffers),
 		cmocka_unit_test(test_filters),        cmocka_unit_test(test_G32_bad_commands),
 		cmocka_unit_test(test_state),          cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_pause),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -95,6 +95,28 @@ static void test_console_no_master(void **state)
 	}
 }
 
+/* In a pause memory does not change, whatever is typed. */
+static void test_console_pause(void **state)
+{
+	const struct vdriver_seg seg = { DATA, 8, true };
+	u32 id, len;
+
+	for (unsigned v = 0; v < ARRAY_SIZE(variants); v++) {
+		up(VIRTIO_ID_CONSOLE);
+		vdriver_start(&d, variants[v], 16);
+		vdriver_add(&d, RX, &seg, 1);
+		vdriver_kick(&d, RX);
+		device_quiesce_all(&w.b.vm);
+		assert_int_equal(fake_chr_type(&w.console, "abc", 3), 3);
+		assert_false(vdriver_used(&d, RX, &id, &len));
+		device_resume_all(&w.b.vm);
+		assert_true(vdriver_used(&d, RX, &id, &len));
+		assert_int_equal(len, 3);
+		assert_memory_equal(vdriver_mem(&d, DATA), "abc", 3);
+		wholeboard_fini(&w);
+	}
+}
+
 /* A reader that does not read [G37]: the guest waits for a moment, then output is dropped, and nothing grows. */
 static void test_G37_slow_reader(void **state)
 {
@@ -199,7 +221,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_console),         cmocka_unit_test(test_console_no_master),
 		cmocka_unit_test(test_G37_slow_reader), cmocka_unit_test(test_rng),
-		cmocka_unit_test(test_G38_flood),
+		cmocka_unit_test(test_G38_flood),       cmocka_unit_test(test_console_pause),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

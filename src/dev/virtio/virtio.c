@@ -70,6 +70,7 @@ void virtio_reset(struct virtio *v)
 	stop(v);
 	v->status = 0;
 	v->resetting = false;
+	v->quiet = false;
 }
 
 int virtio_post_load(struct virtio *v, struct err *err)
@@ -103,7 +104,7 @@ int virtio_post_load(struct virtio *v, struct err *err)
 
 /* ---- requests ---- */
 
-static void resume(void *opaque)
+static void run_all(void *opaque)
 {
 	struct virtio *v = opaque;
 
@@ -113,13 +114,28 @@ static void resume(void *opaque)
 	pthread_mutex_unlock(v->dev->lock);
 }
 
+void virtio_quiesce(struct virtio *v)
+{
+	pthread_mutex_lock(v->dev->lock);
+	v->quiet = true;
+	pthread_mutex_unlock(v->dev->lock);
+}
+
+void virtio_resume(struct virtio *v)
+{
+	pthread_mutex_lock(v->dev->lock);
+	v->quiet = false;
+	pthread_mutex_unlock(v->dev->lock);
+	run_all(v);
+}
+
 void virtio_run(struct virtio *v, unsigned n)
 {
 	struct virtq *q = &v->q[n];
 	unsigned budget = RUN_BUDGET;
 	bool blocked = false;
 
-	if (!virtio_running(v) || v->dma_off || !q->desc)
+	if (!virtio_running(v) || v->dma_off || v->quiet || !q->desc)
 		return;
 	if (q->fill) {
 		v->ops->buffers(v, n);
@@ -139,7 +155,7 @@ void virtio_run(struct virtio *v, unsigned n)
 		v->ops->taken(v, n);
 	virtq_notify(v, n);
 	if (!budget && v->dev->vm->loop)
-		loop_post(v->dev->vm->loop, resume, v);
+		loop_post(v->dev->vm->loop, run_all, v);
 }
 
 void virtio_notified(struct virtio *v, unsigned n)

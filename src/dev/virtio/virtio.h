@@ -110,6 +110,7 @@ struct virtio {
 	u8 generation;  /* of the configuration, for a driver that reads it in parts */
 	bool dma_off;   /* the transport does not allow access to memory */
 	bool resetting; /* status reads 0 once nothing is on its way */
+	bool quiet;     /* the machine is paused: buffers stay with the driver */
 	u32 epoch;
 	u32 inflight; /* buffers, of all epochs */
 	struct virtq q[VIRTIO_MAX_QUEUES];
@@ -149,6 +150,11 @@ static inline bool virtio_running(const struct virtio *v)
 {
 	return (v->status & (VIRTIO_DRIVER_OK | VIRTIO_NEEDS_RESET)) == VIRTIO_DRIVER_OK && !v->resetting;
 }
+
+/* For quiesce and resume of struct device_ops: between them no buffer is taken from the driver, and a type that fills queues
+ * by itself does not (it looks at v->quiet). */
+void virtio_quiesce(struct virtio *v);
+void virtio_resume(struct virtio *v);
 
 /* Takes what waits in q, up to a bound (the rest on the main loop). Any thread. */
 void virtio_run(struct virtio *v, unsigned q);

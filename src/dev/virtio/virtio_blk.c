@@ -85,6 +85,8 @@ struct blk_config {
 	u8 write_zeroes_may_unmap, unused1[3];
 } packed_struct;
 
+enum { C_READS, C_READ_BYTES, C_WRITES, C_WRITTEN, C_FLUSHES, C_DISCARDS, C_ERRORS, NR_COUNTERS };
+
 struct virtio_blk {
 	struct device dev;
 	struct virtio v;
@@ -95,6 +97,7 @@ struct virtio_blk {
 	struct throttle iops, bytes;
 	struct clock_timer *due; /* something may pass again */
 	bool failed;             /* the host has failed once, and it was said */
+	u64 count[NR_COUNTERS];
 };
 
 struct blk_req {
@@ -130,6 +133,30 @@ static void complete(struct virtio_blk *blk, unsigned q, struct virtq_token toke
 	virtq_push(&blk->v, q, &used, 1);
 }
 
+static void count(struct virtio_blk *blk, unsigned what, u64 n)
+{
+	__atomic_store_n(&blk->count[what], blk->count[what] + n, __ATOMIC_RELAXED);
+}
+
+/* A request of the driver as the host has answered it. */
+static void count_done(struct virtio_blk *blk, const struct block_req *req, int result)
+{
+	switch (req->op) {
+	case BLOCK_READ:
+		count(blk, C_READS, 1);
+		count(blk, C_READ_BYTES, req->len);
+		break;
+	case BLOCK_WRITE:
+		count(blk, C_WRITES, 1);
+		count(blk, C_WRITTEN, req->len);
+		break;
+	case BLOCK_FLUSH: count(blk, C_FLUSHES, 1); break;
+	default: count(blk, C_DISCARDS, 1); break;
+	}
+	if (result < 0)
+		count(blk, C_ERRORS, 1);
+}
+
 static void done(struct block_req *req, int result)
 {
 	struct blk_req *r = container_of(req, struct blk_req, req);
@@ -139,6 +166,7 @@ static void done(struct block_req *req, int result)
 	if (req->op == BLOCK_READ)
 		for (unsigned i = 0; i < req->nr_iov; i++)
 			dma_written(blk->dev.vm, req->iov[i].iov_base, req->iov[i].iov_len);
+	count_done(blk, req, result);
 	if (result == 0 && r->sync) {
 		r->sync = false;
 		req->op = BLOCK_FLUSH;
@@ -382,19 +410,44 @@ static int virtio_blk_init(struct device *dev, const struct device_conf *conf, s
 	return virtio_pci_init(&blk->pci, &blk->v, err);
 }
 
+static void drain(struct virtio_blk *blk)
+{
+	if (blk->block)
+		blk->block->ops->drain(blk->block);
+}
+
 static void virtio_blk_quiesce(struct device *dev)
 {
 	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
 
-	if (blk->block)
-		blk->block->ops->drain(blk->block);
+	virtio_quiesce(&blk->v);
+	drain(blk);
+}
+
+static void virtio_blk_resume(struct device *dev)
+{
+	virtio_resume(&container_of(dev, struct virtio_blk, dev)->v);
+}
+
+static unsigned virtio_blk_stats(struct device *dev, struct device_stat ret[DEVICE_MAX_STATS])
+{
+	static const char *const names[NR_COUNTERS] = {
+		[C_READS] = "reads",           [C_READ_BYTES] = "read_bytes", [C_WRITES] = "writes",
+		[C_WRITTEN] = "written_bytes", [C_FLUSHES] = "flushes",       [C_DISCARDS] = "discards",
+		[C_ERRORS] = "errors",
+	};
+	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
+
+	for (unsigned i = 0; i < NR_COUNTERS; i++)
+		ret[i] = (struct device_stat){ names[i], __atomic_load_n(&blk->count[i], __ATOMIC_RELAXED) };
+	return NR_COUNTERS;
 }
 
 static void virtio_blk_reset(struct device *dev, enum reset_kind kind)
 {
 	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
 
-	virtio_blk_quiesce(dev);
+	drain(blk);
 	clock_timer_cancel(blk->due);
 	blk->iops.free = blk->bytes.free = 0;
 	virtio_pci_reset(&blk->pci);
@@ -421,7 +474,7 @@ static void virtio_blk_fini(struct device *dev)
 {
 	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
 
-	virtio_blk_quiesce(dev);
+	drain(blk);
 	clock_timer_free(blk->due);
 	virtio_pci_fini(&blk->pci);
 }
@@ -432,6 +485,8 @@ const struct device_ops virtio_blk_device = {
 	.init = virtio_blk_init,
 	.reset = virtio_blk_reset,
 	.quiesce = virtio_blk_quiesce,
+	.resume = virtio_blk_resume,
+	.stats = virtio_blk_stats,
 	.state = virtio_blk_state,
 	.post_load = virtio_blk_post_load,
 	.fini = virtio_blk_fini,

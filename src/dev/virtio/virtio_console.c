@@ -98,6 +98,8 @@ static void deliver(struct virtio_console *c)
 {
 	struct virtq_buf *buf = &c->v.buf;
 
+	if (c->v.quiet)
+		return;
 	do {
 		while (c->fill && virtq_pop(&c->v, RX, buf)) {
 			struct virtq_used used = { .token = buf->token };
@@ -202,6 +204,16 @@ static void virtio_console_reset(struct device *dev, enum reset_kind kind)
 	virtio_pci_reset(&c->pci);
 }
 
+static void virtio_console_quiesce(struct device *dev)
+{
+	virtio_quiesce(&container_of(dev, struct virtio_console, dev)->v);
+}
+
+static void virtio_console_resume(struct device *dev)
+{
+	virtio_resume(&container_of(dev, struct virtio_console, dev)->v);
+}
+
 static const struct state_field virtio_console_state[] = {
 	VIRTIO_STATE(virtio_console, v), VIRTIO_PCI_STATE(virtio_console, pci),
 	STATE_U64(virtio_console, sent), STATE_U8S(virtio_console, fifo),
@@ -239,6 +251,8 @@ const struct device_ops virtio_console_device = {
 	.size = sizeof(struct virtio_console),
 	.init = virtio_console_init,
 	.reset = virtio_console_reset,
+	.quiesce = virtio_console_quiesce,
+	.resume = virtio_console_resume,
 	.state = virtio_console_state,
 	.post_load = virtio_console_post_load,
 	.fini = virtio_console_fini,

@@ -85,6 +85,8 @@ struct net_config {
 #define RX_ALLMULTI_BY_TABLE BIT(7)
 #define TABLE_SIZE           64 /* addresses; a longer table is as good as all of its kind */
 
+enum { C_SENT, C_SENT_BYTES, C_RECEIVED, C_RECEIVED_BYTES, C_LOST, NR_COUNTERS };
+
 struct virtio_net {
 	struct device dev;
 	struct virtio v;
@@ -93,6 +95,7 @@ struct virtio_net {
 	struct net *net;
 	bool starved;                         /* the back end has a frame for which there was no room */
 	u8 frame[HEADER_LEN + NET_MAX_FRAME]; /* the one on its way out */
+	u64 count[NR_COUNTERS];
 
 	/* State */
 	u8 mac[NET_MAC_LEN]; /* what frames are filtered by */
@@ -102,6 +105,11 @@ struct virtio_net {
 };
 
 _Static_assert(sizeof(struct net_header) == HEADER_LEN, "header");
+
+static void count(struct virtio_net *n, unsigned what, u64 by)
+{
+	__atomic_store_n(&n->count[what], n->count[what] + by, __ATOMIC_RELAXED);
+}
 
 /* ---- sending ---- */
 
@@ -150,6 +158,7 @@ static bool transmit(struct virtio_net *n, const struct virtq_buf *buf)
 	u8 *frame = n->frame + HEADER_LEN;
 	struct net_header h;
 	size_t len;
+	bool sent;
 
 	if (buf->out_len < HEADER_LEN + MIN_FRAME || buf->out_len > sizeof(n->frame))
 		return true;
@@ -159,16 +168,21 @@ static bool transmit(struct virtio_net *n, const struct virtq_buf *buf)
 	if (!n->net || !header_is_good(n, &h) ||
 	    (h.flags & H_NEEDS_CSUM && (size_t)h.csum_start + h.csum_offset + 2 > len))
 		return true;
-	if (!(h.flags & H_NEEDS_CSUM))
-		return n->net->ops->send(n->net, NULL, frame, len);
-	if (n->net->does_work) {
+	if (h.flags & H_NEEDS_CSUM && n->net->does_work) {
 		const struct net_work work = { h.gso_type, h.hdr_len, h.gso_size, h.csum_start,
 					       h.csum_offset };
 
-		return n->net->ops->send(n->net, &work, frame, len);
+		sent = n->net->ops->send(n->net, &work, frame, len);
+	} else {
+		if (h.flags & H_NEEDS_CSUM)
+			fill_checksum(frame, len, &h);
+		sent = n->net->ops->send(n->net, NULL, frame, len);
 	}
-	fill_checksum(frame, len, &h);
-	return n->net->ops->send(n->net, NULL, frame, len);
+	if (!sent)
+		return false;
+	count(n, C_SENT, 1);
+	count(n, C_SENT_BYTES, len);
+	return true;
 }
 
 /* ---- control ---- */
@@ -305,8 +319,10 @@ static bool receive(void *opaque, const u8 *frame, size_t len)
 	unsigned nr = 0, most = merge ? v->q_size[RX] : 1;
 
 	n->starved = false;
-	if (!virtio_running(v) || len < MIN_FRAME || !wanted(n, frame))
+	if (!virtio_running(v) || len < MIN_FRAME || !wanted(n, frame)) {
+		count(n, C_LOST, 1);
 		return true;
+	}
 	while (done < len || !nr) {
 		u64 skip = nr ? 0 : HEADER_LEN;
 		bool there = nr < most && virtq_pop(v, RX, buf);
@@ -319,6 +335,8 @@ static bool receive(void *opaque, const u8 *frame, size_t len)
 			virtq_unpop(v, RX, tokens, nr);
 			/* Buffers that are too small will not grow: the frame is lost. Else more may come. */
 			n->starved = !hopeless;
+			if (hopeless)
+				count(n, C_LOST, 1);
 			return hopeless;
 		}
 		if (!nr)
@@ -333,6 +351,8 @@ static bool receive(void *opaque, const u8 *frame, size_t len)
 	h.num_buffers = (u16)nr;
 	virtq_write(n->dev.vm, first.iov, first.nr, 0, &h, sizeof(h));
 	virtq_push(v, RX, used, nr);
+	count(n, C_RECEIVED, 1);
+	count(n, C_RECEIVED_BYTES, len);
 	return true;
 }
 
@@ -421,19 +441,49 @@ static int virtio_net_init(struct device *dev, const struct device_conf *conf, s
 	return 0;
 }
 
+static void stop_net(struct virtio_net *n)
+{
+	if (n->net)
+		n->net->ops->stop(n->net);
+}
+
+/* Frames that come meanwhile wait at the back end, and those of the guest in its ring. */
 static void virtio_net_quiesce(struct device *dev)
 {
 	struct virtio_net *n = container_of(dev, struct virtio_net, dev);
 
+	virtio_quiesce(&n->v);
+	stop_net(n);
+}
+
+static void virtio_net_resume(struct device *dev)
+{
+	struct virtio_net *n = container_of(dev, struct virtio_net, dev);
+
+	virtio_resume(&n->v);
 	if (n->net)
-		n->net->ops->stop(n->net);
+		n->net->ops->start(n->net);
+}
+
+static unsigned virtio_net_stats(struct device *dev, struct device_stat ret[DEVICE_MAX_STATS])
+{
+	static const char *const names[NR_COUNTERS] = {
+		[C_SENT] = "sent_frames",         [C_SENT_BYTES] = "sent_bytes",
+		[C_RECEIVED] = "received_frames", [C_RECEIVED_BYTES] = "received_bytes",
+		[C_LOST] = "lost_frames",
+	};
+	struct virtio_net *n = container_of(dev, struct virtio_net, dev);
+
+	for (unsigned i = 0; i < NR_COUNTERS; i++)
+		ret[i] = (struct device_stat){ names[i], __atomic_load_n(&n->count[i], __ATOMIC_RELAXED) };
+	return NR_COUNTERS;
 }
 
 static void virtio_net_reset(struct device *dev, enum reset_kind kind)
 {
 	struct virtio_net *n = container_of(dev, struct virtio_net, dev);
 
-	virtio_net_quiesce(dev);
+	stop_net(n);
 	stopped(&n->v);
 	virtio_pci_reset(&n->pci);
 	if (n->net)
@@ -465,7 +515,7 @@ static void virtio_net_fini(struct device *dev)
 {
 	struct virtio_net *n = container_of(dev, struct virtio_net, dev);
 
-	virtio_net_quiesce(dev);
+	stop_net(n);
 	virtio_pci_fini(&n->pci);
 }
 
@@ -475,6 +525,8 @@ const struct device_ops virtio_net_device = {
 	.init = virtio_net_init,
 	.reset = virtio_net_reset,
 	.quiesce = virtio_net_quiesce,
+	.resume = virtio_net_resume,
+	.stats = virtio_net_stats,
 	.state = virtio_net_state,
 	.post_load = virtio_net_post_load,
 	.fini = virtio_net_fini,

@@ -78,6 +78,16 @@ static void virtio_rng_reset(struct device *dev, enum reset_kind kind)
 	virtio_pci_reset(&rng->pci);
 }
 
+static void virtio_rng_quiesce(struct device *dev)
+{
+	virtio_quiesce(&container_of(dev, struct virtio_rng, dev)->v);
+}
+
+static void virtio_rng_resume(struct device *dev)
+{
+	virtio_resume(&container_of(dev, struct virtio_rng, dev)->v);
+}
+
 static const struct state_field virtio_rng_state[] = {
 	VIRTIO_STATE(virtio_rng, v),
 	VIRTIO_PCI_STATE(virtio_rng, pci),
@@ -109,6 +119,8 @@ const struct device_ops virtio_rng_device = {
 	.size = sizeof(struct virtio_rng),
 	.init = virtio_rng_init,
 	.reset = virtio_rng_reset,
+	.quiesce = virtio_rng_quiesce,
+	.resume = virtio_rng_resume,
 	.state = virtio_rng_state,
 	.post_load = virtio_rng_post_load,
 	.fini = virtio_rng_fini,
