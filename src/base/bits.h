@@ -1,4 +1,4 @@
-/* Bit fields, sign extension, and loads and stores of little-endian values at any alignment. */
+/* Bit fields, sign extension, and loads and stores at any alignment. */
 #pragma once
 
 #include <string.h>
@@ -35,4 +35,11 @@ static inline u64 ld64(const void *p) { u64 v; __builtin_memcpy(&v, p, 8); retur
 static inline void st16(void *p, u16 v) { __builtin_memcpy(p, &v, 2); }
 static inline void st32(void *p, u32 v) { __builtin_memcpy(p, &v, 4); }
 static inline void st64(void *p, u64 v) { __builtin_memcpy(p, &v, 8); }
+/* Big-endian ones. */
+static inline u16 ld16be(const void *p) { return __builtin_bswap16(ld16(p)); }
+static inline u32 ld32be(const void *p) { return __builtin_bswap32(ld32(p)); }
+static inline u64 ld64be(const void *p) { return __builtin_bswap64(ld64(p)); }
+static inline void st16be(void *p, u16 v) { st16(p, __builtin_bswap16(v)); }
+static inline void st32be(void *p, u32 v) { st32(p, __builtin_bswap32(v)); }
+static inline void st64be(void *p, u64 v) { st64(p, __builtin_bswap64(v)); }
 /* clang-format on */

@@ -3,9 +3,6 @@
  * Requests are for the file as they come, through the page cache; a flush is fdatasync(2). Space is given back and
  * zeroed by fallocate(2); where the file system cannot, a discard does nothing, and zeroes are written.
  *
- * The lock is an open file description's [fcntl(2), F_OFD_SETLK] on the whole file: it goes with the descriptor,
- * whatever else this process opens and closes, and other programs that lock images that way see it.
- *
  * What the host leaves undone is done again: short transfers, and requests that io_uring cancelled because their
  * thread ended. A transfer of nothing is the end of a file that somebody has shortened: an I/O error.
  *
@@ -15,26 +12,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/iov.h"
 #include "base/log.h"
 #include "host/block_aio.h"
+#include "host/image_file.h"
 
-#define ZERO_LEN  (64 * KiB)
-#define MAX_IOV   1024
-#define MAX_MAGIC 8
+#define ZERO_LEN (64 * KiB)
+#define MAX_IOV  1024
 
 struct raw {
 	struct block block;
 	struct block_aio *aio;
-	int fd;
+	struct image_file file;
 	bool no_discard, no_zero; /* the file system has said so */
-	char *path;
 };
 
 static const u8 zeroes[ZERO_LEN] __attribute__((aligned(4096)));
@@ -50,20 +43,12 @@ static void finish(struct block_req *req, int result)
 static bool set_rest(struct block_req *req, const struct iovec *iov, unsigned nr, u64 skip)
 {
 	struct iovec *rest = malloc(nr * sizeof(*rest));
-	unsigned n = 0;
 
 	if (!rest)
 		return false;
-	for (unsigned i = 0; i < nr; i++) {
-		u64 drop = MIN(skip, iov[i].iov_len);
-
-		skip -= drop;
-		if (drop < iov[i].iov_len)
-			rest[n++] = (struct iovec){ (u8 *)iov[i].iov_base + drop, iov[i].iov_len - drop };
-	}
+	req->nr_rest = iov_cut(iov, nr, skip, UINT64_MAX, rest);
 	free(req->rest);
 	req->rest = rest;
-	req->nr_rest = n;
 	return true;
 }
 
@@ -195,12 +180,9 @@ static void raw_close(struct block *b)
 
 	if (r->aio)
 		r->aio->ops->free(r->aio);
-	if (r->fd >= 0) {
-		if (r->aio && !b->read_only && fdatasync(r->fd) < 0)
-			log_error("disk %s: what was written last may be lost: %s", r->path, strerror(errno));
-		close(r->fd);
-	}
-	free(r->path);
+	if (r->aio && !b->read_only && image_file_sync(&r->file) < 0)
+		log_error("disk %s: what was written last may be lost: %s", r->file.path, strerror(errno));
+	image_file_close(&r->file);
 	free(r);
 }
 
@@ -218,82 +200,43 @@ const char *block_raw_aio_name(const struct block *block)
 
 /* ---- opening ---- */
 
-static int find_size(struct raw *r, struct err *err)
+static int check_size(const struct image_file *file, struct err *err)
 {
-	struct stat st;
-	u64 size = 0;
-
-	if (fstat(r->fd, &st) < 0)
-		return err_sys(err, -errno, "disk %s cannot be examined", r->path);
-	if (S_ISREG(st.st_mode))
-		size = (u64)st.st_size;
-	else if (!S_ISBLK(st.st_mode))
-		return err_set(err, -EINVAL, "disk %s is %s; give a file or a block device", r->path,
-			       S_ISDIR(st.st_mode) ? "a directory" : "neither a file nor a block device");
-	else if (ioctl(r->fd, BLKGETSIZE64, &size) < 0)
-		return err_sys(err, -errno, "the size of disk %s cannot be found", r->path);
-	if (!size)
+	if (!file->size)
 		return err_set(err, -EINVAL,
 			       "disk %s is empty; make it larger, for instance with truncate -s 10G",
-			       r->path);
-	if (size % BLOCK_SECTOR)
+			       file->path);
+	if (file->size % BLOCK_SECTOR)
 		return err_set(
 			err, -EINVAL,
 			"disk %s has %llu bytes, which is no multiple of 512: it was cut off, or is no raw image",
-			r->path, (unsigned long long)size);
-	r->block.size = size;
+			file->path, (unsigned long long)file->size);
 	return 0;
-}
-
-static int lock_image(struct raw *r, struct err *err)
-{
-	struct flock lock = {
-		.l_type = r->block.read_only ? F_RDLCK : F_WRLCK,
-		.l_whence = SEEK_SET,
-	};
-
-	if (fcntl(r->fd, F_OFD_SETLK, &lock) == 0)
-		return 0;
-	if (errno != EAGAIN && errno != EACCES)
-		return err_sys(err, -errno, "disk %s cannot be locked", r->path);
-	if (r->block.read_only)
-		return err_set(err, -EBUSY,
-			       "disk %s is in use by another virtual machine, which may write to it",
-			       r->path);
-	return err_set(err, -EBUSY,
-		       "disk %s is in use by another virtual machine; end that one, or use a copy", r->path);
 }
 
 /* Formats that a user may take for a disk as it is. */
-static int probe(const struct raw *r, struct err *err)
+static int check_format(const struct image_file *file, struct err *err)
 {
-	static const struct {
-		const char *magic;
-		unsigned len;
-		const char *name;
-	} formats[] = {
-		{ "QFI\xfb", 4, "qcow2" },
-		{ "KDMV", 4, "VMDK" },
-		{ "vhdxfile", 8, "VHDX" },
-		{ "conectix", 8, "VHD" },
-	};
-	char head[MAX_MAGIC] = { 0 };
+	const char *format;
+	int rc = image_file_probe(file, &format, err);
 
-	if (pread(r->fd, head, sizeof(head), 0) < 0)
-		return err_sys(err, -errno, "disk %s cannot be read", r->path);
-	for (unsigned i = 0; i < ARRAY_SIZE(formats); i++)
-		if (!memcmp(head, formats[i].magic, formats[i].len))
-			return err_set(
-				err, -EINVAL,
-				"disk %s is a %s image, which this version cannot read; convert it to raw, or give format=raw if its bytes are meant",
-				r->path, formats[i].name);
-	return 0;
+	if (rc < 0 || !format)
+		return rc;
+	if (!strcmp(format, "qcow2"))
+		return err_set(
+			err, -EINVAL,
+			"disk %s is a qcow2 image, or a raw one whose guest has written such a header; give format=qcow2 or format=raw",
+			file->path);
+	return err_set(
+		err, -EINVAL,
+		"disk %s is a %s image, which bothy cannot read; convert it, or give format=raw if its bytes are meant",
+		file->path, format);
 }
 
 static int start_aio(struct raw *r, enum block_raw_aio kind, struct loop *loop, struct err *err)
 {
 	const struct block_aio conf = {
-		.fd = r->fd,
+		.fd = r->file.fd,
 		.lock = &r->block.lock,
 		.completed = completed,
 		.opaque = r,
@@ -308,25 +251,6 @@ static int start_aio(struct raw *r, enum block_raw_aio kind, struct loop *loop, 
 	return rc;
 }
 
-static int open_file(struct raw *r, struct err *err)
-{
-	/* Not to wait for the other end of a pipe. */
-	r->fd = open(r->path, (r->block.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (r->fd >= 0) {
-		/* Transfers may wait. */
-		fcntl(r->fd, F_SETFL, fcntl(r->fd, F_GETFL) & ~O_NONBLOCK);
-		return 0;
-	}
-	if ((errno == EACCES || errno == EROFS || errno == EPERM) && !r->block.read_only &&
-	    access(r->path, R_OK) == 0)
-		return err_sys(err, -errno, "disk %s cannot be written; add ,ro to use it read-only",
-			       r->path);
-	if (errno == EISDIR)
-		return err_set(err, -EISDIR, "disk %s is a directory; give a file or a block device",
-			       r->path);
-	return err_sys(err, -errno, "disk %s cannot be opened", r->path);
-}
-
 int block_raw_open(const struct block_raw_conf *conf, struct loop *loop, struct block **ret_block,
 		   struct err *err)
 {
@@ -335,26 +259,24 @@ int block_raw_open(const struct block_raw_conf *conf, struct loop *loop, struct 
 
 	if (!r)
 		return err_set(err, -ENOMEM, "no memory for disk %s", conf->path);
-	r->fd = -1;
-	r->block.ops = &raw_ops;
-	r->block.read_only = conf->read_only;
-	r->path = strdup(conf->path);
-	if (!r->path) {
+	rc = image_file_open(&r->file, conf->path, conf->read_only, IMAGE_FILE_LOCKED, err);
+	if (rc < 0) {
 		free(r);
-		return err_set(err, -ENOMEM, "no memory for disk %s", conf->path);
+		return rc;
 	}
-	r->block.name = r->path;
-	rc = open_file(r, err);
-	if (rc == 0)
-		rc = find_size(r, err);
-	if (rc == 0)
-		rc = lock_image(r, err);
+	r->block = (struct block){
+		.ops = &raw_ops,
+		.read_only = conf->read_only,
+		.size = r->file.size,
+		.name = r->file.path,
+	};
+	rc = check_size(&r->file, err);
 	if (rc == 0 && conf->probe)
-		rc = probe(r, err);
+		rc = check_format(&r->file, err);
 	if (rc == 0) {
 		rc = start_aio(r, conf->aio, loop, err);
 		if (rc < 0)
-			err_wrap(err, "disk %s", r->path);
+			err_wrap(err, "disk %s", r->file.path);
 	}
 	if (rc < 0) {
 		raw_close(&r->block);

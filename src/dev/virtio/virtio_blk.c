@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/iov.h"
 #include "base/log.h"
 #include "dev/virtio/virtio.h"
 #include "dev/virtio/virtio_pci.h"
@@ -197,26 +198,6 @@ static bool range_of(const struct virtio_blk *blk, u64 sector, u64 len, u64 *ret
 	return true;
 }
 
-/* The parts of iov[] between two offsets. */
-static unsigned cut(const struct iovec *iov, unsigned nr, u64 from, u64 len, struct iovec *ret)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < nr && len; i++) {
-		u64 here;
-
-		if (from >= iov[i].iov_len) {
-			from -= iov[i].iov_len;
-			continue;
-		}
-		here = MIN(iov[i].iov_len - from, len);
-		ret[n++] = (struct iovec){ (u8 *)iov[i].iov_base + from, here };
-		len -= here;
-		from = 0;
-	}
-	return n;
-}
-
 /* Reads and writes: the data's length is what the buffer has besides header and status. */
 static u8 transfer(struct virtio_blk *blk, struct blk_req *r, const struct header *h,
 		   const struct virtq_buf *buf)
@@ -231,8 +212,8 @@ static u8 transfer(struct virtio_blk *blk, struct blk_req *r, const struct heade
 	r->req.op = write ? BLOCK_WRITE : BLOCK_READ;
 	r->req.len = len;
 	r->req.iov = r->iov;
-	r->req.nr_iov = write ? cut(buf->iov, buf->nr_out, HEADER_LEN, len, r->iov)
-			      : cut(buf->iov + buf->nr_out, buf->nr_in, 0, len, r->iov);
+	r->req.nr_iov = write ? iov_cut(buf->iov, buf->nr_out, HEADER_LEN, len, r->iov)
+			      : iov_cut(buf->iov + buf->nr_out, buf->nr_in, 0, len, r->iov);
 	return S_NONE;
 }
 

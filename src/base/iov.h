@@ -1,0 +1,14 @@
+/* Buffers in several parts [readv(2)]. Any thread. */
+#pragma once
+
+#include <sys/uio.h>
+
+#include "base/types.h"
+
+/* The parts of iov[] that hold `len` bytes from `from` on, into ret[], which has room for nr; returns how many. Ends
+ * early where iov[] does. */
+unsigned iov_cut(const struct iovec *iov, unsigned nr, u64 from, u64 len, struct iovec *ret);
+
+/* Copies len bytes of buf, or zeroes, to what begins `from` bytes into iov[], which is long enough. */
+void iov_put(const struct iovec *iov, unsigned nr, u64 from, const void *buf, u64 len);
+void iov_zero(const struct iovec *iov, unsigned nr, u64 from, u64 len);

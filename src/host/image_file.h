@@ -1,0 +1,49 @@
+/* The file of a disk image: opened, measured, locked, read and written whole.
+ *
+ * All functions may be called from any thread; reads and writes at the same time.
+ */
+#pragma once
+
+#include <sys/uio.h>
+
+#include "base/err.h"
+#include "base/types.h"
+
+enum image_file_lock {
+	IMAGE_FILE_UNLOCKED, /* to look only */
+	IMAGE_FILE_LOCKED,   /* for one writer, or for any number of readers */
+};
+
+struct image_file {
+	int fd; /* -1: not open */
+	bool read_only;
+	u64 size; /* bytes, when it was opened */
+	u64 dev, ino;
+	char *path;
+};
+
+/* Opens a regular file or block device. The sentence names it, and who uses it where that is the reason. */
+int image_file_open(struct image_file *ret_file, const char *path, bool read_only, enum image_file_lock lock,
+		    struct err *err);
+/* Makes one, which must not be there unless `replace`; locked. */
+int image_file_create(struct image_file *ret_file, const char *path, bool replace, struct err *err);
+void image_file_close(struct image_file *file); /* an unopened one ({ .fd = -1 }) is allowed */
+
+/* "qcow2", "VMDK" and so on: what the first bytes say; NULL: nothing known. A guest that writes to a raw disk can make
+ * them say anything. */
+int image_file_probe(const struct image_file *file, const char **ret_format, struct err *err);
+
+/* Fills ret_text with "process 12 (bothy)" for one that has the file open besides this one; false: none is seen (those
+ * of other users are not). */
+bool image_file_user(const struct image_file *file, char *ret_text, size_t len);
+
+/* All of it, or a negative errno. What lies past the end of the file reads zero. */
+int image_file_read(const struct image_file *file, void *buf, u64 len, u64 offset);
+int image_file_write(const struct image_file *file, const void *buf, u64 len, u64 offset);
+/* iov: any number of parts, len bytes in all. */
+int image_file_readv(const struct image_file *file, const struct iovec *iov, unsigned nr, u64 len, u64 offset);
+int image_file_writev(const struct image_file *file, const struct iovec *iov, unsigned nr, u64 len,
+		      u64 offset);
+/* Gives space back to the host where the file system can; contents are of no interest. */
+void image_file_punch(const struct image_file *file, u64 offset, u64 len);
+int image_file_sync(const struct image_file *file);
