@@ -143,7 +143,7 @@ void help_print(const struct command *command, FILE *out)
 	if (command->opts)
 		fputs("\nOptions (--name VALUE or --name=VALUE):\n", out);
 	for (const struct opt *o = command->opts; o && o->name; o++) {
-		char form[128], text[1024];
+		char form[128], text[2048];
 		int n = opt_form(o, form, sizeof(form));
 
 		opt_text(o, text, sizeof(text));
@@ -225,7 +225,7 @@ static void man_command(FILE *out, const struct command *command)
 	if (command->opts)
 		fputs(".SS Options\n", out);
 	for (const struct opt *o = command->opts; o && o->name; o++) {
-		char form[128], text[1024];
+		char form[128], text[2048];
 
 		opt_form(o, form, sizeof(form));
 		opt_text(o, text, sizeof(text));

@@ -247,8 +247,9 @@ static const struct opt run_opts[] = {
 		.kind = OPT_LIST,
 		.arg = "FILE",
 		.help = "A disk: a file or block device with its contents, which one machine at a time may write.",
-		.more = "Settings may follow the name, in which two commas stand for one. format=raw - take the bytes as they "
-			"are, even if they look like an image of another format; ro - read-only; id=ID - the disk's serial "
+		.more = "Settings may follow the name, in which two commas stand for one. format=raw|qcow2 - how the disk lies in "
+			"the file (raw; a file that looks otherwise is refused without, since a guest could have made it so); "
+			"backing=on|off - whether files that a qcow2 image names as its base may be read (off); ro - read-only; id=ID - the disk's serial "
 			"number; iops=N, bw=SIZE - at most so many requests, bytes per second; queues=N - queues for "
 			"requests (as many as processors); aio=io_uring|threads - how the file is accessed (io_uring where the "
 			"host allows it); packed=on|off - offer packed rings (off).",

@@ -14,6 +14,9 @@ struct block_aio {
 	int fd;
 	pthread_mutex_t **lock; /* where the device's lock will stand */
 	void (*completed)(void *opaque, struct block_req *req);
+	/* By threads: does a request instead of the file's own calls; any of them, no lock. Bytes or a negative errno. NULL:
+	 * the request is for fd. */
+	s64 (*perform)(void *opaque, struct block_req *req);
 	void *opaque;
 	unsigned inflight; /* submitted and not completed; *lock */
 };
@@ -27,7 +30,7 @@ struct block_aio_ops {
 	void (*free)(struct block_aio *aio); /* nothing in flight */
 };
 
-/* Main thread. fd, lock, completed and opaque are copied from conf. -errno where the host does not allow io_uring, or
+/* Main thread. fd, lock, completed, perform and opaque are copied from conf. -errno where the host does not allow io_uring, or
  * this program was built without it. */
 int block_uring_new(struct loop *loop, const struct block_aio *conf, struct block_aio **ret_aio,
 		    struct err *err);

@@ -93,7 +93,7 @@ static void *work(void *opaque)
 			continue;
 		}
 		pthread_mutex_unlock(&t->guard);
-		req->result = perform(t->aio.fd, req);
+		req->result = t->aio.perform ? t->aio.perform(t->aio.opaque, req) : perform(t->aio.fd, req);
 		pthread_mutex_lock(&t->guard);
 		list_add(&t->done, req);
 		/* Fails only when it has rung already. */

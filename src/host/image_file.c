@@ -71,7 +71,7 @@ bool image_file_user(const struct image_file *file, char *ret_text, size_t len)
 	return found;
 }
 
-static int lock_file(const struct image_file *file, struct err *err)
+int image_file_lock(const struct image_file *file, struct err *err)
 {
 	struct flock lock = {
 		.l_type = file->read_only ? F_RDLCK : F_WRLCK,
@@ -149,7 +149,7 @@ static int open_with(struct image_file *ret_file, const char *path, bool read_on
 	if (rc == 0)
 		rc = measure(&file, err);
 	if (rc == 0 && lock == IMAGE_FILE_LOCKED)
-		rc = lock_file(&file, err);
+		rc = image_file_lock(&file, err);
 	if (rc < 0) {
 		image_file_close(&file);
 		return rc;

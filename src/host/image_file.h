@@ -25,6 +25,8 @@ struct image_file {
 /* Opens a regular file or block device. The sentence names it, and who uses it where that is the reason. */
 int image_file_open(struct image_file *ret_file, const char *path, bool read_only, enum image_file_lock lock,
 		    struct err *err);
+/* Locks one that was opened without. */
+int image_file_lock(const struct image_file *file, struct err *err);
 /* Makes one, which must not be there unless `replace`; locked. */
 int image_file_create(struct image_file *ret_file, const char *path, bool replace, struct err *err);
 void image_file_close(struct image_file *file); /* an unopened one ({ .fd = -1 }) is allowed */
@@ -41,7 +43,8 @@ bool image_file_user(const struct image_file *file, char *ret_text, size_t len);
 int image_file_read(const struct image_file *file, void *buf, u64 len, u64 offset);
 int image_file_write(const struct image_file *file, const void *buf, u64 len, u64 offset);
 /* iov: any number of parts, len bytes in all. */
-int image_file_readv(const struct image_file *file, const struct iovec *iov, unsigned nr, u64 len, u64 offset);
+int image_file_readv(const struct image_file *file, const struct iovec *iov, unsigned nr, u64 len,
+		     u64 offset);
 int image_file_writev(const struct image_file *file, const struct iovec *iov, unsigned nr, u64 len,
 		      u64 offset);
 /* Gives space back to the host where the file system can; contents are of no interest. */

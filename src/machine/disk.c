@@ -7,6 +7,7 @@
 
 #include "base/params.h"
 #include "dev/virtio/virtio.h"
+#include "host/block_image.h"
 #include "host/block_raw.h"
 
 #define MAX_SERIAL 20 /* [virtio 5.2.6] */
@@ -16,7 +17,7 @@ enum { FORMAT_GUESS, FORMAT_RAW, FORMAT_QCOW2 };
 struct settings {
 	u32 format, aio, queues, iops;
 	u64 bw;
-	bool ro, packed;
+	bool ro, packed, backing;
 	const char *id;
 };
 
@@ -47,6 +48,7 @@ static const struct param table[] = {
 	  .min = 1,
 	  .max = VIRTIO_MAX_QUEUES },
 	{ .key = "aio", .kind = PARAM_CHOICE, .offset = offsetof(struct settings, aio), .choices = aios },
+	{ .key = "backing", .kind = PARAM_FLAG, .offset = offsetof(struct settings, backing) },
 	{ .key = "packed", .kind = PARAM_FLAG, .offset = offsetof(struct settings, packed) },
 	{ .key = NULL },
 };
@@ -81,10 +83,12 @@ int disk_open(struct disk *disk, const char *spec, unsigned queues, struct loop 
 		r = check_id(s.id, err);
 	if (r == 0 && !*disk->text)
 		r = err_set(err, -EINVAL, "--disk: no file is named; give --disk FILE");
-	if (r == 0 && s.format == FORMAT_QCOW2)
-		r = err_set(err, -ENOTSUP,
-			    "--disk: disk %s: qcow2 images cannot be read by this version; convert it to raw",
-			    disk->text);
+	if (r == 0 && s.format == FORMAT_QCOW2 && s.aio == BLOCK_RAW_URING)
+		r = err_set(err, -EINVAL,
+			    "--disk: qcow2 images are read and written by threads; leave out aio=io_uring");
+	if (r == 0 && s.format != FORMAT_QCOW2 && s.backing)
+		r = err_set(err, -EINVAL,
+			    "--disk: 'backing' is for images of the format qcow2; add format=qcow2");
 	if (r < 0)
 		return r;
 	disk->conf = (struct block_conf){
@@ -94,6 +98,16 @@ int disk_open(struct disk *disk, const char *spec, unsigned queues, struct loop 
 		.queues = s.queues,
 	};
 	disk->packed = s.packed;
+	if (s.format == FORMAT_QCOW2) {
+		const struct image_conf image = {
+			.path = disk->text,
+			.format = "qcow2",
+			.read_only = s.ro,
+			.backing = s.backing,
+		};
+
+		return block_image_open(&image, loop, &disk->block, err);
+	}
 	raw = (struct block_raw_conf){
 		.path = disk->text,
 		.read_only = s.ro,

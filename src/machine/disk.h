@@ -1,5 +1,5 @@
-/* A disk as the user asked for it: FILE[,format=raw][,ro][,id=ID][,iops=N][,bw=SIZE][,queues=N][,aio=HOW][,packed].
- * Main thread. */
+/* A disk as the user asked for it: FILE[,format=raw|qcow2][,backing][,ro][,id=ID][,iops=N][,bw=SIZE][,queues=N]
+ * [,aio=HOW][,packed]. Main thread. */
 #pragma once
 
 #include "base/err.h"
