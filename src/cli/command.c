@@ -12,6 +12,7 @@
 #include "cli/ctr.h"
 #include "cli/figures.h"
 #include "cli/help.h"
+#include "cli/image.h"
 #include "cli/oci.h"
 #include "cli/run.h"
 #include "cli/top.h"
@@ -21,6 +22,7 @@ const struct command *const command_table[] = {
 	&control_pause, &control_resume, &control_reset,        &console_command,
 	&figures_exits, &figures_stats,  &top_command,          &ctr_command,
 	&oci_command,   &help_command,   &help_version_command, NULL,
+	&run_command, &image_command, &oci_command, &help_command, &help_version_command, NULL,
 };
 
 static const char *command_name(const void *opaque, unsigned i)

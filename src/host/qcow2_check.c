@@ -167,7 +167,7 @@ static int walk_snapshots(struct check *c)
 			return rc;
 		at += 40ull + ld32be(head + 36) + ld16be(head + 12) + ld16be(head + 14);
 		at = ALIGN_UP(at, 8ull);
-		if (at > q->file.size) {
+		if (at > ALIGN_UP(q->file.size, q->cluster)) {
 			found(c, &c->r.corruptions, "the table of snapshots", q->h.snapshots_offset, at,
 			      q->file.size);
 			return 0;
