@@ -449,7 +449,7 @@ static int put_data(struct image *to, u8 *buf, u64 at, u64 len, u64 cluster, boo
 		if (compress) {
 			if (n < cluster)
 				memset(buf + len, 0, cluster - n);
-			rc = qcow2_write_compressed(to, buf + done, at + done);
+			rc = qcow2_io_write_compressed(to, buf + done, at + done);
 		}
 		if (rc == -EOPNOTSUPP)
 			rc = to->ops->write(to, &iov, 1, at + done, n);

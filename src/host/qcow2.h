@@ -35,7 +35,7 @@ struct qcow2_info {
 int qcow2_info(const struct image_file *file, struct qcow2_info *ret_info, struct err *err);
 
 /* One whole cluster of a new image, compressed; -EOPNOTSUPP where it does not get smaller. One thread. */
-int qcow2_write_compressed(struct image *im, const void *data, u64 offset);
+int qcow2_io_write_compressed(struct image *im, const void *data, u64 offset);
 
 enum qcow2_repair { QCOW2_REPAIR_NONE, QCOW2_REPAIR_LEAKS, QCOW2_REPAIR_ALL };
 

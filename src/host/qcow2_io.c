@@ -462,7 +462,7 @@ static int io_extent(struct image *im, u64 offset, u64 len, enum image_extent *r
 	return 0;
 }
 
-int qcow2_write_compressed(struct image *im, const void *data, u64 offset)
+int qcow2_io_write_compressed(struct image *im, const void *data, u64 offset)
 {
 	struct qcow2 *q = container_of(im, struct qcow2, image);
 	unsigned x = 62 - (q->h.cluster_bits - 8);

@@ -48,7 +48,7 @@ static const u8 *good_image(size_t *ret_len)
 	if (fd < 0 || qcow2_create(&conf, NULL) < 0 || image_open(&open_conf, &im, NULL) < 0)
 		abort();
 	memset(data, 7, sizeof(data));
-	qcow2_write_compressed(im, data, 4096);
+	qcow2_io_write_compressed(im, data, 4096);
 	for (u64 at = 0; at < SIZE; at += SIZE / 4) {
 		const struct iovec iov = { data, sizeof(data) };
 

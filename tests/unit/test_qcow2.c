@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -220,7 +221,7 @@ static void test_compressed(void **state)
 				model[at + k] = (u8)(at >> 16) +
 						(next_random(&seed) % 8 ? 0 : (u8)next_random(&seed));
 			memset(model + SIZE, 0, ALIGN_UP(SIZE, 65536ull) - SIZE);
-			assert_int_equal(qcow2_write_compressed(im, model + at, at), 0);
+			assert_int_equal(qcow2_io_write_compressed(im, model + at, at), 0);
 		}
 		compare(im, model);
 		im->ops->close(im);
@@ -321,6 +322,44 @@ static void test_killed(void **state)
 		im->ops->close(im);
 		must_be_clean(path);
 	}
+}
+
+/* The host has no room any more: an error for the writer, and the image stays whole. */
+static void test_full(void **state)
+{
+	u8 *model = calloc(1, SIZE), *buf = malloc(64 * KiB);
+	const struct iovec iov = { buf, 64 * KiB };
+	struct rlimit old, limit;
+	unsigned failed = 0;
+	struct image *im;
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	for (unsigned bits = 9; bits <= 16; bits += 7) {
+		memset(model, 0, SIZE);
+		create(path, 3, bits, false, NULL);
+		im = open_image(path, false);
+		limit = (struct rlimit){ MiB + 3 * 512, old.rlim_max };
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+		for (u64 at = 0; at + 64 * KiB <= SIZE; at += 64 * KiB) {
+			memset(buf, (int)(at >> 16) + 1, 64 * KiB);
+			if (im->ops->write(im, &iov, 1, at, 64 * KiB) == 0)
+				memcpy(model + at, buf, 64 * KiB);
+			else if (!failed++)
+				assert_int_equal(im->ops->flush(im), 0);
+		}
+		assert_true(failed);
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+		if (bits == 16)
+			compare(im, model);
+		/* There is room again. */
+		traffic(im, model, 2 * MiB, MiB, 50, &seed, false);
+		im->ops->close(im);
+		must_be_clean(path);
+		failed = 0;
+	}
+	free(buf);
+	free(model);
 }
 
 static void poke(u64 offset, unsigned size, u64 val)
@@ -435,7 +474,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(test_contents), T(test_base),    T(test_compressed), T(test_threads),
+		T(test_contents), T(test_base),    T(test_compressed), T(test_threads), T(test_full),
 		T(test_killed),   T(test_headers), T(test_tables),     T(test_loop),
 	};
 
