@@ -320,6 +320,8 @@ void qcow2_refs_settle(struct qcow2 *q)
 	u64 hole = 0, hole_len = 0;
 	unsigned kept = 0, nr = q->nr_freed;
 
+	if (!nr)
+		return;
 	/* What this adds itself, by the growth of a table, comes behind nr. */
 	for (unsigned i = 0; i < nr; i++) {
 		u64 c = q->freed[i];
