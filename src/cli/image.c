@@ -22,6 +22,7 @@
 #define STATUS_CORRUPT 2
 #define STATUS_LEAKS   3
 #define CHUNK          (2 * MiB)
+#define LOOK_AHEAD     (64 * CHUNK)
 #define MAX_SIZE       (1ull << 60)
 #define PROGRESS_NS    200000000ull
 
@@ -174,10 +175,10 @@ static int parse(const struct command *command, unsigned names, int argc, char *
 				       argv[used], command->name, command->synopsis);
 		ret->name[have++] = argv[used++];
 	}
-	if (have < names)
-		return err_set(err, -EINVAL, "an argument is missing; usage: bothy %s %s", command->name,
-			       command->synopsis);
-	return 0;
+	if (have == names)
+		return 0;
+	err_set(err, -EINVAL, "an argument is missing; usage: bothy %s %s", command->name, command->synopsis);
+	return -EINVAL;
 }
 
 static bool is_raw(const char *format)
@@ -460,14 +461,16 @@ static int put_data(struct image *to, u8 *buf, u64 at, u64 len, u64 cluster, boo
 static int copy(struct image *from, struct image *to, u64 cluster, bool compress, struct err *err)
 {
 	u8 *buf = malloc(CHUNK + cluster);
-	int rc = buf ? 0 : err_set(err, -ENOMEM, "no memory");
+	int rc = 0;
 
+	if (!buf)
+		return err_set(err, -ENOMEM, "no memory");
 	for (u64 at = 0, n; rc == 0 && at < from->size; at += n) {
 		enum image_extent kind;
 		struct iovec iov;
 
 		progress(at, from->size, false);
-		rc = from->ops->extent(from, at, from->size - at, &kind, &n);
+		rc = from->ops->extent(from, at, MIN(from->size - at, LOOK_AHEAD), &kind, &n);
 		if (rc == 0 && kind == IMAGE_ZERO && (at + n == from->size || n >= CHUNK)) {
 			/* Up to the next border of a cluster it is data. */
 			n = at + n == from->size ? n : ALIGN_DOWN(at + n, CHUNK) - at;

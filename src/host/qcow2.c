@@ -209,7 +209,7 @@ int qcow2_header_read(const struct image_file *file, struct qcow2_header *ret, s
 
 int qcow2_info(const struct image_file *file, struct qcow2_info *ret_info, struct err *err)
 {
-	struct qcow2_header h;
+	struct qcow2_header h = { 0 };
 	int rc = qcow2_header_read(file, &h, err);
 
 	if (rc < 0)

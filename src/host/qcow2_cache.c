@@ -210,12 +210,13 @@ int qcow2_cache_flush(struct qcow2 *q)
 
 void qcow2_cache_fini(struct qcow2 *q)
 {
-	struct qcow2_page *p;
+	struct qcow2_page *p, *older;
 
-	while ((p = q->newest)) {
-		unlink_use(q, p);
+	for (p = q->newest; p; p = older) {
+		older = p->older;
 		free_page(p);
 	}
+	q->newest = q->oldest = NULL;
 	free(q->hash);
 	q->hash = NULL;
 	q->nr_pages = q->nr_dirty = 0;

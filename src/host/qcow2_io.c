@@ -289,8 +289,8 @@ static int write_run(struct qcow2 *q, const struct iovec *iov, unsigned nr, stru
 		     u64 offset, u64 len, u64 *ret_len)
 {
 	struct qcow2_flight f;
-	struct move m;
-	u64 entry, n;
+	struct move m = { 0 };
+	u64 entry = 0, n = 0;
 	int rc;
 
 	pthread_mutex_lock(&q->lock);
@@ -360,7 +360,7 @@ static int write_zeroes(struct qcow2 *q, u64 offset, u64 len)
 /* Under the lock: a whole cluster's entry becomes `to`. */
 static int replace_entry(struct qcow2 *q, u64 cluster, u64 to)
 {
-	u64 old;
+	u64 old = 0;
 	int rc;
 
 	do {

@@ -26,7 +26,7 @@ static int l1_get(struct qcow2 *q, u64 cluster, u64 *ret_entry)
 
 int qcow2_map_get(struct qcow2 *q, u64 cluster, u64 *ret_entry)
 {
-	u64 l1, at, entry, zipped_at, zipped_len;
+	u64 l1 = 0, at, entry = 0, zipped_at, zipped_len;
 	int rc = l1_get(q, cluster, &l1);
 
 	if (rc < 0)
@@ -58,7 +58,7 @@ int qcow2_map_get(struct qcow2 *q, u64 cluster, u64 *ret_entry)
 /* The L2 table of a cluster, for writing: made, or copied where others use it too. */
 static int own_table(struct qcow2 *q, u64 cluster, u64 *ret_table)
 {
-	u64 l1, old, new, got;
+	u64 l1 = 0, old, new, got;
 	int rc = l1_get(q, cluster, &l1);
 	u8 *table;
 

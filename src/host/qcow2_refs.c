@@ -54,7 +54,7 @@ static u64 count_mask(const struct qcow2 *q)
 int qcow2_refs_get(struct qcow2 *q, u64 cluster, u64 *ret_count)
 {
 	unsigned size, shift;
-	u64 block, at, val;
+	u64 block = 0, at, val;
 	int rc = find_block(q, cluster >> q->block_bits, &block);
 
 	if (rc == 0 && !block) {
@@ -191,7 +191,7 @@ static int add_block(struct qcow2 *q, u64 index, u64 *ret_block)
 
 static int have_block(struct qcow2 *q, u64 cluster)
 {
-	u64 block;
+	u64 block = 0;
 	int rc = find_block(q, cluster >> q->block_bits, &block);
 
 	return rc == 0 && !block ? add_block(q, cluster >> q->block_bits, &block) : rc;
@@ -199,7 +199,7 @@ static int have_block(struct qcow2 *q, u64 cluster)
 
 int qcow2_refs_set(struct qcow2 *q, u64 cluster, u64 count)
 {
-	u64 block;
+	u64 block = 0;
 	int rc = have_block(q, cluster);
 
 	if (rc == 0)
@@ -265,7 +265,7 @@ int qcow2_refs_alloc(struct qcow2 *q, u64 want, u64 *ret_cluster, u64 *ret_got)
 /* One down; *ret_free: that was the last. */
 static int decrement(struct qcow2 *q, u64 cluster, bool *ret_free)
 {
-	u64 count;
+	u64 count = 0;
 	int rc = qcow2_refs_get(q, cluster, &count);
 
 	*ret_free = false;
