@@ -460,7 +460,7 @@ static int put_data(struct image *to, u8 *buf, u64 at, u64 len, u64 cluster, boo
 
 static int copy(struct image *from, struct image *to, u64 cluster, bool compress, struct err *err)
 {
-	u8 *buf = malloc(CHUNK + cluster);
+	u8 *buf = calloc(1, CHUNK + cluster);
 	int rc = 0;
 
 	if (!buf)
