@@ -318,6 +318,16 @@ static void virtio_balloon_reset(struct device *dev, enum reset_kind kind)
 	virtio_pci_reset(&b->pci);
 }
 
+static void virtio_balloon_quiesce(struct device *dev)
+{
+	virtio_quiesce(&container_of(dev, struct virtio_balloon, dev)->v);
+}
+
+static void virtio_balloon_resume(struct device *dev)
+{
+	virtio_resume(&container_of(dev, struct virtio_balloon, dev)->v);
+}
+
 static const struct state_field virtio_balloon_state[] = {
 	VIRTIO_STATE(virtio_balloon, v),
 	VIRTIO_PCI_STATE(virtio_balloon, pci),
@@ -351,6 +361,8 @@ const struct device_ops virtio_balloon_device = {
 	.size = sizeof(struct virtio_balloon),
 	.init = virtio_balloon_init,
 	.reset = virtio_balloon_reset,
+	.quiesce = virtio_balloon_quiesce,
+	.resume = virtio_balloon_resume,
 	.state = virtio_balloon_state,
 	.post_load = virtio_balloon_post_load,
 	.fini = virtio_balloon_fini,
