@@ -421,11 +421,9 @@ static void cpuid_add_extended(struct cpuid_table *t, const struct cpuid_params 
 	if (!cpuid_has(t, F(ARCH_CAPABILITIES)))
 		return;
 	/* "Not affected", for what AMD reports here rather than in IA32_ARCH_CAPABILITIES: speculative store
-	 * bypass and branch type confusion; return stack overflow and transient scheduler attacks. And automatic IBRS,
-	 * lest kernels use retpolines: translated code has no RET that is predicted as they count on, so they protect
-	 * from nothing, and each would be a lookup of an address. */
+	 * bypass and branch type confusion; return stack overflow and transient scheduler attacks. */
 	t->entry[t->nr - 2].ebx = BIT(26) | BIT(29);
-	t->entry[t->nr - 1].eax |= BIT(29) | BIT(8);
+	t->entry[t->nr - 1].eax |= BIT(29);
 	t->entry[t->nr - 1].ecx = BIT(1) | BIT(2);
 }
 

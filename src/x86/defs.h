@@ -113,11 +113,10 @@ enum x86_vector {
 #define SA_UNUSABLE  BIT(16) /* null selector loaded; as in VMX */
 
 /* EFER */
-#define EFER_SCE    BIT(0)
-#define EFER_LME    BIT(8)
-#define EFER_LMA    BIT(10)
-#define EFER_NXE    BIT(11)
-#define EFER_AIBRSE BIT(21) /* automatic IBRS [APM2 3.2.8] */
+#define EFER_SCE BIT(0)
+#define EFER_LME BIT(8)
+#define EFER_LMA BIT(10)
+#define EFER_NXE BIT(11)
 
 /* MSRs [SDM4] */
 #define MSR_TSC                   0x10

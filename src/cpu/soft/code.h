@@ -48,7 +48,6 @@ struct block {
 #define BLOCK_COLD 0xffff /* it is not to be translated */
 	bool no_groups;   /* ranges of several accesses often cross a page */
 	bool tried;       /* no_window is known */
-	bool doubted;     /* windows have missed often since a translation was made */
 	bool extend;      /* what follows its last jump is often reached by it */
 	u8 inner; /* jumps inside: conditional ones, forward, that are not taken while the block goes on */
 	u64 no_window; /* instructions whose accesses are seldom where those by the same register were last */

@@ -21,7 +21,7 @@ static void finish(struct block *b, unsigned n, unsigned bytes)
 	b->n = (u16)n;
 	b->bytes = (u16)bytes;
 	b->x = NULL;
-	b->no_groups = b->tried = b->doubted = b->extend = false;
+	b->no_groups = b->tried = b->extend = false;
 	b->inner = 0;
 	b->no_window = 0;
 }

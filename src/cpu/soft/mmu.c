@@ -53,7 +53,6 @@ static void windows_select(struct soft_cpu *c, enum tlb_mode mode)
 	if (likely(!c->windows_mixed))
 		return;
 	tlb_drop_windows(c, 0, 0);
-	direct_drop(c, 0, 0);
 	if (c->windows_mixed == WINDOWS_MIXED_ENDS)
 		c->windows_mixed = WINDOWS_SPLIT;
 }
@@ -77,7 +76,6 @@ void mmu_select(struct soft_cpu *c)
 	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;
 	if (unlikely(c->align_checks || c->log)) {
 		tlb_drop_windows(c, 0, 0);
-		direct_drop(c, 0, 0);
 		c->tlb[0] = c->tlb[1] = c->no_tlb;
 		return;
 	}

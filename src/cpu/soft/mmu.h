@@ -43,9 +43,6 @@ bool tlb_find2(const struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned 
 
 /* Takes from the windows the pages that are la's in the bits of mask; 0: all. */
 void tlb_drop_windows(struct soft_cpu *c, gva_t la, u64 mask);
-/* direct.c: la of a large global page was not in c->direct; those of la in the bits of mask are dropped, 0: all. */
-void direct_missed(struct soft_cpu *c, gva_t la, gpa_t gpa);
-void direct_drop(struct soft_cpu *c, gva_t la, u64 mask);
 void tlb_flush_tables(struct soft_cpu *c, struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2]);
 /* A key of t is gone, or t is new. */
 void tlb_code_changed(struct soft_cpu *c, struct tlb_code *t);

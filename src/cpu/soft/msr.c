@@ -146,8 +146,6 @@ static bool write_efer(struct soft_cpu *c, const struct msr *m, u32 nr, u64 val)
 		allowed |= EFER_LME;
 	if (soft_has(c, X86_FEATURE_NX))
 		allowed |= EFER_NXE;
-	if (c->amd && soft_has(c, X86_FEATURE_ARCH_CAPABILITIES))
-		allowed |= EFER_AIBRSE;
 	if (val & ~allowed)
 		return false;
 	if (c->cr0 & CR0_PG && (val ^ c->efer) & EFER_LME)

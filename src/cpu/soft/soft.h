@@ -165,15 +165,6 @@ struct window {
 #define WINDOW_NONE BIT(62)
 /* By base register, RIPB and RZERO included; and for operands whose segment has a base. */
 enum { WINDOW_SEG = NR_REGS, NR_WINDOWS };
-/* A wide one, for what code of the upper half reads by other registers than RSP: where linear addresses are physical ones
- * plus a constant, as in Linux' direct map of all memory. See direct.c. */
-#define DIRECT_MARGIN 512 /* more than one access or group of them takes */
-struct direct_map {
-	u64 start, span; /* accesses that begin at start..start + span - 1 lie in it; 0: none */
-	u64 addend;
-	u64 misses;     /* of the TLB, in large pages outside of it */
-	u64 not_before; /* TSC: when it may be looked for again */
-};
 enum { WINDOWS_SPLIT, WINDOWS_MIXED, WINDOWS_MIXED_ENDS };
 
 /* Whose rights an access has. */
@@ -320,9 +311,7 @@ struct soft_cpu {
 	u64 jit_rsp, jit_c_rsp;     /* the other stack's pointer: of calls in translated code, of C */
 	u64 jit_stack;              /* top of the former */
 	struct window window[2][NR_WINDOWS];
-	struct direct_map direct;
 	u64 nr_windows;         /* how often one moved */
-	u64 nr_direct;          /* direct was found */
 	u8 windows_mixed;       /* WINDOWS_*: may code of either privilege run in either half? */
 	bool windows_user;      /* CPL is 3, when mmu_select() looked last */
 	u32 windows_held;       /* not 0: what is accessed now is not to be left to a window */

@@ -61,8 +61,6 @@ unsigned soft_stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS])
 	add(&r, "page_walks", c->nr_walks);
 	add(&r, "tlb_flushes", c->nr_flushes);
 	add(&r, "windows_moved", c->nr_windows);
-	add(&r, "direct_map_found", c->nr_direct);
-	add(&r, "direct_map_bytes", c->direct.span ? c->direct.span + DIRECT_MARGIN : 0);
 	if (c->jit)
 		add_jit(&r, c->jit_cpu);
 	if (c->lockstep) {

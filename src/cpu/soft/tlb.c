@@ -184,7 +184,6 @@ void tlb_flush_tables(struct soft_cpu *c, struct tlb_table t[TLB_NR_MODES], stru
 void tlb_flush_upper(struct soft_cpu *c)
 {
 	tlb_drop_windows(c, BIT(63), BIT(63));
-	direct_drop(c, BIT(63), BIT(63));
 	tlb_flush_tables(c, c->upper, c->upper_code);
 	c->nr_nonglobal = 0;
 	c->upper_code_nonglobal = false;
@@ -261,7 +260,6 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 		if (unlikely(upper == (mode == TLB_USER)) && c->windows_mixed != WINDOWS_MIXED) {
 			c->windows_mixed = WINDOWS_MIXED;
 			tlb_drop_windows(c, 0, 0);
-			direct_drop(c, 0, 0);
 		}
 	} else {
 		struct tlb_table *t = upper ? &c->upper[mode] : &c->asid->half[mode];
@@ -291,11 +289,8 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 	}
 	if (!host)
 		return;
-	if (w->shift > 12) {
+	if (w->shift > 12)
 		note_large(upper ? &c->upper_large : &c->asid->large, la, w->shift);
-		if (upper && w->global && !(acc & ACC_X) && la - c->direct.start >= c->direct.span)
-			direct_missed(c, la, w->gpa);
-	}
 	if (!upper && w->global)
 		c->lower_global = true;
 }
@@ -404,10 +399,8 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 	}
 	tlb_drop2(c, la);
 	tlb_drop_windows(c, la, ~PAGE_MASK);
-	direct_drop(c, la, ~PAGE_MASK);
 	if (unlikely(large->nr > TLB_MAX_LARGE)) {
 		tlb_drop_windows(c, la, ~(BIT(30) - 1));
-		direct_drop(c, la, ~(BIT(30) - 1));
 		drop_large(c, tables, code, la, 30);
 		forget_large(c);
 		return;
@@ -419,7 +412,6 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 			continue;
 		}
 		tlb_drop_windows(c, la, ~(BIT(shift) - 1));
-		direct_drop(c, la, ~(BIT(shift) - 1));
 		drop_large(c, tables, code, la, shift);
 		forget_large(c);
 		large->page[k] = large->page[--large->nr];

@@ -128,7 +128,7 @@ static enum outcome walk_tables(struct soft_cpu *c, const struct format *f, gpa_
 {
 	struct entry path[4];
 	unsigned n = 0, level = f->levels, shift = 0;
-	u64 all = PTE_U | PTE_W | PTE_A;
+	u64 all = PTE_U | PTE_W;
 	bool nx = false, leaf = false;
 
 	while (!leaf) {
@@ -164,7 +164,6 @@ static enum outcome walk_tables(struct soft_cpu *c, const struct format *f, gpa_
 	}
 	ret->gpa = leaf_address(f, val, shift, la);
 	ret->shift = shift;
-	ret->accessed = acc || all & PTE_A;
 	ret->dirty = acc & ACC_W || val & PTE_D;
 	ret->global = val & PTE_G && c->cr4 & CR4_PGE;
 	return DONE;
@@ -177,7 +176,7 @@ bool walk_page(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, s
 		ret->gpa = la;
 		ret->rights = ACC_R | ACC_W | ACC_X;
 		ret->shift = 12;
-		ret->accessed = ret->dirty = true;
+		ret->dirty = true;
 		ret->global = false;
 		return true;
 	}

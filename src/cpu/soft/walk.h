@@ -5,13 +5,12 @@
 #include "cpu/soft/soft.h"
 
 struct walk {
-	gpa_t gpa;     /* of the byte at la */
-	u8 rights;     /* ACC_*: what the page allows in this mode (D aside) */
-	u8 shift;      /* log2 of the page size: 12, 21, 22, 30 */
-	bool accessed; /* A is set in all entries */
-	bool dirty;    /* nothing is left to be done at a write: D is set, or cannot be */
-	bool global;   /* G, and CR4.PGE is on */
-	u32 error;     /* #PF error code, when the walk failed */
+	gpa_t gpa;   /* of the byte at la */
+	u8 rights;   /* ACC_*: what the page allows in this mode (D aside) */
+	u8 shift;    /* log2 of the page size: 12, 21, 22, 30 */
+	bool dirty;  /* nothing is left to be done at a write: D is set, or cannot be */
+	bool global; /* G, and CR4.PGE is on */
+	u32 error;   /* #PF error code, when the walk failed */
 };
 
 /* acc: ACC_* that must be allowed, 0: look only, whatever the rights, and change nothing. false: #PF with

@@ -119,15 +119,6 @@ void glue_jcache_compare(struct emit *e)
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
 }
 
-/* reg = the offset in its table of the TLB entry of the linear address in it. Changes flags. */
-static void emit_tlb_index(struct emit *e, unsigned reg)
-{
-	emit_rm(e, 0xc1, 5, op_reg(reg)); /* shr */
-	emit1(e, 7);
-	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(reg));
-	emit4(e, (TLB_SIZE - 1) << 5);
-}
-
 /* op reg, with the field of the half of the linear addresses that T0 lies in. Changes flags. */
 static void emit_by_half(struct emit *e, u32 op, unsigned reg, struct opnd lower, struct opnd upper)
 {
@@ -180,7 +171,10 @@ static const u8 *make_window(struct emit *e, unsigned half, unsigned n, bool wri
 	emit_mov(e, T0, T1);
 	emit_alu_imm(e, GRP1_AND, R_CX, -4096); /* the page of the last byte */
 	emit_mov(e, R_AX, T0);
-	emit_tlb_index(e, R_AX);
+	emit_rm(e, 0xc1, 5, op_reg(R_AX)); /* shr eax, 7 */
+	emit1(e, 7);
+	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(R_AX));
+	emit4(e, (TLB_SIZE - 1) << 5);
 	emit_by_half(e, E_W | OP_ADD_R_RM, R_AX, op_cpu(tlb[0]), op_cpu(tlb[1]));
 	emit_rm(e, E_W | OP_CMP_R_RM, R_CX, op_mem(R_AX, write ? e_w : e_r));
 	fail = emit_jump(e, 5, NULL); /* jne */
@@ -211,26 +205,6 @@ static const u8 *make_window(struct emit *e, unsigned half, unsigned n, bool wri
 	emit_load_cpu(e, R_CX, jit_spill[1]);
 	emit1(e, 0xc3);
 	return start;
-}
-
-/* The addend of a read that is not in the direct map, if the TLB lets it: T1 has the linear address less c->direct.start,
- * T0 the size less 1. Called; returns with ZF set, the addend in T1 and the linear address in T0; or with ZF clear. */
-static void make_direct(struct emit *e)
-{
-	u8 *fail;
-
-	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(direct.start));
-	emit_store_cpu(e, T1, jit_spill[0]);
-	emit_rm(e, E_W | OP_ADD_R_RM, T0, op_reg(T1));
-	emit_tlb_index(e, T1);
-	emit_by_half(e, E_W | OP_ADD_R_RM, T1, op_cpu(tlb[0]), op_cpu(tlb[1]));
-	emit_alu_imm(e, GRP1_AND, T0, -4096); /* the page of the last byte */
-	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct tlb_entry, r)));
-	emit_load_cpu(e, T0, jit_spill[0]);
-	fail = emit_jump(e, 5, NULL); /* jne */
-	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, offsetof(struct tlb_entry, addend)));
-	emit_land(e, fail);
-	emit1(e, 0xc3);
 }
 
 static const u8 *align(struct emit *e)
@@ -281,9 +255,6 @@ void glue_make(struct jit *j)
 		for (unsigned n = 0; n < NR_WINDOWS; n++)
 			for (unsigned w = 0; w < 2; w++)
 				j->window[half][n][w] = make_window(&e, half, n, w);
-
-	j->direct = align(&e);
-	make_direct(&e);
 
 	j->jump_out = align(&e);
 	emit_store_cpu(&e, T0, jit_target);

@@ -169,7 +169,6 @@ static void begin_trial(struct soft_cpu *c, struct xblock *x)
 	share_lock(c->svm);
 	if (!x->dead) {
 		x->block->tried = false;
-		x->block->doubted = true;
 		x->block->no_window = 0;
 		again(c->svm, x, false);
 	}

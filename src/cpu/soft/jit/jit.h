@@ -64,7 +64,6 @@
  * than once in TRIAL_MISSES: a miss costs some 25 cycles, a hit saves two or three. */
 #define TRIAL_RUNS   21u
 #define TRIAL_LATER  4096u
-#define TRIAL_FIRST  6u /* for code of the upper half, whose first translation is not on trial */
 #define TRIAL_MISSES 16
 
 struct xblock;
@@ -104,7 +103,7 @@ struct xfault {
 	bool loop;  /* guest registers are to be put back first: xloop.c */
 };
 
-/* An access through a window: of instruction k. From `from` on (~0: nowhere), until the next of these, the host may fault on what
+/* An access through a window: of instruction k. From `from` on, until the next of these, the host may fault on what
  * passed the check of an empty window; then it goes on at `to`. Both from the block's code. */
 struct xwindow {
 	u32 from, to;
@@ -187,7 +186,7 @@ struct jit {
 	struct jcache *no_jcache; /* stays empty: all 0, which is no generation, so that it takes no memory */
 	struct xblock **blocks;   /* of all regions */
 	struct xlate *xlate;      /* the translator's own */
-	u32 warm, trial_runs, trial_later, trial_first;
+	u32 warm, trial_runs, trial_later;
 	bool lockstep, perf_map;
 	bool trials; /* translations are on trial at first */
 	void *map;   /* FILE: the perf map */
@@ -196,7 +195,6 @@ struct jit {
 	u64 (*enter)(struct soft_cpu *c, const u8 *code);
 	u64 (*enter_host)(struct soft_cpu *c, const u8 *code, u64 fl); /* to an entry A */
 	const u8 *window[2][NR_WINDOWS][2]; /* [half of the code][window][write]: make_window() */
-	const u8 *direct;
 	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out,
 		*ret_miss, *ret_top;
 

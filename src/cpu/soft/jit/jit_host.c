@@ -84,7 +84,6 @@ static int make_jit(struct soft_vm *s, struct err *err)
 	j->warm = MIN(j->warm, BLOCK_COLD - 1u);
 	j->trial_runs = j->warm * TRIAL_RUNS;
 	j->trial_later = j->warm * TRIAL_LATER;
-	j->trial_first = j->warm * TRIAL_FIRST;
 	j->perf_map = conf->perf_map;
 	j->lockstep = conf->lockstep;
 	j->trials = !conf->lockstep;

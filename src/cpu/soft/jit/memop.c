@@ -319,38 +319,6 @@ static unsigned window_of(const struct ea *a)
 	return a->seg == SEG_FLAT ? a->base : WINDOW_SEG;
 }
 
-/* T1 = the linear address of an access' first byte; T0 too, unless it is one with nothing but a pinned base register. */
-static void emit_window_address(struct xlate *t, const struct ea *a, s64 lo)
-{
-	struct emit *e = &t->e;
-	struct ea first = *a;
-
-	first.disp += lo;
-	t->in_t1 = NULL;
-	if (is_simple(a)) {
-		emit_rm(e, E_W | OP_LEA, T1, op_mem(x_host(a->base), (s32)first.disp));
-		return;
-	}
-	emit_ea(t, T0, &first);
-	if (a->seg != SEG_FLAT)
-		emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(seg[a->seg].base));
-	emit_mov(e, T1, T0);
-}
-
-/* What is to be done when the access is not where it was thought to be. */
-static struct xlate_late *late_window(struct xlate *t, unsigned what, u8 *jump, unsigned span, bool group)
-{
-	struct xlate_late *l;
-
-	translate_late(t, what, jump, translate_rec(t, group), NULL);
-	l = &t->late[t->nr_late - 1]; /* without room the translation is given up, whatever is in it */
-	l->span = (u16)span;
-	l->bail = group || bails(t, t->k);
-	if (!l->bail && !t->no_room)
-		t->step[t->nr_steps++] = l->rec;
-	return l;
-}
-
 /* The access through its window: five instructions, and the address does not wait for them. It is one with nothing but a
  * pinned base register (then T1 has the addend), or its linear address is left in T0. Not while another group has its
  * addend there. */
@@ -358,10 +326,19 @@ static void emit_window(struct xlate *t, const struct ea *a, s64 lo, unsigned sp
 {
 	struct emit *e = &t->e;
 	unsigned n = window_of(a);
-	struct xlate_late *l;
+	struct ea first = *a;
 	u8 *jump;
 
-	emit_window_address(t, a, lo);
+	first.disp += lo;
+	t->in_t1 = NULL;
+	if (is_simple(a)) {
+		emit_rm(e, E_W | OP_LEA, T1, op_mem(x_host(a->base), (s32)first.disp));
+	} else {
+		emit_ea(t, T0, &first);
+		if (a->seg != SEG_FLAT)
+			emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(seg[a->seg].base));
+		emit_mov(e, T1, T0);
+	}
 	if (acc & ACC_W)
 		emit_rm(e, E_W | OP_SUB_R_RM, T1, op_cpu(window[t->half][n].w));
 	else
@@ -369,33 +346,25 @@ static void emit_window(struct xlate *t, const struct ea *a, s64 lo, unsigned sp
 	emit_rm(e, E_W | OP_GRP1_IMM, GRP1_CMP, op_reg(T1));
 	emit4(e, 4096 - span);
 	jump = emit_jump(e, 7, NULL); /* ja */
-	l = late_window(t, LATE_WINDOW, jump, span, group);
-	l->window = (u8)n;
-	l->write = acc & ACC_W;
-	l->back = emit_rx(e);
+	translate_late(t, LATE_WINDOW, jump, translate_rec(t, group), NULL);
+	if (!t->no_room) {
+		struct xlate_late *l = &t->late[t->nr_late - 1];
+
+		l->back = emit_rx(e);
+		l->span = (u16)span;
+		l->window = (u8)n;
+		l->write = acc & ACC_W;
+		l->bail = group || bails(t, t->k);
+		if (!l->bail)
+			t->step[t->nr_steps++] = l->rec;
+	}
 	emit_load_cpu(e, T1, window[t->half][n].addend);
-}
-
-/* A read by other registers than RSP in code of the upper half: is it in the direct map? Then T1 has the addend; unless it
- * is one of a group, or with nothing but a pinned base register, its linear address is in T0. */
-static void emit_direct(struct xlate *t, const struct ea *a, s64 lo, unsigned span, bool group)
-{
-	struct emit *e = &t->e;
-	struct xlate_late *l;
-	u8 *jump;
-
-	emit_window_address(t, a, lo);
-	emit_rm(e, E_W | OP_SUB_R_RM, T1, op_cpu(direct.start));
-	emit_rm(e, E_W | OP_CMP_R_RM, T1, op_cpu(direct.span));
-	jump = emit_jump(e, 3, NULL); /* jae */
-	l = late_window(t, LATE_DIRECT, jump, span, group);
-	emit_load_cpu(e, T1, direct.addend);
-	l->back = emit_rx(e);
 }
 
 void memop_window(struct xlate *t, const struct xlate_late *l)
 {
 	struct emit *e = &t->e;
+
 	struct xwindow *w = &t->x->windows[t->x->nr_windows++];
 	u8 *enough = NULL;
 
@@ -406,12 +375,11 @@ void memop_window(struct xlate *t, const struct xlate_late *l)
 		enough = emit_jump(e, 4, NULL);        /* je */
 	}
 	emit_imm(e, T0, l->span - 1u);
-	emit_jump(e, CC_CALL,
-		  l->what == LATE_DIRECT ? t->j->direct : t->j->window[t->half][l->window][l->write]);
+	emit_jump(e, CC_CALL, t->j->window[t->half][l->window][l->write]);
 	emit_jump(e, 4, l->back); /* je */
 	if (enough)
 		emit_land(e, enough);
-	*w = (struct xwindow){ .from = l->what == LATE_DIRECT ? ~0u : (u32)(l->back - t->x->code),
+	*w = (struct xwindow){ .from = (u32)(l->back - t->x->code),
 			       .to = (u32)(emit_rx(e) - t->x->code),
 			       .k = l->k };
 }
@@ -447,10 +415,8 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 	}
 	xflags_clobber(t);
 	/* For code of the upper half, kernels as a rule, only the stack's: others miss there too often to pay. */
-	bool able = !(t->b->no_window >> t->k & 1) && !(unpinned(a->base) && unpinned(a->index));
-	bool window = able && (!t->half || a->base == R_SP) && !window_taken(t, window_of(a));
-	bool direct =
-		able && t->half && a->base != R_SP && !(acc & ACC_W) && (a->seg != SEG_FLAT || !is_const(a));
+	bool window = (!t->half || a->base == R_SP) && !(t->b->no_window >> t->k & 1) &&
+		      !(unpinned(a->base) && unpinned(a->index)) && !window_taken(t, window_of(a));
 	unsigned nr = 1;
 
 	if (groups && !t->b->no_groups && !t->lp.nr)
@@ -462,11 +428,8 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			acc |= ACC_W;
 		from.disp = 0;
 		window = window && a->seg == SEG_FLAT;
-		direct = direct && !write;
 		if (window) {
 			emit_window(t, &from, lo, (unsigned)(hi - lo), acc, true);
-		} else if (direct) {
-			emit_direct(t, &from, lo, (unsigned)(hi - lo), true);
 		} else {
 			jump = emit_check(t, &from, lo, (u64)(hi - lo), acc);
 			translate_late(t, LATE_BAIL, jump, translate_rec(t, true), NULL);
@@ -483,8 +446,6 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		t->in_t1 = free_t0 ? NULL : g;
 	} else if (window) {
 		emit_window(t, a, 0, size, acc, false);
-	} else if (direct) {
-		emit_direct(t, a, 0, size, false);
 	} else {
 		struct xrec *rec = translate_rec(t, false);
 
@@ -493,10 +454,9 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		if (!ends)
 			t->step[t->nr_steps++] = rec;
 	}
-	if (!window && !direct)
+	if (!window) {
 		emit_rm(e, E_W | OP_MOV_R_RM, T1,
 			op_mem(T1, t->entry + (s32)offsetof(struct tlb_entry, addend)));
-	if (!window && (g || !direct)) {
 		if (a->seg != SEG_FLAT) {
 			emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(seg[a->seg].base));
 		}
@@ -506,7 +466,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			emit_op(e, E_W | OP_MOV_RM_R, T1, &slot);
 		}
 	}
-	if ((window || direct) && !g && !is_simple(a)) { /* the linear address is in T0 */
+	if (window && !g && !is_simple(a)) { /* the linear address is in T0 */
 		struct opnd o = op_idx(T0, T1, 0, 0);
 
 		/* The flags' code uses T0. */

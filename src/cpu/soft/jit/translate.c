@@ -816,7 +816,7 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 
 	emit_land(e, l->jump);
 	t->k = l->k;
-	if (l->what == LATE_WINDOW || l->what == LATE_DIRECT) {
+	if (l->what == LATE_WINDOW) {
 		memop_window(t, l);
 		step = !l->bail;
 	}
@@ -824,7 +824,6 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 		xloop_restore(t);
 	switch (l->what) {
 	case LATE_WINDOW:
-	case LATE_DIRECT:
 	case LATE_STEP:
 	case LATE_BAIL:
 		host = xflags_late(t, &l->fl);
@@ -1016,7 +1015,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	x->code = emit_rx(&t->e);
 
 	loop = !code_checks(b) && xloop_plan(t);
-	trial = j->trials && (!t->half || b->doubted) && !b->tried && !code_checks(b) && has_accesses(t);
+	trial = j->trials && !t->half && !b->tried && !code_checks(b) && has_accesses(t);
 	first = code_checks(b) ? FIRST_SAVED : first_flags(t);
 	/* These may leave before anything is done, and an interrupt comes there. */
 	if (first == FIRST_ANY && (loop || trial))
@@ -1035,7 +1034,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}
-	x->left = t->half && !b->doubted ? j->trial_first : j->trial_later;
+	x->left = j->trial_later;
 	if (code_crosses(b))
 		emit_crossing_check(t);
 	else if (code_checks(b))
@@ -1054,7 +1053,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 			translate_leave(t, next_rip(t, t->in[t->k].i));
 	}
 	for (unsigned k = 0; k < t->nr_late; k++)
-		windows += t->late[k].what == LATE_WINDOW || t->late[k].what == LATE_DIRECT;
+		windows += t->late[k].what == LATE_WINDOW;
 	x->windows = jit_alloc(j, windows * sizeof(*x->windows));
 	for (unsigned k = 0; k < t->nr_late; k++)
 		emit_late(t, &t->late[k]);

@@ -122,13 +122,13 @@ struct xlate_late {
 	struct xexit *exit;
 	u8 what, k;
 	bool loop; /* guest registers are to be put back first */
-	/* LATE_WINDOW, LATE_DIRECT */
+	/* LATE_WINDOW */
 	const u8 *back;
 	u16 span;
 	u8 window;
 	bool write, bail;
 };
-enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_DIRECT, LATE_SLOW, LATE_OUT };
+enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW, LATE_OUT };
 
 struct xlate {
 	struct soft_cpu *c;
