@@ -3,53 +3,50 @@
 
 #include <string.h>
 
-unsigned iov_cut(const struct iovec *iov, unsigned nr, u64 from, u64 len, struct iovec *ret)
+/* Looks at an entry once, so that iov_cut() may put the parts where the entries are. */
+bool iov_next(struct iov_walk *w, struct iovec *ret)
 {
-	unsigned n = 0;
+	while (w->nr && w->len) {
+		const struct iovec here = *w->iov++;
+		u64 from = w->from;
 
-	for (unsigned i = 0; i < nr && len; i++) {
-		u64 here;
-
-		if (from >= iov[i].iov_len) {
-			from -= iov[i].iov_len;
+		w->nr--;
+		if (from >= here.iov_len) {
+			w->from -= here.iov_len;
 			continue;
 		}
-		here = MIN(iov[i].iov_len - from, len);
-		ret[n++] = (struct iovec){ (u8 *)iov[i].iov_base + from, here };
-		len -= here;
-		from = 0;
+		*ret = (struct iovec){ (u8 *)here.iov_base + from, MIN(here.iov_len - from, w->len) };
+		w->from = 0;
+		w->len -= ret->iov_len;
+		return true;
 	}
-	return n;
+	return false;
 }
 
-/* Copies, or zeroes where buf is NULL. */
-static void fill(const struct iovec *iov, unsigned nr, u64 from, const u8 *buf, u64 len)
+unsigned iov_cut(const struct iovec *iov, unsigned nr, u64 from, u64 len, struct iovec *ret)
 {
-	for (unsigned i = 0; i < nr && len; i++) {
-		u64 here;
+	struct iov_walk w = { iov, nr, from, len };
+	unsigned n = 0;
 
-		if (from >= iov[i].iov_len) {
-			from -= iov[i].iov_len;
-			continue;
-		}
-		here = MIN(iov[i].iov_len - from, len);
-		if (buf) {
-			memcpy((u8 *)iov[i].iov_base + from, buf, here);
-			buf += here;
-		} else {
-			memset((u8 *)iov[i].iov_base + from, 0, here);
-		}
-		len -= here;
-		from = 0;
-	}
+	while (iov_next(&w, &ret[n]))
+		n++;
+	return n;
 }
 
 void iov_put(const struct iovec *iov, unsigned nr, u64 from, const void *buf, u64 len)
 {
-	fill(iov, nr, from, buf, len);
+	struct iov_walk w = { iov, nr, from, len };
+	struct iovec part;
+
+	for (const u8 *p = buf; iov_next(&w, &part); p += part.iov_len)
+		memcpy(part.iov_base, p, part.iov_len);
 }
 
 void iov_zero(const struct iovec *iov, unsigned nr, u64 from, u64 len)
 {
-	fill(iov, nr, from, NULL, len);
+	struct iov_walk w = { iov, nr, from, len };
+	struct iovec part;
+
+	while (iov_next(&w, &part))
+		memset(part.iov_base, 0, part.iov_len);
 }

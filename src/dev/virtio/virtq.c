@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "base/iov.h"
 #include "dev/virtio/virtio.h"
 #include "vm/dma.h"
 
@@ -475,42 +476,25 @@ bool virtq_listen(struct virtio *v, unsigned n, bool on)
 
 size_t virtq_read(const struct iovec *iov, unsigned nr, u64 offset, void *buf, size_t len)
 {
+	struct iov_walk w = { iov, nr, offset, len };
+	struct iovec part;
 	size_t done = 0;
 
-	for (unsigned i = 0; i < nr && done < len; i++) {
-		size_t here;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		here = MIN(iov[i].iov_len - offset, len - done);
-		memcpy((u8 *)buf + done, (const u8 *)iov[i].iov_base + offset, here);
-		done += here;
-		offset = 0;
-	}
+	for (; iov_next(&w, &part); done += part.iov_len)
+		memcpy((u8 *)buf + done, part.iov_base, part.iov_len);
 	return done;
 }
 
 size_t virtq_write(struct vm *vm, const struct iovec *iov, unsigned nr, u64 offset, const void *buf,
 		   size_t len)
 {
+	struct iov_walk w = { iov, nr, offset, len };
+	struct iovec part;
 	size_t done = 0;
 
-	for (unsigned i = 0; i < nr && done < len; i++) {
-		u8 *to;
-		size_t here;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		to = (u8 *)iov[i].iov_base + offset;
-		here = MIN(iov[i].iov_len - offset, len - done);
-		memcpy(to, (const u8 *)buf + done, here);
-		dma_written(vm, to, here);
-		done += here;
-		offset = 0;
+	for (; iov_next(&w, &part); done += part.iov_len) {
+		memcpy(part.iov_base, (const u8 *)buf + done, part.iov_len);
+		dma_written(vm, part.iov_base, part.iov_len);
 	}
 	return done;
 }
