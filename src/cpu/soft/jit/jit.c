@@ -552,7 +552,7 @@ static struct xblock *make(struct soft_cpu *c, struct block *b)
 		fpu_spill(c);
 		jit_host_map(j, x);
 	}
-	__atomic_store_n(&b->heat, (u16)(j->warm - 1), __ATOMIC_RELAXED); /* at another address soon, too */
+	__atomic_store_n(&b->heat, 0, __ATOMIC_RELAXED); /* at another address: anew */
 	return x;
 }
 
