@@ -315,6 +315,21 @@ void code_make_possible(struct soft_cpu *c, enum found why, const u8 *p)
 	}
 }
 
+void code_pic(struct soft_vm *s, struct block *b)
+{
+	struct code_cache *code = s->code;
+	u64 pfn = code_gpa(code, b) / RAM_PAGE_SIZE;
+
+	code->page[pfn].pic = true;
+	for (b = page_first(code, pfn); b; b = code_block(code, b->page_next))
+		jit_drop(s, b);
+}
+
+bool code_is_pic(const struct code_cache *code, const struct block *b)
+{
+	return code_page_of(code, b)->pic;
+}
+
 u32 code_insns_from(const struct block *b, const struct insn *i)
 {
 	return b ? (u32)(&b->insn[b->n] - i) : 0;
@@ -462,10 +477,12 @@ static bool invalidate_page(struct soft_vm *s, struct soft_cpu *c, u64 pfn, gpa_
 		}
 	}
 	/* The map is what the page's blocks cover. */
-	if (!left)
+	if (!left) {
 		unmark(code, pfn);
-	else if (!code->page[pfn].restless)
+		code->page[pfn].pic = false; /* it becomes another one, as a rule */
+	} else if (!code->page[pfn].restless) {
 		atomic_store(&code->ram->code_map[pfn], left);
+	}
 	return translated;
 }
 

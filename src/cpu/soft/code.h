@@ -47,7 +47,7 @@ struct block {
 	struct xblock *x; /* its translations */
 	u64 no_window; /* instructions whose accesses are seldom where those by the same register were last */
 	block_ref hash_next, page_next, page_prev;
-	u16 heat; /* how often it was interpreted, about, or: */
+	u16 heat;         /* how often it was interpreted, about, or: */
 #define BLOCK_COLD 0xffff /* it is not to be translated */
 	u8 inner; /* jumps inside: conditional ones, forward, that are not taken while the block goes on */
 	bool no_groups : 1; /* ranges of several accesses often cross a page */
@@ -101,13 +101,14 @@ struct code_page {
 	u8 tick;       /* when that was */
 	bool dropped;  /* tracked: blocks were, and none has been decoded since */
 	bool restless; /* its blocks check their bytes; changes under the lock */
+	bool pic;      /* it was met at several addresses: translations are for any; under the lock */
 	u8 times;      /* it has become so */
 	u16 nr, most; /* restless: blocks; how many may be there before those are dropped that have changed */
 };
 
 struct code_cache {
 	struct ram *ram;
-	struct block **hash; /* 1 << CODE_HASH_BITS */
+	struct block **hash;  /* 1 << CODE_HASH_BITS */
 	block_ref *page_head; /* by page frame number */
 	struct code_page *page;
 	u8 *arena;
@@ -158,6 +159,10 @@ u32 code_insns_from(const struct block *b, const struct insn *i);
 
 /* [gpa, gpa + len) of RAM has been written by somebody who is not a vCPU in a block: DMA, the loader. Any thread. */
 void code_written(struct soft_vm *s, gpa_t gpa, u64 len);
+
+/* The page of b is met at several addresses: its translations are dropped, and the next ones are for any. Under the lock. */
+void code_pic(struct soft_vm *s, struct block *b);
+bool code_is_pic(const struct code_cache *code, const struct block *b);
 
 /* May it write to memory? Key: of its block. */
 bool code_store_possible(const struct insn *i, u32 key);

@@ -88,7 +88,7 @@ struct insn {
 	u8 rm;  /* register number of ModRM.rm with REX.B when !mem, or from the opcode's low bits */
 	u8 map; /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
 	/* Up to here also what ends a block has: INSN_END bytes. */
-	u8 reg_b, rm_b; /* the same as byte registers: byte offset into cpu->gpr (AH = 1, ...) */
+	u8 reg_b, rm_b;             /* the same as byte registers: byte offset into cpu->gpr (AH = 1, ...) */
 	u8 base, index, scale, seg; /* memory operand; base/index may be RZERO, base RIPB */
 	u8 mem;                     /* ModRM names memory */
 	u8 flat;                    /* 64-bit address size in 64-bit mode: no mask, no limits */
@@ -310,8 +310,10 @@ struct soft_cpu {
 	bool jit_stepped;           /* the handler of a single instruction went on to the next */
 	void *jit_rec;              /* why translated code was left: a record */
 	u64 jit_target;             /* of an indirect jump */
-	u64 jit_rsp, jit_c_rsp;     /* the other stack's pointer: of calls in translated code, of C */
-	u64 jit_stack;              /* top of the former */
+	u64 jit_page;           /* where the page is that the translation runs at, if it is for any address */
+	u64 jit_next, jit_to;   /* of one CALL: the address behind it; where it goes, or a key */
+	u64 jit_rsp, jit_c_rsp; /* the other stack's pointer: of calls in translated code, of C */
+	u64 jit_stack;          /* top of the former */
 	struct window window[2][NR_WINDOWS];
 	u64 nr_windows;         /* how often one moved */
 	u8 windows_mixed;       /* WINDOWS_*: may code of either privilege run in either half? */
