@@ -259,14 +259,22 @@ static u8 *put_name(u8 *p, const char *name, u32 val)
 	return p + 9;
 }
 
-/* Scope (\_SB) { Name (ECAM, ...) Name (PMEM, ...) Device (C0nn) { Name (_HID, "ACPI0007") Name (_UID, nn) } ... } */
+static u8 *put_name64(u8 *p, const char *name, u64 val)
+{
+	p = put_name(p, name, (u32)val);
+	p[-5] = 0x0e; /* QWordPrefix */
+	st32(p, (u32)(val >> 32));
+	return p + 4;
+}
+
+/* Scope (\_SB) { Name (ECAM, ...) and so on; Device (C0nn) { Name (_HID, "ACPI0007") Name (_UID, nn) } ... } */
 static void put_ssdt(struct acpi_area *a, const struct acpi_board *b)
 {
 	static const char hex[] = "0123456789ABCDEF";
 	static const char hid[] = "\x08_HID\x0d"
 				  "ACPI0007";
 	static const char uid[] = "\x08_UID\x0a";
-	enum { NAMES_SIZE = 2 * 10 };
+	enum { NAMES_SIZE = 2 * 10 + 2 * 14 };
 	enum { DEVICE_SIZE = 2 + 2 + 4 + sizeof(hid) + sizeof(uid) - 1 + 1 };
 	/* The longest scope has 4095 bytes in a two-byte length. */
 	u8 t[HEADER_SIZE + 1 + 4095];
@@ -281,6 +289,8 @@ static void put_ssdt(struct acpi_area *a, const struct acpi_board *b)
 	put_text(p + 2, "\\_SB_", 5);
 	p = put_name(p + 7, "ECAM", (u32)b->ecam);
 	p = put_name(p, "PMEM", b->pci_mem);
+	p = put_name64(p, "HMEM", b->pci_high);
+	p = put_name64(p, "HEND", b->pci_high_end);
 	for (u32 i = 0; i < nr; i++) {
 		*p++ = 0x5b; /* DeviceOp */
 		*p++ = 0x82;

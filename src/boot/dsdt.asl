@@ -11,6 +11,9 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 	/* Of the SSDT, since firmware may choose: where ECAM is, and where memory for PCI devices begins. */
 	External (\_SB.ECAM, IntObj)
 	External (\_SB.PMEM, IntObj)
+	/* Above 4 GiB, from HMEM up to, not including, HEND. */
+	External (\_SB.HMEM, IntObj)
+	External (\_SB.HEND, IntObj)
 
 	Scope (\_SB)
 	{
@@ -51,6 +54,22 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 				Return (BUF)
 			}
 
+			Method (HIGH, 0, Serialized)
+			{
+				Name (BUF, ResourceTemplate ()
+				{
+					QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
+						0, 0, 0, 0, 1, , , WIN)
+				})
+				CreateQWordField (BUF, WIN._MIN, FRST)
+				CreateQWordField (BUF, WIN._MAX, LAST)
+				CreateQWordField (BUF, WIN._LEN, SIZE)
+				FRST = \_SB.HMEM
+				LAST = \_SB.HEND - 1
+				SIZE = \_SB.HEND - \_SB.HMEM
+				Return (BUF)
+			}
+
 			/* ECAM divides it in two, of which the first may be empty. */
 			Method (_CRS, 0, Serialized)
 			{
@@ -58,6 +77,10 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 				If (\_SB.PMEM < \_SB.ECAM)
 				{
 					Local0 = ConcatenateResTemplate (Local0, MEM (\_SB.PMEM, \_SB.ECAM))
+				}
+				If (\_SB.HMEM < \_SB.HEND)
+				{
+					Local0 = ConcatenateResTemplate (Local0, HIGH ())
 				}
 				Return (Local0)
 			}

@@ -55,7 +55,7 @@
 #define PCIEXBAR_ENABLE BIT(0)
 #define PCIEXBAR_BASE   0xff0000000ull
 
-enum { WIN_CONFIG, WIN_IO, WIN_MMIO, NR_WINDOWS };
+enum { WIN_CONFIG, WIN_IO, WIN_MMIO, WIN_HIGH, NR_WINDOWS };
 
 struct pci_host {
 	struct device dev;
@@ -142,6 +142,11 @@ int pci_dev_add_cap(struct pci_dev *pd, u8 id, unsigned len)
 	return (int)at;
 }
 
+u64 pci_high_end(const struct vm *vm)
+{
+	return MAX(BIT(vm->cpuid.maxphyaddr), MAX(PCI_HIGH_BASE, vm->ram.end));
+}
+
 /* Where a BAR answers with these registers: wholly inside its window, or nowhere. */
 static u64 bar_addr(const struct pci_dev *pd, unsigned nr)
 {
@@ -163,6 +168,10 @@ static u64 bar_addr(const struct pci_dev *pd, unsigned nr)
 		if (!(command & PCI_COMMAND_MEM))
 			return NOWHERE;
 		addr = (bar->kind == PCI_BAR_MEM64 ? ld64(reg) : ld32(reg)) & ~0xfull;
+		if (addr >= PCI_HIGH_BASE) {
+			base = MAX(PCI_HIGH_BASE, pd->owner->vm->ram.end);
+			len = pci_high_end(pd->owner->vm) - base;
+		}
 		break;
 	default: return NOWHERE;
 	}
@@ -505,18 +514,30 @@ static void mmio_write(void *opaque, u64 offset, unsigned size, u64 val)
 		window_write(opaque, false, PCI_MMIO_BASE + offset, size, val);
 }
 
+static u64 high_read(void *opaque, u64 offset, unsigned size)
+{
+	return window_read(opaque, false, PCI_HIGH_BASE + offset, size);
+}
+
+static void high_write(void *opaque, u64 offset, unsigned size, u64 val)
+{
+	window_write(opaque, false, PCI_HIGH_BASE + offset, size, val);
+}
+
 static const struct region_ops io_ops = { .read = io_read, .write = io_write, .max_size = 4 };
 static const struct region_ops mmio_ops = { .read = mmio_read, .write = mmio_write, .max_size = 8 };
+static const struct region_ops high_ops = { .read = high_read, .write = high_write, .max_size = 8 };
 
 static const struct {
 	const char *name;
 	const struct region_ops *ops;
 	enum bus_space space;
-	u64 base, len;
+	u64 base, len; /* 0: to the end */
 } windows[NR_WINDOWS] = {
 	[WIN_CONFIG] = { "PCI configuration", &port_ops, BUS_PIO, PCI_CONFIG_PORT, 8 },
 	[WIN_IO] = { "PCI ports", &io_ops, BUS_PIO, PCI_IO_BASE, PCI_IO_SIZE },
 	[WIN_MMIO] = { "PCI memory", &mmio_ops, BUS_MMIO, PCI_MMIO_BASE, PCI_MMIO_SIZE },
+	[WIN_HIGH] = { "PCI memory above 4 GiB", &high_ops, BUS_MMIO, PCI_HIGH_BASE, 0 },
 };
 
 /* The bus */
@@ -628,8 +649,12 @@ static int pci_init(struct device *dev, const struct device_conf *conf, struct e
 	if (pci_find(dev->vm))
 		return err_set(err, -EEXIST, "the machine has a PCI bus already");
 	for (unsigned i = 0; i < NR_WINDOWS; i++) {
-		h->window[i] = (struct region){ windows[i].name, windows[i].ops, h, NULL, windows[i].space,
-						windows[i].base, windows[i].len };
+		u64 len = windows[i].len ? windows[i].len : pci_high_end(dev->vm) - windows[i].base;
+
+		if (!len) /* a processor of 32 bits */
+			continue;
+		h->window[i] = (struct region){ windows[i].name,  windows[i].ops,  h,  NULL,
+						windows[i].space, windows[i].base, len };
 		r = bus_add(&dev->vm->bus, &h->window[i]);
 		if (r < 0)
 			return err_sys(err, r, "%s cannot be placed at %#llx", windows[i].name,

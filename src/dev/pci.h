@@ -26,6 +26,8 @@
 #define PCI_ECAM_SIZE   0x10000000ull
 #define PCI_MMIO_BASE   0x80000000ull
 #define PCI_MMIO_SIZE   0x7ec00000ull
+/* A second one for BARs of 64 bits: from here, or where RAM ends, to what the processor can address. */
+#define PCI_HIGH_BASE   (4 * GiB)
 #define PCI_IO_BASE     0xc000 /* window of assignable ports; below it are fixed devices */
 #define PCI_IO_SIZE     0x4000
 #define PCI_CONFIG_PORT 0xcf8 /* 8 ports, not for assignment */
@@ -113,6 +115,9 @@ int pci_dev_add_cap(struct pci_dev *pd, u8 id, unsigned len);
 
 /* The VM's "pci" device, NULL when it has none. */
 struct device *pci_find(struct vm *vm);
+
+/* The end of the window above 4 GiB. Any thread. */
+u64 pci_high_end(const struct vm *vm);
 
 /* Where ECAM is now; 0: nowhere. Any thread. */
 u64 pci_ecam(struct device *bus);

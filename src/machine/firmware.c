@@ -240,6 +240,17 @@ u64 firmware_rom_size(const struct firmware *f)
 	return f->path ? MAX(f->len + f->vars_len, RAM_ROM_MIN) : 0;
 }
 
+/* QUIRK(OVMF): it makes page tables for all that the processor can address, by pages of 2 MiB, which takes minutes for what
+ * large servers have. Twice what there is, since kernels want the upper half unused (L1TF). */
+u32 firmware_phys_bits(u64 memory)
+{
+	u32 bits = 37;
+
+	while (BIT(bits - 1) < RAM_HOLE_END + memory)
+		bits++;
+	return bits;
+}
+
 void firmware_load(const struct firmware *f, struct ram *ram)
 {
 	memcpy(ram->rom_ptr + ram->rom_size - f->len, f->image, f->len);

@@ -31,6 +31,8 @@ void firmware_close(struct firmware *firmware); /* accepts one that was never op
 
 /* How much of ROM it needs; 0: there is no firmware. */
 u64 firmware_rom_size(const struct firmware *firmware);
+/* How wide physical addresses should be, in bits. */
+u32 firmware_phys_bits(u64 memory);
 /* Into the ROM of ram, which has that much. */
 void firmware_load(const struct firmware *firmware, struct ram *ram);
 

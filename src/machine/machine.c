@@ -384,6 +384,8 @@ static int build(struct machine *m, struct err *err)
 	vm->engine->features(features);
 	params.tsc_khz = vm->tsc_khz;
 	params.engine_features = features;
+	if (m->firmware.path)
+		params.max_phys_bits = firmware_phys_bits(c->memory);
 	r = cpuid_build(&vm->cpuid, &params, err);
 	if (r < 0)
 		return r;

@@ -146,6 +146,8 @@ void pc_describe(const struct pc *pc, struct acpi_board *ret_board)
 		.ecam_last_bus = (u8)(PCI_ECAM_SIZE / MiB - 1),
 		/* As firmware divides it; without, as the memory types do. */
 		.pci_mem = (u32)(pc->firmware ? MAX(PCI_MMIO_BASE, pc->vm->ram.low_size) : RAM_LOW_MAX),
+		.pci_high = MAX(PCI_HIGH_BASE, pc->vm->ram.end),
+		.pci_high_end = pci_high_end(pc->vm),
 		.century = RTC_CENTURY,
 	};
 }

@@ -39,6 +39,8 @@ static const struct acpi_board board_template = {
 	.hpet_min_tick = 10000,
 	.ecam = 0xe0000000,
 	.pci_mem = 0x80000000,
+	.pci_high = 0x140000000,
+	.pci_high_end = 0x2000000000,
 	.ecam_last_bus = 255,
 	.century = 0x32,
 };
