@@ -216,6 +216,15 @@ static const struct opt run_opts[] = {
 		.offset = offsetof(struct run_options, config.firmware),
 	},
 	{
+		.name = "boot",
+		.kind = OPT_STRING,
+		.arg = "ORDER",
+		.help = "From what firmware boots, in this order: disk, cdrom, net, some of them, after commas.",
+		.more = "With net a BIOS gets iPXE, which asks the network.",
+		.default_text = "disk,cdrom,net",
+		.offset = offsetof(struct run_options, config.boot),
+	},
+	{
 		.name = "firmware-vars",
 		.kind = OPT_STRING,
 		.arg = "FILE",

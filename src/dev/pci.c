@@ -560,6 +560,16 @@ struct device *pci_find(struct vm *vm)
 	return NULL;
 }
 
+int pci_devfn_of(const struct device *bus, const struct device *dev)
+{
+	const struct pci_host *h = container_of(bus, const struct pci_host, dev);
+
+	for (unsigned i = 0; i < h->nr_present; i++)
+		if (h->fn[h->present[i]]->owner == dev)
+			return h->present[i];
+	return -1;
+}
+
 int pci_add(struct device *bus, struct pci_dev *pd, int slot, unsigned fn, struct err *err)
 {
 	struct pci_host *h = container_of(bus, struct pci_host, dev);

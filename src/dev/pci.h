@@ -122,6 +122,9 @@ u64 pci_high_end(const struct vm *vm);
 /* Where ECAM is now; 0: nowhere. Any thread. */
 u64 pci_ecam(struct device *bus);
 
+/* The slot and function of a device that is on the bus, as PCI_DEVFN() has them; -1: it is not. */
+int pci_devfn_of(const struct device *bus, const struct device *dev);
+
 /* Puts pd at slot.fn; slot < 0: the first free slot. -EEXIST, -ENOSPC, -EINVAL with a sentence. */
 int pci_add(struct device *bus, struct pci_dev *pd, int slot, unsigned fn, struct err *err);
 void pci_del(struct pci_dev *pd); /* allowed for one that was never added, or all-zero */

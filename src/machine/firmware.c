@@ -32,6 +32,7 @@
 #include "dev/fwcfg.h"
 #include "dev/pflash.h"
 #include "dev/rtc.h"
+#include "machine/bootorder.h"
 #include "machine/machine.h"
 #include "machine/pc.h"
 #include "vm/device.h"
@@ -48,6 +49,10 @@ static const struct {
 	{ "uefi", "/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf" },
 	{ "uefi", "/usr/share/OVMF/OVMF_CODE.fd", "ovmf" },
 };
+
+/* iPXE, for a BIOS, which cannot boot from a network by itself. */
+#define NET_ROM     "/usr/lib/ipxe/qemu/pxe-virtio.rom"
+#define NET_ROM_MAX MiB
 
 /* In the names of files with code, and with the variables that go with it. */
 #define CODE "CODE"
@@ -373,4 +378,29 @@ int firmware_tell(struct firmware *f, const struct pc *pc, const struct machine_
 	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(files); i++)
 		r = fwcfg_add_number_file(fwcfg, files[i].name, files[i].val, err);
 	return r;
+}
+
+/* Only where the user wants it: it takes its time. */
+static int tell_net_rom(struct device *fwcfg, struct err *err)
+{
+	size_t len;
+	void *rom;
+	int r = os_read_file(NET_ROM, NET_ROM_MAX, &rom, &len, err);
+
+	if (r < 0)
+		return err_wrap(err, "--boot net (install the package ipxe-qemu)"), r;
+	r = fwcfg_add_file(fwcfg, BOOTORDER_NET_ROM, rom, (u32)len, err);
+	free(rom);
+	return r;
+}
+
+int firmware_tell_order(const struct bootorder *order, struct vm *vm, struct err *err)
+{
+	struct device *fwcfg = device_find(vm, "fwcfg");
+	char list[BOOTORDER_MAX];
+	int r = bootorder_list(order, vm, list, err);
+
+	if (r == 0 && order->asked_for && bootorder_has(order, BOOT_NET))
+		r = tell_net_rom(fwcfg, err);
+	return r < 0 ? r : fwcfg_add_file(fwcfg, "bootorder", list, (u32)strlen(list) + 1, err);
 }

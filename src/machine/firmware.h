@@ -8,6 +8,7 @@
 struct machine_config;
 struct pc;
 struct ram;
+struct vm;
 
 struct firmware {
 	char *path; /* NULL: none */
@@ -39,3 +40,7 @@ void firmware_load(const struct firmware *firmware, struct ram *ram);
 /* The board's devices exist: adds the flash, fills fw_cfg and CMOS. firmware must stay where it is as long as the devices. */
 int firmware_tell(struct firmware *firmware, const struct pc *pc, const struct machine_config *config,
 		  struct err *err);
+
+struct bootorder;
+/* All devices exist: what to boot from. */
+int firmware_tell_order(const struct bootorder *order, struct vm *vm, struct err *err);

@@ -40,6 +40,7 @@
 #include "host/chr_share.h"
 #include "machine/affinity.h"
 #include "machine/balloon.h"
+#include "machine/bootorder.h"
 #include "machine/disk.h"
 #include "machine/firmware.h"
 #include "machine/nic.h"
@@ -60,6 +61,7 @@ struct machine {
 	char engine_why[256];
 	struct boot_source source;
 	struct firmware firmware;
+	struct bootorder order;
 	struct vm vm;
 	struct pc pc;
 	struct chr *serial, *console;
@@ -212,9 +214,9 @@ static int check_config(struct machine_config *c, struct err *err)
 		return err_set(
 			err, -EINVAL,
 			"nothing to boot; name a kernel with --kernel FILE, or a disk with --disk FILE");
-	if (c->firmware_vars && !c->firmware)
-		return err_set(err, -EINVAL,
-			       "--firmware-vars is for firmware, and a kernel is started without");
+	if ((c->firmware_vars || c->boot) && !c->firmware)
+		return err_set(err, -EINVAL, "%s is for firmware, and a kernel is started without",
+			       c->boot ? "--boot" : "--firmware-vars");
 	if (c->firmware && (c->nr_initrds || (c->append && *c->append)))
 		return err_set(err, -EINVAL, "%s is for a kernel, and there is no --kernel",
 			       c->nr_initrds ? "--initrd" : "--append");
@@ -428,6 +430,8 @@ static int build(struct machine *m, struct err *err)
 		r = firmware_tell(&m->firmware, &m->pc, c, err);
 	if (r == 0)
 		r = add_back_ends(m, err);
+	if (r == 0 && m->firmware.path)
+		r = firmware_tell_order(&m->order, vm, err);
 	if (r == 0 && c->console)
 		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
 			       err);
@@ -454,6 +458,8 @@ int machine_new(const struct machine_config *config, struct machine **ret_machin
 	r = check_config(&m->config, err);
 	if (r == 0)
 		r = affinity_parse(m->config.affinity, m->config.cpus, m->host_cpus, err);
+	if (r == 0)
+		r = bootorder_parse(m->config.boot, &m->order, err);
 	if (r == 0 && m->config.balloon)
 		r = balloon_parse(m->config.balloon, m->config.memory, &m->balloon, &m->balloon_packed, err);
 	if (r == 0)
