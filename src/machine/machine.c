@@ -48,6 +48,7 @@
 #include "vm/backend.h"
 #include "vm/clock.h"
 #include "vm/device.h"
+#include "vm/handover.h"
 #include "vm/vm.h"
 
 #define MAX_KERNEL_FILE (2 * GiB)
@@ -659,6 +660,40 @@ int machine_resume(struct machine *m, struct err *err)
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vcpu_resume(vm->vcpu[i]);
 	return 0;
+}
+
+/* What can be known before is checked before anything stops. */
+static const struct engine_ops *other_engine(struct machine *m, const char *name, struct err *err)
+{
+	const struct engine_ops *to = engine_select(name, NULL, 0, err);
+
+	if (to == m->vm.engine) {
+		err_set(err, -EALREADY, "'%s' runs on the %s engine already", m->vm.name, name);
+		return NULL;
+	}
+	return !to || handover_check(&m->vm, to, err) ? NULL : to;
+}
+
+int machine_set_engine(struct machine *m, const char *name, struct err *err)
+{
+	bool paused = machine_state(m) == MACHINE_PAUSED;
+	const struct engine_ops *to;
+	struct err own = { 0 };
+	int r;
+
+	if (!paused && machine_state(m) != MACHINE_RUNNING)
+		return refuse(m, -ESHUTDOWN, err);
+	to = other_engine(m, name, &own);
+	if (!to)
+		return err_set(err, own.code, "%s", own.msg);
+	r = paused ? 0 : machine_pause(m, err);
+	if (r < 0)
+		return r;
+	r = handover_run(&m->vm, to, err);
+	/* It may have come to its end meanwhile. */
+	if (!paused && machine_state(m) == MACHINE_PAUSED)
+		machine_resume(m, NULL);
+	return r;
 }
 
 int machine_press_power(struct machine *m, struct err *err)
