@@ -14,7 +14,8 @@
  * kept in memory (files may have changed or gone since) and starts over. So nothing of the old run is left,
  * which is more than a PC promises, whose RAM survives.
  *
- * The guest's TSC starts near zero: host TSC at the start of the run, negated, is the offset of all vCPUs.
+ * The guest's TSC starts near zero: host TSC at the start of the run, negated, is the offset of all vCPUs. (Some hosts' KVM
+ * cannot do that: there the guest has the host's, and sees pauses in it.)
  *
  * A pause parks the vCPUs' threads, stops guest time, then lets the devices finish. A resume takes the time that has passed out of
  * the TSC offsets, so that guests and their local timers see none of it.
@@ -482,7 +483,7 @@ static int start(struct machine *m, struct err *err)
 
 	m->running = true;
 	clock_resume(vm);
-	offset = (s64)(0 - vcpu_rdtsc());
+	offset = vm->tsc_fixed ? 0 : (s64)(0 - vcpu_rdtsc());
 	m->boot_state.tsc_offset = (u64)offset;
 	m->ap_state.tsc_offset = (u64)offset;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
@@ -651,7 +652,7 @@ int machine_resume(struct machine *m, struct err *err)
 	if (machine_state(m) != MACHINE_PAUSED)
 		return refuse(m, -ESHUTDOWN, err);
 	clock_resume(vm);
-	passed = vcpu_rdtsc() - m->pause_tsc;
+	passed = vm->tsc_fixed ? 0 : vcpu_rdtsc() - m->pause_tsc;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vm->vcpu[i]->tsc_offset = (s64)((u64)vm->vcpu[i]->tsc_offset - passed);
 	pc_tsc_changed(&m->pc);

@@ -29,7 +29,7 @@ with tempfile.TemporaryDirectory(prefix="bothy-handover-") as folder:
     os.environ["BOTHY_RUNTIME_DIR"] = folder
     log = open(os.path.join(folder, "log"), "w+b")
     vm = subprocess.Popen(
-        [bothy, "run", "--name", "move", "--engine", "soft", "--cpu", "v1", "--kernel", image, "--device", "debug-exit",
+        [bothy, "run", "--name", "move", "--engine", "kvm", "--cpu", "v1", "--kernel", image, "--device", "debug-exit",
          "--serial", "stdio", "--no-reboot", "--memory", "64M"], stdin=subprocess.PIPE, stdout=log, stderr=log)
     try:
         end = time.monotonic() + 30
@@ -38,13 +38,13 @@ with tempfile.TemporaryDirectory(prefix="bothy-handover-") as folder:
                 sys.exit("the guest does not begin: " + open(log.name).read())
             time.sleep(0.02)
         took = []
-        refused = run("engine", "move", "soft", ok=False)
+        refused = run("engine", "move", "kvm", ok=False)
         assert refused.returncode == 1 and "already" in refused.stderr, refused.stderr
         for word in ("tcg", "auto"):
             refused = run("engine", "move", word, ok=False)
             assert refused.returncode == 1 and "give soft or kvm" in refused.stderr, refused.stderr
         for i in range(moves):
-            answer = json.loads(run("engine", "move", "soft" if i & 1 else "kvm", "--json").stdout)
+            answer = json.loads(run("engine", "move", "kvm" if i & 1 else "soft", "--json").stdout)
             took.append(answer["took_ns"])
             if i % 10 == 5:  # a paused machine moves too, and stays paused
                 run("pause", "move")

@@ -118,7 +118,7 @@ static void protected_mode(struct x86_state *s)
 	s->seg[SEG_CS].attr = SA_P | SA_S | 0xb | SA_DB | SA_G;
 	s->rip = CODE;
 	s->gpr[R_SP] = 0x8000;
-	s->tsc_offset = 0 - vcpu_rdtsc();
+	s->tsc_offset = vm.tsc_fixed ? 0 : 0 - vcpu_rdtsc();
 }
 
 /* One of everything. */
@@ -269,7 +269,7 @@ static const u8 tour[] = {
 
 static void test_tour(void **state)
 {
-	s64 offset;
+	s64 offset, moved;
 
 	need_kvm();
 	start_vm(&kvm_engine);
@@ -283,9 +283,10 @@ static void test_tour(void **state)
 	assert_int_equal(b.activity, X86_HLT);
 	assert_int_equal((u32)b.gpr[R_SI], ~0u);
 	assert_int_equal((u32)b.gpr[R_DI], ~0u);
-	assert_int_equal(b.gpr[R_AX], 100);
-	assert_int_equal(b.tsc_adjust, 100);
-	assert_int_equal(vcpu.tsc_offset - offset, 100);
+	moved = vm.tsc_fixed ? 0 : 100;
+	assert_int_equal(b.gpr[R_AX], moved);
+	assert_int_equal(b.tsc_adjust, moved);
+	assert_int_equal(vcpu.tsc_offset - offset, moved);
 	assert_int_equal(vcpu.stats.reason[EXIT_IO].count, 2);
 	assert_int_equal(vcpu.stats.reason[EXIT_EPT_VIOLATION].count, 1);
 	assert_int_equal(vcpu.stats.reason[EXIT_WRMSR].count, 1);

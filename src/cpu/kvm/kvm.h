@@ -94,6 +94,8 @@ int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *er
 int kvm_state_set(struct kvm_cpu *k, const struct x86_state *state, struct err *err);
 /* Gives KVM the TSC's offset that vcpu has. */
 int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err);
+/* Finds out, on the first vCPU, whether KVM does what it is told there: vm->tsc_fixed. */
+int kvm_state_try_tsc(struct kvm_cpu *k, struct err *err);
 
 /* --- kvm_msr.c --- */
 /* Which accesses leave the guest. */

@@ -216,7 +216,9 @@ static int make_vcpu(struct kvm_cpu *k, struct err *err)
 	/* A host that does not know it is told the TSC's value instead. */
 	k->tsc_exact = kvm_sys_ioctl(k->fd, KVM_HAS_DEVICE_ATTR, (void *)&offset, "KVM_HAS_DEVICE_ATTR", NULL) == 0;
 	r = kvm_cpuid_set(k, err);
-	return r < 0 ? r : kvm_msr_learn(k, err);
+	if (r >= 0)
+		r = kvm_msr_learn(k, err);
+	return r < 0 ? r : kvm_state_try_tsc(k, err);
 }
 
 static int kvm_vcpu_init(struct vcpu *vcpu, struct err *err)

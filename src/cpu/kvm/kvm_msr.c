@@ -176,9 +176,12 @@ int kvm_msr_filter(int vm_fd, struct err *err)
 	return KVM_CALL(vm_fd, KVM_X86_SET_MSR_FILTER, &filter, err);
 }
 
-/* A deadline in guest time is another one now: the local APIC looks again. */
+/* A deadline in guest time is another one now: the local APIC looks again.
+ * DEVIATION: where KVM cannot move the TSC the write is forgotten. */
 static void move_tsc(struct kvm_cpu *k, u64 delta)
 {
+	if (k->vcpu->vm->tsc_fixed)
+		return;
 	k->vcpu->tsc_offset = (s64)((u64)k->vcpu->tsc_offset + delta);
 	k->vcpu->timer_tsc = 0;
 	k->tsc_adjust += delta;

@@ -24,6 +24,8 @@
 	(XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX | XFEATURE_OPMASK | XFEATURE_ZMM_HI256 |       \
 	 XFEATURE_HI16_ZMM)
 
+#define TSC_PATIENCE_MS 20000
+
 #define SHADOW_MOVSS 1
 #define SHADOW_STI   2
 
@@ -265,7 +267,9 @@ int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err)
 	} tsc = { .head.nmsrs = 1, .entry = { .index = MSR_TSC } };
 	int r;
 
-	if (k->tsc_exact) {
+	if (k->vcpu->vm->tsc_fixed) {
+		r = 0;
+	} else if (k->tsc_exact) {
 		r = KVM_CALL(k->fd, KVM_SET_DEVICE_ATTR, &attr, err);
 	} else {
 		tsc.entry.data = vcpu_rdtsc() + (u64)offset;
@@ -278,6 +282,30 @@ int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err)
 	k->tsc_offset = offset;
 	k->tsc_known = true;
 	return 0;
+}
+
+int kvm_state_try_tsc(struct kvm_cpu *k, struct err *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} tsc = { .head.nmsrs = 1, .entry = { .index = MSR_TSC } };
+	struct vcpu *vcpu = k->vcpu;
+	s64 before = vcpu->tsc_offset;
+	int r;
+
+	if (vcpu->id)
+		return 0;
+	vcpu->tsc_offset = (s64)(0 - vcpu_rdtsc());
+	r = kvm_state_set_tsc(k, err);
+	if (r >= 0)
+		r = KVM_CALL(k->fd, KVM_GET_MSRS, &tsc.head, err);
+	/* Now it is near 0, or KVM has only pretended (an emulator with the host's TSC). */
+	if (r >= 0 && tsc.entry.data > vcpu->vm->tsc_khz * TSC_PATIENCE_MS)
+		vcpu->vm->tsc_fixed = true;
+	vcpu->tsc_offset = before;
+	k->tsc_known = false;
+	return r;
 }
 
 /* --- all of it --- */
@@ -314,6 +342,10 @@ int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 	if (s->exc_pending && s->exc_vector != EXC_DB)
 		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
 			       s->exc_vector);
+	if (k->vcpu->vm->tsc_fixed && s->tsc_offset)
+		return err_set(err, -ENOTSUP,
+			       "this host's KVM has no TSC for guests but the host's own, and the guest has another one "
+			       "already; a machine that began with --engine kvm can move");
 	/* Control registers first: they say what the others may be. */
 	r = set_regs(k, s, err);
 	if (r >= 0)

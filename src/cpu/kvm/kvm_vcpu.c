@@ -380,10 +380,10 @@ static enum next prepare(struct kvm_cpu *k, struct err *err)
 	if (vcpu->timer_tsc <= vcpu_rdtsc())
 		vcpu_timer_check(vcpu);
 	r = take_requests(k, err);
-	if (r >= 0 && (!k->tsc_known || k->tsc_offset != vcpu->tsc_offset))
+	if (r >= 0 && unlikely(!k->tsc_known || k->tsc_offset != vcpu->tsc_offset))
 		r = kvm_state_set_tsc(k, err);
-	if (r >= 0 && k->apic_off != vcpu->apic_off) {
-		struct kvm_sregs sregs;
+	if (r >= 0 && unlikely(k->apic_off != vcpu->apic_off)) {
+		struct kvm_sregs sregs = { 0 };
 
 		r = KVM_CALL(k->fd, KVM_GET_SREGS, &sregs, err);
 		sregs.apic_base ^= BIT(11);
