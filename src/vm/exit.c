@@ -500,7 +500,6 @@ static void exit_json_reason(const struct exit_report *rep, const struct exit_ro
 	exit_json_count(rep, row, out);
 	if (exit_info[row->reason].key)
 		fprintf(out, ", \"key\": \"%s\"", exit_info[row->reason].key);
-	exit_json_hist(rep, row->reason, out);
 	fprintf(out, ", \"keys\": [");
 	for (size_t i = 0; i < rep->nr_keys; i++) {
 		if (rep->key[i].reason != row->reason)
@@ -510,7 +509,9 @@ static void exit_json_reason(const struct exit_report *rep, const struct exit_ro
 		fprintf(out, "}");
 		sep = ",";
 	}
-	fprintf(out, "]}");
+	fputc(']', out);
+	exit_json_hist(rep, row->reason, out);
+	fputc('}', out);
 }
 
 void exit_print_json(struct vm *vm, int vcpu, FILE *out)
