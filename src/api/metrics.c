@@ -34,7 +34,8 @@ static void put_exit(FILE *out, const struct vm *vm, const struct exit_sums *sum
 	for (unsigned b = FIRST_BUCKET; b <= LAST_BUCKET; b += BUCKET_STEP) {
 		for (; bucket <= b; bucket++)
 			below += sums->reason[r].hist[bucket];
-		fprintf(out, "bothy_exit_seconds_bucket{vm=\"%s\",reason=\"%u\",name=\"%s\",le=\"%.9g\"} %llu\n",
+		fprintf(out,
+			"bothy_exit_seconds_bucket{vm=\"%s\",reason=\"%u\",name=\"%s\",le=\"%.9g\"} %llu\n",
 			vm->name, r, exit_name(r), seconds(sums->hist_ns[b]), (unsigned long long)below);
 	}
 	fprintf(out,
@@ -55,7 +56,8 @@ static void put_key(void *opaque, enum exit_reason reason, const char *what, u64
 {
 	const struct key_target *t = opaque;
 
-	fprintf(t->out, "bothy_exits_by_key_total{vm=\"%s\",reason=\"%u\",key=\"%s\",value=\"0x%llx\"} %llu\n",
+	fprintf(t->out,
+		"bothy_exits_by_key_total{vm=\"%s\",reason=\"%u\",key=\"%s\",value=\"0x%llx\"} %llu\n",
 		t->vm->name, reason, what, (unsigned long long)key, (unsigned long long)count);
 }
 
@@ -99,7 +101,8 @@ static void put_vcpus(FILE *out, struct vm *vm)
 		unsigned n = vm->engine->stats ? vm->engine->stats(vm->vcpu[i], stat) : 0;
 
 		for (unsigned k = 0; k < n; k++)
-			fprintf(out, "bothy_engine_total{vm=\"%s\",vcpu=\"%u\",engine=\"%s\",count=\"%s\"} %llu\n",
+			fprintf(out,
+				"bothy_engine_total{vm=\"%s\",vcpu=\"%u\",engine=\"%s\",count=\"%s\"} %llu\n",
 				vm->name, i, vm->engine->name, stat[k].name,
 				(unsigned long long)stat[k].value);
 	}
@@ -113,7 +116,8 @@ static void put_devices(FILE *out, struct vm *vm)
 		unsigned n = dev->ops->stats ? dev->ops->stats(dev, stat) : 0;
 
 		for (unsigned k = 0; k < n; k++)
-			fprintf(out, "bothy_device_total{vm=\"%s\",device=\"%s\",type=\"%s\",count=\"%s\"} %llu\n",
+			fprintf(out,
+				"bothy_device_total{vm=\"%s\",device=\"%s\",type=\"%s\",count=\"%s\"} %llu\n",
 				vm->name, dev->id, dev->ops->name, stat[k].name,
 				(unsigned long long)stat[k].value);
 	}

@@ -20,10 +20,10 @@
 #define FOUND_LEN 320
 
 enum verdict {
-	YES,     /* there, and good */
-	WEAK,    /* there, but not as good as it may be */
-	NO,      /* not there */
-	NEVER,   /* does not matter on this host */
+	YES,   /* there, and good */
+	WEAK,  /* there, but not as good as it may be */
+	NO,    /* not there */
+	NEVER, /* does not matter on this host */
 };
 static const char *const verdict_names[] = { "yes", "weak", "no", "-" };
 
@@ -78,8 +78,8 @@ static enum verdict look_kvm(char *found)
 		return NO;
 	}
 	if (engine_select("auto", why, sizeof(why), NULL) == &kvm_engine) {
-		snprintf(found, FOUND_LEN, "works: %llu.%02llu ns an instruction", (unsigned long long)ps / 1000,
-			 (unsigned long long)ps % 1000 / 10);
+		snprintf(found, FOUND_LEN, "works: %llu.%02llu ns an instruction",
+			 (unsigned long long)ps / 1000, (unsigned long long)ps % 1000 / 10);
 		return YES;
 	}
 	snprintf(found, FOUND_LEN, "is an emulator: %llu ns an instruction", (unsigned long long)ps / 1000);
@@ -135,9 +135,7 @@ static enum verdict look_huge(char *found)
 		return NO;
 	}
 	snprintf(found, FOUND_LEN, "shared memory: %s", text);
-	return strstr(text, "[never]") || strstr(text, "[deny]") ? NO
-	       : strstr(text, "[advise]")                        ? WEAK
-								 : YES;
+	return strstr(text, "[never]") || strstr(text, "[deny]") ? NO : strstr(text, "[advise]") ? WEAK : YES;
 }
 
 static enum verdict look_tap(char *found)
@@ -216,13 +214,15 @@ static enum verdict look_namespaces(char *found)
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
 		snprintf(path, sizeof(path), "/proc/self/ns/%s", names[i]);
 		if (access(path, F_OK) < 0) {
-			n += (size_t)snprintf(found + n, FOUND_LEN - n, "%s%s", all ? "not " : ", ", names[i]);
+			n += (size_t)snprintf(found + n, FOUND_LEN - n, "%s%s", all ? "not " : ", ",
+					      names[i]);
 			all = false;
 		}
 	}
 	if (!all)
 		return NO;
-	if (geteuid() && first_line("/proc/sys/user/max_user_namespaces", text, sizeof(text)) && !atoi(text)) {
+	if (geteuid() && first_line("/proc/sys/user/max_user_namespaces", text, sizeof(text)) &&
+	    !atoi(text)) {
 		snprintf(found, FOUND_LEN, "all, but user namespaces only for root");
 		return WEAK;
 	}
@@ -256,7 +256,8 @@ static const struct check {
 	  "kvm_amd, and add the user to the group kvm" },
 	{ "nested paging", look_paging, "under KVM each change of a guest's page tables is an exit",
 	  "load kvm_intel with ept=1, or kvm_amd with npt=1" },
-	{ "VPID", look_vpid, "under KVM each exit empties the processor's TLB", "load kvm_intel with vpid=1" },
+	{ "VPID", look_vpid, "under KVM each exit empties the processor's TLB",
+	  "load kvm_intel with vpid=1" },
 	{ "nested guests", look_nested, "a bothy inside of a guest of this host finds no KVM",
 	  "load kvm_intel or kvm_amd with nested=1" },
 	{ "huge pages", look_huge, "guests with much memory miss the TLB more often",
@@ -336,8 +337,9 @@ const struct command doctor_command = {
 	.name = "doctor",
 	.summary = "say what this host offers, and what each missing thing costs",
 	.synopsis = "[--json]",
-	.about = "Each line is something that bothy uses where it is: whether it is there, what its absence costs, and "
-		 "how to get it. Nothing is changed.",
+	.about =
+		"Each line is something that bothy uses where it is: whether it is there, what its absence costs, and "
+		"how to get it. Nothing is changed.",
 	.status = "0\tguests can run here\n1\tneither engine works\n",
 	.opts = doctor_opts,
 	.run = run_doctor,

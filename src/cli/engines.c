@@ -38,7 +38,8 @@ static int parse(int argc, char **argv, struct engines_options *options, const c
 	if (rc)
 		return rc;
 	if (used == argc)
-		return err_set(err, -EINVAL, "the engine is missing: bothy engine %s soft, or kvm", *ret_name);
+		return err_set(err, -EINVAL, "the engine is missing: bothy engine %s soft, or kvm",
+			       *ret_name);
 	*ret_engine = argv[used];
 	if (strcmp(*ret_engine, "soft") != 0 && strcmp(*ret_engine, "kvm") != 0)
 		return err_set(err, -EINVAL, "a machine cannot move to the engine '%.32s'; give soft or kvm",

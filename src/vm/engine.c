@@ -104,7 +104,8 @@ int engine_conf_parse(const char *text, char *ret_name, size_t name_len, struct 
 		return unknown_engine(text, len, err);
 	engine_conf_init(&conf);
 	if (*at && len == strlen(kvm_engine.name) && !strncmp(text, kvm_engine.name, len))
-		return err_set(err, -EINVAL, "the kvm engine has no settings, so there is nothing to set by '%.*s'",
+		return err_set(err, -EINVAL,
+			       "the kvm engine has no settings, so there is nothing to set by '%.*s'",
 			       shown(strlen(at + 1)), at + 1);
 	while (*at == ',') {
 		size_t n = strcspn(++at, ",");

@@ -21,7 +21,7 @@ struct engine_stat {
 	const char *name;
 	u64 value;
 };
-#define ENGINE_MAX_STATS 32
+#define ENGINE_MAX_STATS 64
 
 struct engine_ops {
 	const char *name;

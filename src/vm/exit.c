@@ -323,7 +323,8 @@ void exit_sum(struct vm *vm, int vcpu, struct exit_sums *ret_sums)
 }
 
 void exit_each_key(struct vm *vm,
-		   void (*fn)(void *opaque, enum exit_reason reason, const char *what, u64 key, u64 count, u64 ns),
+		   void (*fn)(void *opaque, enum exit_reason reason, const char *what, u64 key, u64 count,
+			      u64 ns),
 		   void *opaque)
 {
 	struct exit_report rep;

@@ -123,7 +123,8 @@ void exit_sum(struct vm *vm, int vcpu, struct exit_sums *ret_sums);
 
 /* Each key of each reason, all vCPUs added up, by reason, then largest first. Any thread. */
 void exit_each_key(struct vm *vm,
-		   void (*fn)(void *opaque, enum exit_reason reason, const char *what, u64 key, u64 count, u64 ns),
+		   void (*fn)(void *opaque, enum exit_reason reason, const char *what, u64 key, u64 count,
+			      u64 ns),
 		   void *opaque);
 
 const char *exit_name(enum exit_reason reason);

@@ -22,7 +22,10 @@ static void on_timer(struct frame *f)
 {
 	u64 save[2];
 
-	__asm__ volatile("movdqu %%xmm0, (%0); pcmpeqd %%xmm0, %%xmm0; movdqu (%0), %%xmm0" : : "r"(save) : "memory");
+	__asm__ volatile("movdqu %%xmm0, (%0); pcmpeqd %%xmm0, %%xmm0; movdqu (%0), %%xmm0"
+			 :
+			 : "r"(save)
+			 : "memory");
 	ticks++;
 	apic_write(APIC_EOI, 0);
 }
@@ -109,8 +112,8 @@ void guest_main(void)
 		round_of(&second, n);
 	end(&second);
 
-	check(same(&first, &second), "the same sums after %llu rounds: %llx %llx, %llx %llx, %llx %llx", rounds, first.hash,
-	      second.hash, first.x87, second.x87, first.sse, second.sse);
+	check(same(&first, &second), "the same sums after %llu rounds: %llx %llx, %llx %llx, %llx %llx",
+	      rounds, first.hash, second.hash, first.x87, second.x87, first.sse, second.sse);
 	check(rounds > 0 && old > 1, "%u ticks came", old);
 	check(!tsc_back, "the TSC went back %llu times", tsc_back);
 	__asm__ volatile("mov %%dr0, %0" : "=r"(dr0));

@@ -28,7 +28,8 @@ static void test_engine_select(void **state)
 		/* The line says which. */
 		engine = engine_select("auto", why, sizeof(why), &err);
 		assert_non_null(engine);
-		assert_non_null(strstr(why, engine == &soft_engine ? "the soft engine runs: " : "the kvm engine runs: "));
+		assert_non_null(strstr(why, engine == &soft_engine ? "the soft engine runs: "
+								   : "the kvm engine runs: "));
 	}
 	assert_null(strchr(why, '\n'));
 	assert_null(engine_select("tcg", why, sizeof(why), &err));

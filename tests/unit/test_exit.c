@@ -314,7 +314,9 @@ static void test_json(void **state)
 		       "\"ns\": 2200000}"));
 	/* All keys here, not only the largest. */
 	assert_non_null(strstr(text, "\"0x79\""));
-	assert_non_null(strstr(text, "\"name\": \"HLT\", \"count\": 4, \"ns\": 4000000, \"keys\": [], \"histogram\": []}"));
+	assert_non_null(
+		strstr(text,
+		       "\"name\": \"HLT\", \"count\": 4, \"ns\": 4000000, \"keys\": [], \"histogram\": []}"));
 	free(text);
 }
 
@@ -360,9 +362,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
 	const struct CMUnitTest tests[] = {
-		T(test_dispatch), T(test_account), T(test_histogram), T(test_G45_port_sweep), T(test_frequent_key_stays),
-		T(test_print),    T(test_print_empty), T(test_json),           T(test_one_vcpu),
-		T(test_names),
+		T(test_dispatch),           T(test_account), T(test_histogram),   T(test_G45_port_sweep),
+		T(test_frequent_key_stays), T(test_print),   T(test_print_empty), T(test_json),
+		T(test_one_vcpu),           T(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

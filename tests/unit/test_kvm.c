@@ -195,8 +195,10 @@ static void same_states(const struct x86_state *x, const struct x86_state *y)
 	assert_int_equal(x->dr6, y->dr6);
 	assert_int_equal(x->dr7, y->dr7);
 	/* MSRs lie next to each other, events and what follows too. */
-	assert_memory_equal(&x->star, &y->star, offsetof(struct x86_state, activity) - offsetof(struct x86_state, star));
-	assert_memory_equal(&x->activity, &y->activity, offsetof(struct x86_state, exc_error) - offsetof(struct x86_state, activity));
+	assert_memory_equal(&x->star, &y->star,
+			    offsetof(struct x86_state, activity) - offsetof(struct x86_state, star));
+	assert_memory_equal(&x->activity, &y->activity,
+			    offsetof(struct x86_state, exc_error) - offsetof(struct x86_state, activity));
 	assert_int_equal(x->intr_taken, y->intr_taken);
 	assert_int_equal(x->intr_vector, y->intr_vector);
 	assert_memory_equal(x->xsave, y->xsave, sizeof(x->xsave));
@@ -252,19 +254,19 @@ static void test_bad_states(void **state)
 /* --- running --- */
 /* Ports, MMIO, MSRs, HLT. */
 static const u8 tour[] = {
-	0xb0, 0x41,                         /* mov $0x41, %al */
-	0xe6, 0x80,                         /* out %al, $0x80 */
-	0xe5, 0x92,                         /* in $0x92, %eax: nobody, all-ones */
-	0x89, 0xc6,                         /* mov %eax, %esi */
-	0xa1, 0x00, 0x00, 0x00, 0xd0,       /* mov HOLE, %eax: nobody */
-	0x89, 0xc7,                         /* mov %eax, %edi */
-	0xb9, 0x3b, 0x00, 0x00, 0x00,       /* mov $IA32_TSC_ADJUST, %ecx */
-	0xb8, 0x64, 0x00, 0x00, 0x00,       /* mov $100, %eax */
-	0x31, 0xd2,                         /* xor %edx, %edx */
-	0x0f, 0x30,                         /* wrmsr */
-	0x31, 0xc0,                         /* xor %eax, %eax */
-	0x0f, 0x32,                         /* rdmsr */
-	0xf4,                               /* hlt */
+	0xb0, 0x41,                   /* mov $0x41, %al */
+	0xe6, 0x80,                   /* out %al, $0x80 */
+	0xe5, 0x92,                   /* in $0x92, %eax: nobody, all-ones */
+	0x89, 0xc6,                   /* mov %eax, %esi */
+	0xa1, 0x00, 0x00, 0x00, 0xd0, /* mov HOLE, %eax: nobody */
+	0x89, 0xc7,                   /* mov %eax, %edi */
+	0xb9, 0x3b, 0x00, 0x00, 0x00, /* mov $IA32_TSC_ADJUST, %ecx */
+	0xb8, 0x64, 0x00, 0x00, 0x00, /* mov $100, %eax */
+	0x31, 0xd2,                   /* xor %edx, %edx */
+	0x0f, 0x30,                   /* wrmsr */
+	0x31, 0xc0,                   /* xor %eax, %eax */
+	0x0f, 0x32,                   /* rdmsr */
+	0xf4,                         /* hlt */
 };
 
 static void test_tour(void **state)
@@ -512,14 +514,10 @@ static void test_taken_interrupt(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_carry),
-		cmocka_unit_test(test_carry_mmio),
-		cmocka_unit_test(test_taken_interrupt),
-		cmocka_unit_test(test_state_round_trip),
-		cmocka_unit_test(test_bad_states),
-		cmocka_unit_test(test_tour),
-		cmocka_unit_test(test_triple_fault),
-		cmocka_unit_test(test_every_ioctl_fails),
+		cmocka_unit_test(test_carry),           cmocka_unit_test(test_carry_mmio),
+		cmocka_unit_test(test_taken_interrupt), cmocka_unit_test(test_state_round_trip),
+		cmocka_unit_test(test_bad_states),      cmocka_unit_test(test_tour),
+		cmocka_unit_test(test_triple_fault),    cmocka_unit_test(test_every_ioctl_fails),
 		cmocka_unit_test(test_probe_fails),
 	};
 

@@ -7,6 +7,7 @@
  *   kvm_vcpu.c    the run loop: requests, interrupts, exits
  *   kvm_state.c   struct x86_state in and out
  *   kvm_msr.c     which MSRs are KVM's, which the machine's, which this engine's
+ *   kvm_stats.c   what KVM has counted
  *   kvm_trial.c   how fast this host's KVM is
  *
  * All interrupt controllers are bothy's own, the local APIC too, so a line, a message or a timer takes the same way
@@ -28,12 +29,12 @@
 struct kvm_vm {
 	struct vm *vm;
 	int fd;
-	u32 run_size;    /* of the mapping of a vCPU */
-	u32 xsave_size;  /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
-	bool xsave2;     /* there is KVM_GET_XSAVE2 */
-	bool xcrs;       /* there is XCR0 */
-	u32 nr_slots;    /* of memory */
-	u32 nr_msrs;     /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
+	u32 run_size;   /* of the mapping of a vCPU */
+	u32 xsave_size; /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
+	bool xsave2;    /* there is KVM_GET_XSAVE2 */
+	bool xcrs;      /* there is XCR0 */
+	u32 nr_slots;   /* of memory */
+	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
 	bool msrs_known;
 };
@@ -45,22 +46,23 @@ struct kvm_cpu {
 	struct kvm_run *run; /* shared with the kernel */
 	/* The thread is in KVM_RUN, or has looked at the mailbox for the last time before it: a kick is a signal. */
 	_Atomic bool in_run;
-	int tid;         /* of the thread that runs it; 0: none did */
-	bool unfinished; /* the last exit's instruction ends in the next KVM_RUN */
-	bool look;       /* the controllers may have a vector */
-	bool tsc_exact;  /* KVM takes the TSC's offset as such */
-	bool tsc_known;  /* KVM has tsc_offset */
-	s64 tsc_offset;  /* that KVM has */
-	bool apic_off;   /* as KVM's CPUID has it */
-	u8 activity;     /* enum x86_activity */
-	u64 tsc_adjust;  /* IA32_TSC_ADJUST */
+	int tid;                     /* of the thread that runs it; 0: none did */
+	bool unfinished;             /* the last exit's instruction ends in the next KVM_RUN */
+	bool look;                   /* the controllers may have a vector */
+	bool tsc_exact;              /* KVM takes the TSC's offset as such */
+	bool tsc_known;              /* KVM has tsc_offset */
+	s64 tsc_offset;              /* that KVM has */
+	bool apic_off;               /* as KVM's CPUID has it */
+	u8 activity;                 /* enum x86_activity */
+	u64 tsc_adjust;              /* IA32_TSC_ADJUST */
 	u64 msr_given[KVM_MAX_MSRS]; /* by row of kvm_msr.c: as last set, for those that KVM does not keep */
-	timer_t timer;   /* of that thread, for the local APIC's deadline */
+	timer_t timer;               /* of that thread, for the local APIC's deadline */
 	bool has_timer;
 	u64 armed_tsc; /* when it will ring; ~0: never */
 	u8 *xsave;     /* kvm->xsave_size bytes */
 	void *carrier; /* of the other engine, for instructions that KVM cannot execute; NULL: none was needed yet */
 	u64 nr_runs, nr_interrupted; /* statistics */
+	struct kvm_stats *stats;     /* KVM's own; NULL: this one has none */
 };
 
 /* --- kvm_sys.c --- */
@@ -113,6 +115,14 @@ void kvm_vcpu_kick(struct kvm_cpu *k);
 /* An instruction that has left the guest is brought to its end, so that the state is one between two instructions. */
 int kvm_vcpu_finish(struct kvm_cpu *k, struct err *err);
 void kvm_vcpu_drop_timer(struct kvm_cpu *k);
+
+/* --- kvm_stats.c --- */
+#define KVM_OWN_STATS 2 /* rows in front of KVM's */
+/* NULL where KVM has none. */
+struct kvm_stats *kvm_stats_open(int vcpu_fd);
+void kvm_stats_close(struct kvm_stats *stats); /* NULL is allowed */
+/* Rows into ret, at most ENGINE_MAX_STATS - KVM_OWN_STATS; how many. Any thread. */
+unsigned kvm_stats_read(const struct kvm_stats *stats, struct engine_stat *ret);
 
 /* --- kvm_trial.c --- */
 /* A small guest, run to its exit: picoseconds an instruction. -errno with a sentence. */

@@ -35,10 +35,11 @@ static const struct feature features[X86_NR_FEATURES] = {
 };
 
 /* bothy's own, or decided by the machine: there whatever KVM says. */
-static const u8 own[] = { X86_FEATURE_APIC,   X86_FEATURE_X2APIC,     X86_FEATURE_TSC_DEADLINE,
-			  X86_FEATURE_HTT,    X86_FEATURE_HYPERVISOR };
+static const u8 own[] = { X86_FEATURE_APIC, X86_FEATURE_X2APIC, X86_FEATURE_TSC_DEADLINE, X86_FEATURE_HTT,
+			  X86_FEATURE_HYPERVISOR };
 /* Those for which the guest calls the machine. */
-static const u8 by_hypercall[] = { X86_FEATURE_PV_UNHALT, X86_FEATURE_PV_SEND_IPI, X86_FEATURE_PV_SCHED_YIELD };
+static const u8 by_hypercall[] = { X86_FEATURE_PV_UNHALT, X86_FEATURE_PV_SEND_IPI,
+				   X86_FEATURE_PV_SCHED_YIELD };
 
 /* VME is not offered by the other engine, so a guest that had it could not move. */
 static bool listed(const u8 *list, size_t n, unsigned f)
@@ -98,9 +99,10 @@ void kvm_cpuid_features(u64 ret_features[4])
 		bool calls = kvm_sys_hypercalls(fd);
 
 		for (unsigned f = 0; f < X86_NR_FEATURES; f++) {
-			bool on = f == X86_FEATURE_VME ? false : listed(by_hypercall, ARRAY_SIZE(by_hypercall), f) ? calls
-				  : listed(own, ARRAY_SIZE(own), f)                 ? true
-										    : offered(s, &features[f]);
+			bool on = f == X86_FEATURE_VME                                ? false
+				  : listed(by_hypercall, ARRAY_SIZE(by_hypercall), f) ? calls
+				  : listed(own, ARRAY_SIZE(own), f)                   ? true
+								    : offered(s, &features[f]);
 
 			if (on)
 				ret_features[f / 64] |= BIT(f % 64);

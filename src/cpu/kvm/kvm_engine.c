@@ -186,6 +186,7 @@ static void kvm_vcpu_fini(struct vcpu *vcpu)
 	if (!k)
 		return;
 	kvm_vcpu_drop_timer(k);
+	kvm_stats_close(k->stats);
 	if (k->carrier)
 		soft_engine.carry_end(k->carrier);
 	if (k->run)
@@ -205,8 +206,8 @@ static int make_vcpu(struct kvm_cpu *k, struct err *err)
 	k->xsave = calloc(1, k->kvm->xsave_size);
 	if (!k->xsave)
 		return err_set(err, -ENOMEM, "no memory for vCPU %u", k->vcpu->id);
-	k->fd = kvm_sys_ioctl(k->kvm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)k->vcpu->id,
-			      "KVM_CREATE_VCPU", err);
+	k->fd = kvm_sys_ioctl(k->kvm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)k->vcpu->id, "KVM_CREATE_VCPU",
+			      err);
 	if (k->fd < 0)
 		return k->fd;
 	run = mmap(NULL, k->kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
@@ -214,7 +215,10 @@ static int make_vcpu(struct kvm_cpu *k, struct err *err)
 		return err_sys(err, -errno, "cannot map vCPU %u of the host's KVM", k->vcpu->id);
 	k->run = run;
 	/* A host that does not know it is told the TSC's value instead. */
-	k->tsc_exact = kvm_sys_ioctl(k->fd, KVM_HAS_DEVICE_ATTR, (void *)&offset, "KVM_HAS_DEVICE_ATTR", NULL) == 0;
+	k->tsc_exact =
+		kvm_sys_ioctl(k->fd, KVM_HAS_DEVICE_ATTR, (void *)&offset, "KVM_HAS_DEVICE_ATTR", NULL) == 0;
+	if (kvm_sys_cap(k->kvm->fd, KVM_CAP_BINARY_STATS_FD))
+		k->stats = kvm_stats_open(k->fd);
 	r = kvm_cpuid_set(k, err);
 	if (r >= 0)
 		r = kvm_msr_learn(k, err);
@@ -266,7 +270,7 @@ static unsigned stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS
 
 	ret[0] = (struct engine_stat){ "entries_to_the_guest", k->nr_runs };
 	ret[1] = (struct engine_stat){ "ended_by_signals", k->nr_interrupted };
-	return 2;
+	return KVM_OWN_STATS + kvm_stats_read(k->stats, ret + KVM_OWN_STATS);
 }
 
 const struct engine_ops kvm_engine = {

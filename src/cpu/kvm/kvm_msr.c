@@ -21,9 +21,12 @@ struct row {
 	u16 offset; /* of a u64 in struct x86_state */
 };
 
-#define FIELD(number, f) { number, offsetof(struct x86_state, f) }
+#define FIELD(number, f)                              \
+	{                                             \
+		number, offsetof(struct x86_state, f) \
+	}
 #define FIXED(i, number) FIELD(number, mtrr_fixed[i])
-#define VARIABLE(i)                                         \
+#define VARIABLE(i)                                        \
 	FIELD(MSR_MTRR_PHYSBASE0 + 2 * (i), mtrr_base[i]), \
 		FIELD(MSR_MTRR_PHYSBASE0 + 2 * (i) + 1, mtrr_mask[i])
 
@@ -96,7 +99,8 @@ int kvm_msr_learn(struct kvm_cpu *k, struct err *err)
 }
 
 /* KVM says how many it has done, that is up to the first that it refuses. */
-static int all_done(const struct kvm_vm *kvm, const struct msrs *m, int done, const char *verb, struct err *err)
+static int all_done(const struct kvm_vm *kvm, const struct msrs *m, int done, const char *verb,
+		    struct err *err)
 {
 	if (done < 0)
 		return done;
@@ -159,7 +163,8 @@ int kvm_msr_filter(int vm_fd, struct err *err)
 	static const u8 denied[0x1000 / 8]; /* a bit per MSR; 0: leaves the guest */
 	const struct kvm_enable_cap exits = {
 		.cap = KVM_CAP_X86_USER_SPACE_MSR,
-		.args[0] = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
+		.args[0] =
+			KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
 	};
 	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
 	int r = KVM_CALL(vm_fd, KVM_ENABLE_CAP, &exits, err);

@@ -20,8 +20,8 @@
 
 #define LEGACY_USED 416 /* what follows is reserved, or software's */
 #define XSTATE_BV   512
-#define COMPONENTS                                                                                 \
-	(XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX | XFEATURE_OPMASK | XFEATURE_ZMM_HI256 |       \
+#define COMPONENTS                                                                           \
+	(XFEATURE_X87 | XFEATURE_SSE | XFEATURE_AVX | XFEATURE_OPMASK | XFEATURE_ZMM_HI256 | \
 	 XFEATURE_HI16_ZMM)
 
 #define TSC_PATIENCE_MS 20000
@@ -65,14 +65,16 @@ static struct x86_segreg from_kvm(const struct kvm_segment *s)
 }
 
 /* In both structures: the order of registers. */
-#define SEGMENTS(X)                                                                                        \
-	X(seg[SEG_ES], es) X(seg[SEG_CS], cs) X(seg[SEG_SS], ss) X(seg[SEG_DS], ds) X(seg[SEG_FS], fs)     \
-	X(seg[SEG_GS], gs) X(ldtr, ldt) X(tr, tr)
+#define SEGMENTS(X)                                                                                    \
+	X(seg[SEG_ES], es)                                                                             \
+	X(seg[SEG_CS], cs) X(seg[SEG_SS], ss) X(seg[SEG_DS], ds) X(seg[SEG_FS], fs) X(seg[SEG_GS], gs) \
+		X(ldtr, ldt) X(tr, tr)
 #define CONTROLS(X) X(cr0) X(cr2) X(cr3) X(cr4) X(efer)
-#define GENERALS(X)                                                                                        \
-	X(R_AX, rax) X(R_CX, rcx) X(R_DX, rdx) X(R_BX, rbx) X(R_SP, rsp) X(R_BP, rbp) X(R_SI, rsi)         \
-	X(R_DI, rdi) X(R_8, r8) X(R_9, r9) X(R_10, r10) X(R_11, r11) X(R_12, r12) X(R_13, r13)             \
-	X(R_14, r14) X(R_15, r15)
+#define GENERALS(X)                                                                                    \
+	X(R_AX, rax)                                                                                   \
+	X(R_CX, rcx) X(R_DX, rdx) X(R_BX, rbx) X(R_SP, rsp) X(R_BP, rbp) X(R_SI, rsi) X(R_DI, rdi)     \
+		X(R_8, r8) X(R_9, r9) X(R_10, r10) X(R_11, r11) X(R_12, r12) X(R_13, r13) X(R_14, r14) \
+			X(R_15, r15)
 
 static int get_regs(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 {
@@ -343,9 +345,10 @@ int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
 			       s->exc_vector);
 	if (k->vcpu->vm->tsc_fixed && s->tsc_offset)
-		return err_set(err, -ENOTSUP,
-			       "this host's KVM has no TSC for guests but the host's own, and the guest has another one "
-			       "already; a machine that began with --engine kvm can move");
+		return err_set(
+			err, -ENOTSUP,
+			"this host's KVM has no TSC for guests but the host's own, and the guest has another one "
+			"already; a machine that began with --engine kvm can move");
 	/* Control registers first: they say what the others may be. */
 	r = set_regs(k, s, err);
 	if (r >= 0)
@@ -363,7 +366,7 @@ int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 	k->look = true;
 	/* As KVM says it at the end of a run. */
 	k->run->if_flag = !!(s->rflags & FL_IF);
-	k->run->ready_for_interrupt_injection = k->run->if_flag && !s->sti_shadow && !s->movss_shadow &&
-						!s->intr_taken && !s->exc_pending;
+	k->run->ready_for_interrupt_injection =
+		k->run->if_flag && !s->sti_shadow && !s->movss_shadow && !s->intr_taken && !s->exc_pending;
 	return kvm_state_set_tsc(k, err);
 }

@@ -30,8 +30,7 @@ int kvm_sys_ioctl(int fd, unsigned long request, void *arg, const char *what, st
 
 int kvm_sys_cap(int fd, int cap)
 {
-	int r = kvm_sys_ioctl(fd, KVM_CHECK_EXTENSION, (void *)(uintptr_t)cap, "KVM_CHECK_EXTENSION",
-			      NULL);
+	int r = kvm_sys_ioctl(fd, KVM_CHECK_EXTENSION, (void *)(uintptr_t)cap, "KVM_CHECK_EXTENSION", NULL);
 
 	return r < 0 ? 0 : r;
 }

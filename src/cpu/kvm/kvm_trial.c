@@ -60,7 +60,8 @@ static int run(int fd, const struct kvm_run *kr, u32 rounds, u64 *ret_ns, struct
 		return r;
 	*ret_ns = os_now_ns() - t0;
 	if (kr->exit_reason != KVM_EXIT_HLT)
-		return err_set(err, -EIO, "this host's KVM does not run a guest of two instructions (exit %u)",
+		return err_set(err, -EIO,
+			       "this host's KVM does not run a guest of two instructions (exit %u)",
 			       kr->exit_reason);
 	return 0;
 }

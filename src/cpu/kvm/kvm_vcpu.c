@@ -75,7 +75,8 @@ void kvm_vcpu_drop_timer(struct kvm_cpu *k)
 /* So that KVM_RUN ends at the local APIC's deadline. One that moves away costs a signal for nothing. */
 static void arm_timer(struct kvm_cpu *k)
 {
-	u64 deadline = k->vcpu->timer_tsc, now = vcpu_rdtsc(), ticks = deadline > now ? deadline - now : 0, ns;
+	u64 deadline = k->vcpu->timer_tsc, now = vcpu_rdtsc(), ticks = deadline > now ? deadline - now : 0,
+	    ns;
 	struct itimerspec its = { 0 };
 
 	if (deadline >= k->armed_tsc && k->armed_tsc > now)
@@ -162,7 +163,9 @@ static void exit_io(struct kvm_cpu *k)
 	bool write = run->io.direction == KVM_EXIT_IO_OUT;
 
 	for (u32 i = 0; i < run->io.count; i++, data += size) {
-		struct vm_exit exit = { .reason = EXIT_IO, .write = write, .size = size, .addr = run->io.port };
+		struct vm_exit exit = {
+			.reason = EXIT_IO, .write = write, .size = size, .addr = run->io.port
+		};
 
 		if (write)
 			memcpy(&exit.data, data, size);
@@ -273,13 +276,9 @@ static enum next handle_exit(struct kvm_cpu *k, struct err *err)
 		k->unfinished = true;
 		kvm_msr_exit(k);
 		return GO_ON;
-	case KVM_EXIT_XEN:
-		k->unfinished = true;
-		return exit_hypercall(k, err) < 0 ? FAILED : GO_ON;
+	case KVM_EXIT_XEN: k->unfinished = true; return exit_hypercall(k, err) < 0 ? FAILED : GO_ON;
 	case KVM_EXIT_HLT: k->activity = X86_HLT; return GO_ON;
-	case KVM_EXIT_IRQ_WINDOW_OPEN:
-		exit_account(k->vcpu, EXIT_INTR_WINDOW, EXIT_NO_KEY, 0);
-		return GO_ON;
+	case KVM_EXIT_IRQ_WINDOW_OPEN: exit_account(k->vcpu, EXIT_INTR_WINDOW, EXIT_NO_KEY, 0); return GO_ON;
 	case KVM_EXIT_SET_TPR: exit_account(k->vcpu, EXIT_CR, 8, 0); return GO_ON;
 	case KVM_EXIT_INTR: k->nr_interrupted++; return GO_ON;
 	case KVM_EXIT_SHUTDOWN: return triple_fault(k);
