@@ -26,6 +26,14 @@
 
 #define KVM_MAX_MSRS 64
 
+/* An argument of an ioctl that ends in a list of up to n entries: head.entries[]. Zeroed by { .room = { 0 } }. */
+#define KVM_ROOM(header, entry, n)                                           \
+	{                                                                    \
+		struct header head;                                          \
+		u8 room[sizeof(struct header) + (n) * sizeof(struct entry)]; \
+	}
+union kvm_msr_args KVM_ROOM(kvm_msrs, kvm_msr_entry, KVM_MAX_MSRS);
+
 struct kvm_vm {
 	struct vm *vm;
 	int fd;

@@ -18,10 +18,7 @@
 
 #define MAX_SUPPORTED 256
 
-struct supported {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 entry[MAX_SUPPORTED];
-};
+union supported KVM_ROOM(kvm_cpuid2, kvm_cpuid_entry2, MAX_SUPPORTED);
 
 struct feature {
 	u32 leaf, subleaf;
@@ -50,9 +47,9 @@ static bool listed(const u8 *list, size_t n, unsigned f)
 	return false;
 }
 
-static int ask(int sys_fd, struct supported **ret, struct err *err)
+static int ask(int sys_fd, union supported **ret, struct err *err)
 {
-	struct supported *s = calloc(1, sizeof(*s));
+	union supported *s = calloc(1, sizeof(*s));
 	int r;
 
 	if (!s)
@@ -67,16 +64,17 @@ static int ask(int sys_fd, struct supported **ret, struct err *err)
 	return 0;
 }
 
-static const struct kvm_cpuid_entry2 *find(const struct supported *s, u32 leaf, u32 subleaf)
+static const struct kvm_cpuid_entry2 *find(const union supported *s, u32 leaf, u32 subleaf)
 {
 	for (u32 i = 0; i < MIN(s->head.nent, (u32)MAX_SUPPORTED); i++)
-		if (s->entry[i].function == leaf &&
-		    (!(s->entry[i].flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) || s->entry[i].index == subleaf))
-			return &s->entry[i];
+		if (s->head.entries[i].function == leaf &&
+		    (!(s->head.entries[i].flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) ||
+		     s->head.entries[i].index == subleaf))
+			return &s->head.entries[i];
 	return NULL;
 }
 
-static bool offered(const struct supported *s, const struct feature *f)
+static bool offered(const union supported *s, const struct feature *f)
 {
 	const struct kvm_cpuid_entry2 *e = find(s, f->leaf, f->subleaf);
 	u32 r[4];
@@ -90,7 +88,7 @@ static bool offered(const struct supported *s, const struct feature *f)
 void kvm_cpuid_features(u64 ret_features[4])
 {
 	int fd = kvm_sys_open(NULL);
-	struct supported *s = NULL;
+	union supported *s = NULL;
 
 	memset(ret_features, 0, 4 * sizeof(u64));
 	if (fd < 0)
@@ -113,7 +111,7 @@ void kvm_cpuid_features(u64 ret_features[4])
 }
 
 /* Is the component where the model says? */
-static bool fits(const struct supported *s, u32 component, u32 offset)
+static bool fits(const union supported *s, u32 component, u32 offset)
 {
 	const struct kvm_cpuid_entry2 *e = find(s, 0xd, component);
 
@@ -122,7 +120,7 @@ static bool fits(const struct supported *s, u32 component, u32 offset)
 
 int kvm_cpuid_check(int sys_fd, const struct cpuid_table *t, struct err *err)
 {
-	struct supported *s;
+	union supported *s;
 	int r;
 
 	if (!(t->xcr0_mask & XFEATURE_OPMASK))
@@ -142,7 +140,7 @@ int kvm_cpuid_check(int sys_fd, const struct cpuid_table *t, struct err *err)
 int kvm_cpuid_set(struct kvm_cpu *k, struct err *err)
 {
 	const struct cpuid_table *t = &k->vcpu->vm->cpuid;
-	struct supported *s = calloc(1, sizeof(*s));
+	union supported *s = calloc(1, sizeof(*s));
 	int r;
 
 	if (!s)
@@ -152,7 +150,7 @@ int kvm_cpuid_set(struct kvm_cpu *k, struct err *err)
 		u32 reg[4];
 
 		cpuid_query(t, e->leaf, e->subleaf, k->vcpu->id, 0, 1, 0, reg);
-		s->entry[i] = (struct kvm_cpuid_entry2){
+		s->head.entries[i] = (struct kvm_cpuid_entry2){
 			.function = e->leaf,
 			.index = e->subleaf,
 			.flags = e->by_subleaf ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,

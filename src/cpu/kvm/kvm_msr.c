@@ -68,11 +68,6 @@ static const struct row rows[] = {
 };
 _Static_assert(ARRAY_SIZE(rows) <= KVM_MAX_MSRS, "MSRs");
 
-struct msrs {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entry[KVM_MAX_MSRS];
-};
-
 static u64 *field(struct x86_state *s, const struct row *row)
 {
 	return (u64 *)(void *)((char *)s + row->offset);
@@ -85,13 +80,16 @@ int kvm_msr_learn(struct kvm_cpu *k, struct err *err)
 	if (kvm->msrs_known)
 		return 0;
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
-		struct msrs m = { .head.nmsrs = 1, .entry[0].index = rows[i].nr };
-		int r = KVM_CALL(k->fd, KVM_GET_MSRS, &m.head, err);
+		union kvm_msr_args m = { .room = { 0 } };
+		int r;
 
+		m.head.nmsrs = 1;
+		m.head.entries[0].index = rows[i].nr;
+		r = KVM_CALL(k->fd, KVM_GET_MSRS, &m, err);
 		if (r < 0)
 			return r;
 		/* What it reads it must take back, too. */
-		if (r == 1 && kvm_sys_ioctl(k->fd, KVM_SET_MSRS, &m.head, "KVM_SET_MSRS", NULL) == 1)
+		if (r == 1 && kvm_sys_ioctl(k->fd, KVM_SET_MSRS, &m, "KVM_SET_MSRS", NULL) == 1)
 			kvm->msr[kvm->nr_msrs++] = (u8)i;
 	}
 	kvm->msrs_known = true;
@@ -99,30 +97,31 @@ int kvm_msr_learn(struct kvm_cpu *k, struct err *err)
 }
 
 /* KVM says how many it has done, that is up to the first that it refuses. */
-static int all_done(const struct kvm_vm *kvm, const struct msrs *m, int done, const char *verb,
+static int all_done(const struct kvm_vm *kvm, const union kvm_msr_args *m, int done, const char *verb,
 		    struct err *err)
 {
 	if (done < 0)
 		return done;
 	if ((u32)done < kvm->nr_msrs)
 		return err_set(err, -EINVAL, "the host's KVM refuses to %s MSR %#x (%#llx)", verb,
-			       m->entry[done].index, (unsigned long long)m->entry[done].data);
+			       m->head.entries[done].index, (unsigned long long)m->head.entries[done].data);
 	return 0;
 }
 
 int kvm_msr_get(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 {
 	const struct kvm_vm *kvm = k->kvm;
-	struct msrs m = { .head.nmsrs = kvm->nr_msrs };
+	union kvm_msr_args m = { .room = { 0 } };
 	int r;
 
+	m.head.nmsrs = kvm->nr_msrs;
 	for (u32 i = 0; i < kvm->nr_msrs; i++)
-		m.entry[i].index = rows[kvm->msr[i]].nr;
+		m.head.entries[i].index = rows[kvm->msr[i]].nr;
 	for (u32 i = 0; i < ARRAY_SIZE(rows); i++)
 		*field(s, &rows[i]) = k->msr_given[i];
-	r = all_done(kvm, &m, KVM_CALL(k->fd, KVM_GET_MSRS, &m.head, err), "read", err);
+	r = all_done(kvm, &m, KVM_CALL(k->fd, KVM_GET_MSRS, &m, err), "read", err);
 	for (u32 i = 0; r >= 0 && i < kvm->nr_msrs; i++)
-		*field(s, &rows[kvm->msr[i]]) = m.entry[i].data;
+		*field(s, &rows[kvm->msr[i]]) = m.head.entries[i].data;
 	s->tsc_adjust = k->tsc_adjust;
 	return r;
 }
@@ -130,18 +129,19 @@ int kvm_msr_get(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 int kvm_msr_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 {
 	const struct kvm_vm *kvm = k->kvm;
-	struct msrs m = { .head.nmsrs = kvm->nr_msrs };
+	union kvm_msr_args m = { .room = { 0 } };
 
+	m.head.nmsrs = kvm->nr_msrs;
 	for (u32 i = 0; i < kvm->nr_msrs; i++) {
 		const struct row *row = &rows[kvm->msr[i]];
 
-		m.entry[i].index = row->nr;
-		m.entry[i].data = *field((struct x86_state *)s, row);
+		m.head.entries[i].index = row->nr;
+		m.head.entries[i].data = *field((struct x86_state *)s, row);
 	}
 	for (u32 i = 0; i < ARRAY_SIZE(rows); i++)
 		k->msr_given[i] = *field((struct x86_state *)s, &rows[i]);
 	k->tsc_adjust = s->tsc_adjust;
-	return all_done(kvm, &m, KVM_CALL(k->fd, KVM_SET_MSRS, &m.head, err), "take", err);
+	return all_done(kvm, &m, KVM_CALL(k->fd, KVM_SET_MSRS, &m, err), "take", err);
 }
 
 /* --- what leaves the guest --- */

@@ -65,16 +65,17 @@ static struct x86_segreg from_kvm(const struct kvm_segment *s)
 }
 
 /* In both structures: the order of registers. */
-#define SEGMENTS(X)                                                                                    \
-	X(seg[SEG_ES], es)                                                                             \
-	X(seg[SEG_CS], cs) X(seg[SEG_SS], ss) X(seg[SEG_DS], ds) X(seg[SEG_FS], fs) X(seg[SEG_GS], gs) \
-		X(ldtr, ldt) X(tr, tr)
+#define SEGMENTS(X)        \
+	X(seg[SEG_ES], es) \
+	X(seg[SEG_CS], cs) \
+	X(seg[SEG_SS], ss) X(seg[SEG_DS], ds) X(seg[SEG_FS], fs) X(seg[SEG_GS], gs) X(ldtr, ldt) X(tr, tr)
 #define CONTROLS(X) X(cr0) X(cr2) X(cr3) X(cr4) X(efer)
-#define GENERALS(X)                                                                                    \
-	X(R_AX, rax)                                                                                   \
-	X(R_CX, rcx) X(R_DX, rdx) X(R_BX, rbx) X(R_SP, rsp) X(R_BP, rbp) X(R_SI, rsi) X(R_DI, rdi)     \
-		X(R_8, r8) X(R_9, r9) X(R_10, r10) X(R_11, r11) X(R_12, r12) X(R_13, r13) X(R_14, r14) \
-			X(R_15, r15)
+#define GENERALS(X)                                                                                         \
+	X(R_AX, rax)                                                                                        \
+	X(R_CX, rcx)                                                                                        \
+	X(R_DX, rdx)                                                                                        \
+	X(R_BX, rbx) X(R_SP, rsp) X(R_BP, rbp) X(R_SI, rsi) X(R_DI, rdi) X(R_8, r8) X(R_9, r9) X(R_10, r10) \
+		X(R_11, r11) X(R_12, r12) X(R_13, r13) X(R_14, r14) X(R_15, r15)
 
 static int get_regs(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 {
@@ -263,19 +264,18 @@ int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err)
 		.attr = KVM_VCPU_TSC_OFFSET,
 		.addr = (u64)(uintptr_t)&offset,
 	};
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} tsc = { .head.nmsrs = 1, .entry = { .index = MSR_TSC } };
+	union kvm_msr_args tsc = { .room = { 0 } };
 	int r;
 
+	tsc.head.nmsrs = 1;
+	tsc.head.entries[0].index = MSR_TSC;
 	if (k->vcpu->vm->tsc_fixed) {
 		r = 0;
 	} else if (k->tsc_exact) {
 		r = KVM_CALL(k->fd, KVM_SET_DEVICE_ATTR, &attr, err);
 	} else {
-		tsc.entry.data = vcpu_rdtsc() + (u64)offset;
-		r = KVM_CALL(k->fd, KVM_SET_MSRS, &tsc.head, err);
+		tsc.head.entries[0].data = vcpu_rdtsc() + (u64)offset;
+		r = KVM_CALL(k->fd, KVM_SET_MSRS, &tsc, err);
 		if (r == 0)
 			r = err_set(err, -EINVAL, "the host's KVM refuses to set the TSC");
 	}
@@ -288,22 +288,21 @@ int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err)
 
 int kvm_state_try_tsc(struct kvm_cpu *k, struct err *err)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} tsc = { .head.nmsrs = 1, .entry = { .index = MSR_TSC } };
+	union kvm_msr_args tsc = { .room = { 0 } };
 	struct vcpu *vcpu = k->vcpu;
 	s64 before = vcpu->tsc_offset;
 	int r;
 
 	if (vcpu->id)
 		return 0;
+	tsc.head.nmsrs = 1;
+	tsc.head.entries[0].index = MSR_TSC;
 	vcpu->tsc_offset = (s64)(0 - vcpu_rdtsc());
 	r = kvm_state_set_tsc(k, err);
 	if (r >= 0)
-		r = KVM_CALL(k->fd, KVM_GET_MSRS, &tsc.head, err);
+		r = KVM_CALL(k->fd, KVM_GET_MSRS, &tsc, err);
 	/* Now it is near 0, or KVM has only pretended (an emulator with the host's TSC). */
-	if (r >= 0 && tsc.entry.data > vcpu->vm->tsc_khz * TSC_PATIENCE_MS)
+	if (r >= 0 && tsc.head.entries[0].data > vcpu->vm->tsc_khz * TSC_PATIENCE_MS)
 		vcpu->vm->tsc_fixed = true;
 	vcpu->tsc_offset = before;
 	k->tsc_known = false;
