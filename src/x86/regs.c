@@ -10,6 +10,7 @@
  */
 #include "x86/regs.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -80,6 +81,17 @@ void x86_state_reset(struct x86_state *s, bool init, bool bsp, u32 family_model_
 	s->exc_error = 0;
 	s->intr_taken = false;
 	s->intr_vector = 0;
+}
+
+int x86_state_check(const struct x86_state *s, struct err *err)
+{
+	if (s->activity > X86_WAIT_SIPI)
+		return err_set(err, -EINVAL, "the CPU state has activity %u, which does not exist",
+			       s->activity);
+	if (s->exc_pending && s->exc_vector != EXC_DB)
+		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
+			       s->exc_vector);
+	return 0;
 }
 
 static size_t x86_segreg_describe(const char *name, const struct x86_segreg *s, char *out, size_t len)

@@ -64,18 +64,17 @@ static struct x86_segreg from_kvm(const struct kvm_segment *s)
 	};
 }
 
-/* In both structures: the order of registers. */
-#define SEGMENTS(X)        \
-	X(seg[SEG_ES], es) \
-	X(seg[SEG_CS], cs) \
-	X(seg[SEG_SS], ss) X(seg[SEG_DS], ds) X(seg[SEG_FS], fs) X(seg[SEG_GS], gs) X(ldtr, ldt) X(tr, tr)
+/* The same thing in both structures. */
+/* clang-format off */
+#define SEGMENTS(X)                                                                                            \
+	X(seg[SEG_ES], es) X(seg[SEG_CS], cs) X(seg[SEG_SS], ss) X(seg[SEG_DS], ds) X(seg[SEG_FS], fs)         \
+	X(seg[SEG_GS], gs) X(ldtr, ldt) X(tr, tr)
 #define CONTROLS(X) X(cr0) X(cr2) X(cr3) X(cr4) X(efer)
-#define GENERALS(X)                                                                                         \
-	X(R_AX, rax)                                                                                        \
-	X(R_CX, rcx)                                                                                        \
-	X(R_DX, rdx)                                                                                        \
-	X(R_BX, rbx) X(R_SP, rsp) X(R_BP, rbp) X(R_SI, rsi) X(R_DI, rdi) X(R_8, r8) X(R_9, r9) X(R_10, r10) \
-		X(R_11, r11) X(R_12, r12) X(R_13, r13) X(R_14, r14) X(R_15, r15)
+#define GENERALS(X)                                                                                            \
+	X(R_AX, rax) X(R_CX, rcx) X(R_DX, rdx) X(R_BX, rbx) X(R_SP, rsp) X(R_BP, rbp) X(R_SI, rsi)             \
+	X(R_DI, rdi) X(R_8, r8) X(R_9, r9) X(R_10, r10) X(R_11, r11) X(R_12, r12) X(R_13, r13) X(R_14, r14)    \
+	X(R_15, r15)
+/* clang-format on */
 
 static int get_regs(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 {
@@ -335,14 +334,10 @@ int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 {
 	int r = kvm_vcpu_finish(k, err);
 
+	if (r >= 0)
+		r = x86_state_check(s, err);
 	if (r < 0)
 		return r;
-	if (s->activity > X86_WAIT_SIPI)
-		return err_set(err, -EINVAL, "the CPU state has activity %u, which does not exist",
-			       s->activity);
-	if (s->exc_pending && s->exc_vector != EXC_DB)
-		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
-			       s->exc_vector);
 	if (k->vcpu->vm->tsc_fixed && s->tsc_offset)
 		return err_set(
 			err, -ENOTSUP,

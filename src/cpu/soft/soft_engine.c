@@ -303,12 +303,6 @@ static int soft_check_state(const struct x86_state *s, struct err *err)
 			       (unsigned long long)s->efer, (unsigned long long)s->cr0);
 	if (s->efer & EFER_LMA && !(s->cr4 & CR4_PAE))
 		return err_set(err, -EINVAL, "the CPU state is in long mode without CR4.PAE");
-	if (s->activity > X86_WAIT_SIPI)
-		return err_set(err, -EINVAL, "the CPU state has activity %u, which does not exist",
-			       s->activity);
-	if (s->exc_pending && s->exc_vector != EXC_DB)
-		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
-			       s->exc_vector);
 	if (s->efer & EFER_LMA && s->seg[SEG_CS].attr & SA_L && bits_sext(s->rip, 48) != s->rip)
 		return err_set(err, -EINVAL, "the CPU state has the non-canonical RIP %#llx",
 			       (unsigned long long)s->rip);
@@ -317,8 +311,10 @@ static int soft_check_state(const struct x86_state *s, struct err *err)
 
 static int set_state(struct soft_cpu *c, const struct x86_state *s, struct err *err)
 {
-	int rc = soft_check_state(s, err);
+	int rc = x86_state_check(s, err);
 
+	if (!rc)
+		rc = soft_check_state(s, err);
 	if (rc)
 		return rc;
 	/* On the vCPU's own thread the host's registers may hold the old state: forget it. */
