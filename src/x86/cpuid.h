@@ -101,7 +101,8 @@ struct cpuid_params {
 int cpuid_build(struct cpuid_table *t, const struct cpuid_params *p, struct err *err);
 
 /* The features of t that are not among engine_features, as " NAME NAME" into ret_names (cut at len); how many. */
-unsigned cpuid_missing(const struct cpuid_table *t, const u64 engine_features[4], char *ret_names, size_t len);
+unsigned cpuid_missing(const struct cpuid_table *t, const u64 engine_features[4], char *ret_names,
+		       size_t len);
 
 /* What CPUID returns for vCPU (its APIC id) in EAX..EDX order; out-of-range leaves behave as on hardware
  * (the highest basic leaf's data on Intel; zeros here, as AMD does). Dynamic bits (OSXSAVE, APIC id,

@@ -3,6 +3,7 @@
  *
  *   kvm_engine.c  the contract's table: a VM, its memory slots, its vCPUs
  *   kvm_sys.c     the device: what it offers, every ioctl
+ *   kvm_memory.c  slots of memory
  *   kvm_cpuid.c   the CPU model's features and leaves
  *   kvm_vcpu.c    the run loop: requests, interrupts, exits
  *   kvm_state.c   struct x86_state in and out
@@ -16,6 +17,7 @@
 #pragma once
 
 #include <linux/kvm.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -34,6 +36,13 @@
 	}
 union kvm_msr_args KVM_ROOM(kvm_msrs, kvm_msr_entry, KVM_MAX_MSRS);
 
+/* A part of memory that KVM knows. */
+struct kvm_slot {
+	gpa_t start, end; /* equal: free */
+	bool rom;
+};
+#define KVM_MAX_SLOTS 48 /* sixteen of the shadow, two for each of RAM_MAX_ROMS, and what lies between */
+
 struct kvm_vm {
 	struct vm *vm;
 	int fd;
@@ -41,10 +50,14 @@ struct kvm_vm {
 	u32 xsave_size; /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
 	bool xsave2;    /* there is KVM_GET_XSAVE2 */
 	bool xcrs;      /* there is XCR0 */
-	u32 nr_slots;   /* of memory */
 	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
 	bool msrs_known;
+	pthread_mutex_t memory_lock; /* of what follows */
+	struct kvm_slot slot[KVM_MAX_SLOTS];
+	bool memory_laid; /* the slots are those of: */
+	u32 shadow;       /* ram->shadow */
+	u64 rom_len;      /* ram->rom_len */
 };
 
 struct kvm_cpu {
@@ -92,6 +105,10 @@ bool kvm_sys_hypercalls(int fd);
 int kvm_sys_signals(struct err *err);
 /* On a vCPU's thread: its signal ends this run; NULL: none. */
 void kvm_sys_thread(struct kvm_run *run);
+
+/* --- kvm_memory.c --- */
+/* Gives KVM what is RAM and ROM now, if that is something else than before. Main thread, or a vCPU's between two runs. */
+int kvm_memory_follow(struct kvm_vm *kvm, struct err *err);
 
 /* --- kvm_cpuid.c --- */
 void kvm_cpuid_features(u64 ret_features[4]);

@@ -1,9 +1,5 @@
 /* The KVM engine's side of the contract in vm/engine.h: creation and destruction of a VM and its vCPUs.
  *
- * Memory: a slot for each part of RAM between two changes of what it is: RAM, ROM (read-only to the guest), hole. An
- * access to a hole, and a write to ROM, leaves the guest as MMIO, and the bus answers. The slots point into the
- * mapping of the memfd, so devices and loaders see what the guest sees, at once.
- *
  * What a guest decodes or translates is nobody's business here, so ram->code_written stays NULL.
  *
  * Omitted: the in-kernel interrupt controllers, irqfd and ioeventfd (each notification is an exit, and ends where it
@@ -20,9 +16,9 @@
 
 #include "cpu/kvm/kvm.h"
 
-/* Three pages below 4 GiB, in the hole, that KVM needs on old processors of Intel's [KVM api 4.35, 4.38]. */
-#define TSS_ADDR          0xfffbd000ul
-#define IDENTITY_MAP_ADDR 0xfffbc000ull
+/* Four pages in the hole, below all firmware, that KVM needs on old processors of Intel's [KVM api 4.35, 4.38]. */
+#define TSS_ADDR          0xfeffd000ul
+#define IDENTITY_MAP_ADDR 0xfeffc000ull
 
 static int kvm_probe(struct err *err)
 {
@@ -32,62 +28,6 @@ static int kvm_probe(struct err *err)
 		return fd;
 	close(fd);
 	return 0;
-}
-
-/* --- memory --- */
-static int add_slot(struct kvm_vm *kvm, gpa_t start, gpa_t end, bool rom, struct err *err)
-{
-	const struct kvm_userspace_memory_region slot = {
-		.slot = kvm->nr_slots,
-		.flags = rom ? KVM_MEM_READONLY : 0,
-		.guest_phys_addr = start,
-		.memory_size = end - start,
-		.userspace_addr = (u64)(uintptr_t)(kvm->vm->ram.base + start),
-	};
-
-	if (start == end)
-		return 0;
-	kvm->nr_slots++;
-	return KVM_CALL(kvm->fd, KVM_SET_USER_MEMORY_REGION, &slot, err);
-}
-
-/* The first ROM that begins at or after gpa. */
-static const struct ram_range *next_rom(const struct ram *ram, gpa_t gpa)
-{
-	const struct ram_range *next = NULL;
-
-	for (unsigned i = 0; i < ram->nr_roms; i++)
-		if (ram->rom[i].start >= gpa && (!next || ram->rom[i].start < next->start))
-			next = &ram->rom[i];
-	return next;
-}
-
-/* [start, end) is RAM; ROMs lie inside of it or outside. */
-static int add_slots(struct kvm_vm *kvm, gpa_t start, gpa_t end, struct err *err)
-{
-	int r = 0;
-
-	while (start < end && r >= 0) {
-		const struct ram_range *rom = next_rom(&kvm->vm->ram, start);
-
-		if (!rom || rom->start >= end)
-			return add_slot(kvm, start, end, false, err);
-		r = add_slot(kvm, start, rom->start, false, err);
-		if (r >= 0)
-			r = add_slot(kvm, rom->start, MIN(rom->end, end), true, err);
-		start = rom->end;
-	}
-	return r;
-}
-
-static int add_memory(struct kvm_vm *kvm, struct err *err)
-{
-	const struct ram *ram = &kvm->vm->ram;
-	int r = add_slots(kvm, 0, ram->low_size, err);
-
-	if (r >= 0 && ram->end > RAM_HOLE_END)
-		r = add_slots(kvm, RAM_HOLE_END, ram->end, err);
-	return r;
 }
 
 /* --- a VM --- */
@@ -140,7 +80,7 @@ static int set_up(struct kvm_vm *kvm, int sys_fd, struct err *err)
 	if (r >= 0)
 		r = leave_failures(kvm->fd, err);
 	if (r >= 0)
-		r = add_memory(kvm, err);
+		r = kvm_memory_follow(kvm, err);
 	return r;
 }
 
@@ -154,6 +94,7 @@ static int kvm_vm_init(struct vm *vm, struct err *err)
 		return err_set(err, -ENOMEM, "no memory for the KVM engine");
 	kvm->vm = vm;
 	kvm->fd = -1;
+	pthread_mutex_init(&kvm->memory_lock, NULL);
 	r = kvm_sys_signals(err);
 	if (r < 0)
 		return r;
@@ -174,6 +115,7 @@ static void kvm_vm_fini(struct vm *vm)
 		return;
 	if (kvm->fd >= 0)
 		close(kvm->fd);
+	pthread_mutex_destroy(&kvm->memory_lock);
 	free(kvm);
 }
 

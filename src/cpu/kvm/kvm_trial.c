@@ -104,7 +104,7 @@ static int run_vm(int sys_fd, u8 *page, u64 *ret_ps, struct err *err)
 		return fd;
 	r = 0;
 	if (kvm_sys_cap(fd, KVM_CAP_SET_TSS_ADDR))
-		r = kvm_sys_ioctl(fd, KVM_SET_TSS_ADDR, (void *)0xfffbd000ul, "KVM_SET_TSS_ADDR", err);
+		r = kvm_sys_ioctl(fd, KVM_SET_TSS_ADDR, (void *)0xfeffd000ul, "KVM_SET_TSS_ADDR", err);
 	if (r >= 0)
 		r = KVM_CALL(fd, KVM_SET_USER_MEMORY_REGION, &slot, err);
 	if (r >= 0)

@@ -98,12 +98,15 @@ static void arm_timer(struct kvm_cpu *k)
 }
 
 /* --- requests and interrupts --- */
-/* KVM drops what it has cached of the guest's page tables when CR4.PGE changes [SDM3 4.10.4.1]. */
+/* What is memory may have changed. KVM drops what it has cached of the guest's page tables when CR4.PGE changes
+ * [SDM3 4.10.4.1]. */
 static int flush(struct kvm_cpu *k, struct err *err)
 {
-	struct kvm_sregs sregs;
-	int r = KVM_CALL(k->fd, KVM_GET_SREGS, &sregs, err);
+	struct kvm_sregs sregs = { 0 };
+	int r = kvm_memory_follow(k->kvm, err);
 
+	if (r >= 0)
+		r = KVM_CALL(k->fd, KVM_GET_SREGS, &sregs, err);
 	for (unsigned i = 0; i < 2 && r >= 0; i++) {
 		sregs.cr4 ^= CR4_PGE;
 		r = KVM_CALL(k->fd, KVM_SET_SREGS, &sregs, err);
