@@ -327,7 +327,8 @@ static unsigned open_files(void)
 	DIR *dir = opendir("/proc/self/fd");
 	unsigned n = 0;
 
-	while (dir && readdir(dir))
+	assert_non_null(dir);
+	while (readdir(dir))
 		n++;
 	closedir(dir);
 	return n;

@@ -120,13 +120,13 @@ static bool fits(const union supported *s, u32 component, u32 offset)
 
 int kvm_cpuid_check(int sys_fd, const struct cpuid_table *t, struct err *err)
 {
-	union supported *s;
+	union supported *s = NULL;
 	int r;
 
 	if (!(t->xcr0_mask & XFEATURE_OPMASK))
 		return 0;
 	r = ask(sys_fd, &s, err);
-	if (r < 0)
+	if (!s)
 		return r;
 	if (!fits(s, 5, t->xsave.opmask) || !fits(s, 6, t->xsave.zmm_hi256) || !fits(s, 7, t->xsave.hi16_zmm))
 		r = err_set(err, -ENOTSUP,

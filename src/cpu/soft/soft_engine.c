@@ -394,9 +394,9 @@ static int soft_carry(struct vcpu *vcpu, void **carrier, struct x86_state *state
 	struct soft_cpu *c;
 	int rc = *carrier ? 0 : new_carrier(vcpu, carrier, err);
 
-	if (rc)
-		return rc;
 	c = *carrier;
+	if (!c)
+		return rc;
 	rc = set_state(c, state, err);
 	if (rc)
 		return rc;
