@@ -241,6 +241,7 @@ struct soft_cpu {
 	u64 pdpte[4]; /* PAE: loaded with CR3 [SDM3 4.4.1] */
 	u8 activity;
 	bool nmi_blocked, nmi_pending;
+	u8 taken_vector; /* with ATT_TAKEN */
 
 	/* --- exception in flight --- */
 	struct {
@@ -344,6 +345,7 @@ enum {
 	ATT_INTR = 1 << 4,   /* the controller may have a vector; taken when IF allows */
 	ATT_NMI = 1 << 5,
 	ATT_BREAK = 1 << 6, /* code breakpoints armed: single-step and compare */
+	ATT_TAKEN = 1 << 7, /* an interrupt was taken before this engine took over: taken_vector */
 };
 
 /* What is to be attended to now: an interrupt that IF holds off is not. */
