@@ -104,6 +104,6 @@ here:	.asciz "second sector\r\n"
 entry:	.asciz "memory "
 space:	.asciz " "
 line:	.asciz "\r\n"
-done:	.asciz "done\r\n\r\n\r\n" /* SeaBIOS keeps the last characters for a while */
+done:	.asciz "done\r\n" /* of which SeaBIOS keeps the last letter back on a serial console */
 	.org 1024
 	.section .note.GNU-stack, "", @progbits
