@@ -360,10 +360,8 @@ static void iasl_agrees(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(tables_are_found),
-		cmocka_unit_test(madt_lists_processors),
-		cmocka_unit_test(refuses_a_small_area),
-		cmocka_unit_test(script_gives_the_same_tables),
+		cmocka_unit_test(tables_are_found),     cmocka_unit_test(madt_lists_processors),
+		cmocka_unit_test(refuses_a_small_area), cmocka_unit_test(script_gives_the_same_tables),
 		cmocka_unit_test(iasl_agrees),
 	};
 
