@@ -53,8 +53,6 @@ enum {
 	MMAP_SIZE = 24, /* with the size field before each entry, which does not count itself */
 };
 
-static const char loader_name[] = "bothy";
-
 bool multiboot_find(const struct boot_file *k, struct multiboot_header *ret_header)
 {
 	size_t end = MIN(k->len, (size_t)SEARCH_LEN);
@@ -81,8 +79,8 @@ bool multiboot_find(const struct boot_file *k, struct multiboot_header *ret_head
 }
 
 /* Loads as the addresses of the header say: one segment. */
-static int place_addressed(const struct boot_file *k, const struct multiboot_header *h,
-			   struct boot_space *space, gpa_t *ret_end, struct err *err)
+int multiboot_place_addressed(const struct boot_file *k, const struct multiboot_header *h, struct boot_space *space,
+			      gpa_t *ret_end, struct err *err)
 {
 	u64 offset, filesz, memsz;
 
@@ -138,6 +136,20 @@ static int place_string(struct boot_space *space, const char *text, u32 *ret_gpa
 	return 0;
 }
 
+int multiboot_place_module(const struct boot_file *m, struct boot_space *space, gpa_t kernel_end, gpa_t *ret_gpa,
+			   struct err *err)
+{
+	char need[32];
+
+	if (boot_alloc(space, kernel_end, RAM_HOLE_END, m->len, RAM_PAGE_SIZE, false, ret_gpa) < 0)
+		return err_set(
+			err, -ENOMEM,
+			"module %s (%s) does not fit into the guest's memory behind the kernel; give it more with "
+			"--memory",
+			m->path, boot_size_text(m->len, need));
+	return boot_copy_file(space, *ret_gpa, m, 0, m->len, err);
+}
+
 static int place_modules(const struct boot_source *src, gpa_t kernel_end, struct boot_space *space, u8 *info,
 			 struct err *err)
 {
@@ -149,19 +161,10 @@ static int place_modules(const struct boot_source *src, gpa_t kernel_end, struct
 		const struct boot_file *m = &src->initrd[i];
 		u32 name;
 
-		if (boot_alloc(space, kernel_end, RAM_HOLE_END, m->len, RAM_PAGE_SIZE, false, &at) < 0) {
-			char need[32];
-
-			return err_set(
-				err, -ENOMEM,
-				"module %s (%s) does not fit into the guest's memory behind the kernel; give it more with "
-				"--memory",
-				m->path, boot_size_text(m->len, need));
-		}
-		r = boot_copy_file(space, at, m, 0, m->len, err);
+		r = multiboot_place_module(m, space, kernel_end, &at, err);
 		if (r < 0)
 			return r;
-		if (place_string(space, m->path, &name) < 0)
+		if (place_string(space, boot_module_text(src, i), &name) < 0)
 			return err_set(err, -ENOMEM, "no guest memory is left for the name of module %s",
 				       m->path);
 		st32(list + i * MOD_SIZE, (u32)at);
@@ -237,7 +240,7 @@ int multiboot_load(const struct boot_source *src, const struct multiboot_header 
 			       "kernel %s requires Multiboot features that bothy does not have (flags %#x)",
 			       k->path, h->flags);
 	if (h->flags & HAS_ADDRESSES) {
-		r = place_addressed(k, h, space, &end, err);
+		r = multiboot_place_addressed(k, h, space, &end, err);
 		if (r < 0)
 			return r;
 		entry = h->entry_addr;
@@ -266,7 +269,7 @@ int multiboot_load(const struct boot_source *src, const struct multiboot_header 
 	if (r < 0)
 		return r;
 	if (place_map(space, info) < 0 || place_cmdline(src, space, info) < 0 ||
-	    place_string(space, loader_name, &name) < 0 ||
+	    place_string(space, MULTIBOOT_LOADER_NAME, &name) < 0 ||
 	    boot_alloc(space, 0, RAM_HOLE_END, sizeof(info), 16, false, &at) < 0)
 		return err_set(err, -ENOMEM,
 			       "no guest memory is left for the Multiboot information of kernel %s", k->path);

@@ -15,11 +15,12 @@
 #include "cli/image.h"
 #include "cli/oci.h"
 #include "cli/run.h"
+#include "cli/screencmd.h"
 #include "cli/top.h"
 
 const struct command *const command_table[] = {
 	&run_command,          &control_ps,    &control_stop,    &control_kill,  &control_pause,
-	&control_resume,       &control_reset, &console_command, &figures_exits, &figures_stats,
+	&control_resume,       &control_reset, &console_command, &figures_exits, &figures_stats, &screen_command,
 	&top_command,          &ctr_command,   &oci_command,     &image_command, &help_command,
 	&help_version_command, NULL,
 };

@@ -40,6 +40,7 @@
 #include "machine/disk.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
+#include "machine/video.h"
 #include "vm/backend.h"
 #include "vm/clock.h"
 #include "vm/device.h"
@@ -55,6 +56,7 @@ struct machine {
 	struct machine_config config;          /* with defaults filled in */
 	char engine_why[256];
 	struct boot_source source;
+	struct boot_video video; /* as the loader has promised the kernel */
 	struct vm vm;
 	struct pc pc;
 	struct chr *serial, *console;
@@ -157,9 +159,12 @@ static int load(struct machine *m, struct err *err)
 		.map = &m->pc.map,
 		.long_mode = cpuid_has(&vm->cpuid, X86_FEATURE_LM),
 		.signature = vm->cpuid.signature,
+		.frame_buffer = PC_FRAME_BUFFER,
+		.video = &m->video,
 	};
 	int r;
 
+	m->video = (struct boot_video){ 0 };
 	r = pc_write_tables(&m->pc, err);
 	if (r < 0)
 		return r;
@@ -395,6 +400,7 @@ static int build(struct machine *m, struct err *err)
 		r = open_console(m, c->console, "console.sock", &m->console, err);
 	if (r < 0)
 		return r;
+	video_load_rom(&m->pc);
 	r = pc_add_devices(&m->pc, m->serial, err);
 	if (r == 0)
 		r = add_back_ends(m, err);
@@ -452,6 +458,7 @@ static int start(struct machine *m, struct err *err)
 		vm->vcpu[i]->tsc_offset = offset;
 	pc_tsc_changed(&m->pc);
 	pc_program_pics(&m->pc);
+	video_start(&m->pc, &m->video);
 	/* The first one last: it must not send a start-up IPI to a thread that is not there yet. */
 	for (u32 i = vm->nr_vcpus; i-- > 0;) {
 		int r = vcpu_start(vm->vcpu[i], i ? &m->ap_state : &m->boot_state, err);
@@ -680,6 +687,7 @@ void machine_free(struct machine *m)
 	vm = &m->vm;
 	stop(m);
 	device_free_all(vm);
+	video_free_rom(&m->pc);
 	/* What the guest was told is written is on the disk before the process ends. */
 	for (unsigned i = 0; i < m->config.nr_disks && i < MACHINE_MAX_DISKS; i++)
 		disk_close(&m->disk[i]);

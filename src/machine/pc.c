@@ -7,16 +7,16 @@
  *
  *	00000000 RAM                     c0000000 PCI memory window
  *	0009f000 ACPI NVS: the FACS      e0000000 PCI ECAM
- *	000a0000 nothing, not in the map fec00000 I/O APIC
+ *	000a0000 VGA memory              fec00000 I/O APIC
  *	000e0000 ROM: ACPI tables        fed00000 HPET
  *	00100000 RAM, to 3 GiB at most   fee00000 local APICs
  *	                                100000000 the rest of RAM
  *
- * There is RAM behind a0000-dffff too (guest memory is one piece), but the map does not offer it. Ports
+ * There is RAM behind c0000-dffff too (guest memory is one piece), but the map does not offer it. Ports
  * without a device, among them the diagnostic port 80H, read all-ones.
  *
- * Omitted: firmware (the boot loaders do what is left of its work), VGA, floppy, parallel port, DMA
- * controller, a second serial port; the tables do not promise them. Main thread only.
+ * Omitted: firmware (the boot loaders do what is left of its work), floppy, parallel port, DMA
+ * controller; the tables do not promise them. Main thread only.
  */
 #include "machine/pc.h"
 
@@ -31,12 +31,12 @@
 #include "dev/pci.h"
 #include "dev/pm.h"
 #include "dev/rtc.h"
+#include "dev/vga.h"
 #include "vm/device.h"
 #include "vm/vm.h"
 #include "x86/defs.h"
 
 #define FACS_GPA    0x9f000
-#define VGA_GPA     0xa0000 /* end of conventional memory */
 #define TABLES_GPA  0xe0000
 #define TABLES_LEN  0x20000
 #define RTC_CENTURY 0x32
@@ -68,6 +68,7 @@ static const struct pc_slot devices[] = {
 	{ "hpet", NULL, HPET_BASE, 0, false, false },
 	{ "pm", NULL, PM_BASE, PM_SCI_GSI, false, false },
 	{ "pci", NULL, 0, 0, false, false },
+	{ "vga", NULL, 0, 0, false, false },
 };
 
 /* What dsdt.asl says must be what the devices do. */
@@ -102,11 +103,13 @@ int pc_init(struct pc *pc, struct vm *vm, struct err *err)
 	if (ram->low_size <= TABLES_GPA + TABLES_LEN)
 		return err_set(err, -EINVAL, "a machine needs more than 1 MiB of memory");
 	map_add(map, 0, FACS_GPA, BOOT_MAP_RAM);
-	map_add(map, FACS_GPA, VGA_GPA, BOOT_MAP_NVS);
+	map_add(map, FACS_GPA, VGA_WINDOW_BASE, BOOT_MAP_NVS);
 	map_add(map, TABLES_GPA, TABLES_GPA + TABLES_LEN, BOOT_MAP_RESERVED);
 	map_add(map, TABLES_GPA + TABLES_LEN, ram->low_size, BOOT_MAP_RAM);
 	map_add(map, PCI_ECAM_BASE, PCI_ECAM_BASE + PCI_ECAM_SIZE, BOOT_MAP_RESERVED);
 	map_add(map, RAM_HOLE_END, ram->end, BOOT_MAP_RAM);
+	if (ram_set_hole(&vm->ram, VGA_WINDOW_BASE, VGA_WINDOW_BASE + VGA_WINDOW_SIZE) < 0)
+		return err_set(err, -EINVAL, "the display adapter's memory lies outside the machine's");
 	return ram_add_rom(&vm->ram, TABLES_GPA, TABLES_GPA + TABLES_LEN);
 }
 
@@ -152,6 +155,8 @@ static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *seria
 			.gsi = slot->gsi,
 			.index = i,
 			.chr = slot->serial ? serial : NULL,
+			.rom = pc->vga_rom, /* nobody else looks */
+			.rom_len = pc->vga_rom_len,
 		};
 
 		r = device_new(pc->vm, slot->type, &conf, ret_dev, err);

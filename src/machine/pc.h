@@ -5,10 +5,15 @@
 #include "base/types.h"
 #include "boot/boot.h"
 #include "dev/intc.h"
+#include "dev/pci.h"
+#include "dev/vga.h"
 #include "x86/regs.h"
 
 struct chr;
 struct vm;
+
+/* Where video_start() puts the frame buffer that a loader has promised. */
+#define PC_FRAME_BUFFER (PCI_MMIO_BASE + PCI_MMIO_SIZE - VGA_MEMORY_SIZE)
 
 /* The caller's memory, for as long as the VM. */
 struct pc {
@@ -17,6 +22,8 @@ struct pc {
 	struct boot_map map;
 	u32 rsdp;
 	struct device *kvmclock;
+	const u8 *vga_rom; /* the caller's, before pc_add_devices(); NULL: none */
+	size_t vga_rom_len;
 };
 
 /* All for the main thread, no vCPU running. */

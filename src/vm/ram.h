@@ -31,6 +31,7 @@ struct ram {
 	u64 end;      /* one past the highest gpa of RAM; multiple of 4096 */
 	struct ram_range rom[RAM_MAX_ROMS]; /* page-aligned, inside RAM, not writable by the guest */
 	unsigned nr_roms;
+	struct ram_range hole; /* below low_size, page-aligned: what answers there is on the bus; none: 0, 0 */
 	_Atomic u64 *code_map; /* end / 4096 entries */
 	void (*code_written)(void *opaque, gpa_t gpa, u64 len);
 	void *code_opaque;
@@ -43,8 +44,11 @@ void ram_fini(struct ram *ram);
 /* The len bytes at gpa as a pointer, or NULL unless all of them are RAM (or ROM). len may be 0..2^64-1. */
 static inline void *ram_ptr(const struct ram *ram, gpa_t gpa, u64 len)
 {
-	if (gpa < ram->low_size)
+	if (gpa < ram->low_size) {
+		if (unlikely(gpa < ram->hole.end && gpa + len > ram->hole.start))
+			return NULL;
 		return len <= ram->low_size - gpa ? ram->base + gpa : NULL;
+	}
 	if (gpa >= RAM_HOLE_END && gpa < ram->end)
 		return len <= ram->end - gpa ? ram->base + gpa : NULL;
 	return NULL;
@@ -56,6 +60,8 @@ static inline u64 ram_offset(const struct ram *ram, gpa_t gpa)
 	return gpa < ram->low_size ? gpa : gpa - (RAM_HOLE_END - ram->low_size);
 }
 
+/* The one hole; its RAM stays unused. Main thread, no vCPU running, nothing cached of it. -EINVAL. */
+int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end);
 int ram_add_rom(struct ram *ram, gpa_t start, gpa_t end);
 bool ram_is_rom(const struct ram *ram, gpa_t gpa);
 

@@ -20,7 +20,7 @@ static void must(bool ok, const char *what)
 void wholeboard_place_bars(struct wholeboard *w)
 {
 	struct bus *bus = &w->b.vm.bus;
-	u64 next = PCI_MMIO_BASE;
+	u64 next = PCI_MMIO_BASE, room;
 
 	for (u64 devfn = 0; devfn < 256; devfn++) {
 		u64 ecam = PCI_ECAM_BASE + (devfn << 12);
@@ -34,8 +34,11 @@ void wholeboard_place_bars(struct wholeboard *w)
 			bar = bus_read(bus, BUS_MMIO, ecam + off, 4);
 			if (!bar || bar & 1)
 				continue;
+			/* Its size [PCI 6.2.5.1]. */
+			room = MAX(BAR_ROOM, -(bar & ~0xfull) & 0xffffffff);
+			next = ALIGN_UP(next, room);
 			bus_write(bus, BUS_MMIO, ecam + off, 4, next);
-			next += BAR_ROOM;
+			next += room;
 			if (bar & 4) {
 				off += 4;
 				bus_write(bus, BUS_MMIO, ecam + off, 4, 0);
