@@ -38,6 +38,7 @@
 #include "machine/affinity.h"
 #include "machine/balloon.h"
 #include "machine/disk.h"
+#include "machine/display.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
 #include "machine/video.h"
@@ -59,7 +60,8 @@ struct machine {
 	struct boot_video video; /* as the loader has promised the kernel */
 	struct vm vm;
 	struct pc pc;
-	struct chr *serial, *console;
+	struct chr *serial[MACHINE_MAX_SERIALS], *console;
+	struct display *display; /* NULL: none */
 	struct disk disk[MACHINE_MAX_DISKS];
 	struct nic nic;
 	struct balloon_conf balloon;
@@ -195,8 +197,17 @@ static int check_config(struct machine_config *c, struct err *err)
 		c->memory = MACHINE_DEFAULT_MEMORY;
 	if (!c->append)
 		c->append = "";
-	if (!c->serial)
-		c->serial = c->console && !strcmp(c->console, "stdio") ? "none" : "stdio";
+	if (!c->display)
+		c->display = "none";
+	if (!c->nr_serials) {
+		bool taken = (c->console && !strcmp(c->console, "stdio")) || strcmp(c->display, "none") != 0;
+
+		c->serial[c->nr_serials++] = taken ? "none" : "stdio";
+	}
+	if (strcmp(c->display, "none") != 0 && strcmp(c->display, "text") != 0)
+		return err_set(err, -EINVAL, "unknown display '%s'; use none or text", c->display);
+	if (c->nr_serials > MACHINE_MAX_SERIALS)
+		return err_set(err, -EINVAL, "at most %u serial ports are possible", MACHINE_MAX_SERIALS);
 	if (!c->kernel || !*c->kernel)
 		return err_set(err, -EINVAL, "no kernel given; name one with --kernel FILE");
 	if (c->cpus > VM_MAX_VCPUS)
@@ -335,9 +346,21 @@ static int open_console(struct machine *m, const char *spec, const char *socket,
 {
 	int r = chr_open(spec, m->vm.loop, on_quit, m, chr, err);
 
-	if (r == 0 && m->config.socket_dir)
+	if (r == 0 && socket && m->config.socket_dir)
 		r = chr_share_open(m->config.socket_dir, socket, m->vm.loop, chr, err);
 	return r;
+}
+
+/* The first one can be looked at by bothy console. */
+static int open_serials(struct machine *m, struct err *err)
+{
+	for (unsigned i = 0; i < m->config.nr_serials; i++) {
+		int r = open_console(m, m->config.serial[i], i ? NULL : "serial.sock", &m->serial[i], err);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static int build(struct machine *m, struct err *err)
@@ -395,13 +418,13 @@ static int build(struct machine *m, struct err *err)
 	r = make_cpus(m, err);
 	if (r < 0)
 		return r;
-	r = open_console(m, c->serial, "serial.sock", &m->serial, err);
+	r = open_serials(m, err);
 	if (r == 0 && c->console)
 		r = open_console(m, c->console, "console.sock", &m->console, err);
 	if (r < 0)
 		return r;
 	video_load_rom(&m->pc);
-	r = pc_add_devices(&m->pc, m->serial, err);
+	r = pc_add_devices(&m->pc, m->serial, c->nr_serials, err);
 	if (r == 0)
 		r = add_back_ends(m, err);
 	if (r == 0 && c->console)
@@ -414,7 +437,10 @@ static int build(struct machine *m, struct err *err)
 			       NULL, err);
 	if (r < 0)
 		return r;
-	return add_optional_devices(m, err);
+	r = add_optional_devices(m, err);
+	if (r == 0 && strcmp(c->display, "none") != 0)
+		r = display_open(vm, on_quit, m, &m->display, err);
+	return r;
 }
 
 int machine_new(const struct machine_config *config, struct machine **ret_machine, struct err *err)
@@ -537,6 +563,9 @@ int machine_run(struct machine *m, int *ret_status, struct err *err)
 		stop(m);
 		switch (request) {
 		case VM_REQ_CRASH:
+			/* What is printed on a terminal that shows the screen would be gone with it. */
+			display_close(m->display);
+			m->display = NULL;
 			fprintf(stderr, "%s\n", vm->crash);
 			*ret_status = MACHINE_CRASHED;
 			return 0;
@@ -686,6 +715,7 @@ void machine_free(struct machine *m)
 		return;
 	vm = &m->vm;
 	stop(m);
+	display_close(m->display);
 	device_free_all(vm);
 	video_free_rom(&m->pc);
 	/* What the guest was told is written is on the disk before the process ends. */
@@ -700,7 +730,8 @@ void machine_free(struct machine *m)
 	}
 	if (m->engine_made)
 		vm->engine->vm_fini(vm);
-	chr_close(m->serial);
+	for (unsigned i = 0; i < MACHINE_MAX_SERIALS; i++)
+		chr_close(m->serial[i]);
 	chr_close(m->console);
 	ram_fini(&vm->ram);
 	loop_free(vm->loop);

@@ -49,26 +49,29 @@ struct pc_slot {
 	u64 base;
 	unsigned gsi;
 	bool per_vcpu;
-	bool serial; /* gets the character back end */
+	u8 serial; /* gets the back end of that number, counted from 1, and is not there without */
 };
 
 static const struct pc_slot controllers[] = {
-	{ "pic", NULL, 0x20, 0, false, false },
-	{ "ioapic", NULL, IOAPIC_BASE, 0, false, false },
-	{ "lapic", NULL, LAPIC_BASE, 0, true, false },
+	{ "pic", NULL, 0x20, 0, false, 0 },
+	{ "ioapic", NULL, IOAPIC_BASE, 0, false, 0 },
+	{ "lapic", NULL, LAPIC_BASE, 0, true, 0 },
 };
 
 static const struct pc_slot devices[] = {
-	{ "kvmclock", NULL, 0, 0, false, false },
-	{ "kvmpv", NULL, 0, 0, false, false },
-	{ "pit", NULL, 0x40, INTC_ISA_TIMER, false, false },
-	{ "rtc", NULL, 0x70, INTC_ISA_RTC, false, false },
-	{ "ps2", NULL, 0x60, 1, false, false },
-	{ "serial", "com1", MAP_COM1_PORT, MAP_COM1_IRQ, false, true },
-	{ "hpet", NULL, HPET_BASE, 0, false, false },
-	{ "pm", NULL, PM_BASE, PM_SCI_GSI, false, false },
-	{ "pci", NULL, 0, 0, false, false },
-	{ "vga", NULL, 0, 0, false, false },
+	{ "kvmclock", NULL, 0, 0, false, 0 },
+	{ "kvmpv", NULL, 0, 0, false, 0 },
+	{ "pit", NULL, 0x40, INTC_ISA_TIMER, false, 0 },
+	{ "rtc", NULL, 0x70, INTC_ISA_RTC, false, 0 },
+	{ "ps2", NULL, 0x60, 1, false, 0 },
+	{ "serial", "com1", MAP_COM1_PORT, MAP_COM1_IRQ, false, 1 },
+	{ "serial", "com2", 0x2f8, 3, false, 2 },
+	{ "serial", "com3", 0x3e8, MAP_COM1_IRQ, false, 3 },
+	{ "serial", "com4", 0x2e8, 3, false, 4 },
+	{ "hpet", NULL, HPET_BASE, 0, false, 0 },
+	{ "pm", NULL, PM_BASE, PM_SCI_GSI, false, 0 },
+	{ "pci", NULL, 0, 0, false, 0 },
+	{ "vga", NULL, 0, 0, false, 0 },
 };
 
 /* What dsdt.asl says must be what the devices do. */
@@ -142,8 +145,7 @@ int pc_write_tables(struct pc *pc, struct err *err)
 			  ram_ptr(ram, FACS_GPA, ACPI_FACS_SIZE), FACS_GPA, &pc->rsdp, err);
 }
 
-static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *serial, struct device **ret_dev,
-		    struct err *err)
+static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *serial, struct err *err)
 {
 	unsigned n = slot->per_vcpu ? pc->vm->nr_vcpus : 1;
 	int r = 0;
@@ -154,29 +156,32 @@ static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *seria
 			.base = slot->base,
 			.gsi = slot->gsi,
 			.index = i,
-			.chr = slot->serial ? serial : NULL,
+			.chr = serial,
 			.rom = pc->vga_rom, /* nobody else looks */
 			.rom_len = pc->vga_rom_len,
 		};
 
-		r = device_new(pc->vm, slot->type, &conf, ret_dev, err);
+		r = device_new(pc->vm, slot->type, &conf, NULL, err);
 	}
 	return r;
 }
 
-int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err)
+int pc_add_devices(struct pc *pc, struct chr *const *serial, unsigned nr_serials, struct err *err)
 {
-	struct device *dev;
 	int r;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(controllers); i++) {
-		r = add_slot(pc, &controllers[i], serial, &dev, err);
+		r = add_slot(pc, &controllers[i], NULL, err);
 		if (r < 0)
 			return r;
 	}
 	intc_init(&pc->intc, pc->vm, device_find(pc->vm, "pic"), device_find(pc->vm, "ioapic"));
 	for (unsigned i = 0; i < ARRAY_SIZE(devices); i++) {
-		r = add_slot(pc, &devices[i], serial, &dev, err);
+		unsigned port = devices[i].serial;
+
+		if (port > nr_serials)
+			continue;
+		r = add_slot(pc, &devices[i], port ? serial[port - 1] : NULL, err);
 		if (r < 0)
 			return r;
 	}

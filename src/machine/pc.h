@@ -34,8 +34,9 @@ int pc_init(struct pc *pc, struct vm *vm, struct err *err);
 /* Writes the ACPI tables; after pc_init(), and again whenever RAM was cleared. */
 int pc_write_tables(struct pc *pc, struct err *err);
 
-/* vm->vcpu[] exist: creates and connects all devices; vm frees them. serial may be NULL. */
-int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err);
+/* vm->vcpu[] exist: creates and connects all devices; vm frees them. There are nr_serials ports, 1 to 4; those whose back end is
+ * NULL are connected to nothing. */
+int pc_add_devices(struct pc *pc, struct chr *const *serial, unsigned nr_serials, struct err *err);
 
 /* The registers that firmware sets on every processor and no boot protocol mentions: memory types. */
 void pc_set_memory_types(const struct pc *pc, struct x86_state *state);

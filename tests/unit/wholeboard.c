@@ -52,6 +52,7 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 {
 	static const u8 mac[NET_MAC_LEN] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
 	static const struct block_conf disk_conf = { .serial = "disk", .queues = 2 };
+	struct chr *chr = &w->chr.chr;
 	struct err err;
 
 	board_init(&w->b, ram_size, nr_vcpus);
@@ -59,7 +60,7 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	fake_chr_init(&w->console);
 	fake_block_init(&w->disk, DISK_SIZE);
 	fake_net_init(&w->net);
-	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &w->chr.chr, &err) == 0, err.msg);
+	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &chr, 1, &err) == 0, err.msg);
 	board_add(&w->b, "virtio-blk",
 		  &(const struct device_conf){
 			  .block = &w->disk.block, .block_conf = &disk_conf, .packed = true });
