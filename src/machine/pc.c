@@ -83,6 +83,8 @@ _Static_assert(MAP_PCI_IO == PCI_IO_BASE && MAP_PCI_IO_LEN == PCI_IO_SIZE, "PCI 
 _Static_assert(MAP_PCI_IO_LAST == PCI_IO_BASE + PCI_IO_SIZE - 1, "PCI ports");
 _Static_assert(MAP_PCI_MEM == PCI_MMIO_BASE && MAP_PCI_MEM_LEN == PCI_MMIO_SIZE, "PCI memory");
 _Static_assert(MAP_PCI_MEM_LAST == PCI_MMIO_BASE + PCI_MMIO_SIZE - 1, "PCI memory");
+_Static_assert(PC_FRAME_BUFFER >= PCI_MMIO_BASE && PC_FRAME_BUFFER + VGA_MEMORY_SIZE <= PCI_MMIO_BASE + PCI_MMIO_SIZE,
+	       "frame buffer");
 _Static_assert(MAP_ECAM == PCI_ECAM_BASE && MAP_ECAM_LEN == PCI_ECAM_SIZE, "ECAM");
 _Static_assert(MAP_PCI_GSI == PCI_GSI_BASE && PCI_GSI(1, 3) == PCI_GSI_BASE, "PCI interrupts");
 _Static_assert(MAP_IOAPIC == IOAPIC_BASE && MAP_IOAPIC_LEN == IOAPIC_SIZE, "I/O APIC");

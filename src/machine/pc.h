@@ -13,7 +13,7 @@ struct chr;
 struct vm;
 
 /* Where video_start() puts the frame buffer that a loader has promised. */
-#define PC_FRAME_BUFFER (PCI_MMIO_BASE + PCI_MMIO_SIZE - VGA_MEMORY_SIZE)
+#define PC_FRAME_BUFFER 0xdf000000u
 
 /* The caller's memory, for as long as the VM. */
 struct pc {
