@@ -622,6 +622,7 @@ int multiboot2_load(const struct boot_source *src, struct boot_space *space, str
 		r = err_set(err, -ENOMEM, "no guest memory is left for the Multiboot information of kernel %s", k->path);
 	if (r == 0) {
 		boot_copy(space, at, info.data, info.len);
+		multiboot_write_bios_data(space);
 		/* [MB2 3.3] */
 		ret_state->cr0 = CR0_PE | CR0_ET;
 		ret_state->gpr[R_AX] = LOADER_MAGIC;

@@ -57,7 +57,8 @@ struct machine {
 	struct machine_config config;          /* with defaults filled in */
 	char engine_why[256];
 	struct boot_source source;
-	struct boot_video video; /* as the loader has promised the kernel */
+	char *initrd_path[MACHINE_MAX_INITRDS]; /* without what follows the name; NULL: nothing does */
+	struct boot_video video;                /* as the loader has promised the kernel */
 	struct vm vm;
 	struct pc pc;
 	struct chr *serial[MACHINE_MAX_SERIALS], *console;
@@ -117,6 +118,19 @@ static int open_image(bool kernel, const char *path, u64 max, struct boot_file *
 	return 0;
 }
 
+/* "FILE TEXT", for modules, unless that is itself the name of a file. */
+static int split_initrd(struct machine *m, unsigned i, struct err *err)
+{
+	const char *text = m->config.initrd[i], *space = strchr(text, ' ');
+
+	m->source.text[i] = NULL;
+	if (!space || access(text, F_OK) == 0)
+		return 0;
+	m->source.text[i] = text;
+	m->initrd_path[i] = strndup(text, (size_t)(space - text));
+	return m->initrd_path[i] ? 0 : err_set(err, -ENOMEM, "no memory for the name of an initrd");
+}
+
 static int open_images(struct machine *m, struct err *err)
 {
 	const struct machine_config *c = &m->config;
@@ -128,14 +142,20 @@ static int open_images(struct machine *m, struct err *err)
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < c->nr_initrds; i++) {
+		const char *path;
+
+		r = split_initrd(m, i, err);
+		if (r < 0)
+			return r;
+		path = m->initrd_path[i] ? m->initrd_path[i] : c->initrd[i];
 		/* Before it is opened: it may be larger than the host's memory too. */
-		if (stat(c->initrd[i], &st) == 0 && S_ISREG(st.st_mode) && (u64)st.st_size >= c->memory)
+		if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && (u64)st.st_size >= c->memory)
 			return err_set(
 				err, -ENOMEM,
 				"initrd %s (%s) is larger than the guest's memory (%s); give it more with --memory",
-				c->initrd[i], boot_size_text((u64)st.st_size, need),
+				path, boot_size_text((u64)st.st_size, need),
 				boot_size_text(c->memory, have));
-		r = open_image(false, c->initrd[i], c->memory, &m->source.initrd[i], err);
+		r = open_image(false, path, c->memory, &m->source.initrd[i], err);
 		if (r < 0)
 			return r;
 		m->source.nr_initrds = i + 1;
@@ -150,6 +170,10 @@ static void close_images(struct machine *m)
 	for (unsigned i = 0; i < m->source.nr_initrds; i++)
 		close_image(&m->source.initrd[i]);
 	memset(&m->source, 0, sizeof(m->source));
+	for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++) {
+		free(m->initrd_path[i]);
+		m->initrd_path[i] = NULL;
+	}
 }
 
 /* Tables and images into cleared RAM, and the state in which each vCPU starts. */
