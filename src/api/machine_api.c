@@ -319,7 +319,8 @@ static int add_picture(struct device *vga, json_t *result, struct err *err)
 	return rc || !text ? err_set(err, -ENOMEM, "no memory for the picture") : 0;
 }
 
-static int get_screen(const struct api *api, const struct api_args *args, json_t **ret_result, struct err *err)
+static int get_screen(const struct api *api, const struct api_args *args, json_t **ret_result,
+		      struct err *err)
 {
 	struct device *vga = vga_find(machine_vm(machine_of(api)));
 	struct vga_text *look = malloc(sizeof(*look));
@@ -327,7 +328,7 @@ static int get_screen(const struct api *api, const struct api_args *args, json_t
 	int rc = 0;
 
 	if (look) {
-		vga_look(vga, look);
+		vga_screen_look(vga, look);
 		text = screen_text(look);
 	}
 	if (text)
@@ -414,7 +415,8 @@ const struct api_method machine_api_methods[] = {
 	  exits_params, exits_fields, get_exits },
 	{ "stats", "GET", "/vm/stats", "What processors, memory, disks and network have done so far.", NULL,
 	  stats_fields, get_stats },
-	{ "screen", "GET", "/vm/screen", "What the display adapter shows.", screen_params, screen_fields, get_screen },
+	{ "screen", "GET", "/vm/screen", "What the display adapter shows.", screen_params, screen_fields,
+	  get_screen },
 	{ "pause", "POST", "/vm/pause", "Makes the machine stand still.", NULL, state_fields, do_pause },
 	{ "resume", "POST", "/vm/resume", "Makes a paused machine go on.", NULL, state_fields, do_resume },
 	{ "stop", "POST", "/vm/stop", "Presses the power button.", stop_params, state_fields, do_stop },

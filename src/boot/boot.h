@@ -71,10 +71,11 @@ struct boot_target {
 	struct ram *ram; /* all zeros, but for the board's own tables outside the map's RAM */
 	const struct boot_map *map;
 	gpa_t rsdp;
-	bool long_mode; /* the CPU model has it */
-	u32 signature;  /* of the CPU model */
-	gpa_t frame_buffer;       /* where one can be had, 0: nowhere */
-	struct boot_video *video; /* to be filled by a loader that promises one; all zeros; with frame_buffer */
+	bool long_mode;     /* the CPU model has it */
+	u32 signature;      /* of the CPU model */
+	gpa_t frame_buffer; /* where one can be had, 0: nowhere */
+	struct boot_video
+		*video; /* to be filled by a loader that promises one; all zeros; with frame_buffer */
 };
 
 /* Finds out what the kernel is, places it with everything it wants to be told, and fills the state the

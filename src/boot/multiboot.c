@@ -82,8 +82,8 @@ bool multiboot_find(const struct boot_file *k, struct multiboot_header *ret_head
 }
 
 /* Loads as the addresses of the header say: one segment. */
-int multiboot_place_addressed(const struct boot_file *k, const struct multiboot_header *h, struct boot_space *space,
-			      gpa_t *ret_end, struct err *err)
+int multiboot_place_addressed(const struct boot_file *k, const struct multiboot_header *h,
+			      struct boot_space *space, gpa_t *ret_end, struct err *err)
 {
 	u64 offset, filesz, memsz;
 
@@ -162,17 +162,18 @@ static int place_string(struct boot_space *space, const char *text, u32 *ret_gpa
 	return 0;
 }
 
-int multiboot_place_module(const struct boot_file *m, struct boot_space *space, gpa_t kernel_end, gpa_t *ret_gpa,
-			   struct err *err)
+int multiboot_place_module(const struct boot_file *m, struct boot_space *space, gpa_t kernel_end,
+			   gpa_t *ret_gpa, struct err *err)
 {
 	char need[32];
 
 	if (boot_alloc(space, kernel_end, RAM_HOLE_END, m->len, RAM_PAGE_SIZE, false, ret_gpa) < 0 &&
 	    boot_alloc(space, MiB, RAM_HOLE_END, m->len, RAM_PAGE_SIZE, false, ret_gpa) < 0)
-		return err_set(err, -ENOMEM,
-			       "module %s (%s) does not fit into the guest's memory besides the kernel; give it more with "
-			       "--memory",
-			       m->path, boot_size_text(m->len, need));
+		return err_set(
+			err, -ENOMEM,
+			"module %s (%s) does not fit into the guest's memory besides the kernel; give it more with "
+			"--memory",
+			m->path, boot_size_text(m->len, need));
 	return boot_copy_file(space, *ret_gpa, m, 0, m->len, err);
 }
 

@@ -78,10 +78,11 @@ enum {
 };
 
 /* What a kernel may ask for without being refused: what is given, and what a BIOS may not have either. */
-#define INFO_KNOWN                                                                                                   \
-	(BIT(INFO_CMDLINE) | BIT(INFO_LOADER_NAME) | BIT(INFO_MODULE) | BIT(INFO_MEMORY) | BIT(INFO_BOOT_DEVICE) |   \
-	 BIT(INFO_MMAP) | BIT(INFO_VBE) | BIT(INFO_FRAME_BUFFER) | BIT(INFO_ELF_SECTIONS) | BIT(INFO_APM) |          \
-	 BIT(INFO_SMBIOS) | BIT(INFO_ACPI_OLD) | BIT(INFO_ACPI_NEW) | BIT(INFO_NETWORK) | BIT(INFO_LOAD_BASE))
+#define INFO_KNOWN                                                                         \
+	(BIT(INFO_CMDLINE) | BIT(INFO_LOADER_NAME) | BIT(INFO_MODULE) | BIT(INFO_MEMORY) | \
+	 BIT(INFO_BOOT_DEVICE) | BIT(INFO_MMAP) | BIT(INFO_VBE) | BIT(INFO_FRAME_BUFFER) | \
+	 BIT(INFO_ELF_SECTIONS) | BIT(INFO_APM) | BIT(INFO_SMBIOS) | BIT(INFO_ACPI_OLD) |  \
+	 BIT(INFO_ACPI_NEW) | BIT(INFO_NETWORK) | BIT(INFO_LOAD_BASE))
 
 #define DEFAULT_WIDTH  1024
 #define DEFAULT_HEIGHT 768
@@ -125,7 +126,8 @@ bool multiboot2_match(const struct boot_file *k)
 bool multiboot2_explain(const struct boot_file *k, struct err *err)
 {
 	for (size_t i = 0; i + HEADER_SIZE <= k->len; i += 4) {
-		bool placed = i % ALIGNMENT == 0 && i + HEADER_SIZE <= SEARCH_LEN, sum = sum_is_right(k->data + i);
+		bool placed = i % ALIGNMENT == 0 && i + HEADER_SIZE <= SEARCH_LEN,
+		     sum = sum_is_right(k->data + i);
 
 		if (ld32(k->data + i) != HEADER_MAGIC || placed == sum)
 			continue;
@@ -146,10 +148,12 @@ bool multiboot2_explain(const struct boot_file *k, struct err *err)
 	return false;
 }
 
-static int damaged(const struct boot_file *k, const struct wants *w, const char *what, u32 value, struct err *err)
+static int damaged(const struct boot_file *k, const struct wants *w, const char *what, u32 value,
+		   struct err *err)
 {
-	return err_set(err, -ENOEXEC, "kernel %s is damaged: in its Multiboot 2 header at offset %#x %s (%#x)",
-		       k->path, w->offset, what, value);
+	return err_set(err, -ENOEXEC,
+		       "kernel %s is damaged: in its Multiboot 2 header at offset %#x %s (%#x)", k->path,
+		       w->offset, what, value);
 }
 
 static int check_requests(const struct boot_file *k, const u8 *tag, u32 size, struct err *err)
@@ -161,7 +165,9 @@ static int check_requests(const struct boot_file *k, const u8 *tag, u32 size, st
 			return err_set(
 				err, -ENOEXEC,
 				"kernel %s requires boot information of type %u, which bothy does not have%s",
-				k->path, type, type == 11 || type == 12 || (type >= 17 && type <= 20) ? " (it is EFI's)" : "");
+				k->path, type,
+				type == 11 || type == 12 || (type >= 17 && type <= 20) ? " (it is EFI's)"
+										       : "");
 	}
 	return 0;
 }
@@ -169,7 +175,8 @@ static int check_requests(const struct boot_file *k, const u8 *tag, u32 size, st
 static int check_relocation(const struct boot_file *k, const struct wants *w, struct err *err)
 {
 	if (!bits_is_pow2(w->align))
-		return damaged(k, w, "the alignment of the relocatable tag is no power of two", w->align, err);
+		return damaged(k, w, "the alignment of the relocatable tag is no power of two", w->align,
+			       err);
 	if (w->min > w->max)
 		return damaged(k, w, "the lowest load address is above the highest", w->min, err);
 	return 0;
@@ -186,9 +193,10 @@ static int read_tag(const struct boot_file *k, struct wants *w, const u8 *tag, u
 	if (type >= NR_WANTS) {
 		if (optional)
 			return 0;
-		return err_set(err, -ENOEXEC,
-			       "kernel %s requires something of its loader that bothy does not know: Multiboot 2 header tag %u",
-			       k->path, type);
+		return err_set(
+			err, -ENOEXEC,
+			"kernel %s requires something of its loader that bothy does not know: Multiboot 2 header tag %u",
+			k->path, type);
 	}
 	if (size < sizes[type])
 		return damaged(k, w, "a tag is too short for its type", type, err);
@@ -233,11 +241,13 @@ static int read_header(const struct boot_file *k, struct wants *w, struct err *e
 
 	w->text = true; /* without a console tag */
 	if (arch != ARCH_I386)
-		return err_set(err, -ENOEXEC,
-			       "kernel %s has a Multiboot 2 header for architecture %u; bothy runs x86 kernels", k->path,
-			       arch);
+		return err_set(
+			err, -ENOEXEC,
+			"kernel %s has a Multiboot 2 header for architecture %u; bothy runs x86 kernels",
+			k->path, arch);
 	if (len < HEADER_SIZE || len > MIN(k->len, (size_t)SEARCH_LEN) - w->offset)
-		return damaged(k, w, "the length reaches beyond the first 32 KiB or the file's end", len, err);
+		return damaged(k, w, "the length reaches beyond the first 32 KiB or the file's end", len,
+			       err);
 	for (u32 at = HEADER_SIZE, n = 0; at + TAG_HEADER <= len && n < MAX_TAGS; n++) {
 		u32 size = ld32(h + at + 4);
 		int r;
@@ -259,8 +269,8 @@ static int read_header(const struct boot_file *k, struct wants *w, struct err *e
 /* ---- loading ---- */
 
 /* Where to load what has `len` bytes and is linked for `own`, by the relocatable tag; it is not taken. */
-static int choose_base(const struct boot_file *k, const struct wants *w, struct boot_space *space, gpa_t own, u64 len,
-		       gpa_t *ret_base, struct err *err)
+static int choose_base(const struct boot_file *k, const struct wants *w, struct boot_space *space, gpa_t own,
+		       u64 len, gpa_t *ret_base, struct err *err)
 {
 	u64 max = (u64)w->max + 1;
 	bool fits = own >= w->min && own + len <= max && !(own & (w->align - 1));
@@ -277,8 +287,8 @@ static int choose_base(const struct boot_file *k, const struct wants *w, struct 
 	return 0;
 }
 
-static int load_addressed(const struct boot_file *k, struct wants *w, struct boot_space *space, gpa_t *ret_end,
-			  struct err *err)
+static int load_addressed(const struct boot_file *k, struct wants *w, struct boot_space *space,
+			  gpa_t *ret_end, struct err *err)
 {
 	struct multiboot_header *h = &w->where;
 	u32 end = MAX(h->bss_end_addr, h->load_end_addr);
@@ -288,7 +298,8 @@ static int load_addressed(const struct boot_file *k, struct wants *w, struct boo
 	h->offset = w->offset;
 	if (!w->entry)
 		return err_set(err, -ENOEXEC,
-			       "kernel %s has load addresses in its Multiboot 2 header, but no entry address", k->path);
+			       "kernel %s has load addresses in its Multiboot 2 header, but no entry address",
+			       k->path);
 	if (w->relocatable && end > h->load_addr) {
 		r = choose_base(k, w, space, h->load_addr, end - h->load_addr, &base, err);
 		if (r < 0)
@@ -313,8 +324,10 @@ static int load_elf(const struct boot_file *k, struct wants *w, struct boot_spac
 	int r;
 
 	if (!elf_match(k))
-		return err_set(err, -ENOEXEC,
-			       "kernel %s has a Multiboot 2 header without load addresses, but is no ELF file", k->path);
+		return err_set(
+			err, -ENOEXEC,
+			"kernel %s has a Multiboot 2 header without load addresses, but is no ELF file",
+			k->path);
 	r = elf_parse(k, &img, err);
 	if (r < 0)
 		return r;
@@ -390,8 +403,8 @@ static void add_cmdline(struct info *info, const struct boot_source *src)
 	free(text);
 }
 
-static int add_modules(struct info *info, const struct boot_source *src, struct boot_space *space, gpa_t kernel_end,
-		       struct err *err)
+static int add_modules(struct info *info, const struct boot_source *src, struct boot_space *space,
+		       gpa_t kernel_end, struct err *err)
 {
 	for (unsigned i = 0; i < src->nr_initrds; i++) {
 		const struct boot_file *m = &src->initrd[i];
@@ -460,7 +473,8 @@ static void add_root_pointers(struct info *info, const struct boot_target *tgt)
 /* Pixels where the kernel wants them or cannot do with text; else text. */
 static void add_frame_buffer(struct info *info, const struct wants *w, const struct boot_target *tgt)
 {
-	bool pixels = tgt->frame_buffer && ((w->frame_buffer && (w->depth || !w->text)) || (w->console && !w->text));
+	bool pixels = tgt->frame_buffer &&
+		      ((w->frame_buffer && (w->depth || !w->text)) || (w->console && !w->text));
 	u8 *p = add_tag(info, INFO_FRAME_BUFFER, pixels ? 38 : 32);
 	u32 width = w->width ? w->width : DEFAULT_WIDTH, height = w->height ? w->height : DEFAULT_HEIGHT;
 
@@ -513,9 +527,8 @@ static bool find_sections(const struct boot_file *k, struct sections *s)
 }
 
 /* One field of either class. */
-#define SECTION(s, h, field)                                                    \
-	((s)->is64 ? ld64((h) + offsetof(Elf64_Shdr, field)) :                  \
-		     ld32((h) + offsetof(Elf32_Shdr, field)))
+#define SECTION(s, h, field) \
+	((s)->is64 ? ld64((h) + offsetof(Elf64_Shdr, field)) : ld32((h) + offsetof(Elf32_Shdr, field)))
 
 /* How much of the file belongs to a section that no segment has loaded: symbols, names, debug information. */
 static u64 unloaded(const struct boot_file *k, const struct sections *s, const u8 *h, u64 *ret_offset)
@@ -568,8 +581,8 @@ static void add_sections(struct info *info, const struct boot_file *k, struct bo
 	}
 }
 
-static int make_info(struct info *info, const struct boot_source *src, const struct wants *w, struct boot_space *space,
-		     gpa_t end, gpa_t base, struct err *err)
+static int make_info(struct info *info, const struct boot_source *src, const struct wants *w,
+		     struct boot_space *space, gpa_t end, gpa_t base, struct err *err)
 {
 	const struct boot_target *tgt = space->tgt;
 	u8 *p;
@@ -591,7 +604,8 @@ static int make_info(struct info *info, const struct boot_source *src, const str
 		st32(p + 8, (u32)base);
 	add_tag(info, INFO_END, TAG_HEADER);
 	if (info->failed)
-		return err_set(err, -ENOMEM, "no memory for the boot information of kernel %s", src->kernel.path);
+		return err_set(err, -ENOMEM, "no memory for the boot information of kernel %s",
+			       src->kernel.path);
 	st32(info->data, (u32)info->len);
 	st32(info->data + 4, 0);
 	return 0;
@@ -619,7 +633,8 @@ int multiboot2_load(const struct boot_source *src, struct boot_space *space, str
 	if (r == 0)
 		r = make_info(&info, src, &w, space, end, base, err);
 	if (r == 0 && boot_alloc(space, 0, RAM_HOLE_END, info.len, ALIGNMENT, false, &at) < 0)
-		r = err_set(err, -ENOMEM, "no guest memory is left for the Multiboot information of kernel %s", k->path);
+		r = err_set(err, -ENOMEM,
+			    "no guest memory is left for the Multiboot information of kernel %s", k->path);
 	if (r == 0) {
 		boot_copy(space, at, info.data, info.len);
 		multiboot_write_bios_data(space);

@@ -42,10 +42,16 @@ static int print_text(const char *name, const json_t *answer, struct err *err)
 	const char *text = vmname_string(answer, "text");
 	size_t len = strlen(text);
 
+	if (!strcmp(vmname_string(answer, "kind"), "blank"))
+		return err_set(
+			err, -EINVAL,
+			"the screen of '%s' is switched off: its guest has not set a mode, or saves power",
+			name);
 	if (strcmp(vmname_string(answer, "kind"), "text") != 0)
-		return err_set(err, -EINVAL, "the screen of '%s' shows no text (it is %s, %.0f x %.0f); save a picture of it with --png FILE",
-			       name, vmname_string(answer, "kind"), vmname_number(answer, "width"),
-			       vmname_number(answer, "height"));
+		return err_set(
+			err, -EINVAL,
+			"the screen of '%s' shows a picture of %.0f x %.0f pixels; save it with --png FILE",
+			name, vmname_number(answer, "width"), vmname_number(answer, "height"));
 	while (len >= 2 && text[len - 1] == '\n' && text[len - 2] == '\n')
 		len--;
 	fwrite(text, 1, len == 1 ? 0 : len, stdout);
@@ -111,7 +117,8 @@ static int run_screen(const struct command *command, int argc, char **argv, stru
 	int rc = vmname_parse(screen_opts, argc, argv, &options, &name, err);
 
 	if (!rc)
-		rc = vmname_call(name, "GET", options.png ? "/vm/screen?png=true" : "/vm/screen", NULL, &answer, err);
+		rc = vmname_call(name, "GET", options.png ? "/vm/screen?png=true" : "/vm/screen", NULL,
+				 &answer, err);
 	if (rc)
 		return rc;
 	if (options.png)
@@ -133,11 +140,12 @@ static int run_screen(const struct command *command, int argc, char **argv, stru
 
 #endif
 
-const struct command screen_command = {
+const struct command screencmd_command = {
 	.name = "screen",
 	.summary = "show what a machine's display adapter shows",
 	.synopsis = "NAME [OPTIONS]",
-	.about = "Prints the text of the screen. Where it shows a picture, or for the colours of text, --png saves one.",
+	.about =
+		"Prints the text of the screen. Where it shows a picture, or for the colours of text, --png saves one.",
 	.example = "  bothy screen web\n  bothy screen web --png screen.png\n",
 	.takes_machine = true,
 	.opts = screen_opts,

@@ -3,4 +3,4 @@
 
 #include "cli/command.h"
 
-extern const struct command screen_command;
+extern const struct command screencmd_command;

@@ -101,8 +101,8 @@ int pci_dev_add_bar(struct pci_dev *pd, unsigned nr, enum pci_bar_kind kind, u64
 	u64 min = kind == PCI_BAR_IO ? 4 : 16, max = kind == PCI_BAR_IO ? 256 : PCI_MMIO_SIZE;
 	unsigned off = PCI_BAR0 + 4 * nr;
 
-	if (kind == PCI_BAR_NONE || kind == PCI_BAR_ROM || nr + wide >= PCI_NR_BARS || pd->bar[nr].kind != PCI_BAR_NONE ||
-	    (wide && pd->bar[nr + 1].kind != PCI_BAR_NONE) ||
+	if (kind == PCI_BAR_NONE || kind == PCI_BAR_ROM || nr + wide >= PCI_NR_BARS ||
+	    pd->bar[nr].kind != PCI_BAR_NONE || (wide && pd->bar[nr + 1].kind != PCI_BAR_NONE) ||
 	    (nr > 0 && pd->bar[nr - 1].kind == PCI_BAR_MEM64) || !bits_is_pow2(size) || size < min ||
 	    size > max)
 		return -EINVAL;

@@ -73,11 +73,11 @@ struct pci_dev {
 	struct device *bus; /* the "pci" device once added */
 	u8 devfn;
 	u8 config[PCI_CONFIG_SIZE];
-	u8 init[PCI_CONFIG_SIZE];  /* config after reset */
-	u8 wmask[PCI_CONFIG_SIZE]; /* bits the guest can write */
-	u8 w1c[PCI_CONFIG_SIZE];   /* bits cleared by writing 1 */
+	u8 init[PCI_CONFIG_SIZE];            /* config after reset */
+	u8 wmask[PCI_CONFIG_SIZE];           /* bits the guest can write */
+	u8 w1c[PCI_CONFIG_SIZE];             /* bits cleared by writing 1 */
 	struct pci_bar bar[PCI_NR_BARS + 1]; /* the last is the expansion ROM's */
-	u8 cap_end; /* where the next capability goes */
+	u8 cap_end;                          /* where the next capability goes */
 	u8 last_cap;
 	bool intx, intx_off,
 		intx_out;    /* wanted by the owner, forbidden by the guest or replaced by messages, driven;

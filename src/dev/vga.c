@@ -198,14 +198,14 @@ static const struct {
 };
 
 /* A region's functions get where it begins along with the device: one pair for each, made here. */
-#define PORTS(x, first)                                                                    \
-	static u64 read_##x(void *opaque, u64 offset, unsigned size)                       \
-	{                                                                                  \
-		return port_read(opaque, (u16)((first) + offset));                         \
-	}                                                                                  \
-	static void write_##x(void *opaque, u64 offset, unsigned size, u64 val)            \
-	{                                                                                  \
-		port_write(opaque, (u16)((first) + offset), (u8)val);                      \
+#define PORTS(x, first)                                                         \
+	static u64 read_##x(void *opaque, u64 offset, unsigned size)            \
+	{                                                                       \
+		return port_read(opaque, (u16)((first) + offset));              \
+	}                                                                       \
+	static void write_##x(void *opaque, u64 offset, unsigned size, u64 val) \
+	{                                                                       \
+		port_write(opaque, (u16)((first) + offset), (u8)val);           \
 	}
 PORTS(mono_crtc, 0x3b4)
 PORTS(mono_status, 0x3ba)
@@ -237,9 +237,12 @@ static void write_dispi(void *opaque, u64 offset, unsigned size, u64 val)
 }
 
 static const struct region_ops port_ops[VGA_NR_PORTS] = {
-	{ read_mono_crtc, write_mono_crtc, 1 }, { read_mono_status, write_mono_status, 1 },
-	{ read_vga, write_vga, 1 },             { read_crtc, write_crtc, 1 },
-	{ read_status, write_status, 1 },       { read_dispi, write_dispi, 2 },
+	{ read_mono_crtc, write_mono_crtc, 1 },
+	{ read_mono_status, write_mono_status, 1 },
+	{ read_vga, write_vga, 1 },
+	{ read_crtc, write_crtc, 1 },
+	{ read_status, write_status, 1 },
+	{ read_dispi, write_dispi, 2 },
 };
 
 /* ---- PCI ---- */
@@ -305,7 +308,7 @@ static int add_function(struct vga *v, struct err *err)
 	if (!bus)
 		return err_set(err, -ENODEV, "a display adapter needs a PCI bus");
 	pci_dev_init(&v->pci, &v->dev, &id);
-	r = pci_dev_add_bar(&v->pci, 0, PCI_BAR_MEM32, VGA_MEMORY_SIZE, &vga_frame_buffer_ops, v);
+	r = pci_dev_add_bar(&v->pci, 0, PCI_BAR_MEM32, VGA_MEMORY_SIZE, &vga_mem_frame_ops, v);
 	if (r == 0)
 		r = pci_dev_add_bar(&v->pci, 2, PCI_BAR_MEM32, MMIO_SIZE, &mmio_ops, v);
 	if (r == 0 && v->rom)
@@ -328,8 +331,8 @@ static int vga_init(struct device *dev, const struct device_conf *conf, struct e
 
 	v->rom = conf->rom;
 	v->rom_len = conf->rom_len;
-	mem = mmap(NULL, VGA_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-		   0);
+	mem = mmap(NULL, VGA_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		   -1, 0);
 	if (mem == MAP_FAILED)
 		return err_sys(err, -errno, "no memory for the display adapter");
 	v->mem = mem;
@@ -338,8 +341,8 @@ static int vga_init(struct device *dev, const struct device_conf *conf, struct e
 					      BUS_PIO,       ports[i].base, ports[i].len };
 		r = bus_add(bus, &v->port[i]);
 	}
-	v->window = (struct region){ "VGA memory", &vga_window_ops, v,	      dev->lock,
-				     BUS_MMIO,     VGA_WINDOW_BASE, VGA_WINDOW_SIZE };
+	v->window = (struct region){ "VGA memory",    &vga_mem_window_ops, v, dev->lock, BUS_MMIO,
+				     VGA_WINDOW_BASE, VGA_WINDOW_SIZE };
 	if (r == 0)
 		r = bus_add(bus, &v->window);
 	if (r < 0)
@@ -388,7 +391,8 @@ static int vga_post_load(struct device *dev, struct err *err)
 	struct vga *v = container_of(dev, struct vga, dev);
 
 	if (v->dac_part > 2 || !dispi_is_possible(v))
-		return err_set(err, -EINVAL, "the state of the display adapter holds a mode that it cannot have");
+		return err_set(err, -EINVAL,
+			       "the state of the display adapter holds a mode that it cannot have");
 	return pci_dev_post_load(&v->pci, err);
 }
 
@@ -410,8 +414,9 @@ void vga_set_text_mode(struct device *dev)
 {
 	/* Mode 3 with 720 x 400 dots [VGA, table of modes]. */
 	static const u8 seq[SEQ_NR] = { 0x03, 0x00, 0x03, 0x00, 0x02 };
-	static const u8 crtc[CRTC_NR] = { 0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00, 0x4f, 0x0d, 0x0e, 0x00,
-					  0x00, 0x00, 0x00, 0x9c, 0x8e, 0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff };
+	static const u8 crtc[CRTC_NR] = { 0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0x00,
+					  0x4f, 0x0d, 0x0e, 0x00, 0x00, 0x00, 0x00, 0x9c, 0x8e,
+					  0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff };
 	static const u8 gfx[GFX_NR] = { 0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x0e, 0x00, 0xff };
 	static const u8 attr[ATTR_NR] = { 0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x14, 0x07, 0x38, 0x39, 0x3a,
 					  0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x0c, 0x00, 0x0f, 0x08, 0x00 };
@@ -450,12 +455,17 @@ void vga_set_frame_buffer(struct device *dev, u64 addr, u32 width, u32 height)
 }
 
 static const struct state_field vga_state[] = {
-	STATE_U8(vga, misc),       STATE_U8(vga, feature),   STATE_U8(vga, seq_index),   STATE_U8(vga, gfx_index),
-	STATE_U8(vga, crtc_index), STATE_U8(vga, attr_index), STATE_BOOL(vga, attr_data), STATE_U8S(vga, seq),
-	STATE_U8S(vga, gfx),       STATE_U8S(vga, crtc),     STATE_U8S(vga, attr),       STATE_U8S(vga, dac),
-	STATE_U8(vga, dac_mask),   STATE_U8(vga, dac_read),  STATE_U8(vga, dac_write),   STATE_U8(vga, dac_part),
-	STATE_BOOL(vga, dac_reading), STATE_U32(vga, latch), STATE_U16(vga, dispi_index), STATE_U16S(vga, dispi),
-	STATE_U8S(vga, pci.config), STATE_END,
+	STATE_U8(vga, misc),          STATE_U8(vga, feature),
+	STATE_U8(vga, seq_index),     STATE_U8(vga, gfx_index),
+	STATE_U8(vga, crtc_index),    STATE_U8(vga, attr_index),
+	STATE_BOOL(vga, attr_data),   STATE_U8S(vga, seq),
+	STATE_U8S(vga, gfx),          STATE_U8S(vga, crtc),
+	STATE_U8S(vga, attr),         STATE_U8S(vga, dac),
+	STATE_U8(vga, dac_mask),      STATE_U8(vga, dac_read),
+	STATE_U8(vga, dac_write),     STATE_U8(vga, dac_part),
+	STATE_BOOL(vga, dac_reading), STATE_U32(vga, latch),
+	STATE_U16(vga, dispi_index),  STATE_U16S(vga, dispi),
+	STATE_U8S(vga, pci.config),   STATE_END,
 };
 
 const struct device_ops vga_device = {

@@ -29,7 +29,7 @@ enum vga_kind {
 /* A look at the screen. */
 struct vga_text {
 	enum vga_kind kind;
-	u32 width, height; /* in pixels, as vga_pixels() gives it */
+	u32 width, height; /* in pixels, as vga_screen_pixels() gives it */
 	/* The rest is set for VGA_TEXT only. */
 	u32 columns, rows;
 	u32 cursor_column, cursor_row;
@@ -43,11 +43,11 @@ struct vga_text {
 struct device *vga_find(struct vm *vm);
 
 /* What the screen shows now. Any thread, without the device's lock. */
-void vga_look(struct device *dev, struct vga_text *ret);
+void vga_screen_look(struct device *dev, struct vga_text *ret);
 
 /* The same as pixels: width * height of 0xRRGGBB, row by row, which the caller frees. Text is drawn with the guest's own font,
  * without the cursor. A screen that is switched off is black. -ENOMEM. */
-int vga_pixels(struct device *dev, u32 *ret_width, u32 *ret_height, u32 **ret_pixels, struct err *err);
+int vga_screen_pixels(struct device *dev, u32 *ret_width, u32 *ret_height, u32 **ret_pixels, struct err *err);
 
 /* As a PC's firmware leaves it: mode 3, 80 columns and 25 rows of text, with a font. Main thread, vCPUs not running. */
 void vga_set_text_mode(struct device *dev);

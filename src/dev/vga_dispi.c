@@ -15,7 +15,8 @@
 
 static u32 virtual_height(const struct vga *v)
 {
-	u32 line = vga_dispi_pitch(v), memory = v->dispi[DISPI_BPP] == 4 ? VGA_MEMORY_SIZE / 4 : VGA_MEMORY_SIZE;
+	u32 line = vga_dispi_pitch(v),
+	    memory = v->dispi[DISPI_BPP] == 4 ? VGA_MEMORY_SIZE / 4 : VGA_MEMORY_SIZE;
 
 	return line ? MIN(memory / line, 0xffffu) : 0;
 }
@@ -46,11 +47,13 @@ static void write_enable(struct vga *v, u16 val)
 		if (!d[DISPI_XRES] || !d[DISPI_YRES] || d[DISPI_YRES] > d[DISPI_VIRT_HEIGHT])
 			val &= (u16)~DISPI_ENABLED;
 		else if (!(val & DISPI_NOCLEARMEM))
-			memset(v->mem, 0, (size_t)vga_dispi_pitch(v) * d[DISPI_YRES] * (d[DISPI_BPP] == 4 ? 4 : 1));
+			memset(v->mem, 0,
+			       (size_t)vga_dispi_pitch(v) * d[DISPI_YRES] * (d[DISPI_BPP] == 4 ? 4 : 1));
 	} else if (!(val & DISPI_ENABLED)) {
 		d[DISPI_BANK] = 0;
 	}
-	d[DISPI_ENABLE] = val & (DISPI_ENABLED | DISPI_GETCAPS | DISPI_8BIT_DAC | DISPI_LFB | DISPI_NOCLEARMEM);
+	d[DISPI_ENABLE] =
+		val & (DISPI_ENABLED | DISPI_GETCAPS | DISPI_8BIT_DAC | DISPI_LFB | DISPI_NOCLEARMEM);
 }
 
 void vga_dispi_write(struct vga *v, unsigned index, u16 val)
@@ -73,7 +76,8 @@ void vga_dispi_write(struct vga *v, unsigned index, u16 val)
 	case DISPI_BPP:
 		if (val == 0)
 			val = 8;
-		if (!vga_dispi_on(v) && (val == 4 || val == 8 || val == 15 || val == 16 || val == 24 || val == 32))
+		if (!vga_dispi_on(v) &&
+		    (val == 4 || val == 8 || val == 15 || val == 16 || val == 24 || val == 32))
 			d[index] = val;
 		break;
 	case DISPI_ENABLE: write_enable(v, val); break;
@@ -87,7 +91,8 @@ void vga_dispi_write(struct vga *v, unsigned index, u16 val)
 				d[index] = old;
 			d[DISPI_VIRT_HEIGHT] = (u16)virtual_height(v);
 			d[DISPI_X_OFFSET] = MIN(d[DISPI_X_OFFSET], (u16)(d[index] - d[DISPI_XRES]));
-			d[DISPI_Y_OFFSET] = MIN(d[DISPI_Y_OFFSET], (u16)(d[DISPI_VIRT_HEIGHT] - d[DISPI_YRES]));
+			d[DISPI_Y_OFFSET] =
+				MIN(d[DISPI_Y_OFFSET], (u16)(d[DISPI_VIRT_HEIGHT] - d[DISPI_YRES]));
 		}
 		break;
 	case DISPI_X_OFFSET:

@@ -30,7 +30,7 @@ static const u64 ascii[] = {
 	0x4216cc631, 0x100c2108e, 0x080610a4c, 0x4212a6292, 0x30842108e, 0x001aad631, /* h i j k l m */
 	0x0016cc631, 0x000e8c62e, 0x001e8fa10, 0x000d9bc21, 0x0016cc210, 0x000e8383e, /* n o p q r s */
 	0x211c42126, 0x00118c66d, 0x00118c544, 0x00118d6aa, 0x001151151, 0x00118bc2e, /* t u v w x y */
-	0x001f1111f, 0x088441082, 0x108421084, 0x208411088, 0x0008a8800, /* z { | } ~ */
+	0x001f1111f, 0x088441082, 0x108421084, 0x208411088, 0x0008a8800,              /* z { | } ~ */
 };
 
 /* B3H to DAH by the lines that meet in the middle: two bits each for up, right, down, left; 1 a single line, 2 a double one. */

@@ -134,7 +134,7 @@ static inline u32 vga_dispi_pitch(const struct vga *v)
 }
 
 /* vga_mem.c: the window at A0000H, and the frame buffer. */
-extern const struct region_ops vga_window_ops, vga_frame_buffer_ops;
+extern const struct region_ops vga_mem_window_ops, vga_mem_frame_ops;
 
 /* vga_dispi.c */
 u16 vga_dispi_read(const struct vga *v, unsigned index);

@@ -228,5 +228,5 @@ static void frame_buffer_write(void *opaque, u64 offset, unsigned size, u64 val)
 	memcpy(v->mem + offset, &val, MIN(size, VGA_MEMORY_SIZE - offset));
 }
 
-const struct region_ops vga_window_ops = { window_read, window_write, 8 };
-const struct region_ops vga_frame_buffer_ops = { frame_buffer_read, frame_buffer_write, 8 };
+const struct region_ops vga_mem_window_ops = { window_read, window_write, 8 };
+const struct region_ops vga_mem_frame_ops = { frame_buffer_read, frame_buffer_write, 8 };

@@ -69,7 +69,7 @@ static enum vga_kind kind(const struct vga *v)
 	if (vga_dispi_on(v))
 		return VGA_GRAPHICS;
 	return v->gfx[GFX_MISC] & GFX_MISC_GRAPHICS || v->attr[ATTR_MODE] & ATTR_MODE_GRAPHICS ? VGA_GRAPHICS
-											      : VGA_TEXT;
+											       : VGA_TEXT;
 }
 
 /* ---- colours ---- */
@@ -113,7 +113,8 @@ static void get_cursor(const struct vga *v, const struct frame *f, struct vga_te
 	const u8 *c = v->crtc;
 	u32 at = ((u32)c[CRTC_CURSOR_HI] << 8 | c[CRTC_CURSOR_LO]) - f->start;
 
-	if (c[CRTC_CURSOR_START] & 0x20 || (c[CRTC_CURSOR_START] & 0x1f) > (c[CRTC_CURSOR_END] & 0x1f) || !f->pitch)
+	if (c[CRTC_CURSOR_START] & 0x20 || (c[CRTC_CURSOR_START] & 0x1f) > (c[CRTC_CURSOR_END] & 0x1f) ||
+	    !f->pitch)
 		return;
 	t->cursor_row = at / f->pitch;
 	t->cursor_column = at % f->pitch;
@@ -154,7 +155,8 @@ static unsigned text_dots(const struct vga *v)
 	return v->seq[SEQ_CLOCK] & SEQ_CLOCK_8DOTS ? 8 : 9;
 }
 
-static void draw_text_line(const struct vga *v, const struct frame *f, const u32 palette[16], u32 line, u32 *out)
+static void draw_text_line(const struct vga *v, const struct frame *f, const u32 palette[16], u32 line,
+			   u32 *out)
 {
 	u32 in_row, at = row_address(f, line, &in_row);
 	unsigned dots = text_dots(v);
@@ -217,7 +219,8 @@ static void eight_dots(const struct vga *v, u32 planes, const u32 palette[16], u
 	}
 }
 
-static void draw_graphics_line(const struct vga *v, const struct frame *f, const u32 palette[16], u32 line, u32 *out)
+static void draw_graphics_line(const struct vga *v, const struct frame *f, const u32 palette[16], u32 line,
+			       u32 *out)
 {
 	u32 in_row, at = row_address(f, line, &in_row);
 	bool bytes = v->gfx[GFX_MODE] & 0x40;
@@ -245,12 +248,12 @@ static u32 packed_pixel(const struct vga *v, const u8 *p)
 	case 8: return dac_colour(v, *p);
 	case 15:
 		c = ld16(p);
-		return (c & 0x7c00) << 9 | (c & 0x7000) << 4 | (c & 0x3e0) << 6 | (c & 0x380) << 1 | (c & 0x1f) << 3 |
-		       (c & 0x1c) >> 2;
+		return (c & 0x7c00) << 9 | (c & 0x7000) << 4 | (c & 0x3e0) << 6 | (c & 0x380) << 1 |
+		       (c & 0x1f) << 3 | (c & 0x1c) >> 2;
 	case 16:
 		c = ld16(p);
-		return (c & 0xf800) << 8 | (c & 0xe000) << 3 | (c & 0x7e0) << 5 | (c & 0x600) >> 1 | (c & 0x1f) << 3 |
-		       (c & 0x1c) >> 2;
+		return (c & 0xf800) << 8 | (c & 0xe000) << 3 | (c & 0x7e0) << 5 | (c & 0x600) >> 1 |
+		       (c & 0x1f) << 3 | (c & 0x1c) >> 2;
 	default: return p[0] | (u32)p[1] << 8 | (u32)p[2] << 16;
 	}
 }
@@ -296,7 +299,7 @@ static void get_size(const struct vga *v, struct frame *f, bool text, u32 *ret_w
 	*ret_height = f->height;
 }
 
-void vga_look(struct device *dev, struct vga_text *ret)
+void vga_screen_look(struct device *dev, struct vga_text *ret)
 {
 	struct vga *v = container_of(dev, struct vga, dev);
 	struct frame f;
@@ -310,7 +313,8 @@ void vga_look(struct device *dev, struct vga_text *ret)
 	pthread_mutex_unlock(dev->lock);
 }
 
-static void draw(const struct vga *v, enum vga_kind what, const struct frame *f, u32 width, u32 height, u32 *out)
+static void draw(const struct vga *v, enum vga_kind what, const struct frame *f, u32 width, u32 height,
+		 u32 *out)
 {
 	u32 palette[16];
 
@@ -325,7 +329,7 @@ static void draw(const struct vga *v, enum vga_kind what, const struct frame *f,
 	}
 }
 
-int vga_pixels(struct device *dev, u32 *ret_width, u32 *ret_height, u32 **ret_pixels, struct err *err)
+int vga_screen_pixels(struct device *dev, u32 *ret_width, u32 *ret_height, u32 **ret_pixels, struct err *err)
 {
 	struct vga *v = container_of(dev, struct vga, dev);
 	u32 width, height, *pixels;

@@ -34,13 +34,13 @@
 #include "vm/device.h"
 #include "vm/vm.h"
 
-#define FRAME_NS     40000000ull
-#define IDLE_NS      100000000ull
-#define IDLE_FRAMES  50
-#define ESCAPE_NS    50000000ull
-#define KEY_NS       5000000ull /* how soon to try again after the keyboard was full */
-#define TYPED_SIZE   1024
-#define MAX_COLUMNS  1000u
+#define FRAME_NS    40000000ull
+#define IDLE_NS     100000000ull
+#define IDLE_FRAMES 50
+#define ESCAPE_NS   50000000ull
+#define KEY_NS      5000000ull /* how soon to try again after the keyboard was full */
+#define TYPED_SIZE  1024
+#define MAX_COLUMNS 1000u
 
 #define KEY_LEFT_SHIFT 0x2a
 #define KEY_LEFT_ALT   0x38
@@ -55,7 +55,7 @@ struct display {
 	struct chr *chr;
 	struct loop_timer *frame, *key;
 	struct vga_text now, shown;
-	bool valid; /* the terminal shows `shown` */
+	bool valid;             /* the terminal shows `shown` */
 	u32 columns, rows, top; /* the terminal's; the screen's row in its first */
 	unsigned quiet;         /* looks that found no change */
 	int attr;               /* as set on the terminal, -1: unknown */
@@ -207,8 +207,8 @@ static void draw(struct display *d)
 			put_row(d, y, y - top);
 		put_cursor(d);
 	} else if (t->kind == VGA_GRAPHICS) {
-		put_text(d, "\x1b[H%s: a picture of %u x %u pixels; bothy screen %s --png FILE saves it", d->vm->name,
-			 t->width, t->height, d->vm->name);
+		put_text(d, "\x1b[H%s: a picture of %u x %u pixels; bothy screen %s --png FILE saves it",
+			 d->vm->name, t->width, t->height, d->vm->name);
 	}
 	memcpy(&d->shown, t, sizeof(*t));
 	d->valid = true;
@@ -220,7 +220,7 @@ static void on_frame(void *opaque)
 
 	if (flush(d)) {
 		get_terminal_size(d);
-		vga_look(d->vga, &d->now);
+		vga_screen_look(d->vga, &d->now);
 		if (looks_the_same(d)) {
 			d->quiet += d->quiet < IDLE_FRAMES;
 		} else {
@@ -345,7 +345,7 @@ static void put_last(struct display *d)
 {
 	char *text, *end;
 
-	vga_look(d->vga, &d->now);
+	vga_screen_look(d->vga, &d->now);
 	text = d->now.kind == VGA_TEXT ? screen_text(&d->now) : NULL;
 	if (!text)
 		return;

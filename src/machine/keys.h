@@ -8,8 +8,8 @@
 #define KEYS_CTRL  BIT(2)
 
 struct key_press {
-	u8 key;   /* as ps2_key(); 0: no key has this meaning */
-	u8 mods;  /* those that are held meanwhile */
+	u8 key;  /* as ps2_key(); 0: no key has this meaning */
+	u8 mods; /* those that are held meanwhile */
 };
 
 /* The first key press of the len bytes, len > 0: how many of them it takes. 0: they may go on (an escape sequence), which

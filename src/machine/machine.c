@@ -153,8 +153,7 @@ static int open_images(struct machine *m, struct err *err)
 			return err_set(
 				err, -ENOMEM,
 				"initrd %s (%s) is larger than the guest's memory (%s); give it more with --memory",
-				path, boot_size_text((u64)st.st_size, need),
-				boot_size_text(c->memory, have));
+				path, boot_size_text((u64)st.st_size, need), boot_size_text(c->memory, have));
 		r = open_image(false, path, c->memory, &m->source.initrd[i], err);
 		if (r < 0)
 			return r;

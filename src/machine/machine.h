@@ -29,7 +29,7 @@ struct machine_config {
 	const char *kernel;    /* required: bzImage, ELF with a PVH entry, or Multiboot image */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
 	unsigned nr_initrds;
-	const char *append;  /* "" */
+	const char *append; /* "" */
 	/* COM1 on; of the first: "stdio" unless console or display is; as chr_open(): stdio, file:PATH, pty, unix:PATH, none */
 	const char *serial[MACHINE_MAX_SERIALS];
 	unsigned nr_serials;

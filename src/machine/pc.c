@@ -83,7 +83,8 @@ _Static_assert(MAP_PCI_IO == PCI_IO_BASE && MAP_PCI_IO_LEN == PCI_IO_SIZE, "PCI 
 _Static_assert(MAP_PCI_IO_LAST == PCI_IO_BASE + PCI_IO_SIZE - 1, "PCI ports");
 _Static_assert(MAP_PCI_MEM == PCI_MMIO_BASE && MAP_PCI_MEM_LEN == PCI_MMIO_SIZE, "PCI memory");
 _Static_assert(MAP_PCI_MEM_LAST == PCI_MMIO_BASE + PCI_MMIO_SIZE - 1, "PCI memory");
-_Static_assert(PC_FRAME_BUFFER >= PCI_MMIO_BASE && PC_FRAME_BUFFER + VGA_MEMORY_SIZE <= PCI_MMIO_BASE + PCI_MMIO_SIZE,
+_Static_assert(PC_FRAME_BUFFER >= PCI_MMIO_BASE &&
+		       PC_FRAME_BUFFER + VGA_MEMORY_SIZE <= PCI_MMIO_BASE + PCI_MMIO_SIZE,
 	       "frame buffer");
 _Static_assert(MAP_ECAM == PCI_ECAM_BASE && MAP_ECAM_LEN == PCI_ECAM_SIZE, "ECAM");
 _Static_assert(MAP_PCI_GSI == PCI_GSI_BASE && PCI_GSI(1, 3) == PCI_GSI_BASE, "PCI interrupts");
@@ -107,14 +108,14 @@ int pc_init(struct pc *pc, struct vm *vm, struct err *err)
 	map->nr = 0;
 	if (ram->low_size <= TABLES_GPA + TABLES_LEN)
 		return err_set(err, -EINVAL, "a machine needs more than 1 MiB of memory");
+	if (ram_set_hole(&vm->ram, VGA_WINDOW_BASE, VGA_WINDOW_BASE + VGA_WINDOW_SIZE) < 0)
+		return err_set(err, -EINVAL, "the display adapter's memory lies outside the machine's");
 	map_add(map, 0, FACS_GPA, BOOT_MAP_RAM);
 	map_add(map, FACS_GPA, VGA_WINDOW_BASE, BOOT_MAP_NVS);
 	map_add(map, TABLES_GPA, TABLES_GPA + TABLES_LEN, BOOT_MAP_RESERVED);
 	map_add(map, TABLES_GPA + TABLES_LEN, ram->low_size, BOOT_MAP_RAM);
 	map_add(map, PCI_ECAM_BASE, PCI_ECAM_BASE + PCI_ECAM_SIZE, BOOT_MAP_RESERVED);
 	map_add(map, RAM_HOLE_END, ram->end, BOOT_MAP_RAM);
-	if (ram_set_hole(&vm->ram, VGA_WINDOW_BASE, VGA_WINDOW_BASE + VGA_WINDOW_SIZE) < 0)
-		return err_set(err, -EINVAL, "the display adapter's memory lies outside the machine's");
 	return ram_add_rom(&vm->ram, TABLES_GPA, TABLES_GPA + TABLES_LEN);
 }
 

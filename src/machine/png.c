@@ -11,10 +11,10 @@
 #include <string.h>
 #include <zlib.h>
 
-#define SIGNATURE    "\x89PNG\r\n\x1a\n"
+#define SIGNATURE     "\x89PNG\r\n\x1a\n"
 #define SIGNATURE_LEN 8
-#define HEADER_LEN   13
-#define CHUNK_EXTRA  12 /* length, type, and check sum */
+#define HEADER_LEN    13
+#define CHUNK_EXTRA   12 /* length, type, and check sum */
 #define DEFLATE_LEVEL 3
 
 static u8 *put32(u8 *p, u32 v)

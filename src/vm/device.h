@@ -31,7 +31,7 @@ struct device_conf {
 	/* A PCI function: its option ROM, which lives as long as the device; NULL: none. */
 	const u8 *rom;
 	size_t rom_len;
-	bool packed;                        /* virtio: offers packed rings */
+	bool packed; /* virtio: offers packed rings */
 };
 
 enum reset_kind {

@@ -31,7 +31,8 @@ struct ram {
 	u64 end;      /* one past the highest gpa of RAM; multiple of 4096 */
 	struct ram_range rom[RAM_MAX_ROMS]; /* page-aligned, inside RAM, not writable by the guest */
 	unsigned nr_roms;
-	struct ram_range hole; /* below low_size, page-aligned: what answers there is on the bus; none: 0, 0 */
+	struct ram_range
+		hole; /* below low_size, page-aligned: what answers there is on the bus; none: 0, 0 */
 	_Atomic u64 *code_map; /* end / 4096 entries */
 	void (*code_written)(void *opaque, gpa_t gpa, u64 len);
 	void *code_opaque;

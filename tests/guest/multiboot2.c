@@ -51,7 +51,8 @@ static void test_acpi(void)
 
 	for (unsigned i = 0; p && i < 20; i++)
 		sum = (u8)(sum + p[i]);
-	check(p && starts_with((const char *)p, "RSD PTR ") && !sum, "a root pointer of ACPI with its check sum");
+	check(p && starts_with((const char *)p, "RSD PTR ") && !sum,
+	      "a root pointer of ACPI with its check sum");
 }
 
 static void test_frame_buffer(void)
@@ -77,7 +78,8 @@ void guest_main(void)
 	      multiboot_magic);
 	if (multiboot_magic != 0x36d76289)
 		return;
-	check(find(1) && find(2) && starts_with((const char *)find(2)->data, "bothy"), "command line and loader's name");
+	check(find(1) && find(2) && starts_with((const char *)find(2)->data, "bothy"),
+	      "command line and loader's name");
 	check(*(volatile u16 *)0x413 > 600, "the BIOS data area has the memory's size");
 	test_memory();
 	test_acpi();

@@ -166,6 +166,7 @@ void guest_main(void)
 	dispi(4, 0);
 	dispi(1, 640);
 	dispi(4, 0x41);
-	print("a write to the frame buffer: %llu cycles\n", cost_of_writes((volatile u64 *)0xd0000000, 20000));
+	print("a write to the frame buffer: %llu cycles\n",
+	      cost_of_writes((volatile u64 *)0xd0000000, 20000));
 	dispi(4, 0);
 }

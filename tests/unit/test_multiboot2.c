@@ -171,10 +171,10 @@ static void relocates(void **state)
 	static const struct {
 		u32 min, max, align, preference, base;
 	} rows[] = {
-		{ 0x100000, 0xffffffff, 0x1000, 0, PADDR },            /* where it is linked */
-		{ 0x100000, 0xffffffff, 0x1000, 1, 0x100000 },         /* low */
-		{ 0x100000, 0xffffffff, 0x200000, 2, 0xe00000 },       /* high: the end of 16 MiB */
-		{ 0x800000, 0xffffffff, 0x200000, 0, 0x800000 },       /* it cannot stay */
+		{ 0x100000, 0xffffffff, 0x1000, 0, PADDR },      /* where it is linked */
+		{ 0x100000, 0xffffffff, 0x1000, 1, 0x100000 },   /* low */
+		{ 0x100000, 0xffffffff, 0x200000, 2, 0xe00000 }, /* high: the end of 16 MiB */
+		{ 0x800000, 0xffffffff, 0x200000, 0, 0x800000 }, /* it cannot stay */
 		{ 0x100000, 0x4fffff, 0x100000, 2, 0x400000 },
 	};
 
@@ -202,8 +202,8 @@ static void gives_a_frame_buffer(void **state)
 	} rows[] = {
 		{ 800, 600, 32, 2, 800, 600 },
 		{ 0, 0, 32, 2, 1024, 768 },
-		{ 0, 0, 0, 2, 0, 0 },         /* no preference, and text is fine */
-		{ 0, 0, 0, 1, 1024, 768 },    /* a console is required, text is not understood */
+		{ 0, 0, 0, 2, 0, 0 },              /* no preference, and text is fine */
+		{ 0, 0, 0, 1, 1024, 768 },         /* a console is required, text is not understood */
 		{ 1023, 5000, 16, 0, 1016, 1200 }, /* the nearest there is */
 		{ 0xffffffff, 1, 24, 0, 1920, 64 },
 	};
@@ -286,11 +286,11 @@ static void refuses_a11(void **state)
 {
 	size_t len = ALIGN_UP(make_elf(image, false, PADDR, 0), 8ul);
 
-#define REFUSED(why, ...)         \
-	do {                      \
-		begin((u32)len);  \
-		__VA_ARGS__;      \
-		finish();         \
+#define REFUSED(why, ...)                \
+	do {                             \
+		begin((u32)len);         \
+		__VA_ARGS__;             \
+		finish();                \
 		refuse(header_end, why); \
 	} while (0)
 	REFUSED("boot information of type 99", TAG(1, 0, 4, 99));
@@ -301,7 +301,8 @@ static void refuses_a11(void **state)
 	REFUSED("no power of two", TAG(10, 0, 0, 0xffffffff, 3, 0));
 	REFUSED("above the highest", TAG(10, 0, 0x200000, 0x1fffff, 4096, 0));
 	REFUSED("no such memory free", TAG(10, 0, 0x1000000, 0xffffffff, 4096, 1));
-	REFUSED("no RAM of the guest", TAG(2, 0, 0xf0000000, 0xf0000000, 0, 0xf0001000), TAG(3, 0, 0xf0000000));
+	REFUSED("no RAM of the guest", TAG(2, 0, 0xf0000000, 0xf0000000, 0, 0xf0001000),
+		TAG(3, 0, 0xf0000000));
 	REFUSED("puts itself at", TAG(2, 0, 0x100000, 0x100004, 0, 0), TAG(3, 0, 0x100000));
 
 	begin((u32)len);
@@ -364,9 +365,9 @@ static void prefers_the_newer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(loads_elf),		cmocka_unit_test(loads_by_addresses),
-		cmocka_unit_test(relocates),		cmocka_unit_test(gives_a_frame_buffer),
-		cmocka_unit_test(loads_sections),	cmocka_unit_test(refuses_a11),
+		cmocka_unit_test(loads_elf),         cmocka_unit_test(loads_by_addresses),
+		cmocka_unit_test(relocates),         cmocka_unit_test(gives_a_frame_buffer),
+		cmocka_unit_test(loads_sections),    cmocka_unit_test(refuses_a11),
 		cmocka_unit_test(prefers_the_newer),
 	};
 

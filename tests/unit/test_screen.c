@@ -63,7 +63,8 @@ static void png(void **state)
 		assert_int_equal(big_endian(at + 8), width);
 		assert_int_equal(big_endian(at + 12), height);
 		assert_memory_equal(at + 16, "\x08\x02\0\0", 5);
-		for (const char *const *type = (const char *const[]){ "IHDR", "IDAT", "IEND", NULL }; *type; type++) {
+		for (const char *const *type = (const char *const[]){ "IHDR", "IDAT", "IEND", NULL }; *type;
+		     type++) {
 			u32 n = big_endian(at);
 
 			assert_true((size_t)(file + len - at) >= n + 12);
@@ -80,7 +81,8 @@ static void png(void **state)
 
 			assert_int_equal(row[0], 0);
 			for (u32 x = 0; x < width; x++, k++)
-				assert_int_equal((u32)row[1 + 3 * x] << 16 | row[2 + 3 * x] << 8 | row[3 + 3 * x],
+				assert_int_equal((u32)row[1 + 3 * x] << 16 | row[2 + 3 * x] << 8 |
+							 row[3 + 3 * x],
 						 pixels[k]);
 		}
 		free(file);
@@ -157,7 +159,9 @@ static void any_bytes(void **state)
 
 		for (len = 0; len < sizeof(buf); len++) {
 			x = x * 1664525 + 1013904223;
-			buf[len] = x >> 28 < 3 ? 0x1b : x >> 28 < 8 ? (u8) "[O;19~A"[x >> 20 & 7] : (u8)(x >> 16);
+			buf[len] = x >> 28 < 3   ? 0x1b
+				   : x >> 28 < 8 ? (u8) "[O;19~A"[x >> 20 & 7]
+						 : (u8)(x >> 16);
 		}
 		while (at < len) {
 			struct key_press k;
@@ -174,7 +178,10 @@ static void any_bytes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(text), cmocka_unit_test(png), cmocka_unit_test(keys), cmocka_unit_test(any_bytes),
+		cmocka_unit_test(text),
+		cmocka_unit_test(png),
+		cmocka_unit_test(keys),
+		cmocka_unit_test(any_bytes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -85,8 +85,8 @@ static u16 get_dispi(u16 index)
 /* Planar, as in modes 10H and 12H: 640 x 480. */
 static void planar(void)
 {
-	static const u8 crtc[0x19] = { 0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0x0b, 0x3e, 0,    0x40, 0, 0, 0,
-				       0,    0,    0,    0xea, 0x0c, 0xdf, 0x28, 0,    0xe7, 4,    0xe3, 0xff };
+	static const u8 crtc[0x19] = { 0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0x0b, 0x3e, 0, 0x40, 0,   0, 0, 0,
+				       0,    0,    0xea, 0x0c, 0xdf, 0x28, 0,    0xe7, 4, 0xe3, 0xff };
 
 	board_outb(&b, 0x3c2, 0xe3);
 	set(0x3c4, 1, 1);
@@ -176,7 +176,9 @@ static void functions(void **state)
 	static const struct {
 		u8 function;
 		u32 want;
-	} rows[] = { { 0, 0xf0f0f0f0 }, { 1, 0xf0f0f0f0 & 0x12345678 }, { 2, 0xf0f0f0f0 | 0x12345678 },
+	} rows[] = { { 0, 0xf0f0f0f0 },
+		     { 1, 0xf0f0f0f0 & 0x12345678 },
+		     { 2, 0xf0f0f0f0 | 0x12345678 },
 		     { 3, 0xf0f0f0f0 ^ 0x12345678 } };
 
 	planar();
@@ -236,7 +238,9 @@ static void memory_maps(void **state)
 	static const struct {
 		u8 misc;
 		u32 first, len;
-	} maps[] = { { 0x1, 0, 0x20000 }, { 0x5, 0, 0x10000 }, { 0x9, 0x10000, 0x8000 }, { 0xd, 0x18000, 0x8000 } };
+	} maps[] = {
+		{ 0x1, 0, 0x20000 }, { 0x5, 0, 0x10000 }, { 0x9, 0x10000, 0x8000 }, { 0xd, 0x18000, 0x8000 }
+	};
 
 	planar();
 	for (unsigned i = 0; i < ARRAY_SIZE(maps); i++) {
@@ -271,8 +275,9 @@ static void widths_agree(void **state)
 					wr(TEXT_BASE + i, 1, 0);
 				wr(TEXT_BASE + off, size, val);
 				for (unsigned i = 0; i < 32; i++)
-					assert_int_equal(rd(TEXT_BASE + i, 1),
-							 i >= off && i < off + size ? 0x11 * (i - off + 1) : 0);
+					assert_int_equal(rd(TEXT_BASE + i, 1), i >= off && i < off + size
+										       ? 0x11 * (i - off + 1)
+										       : 0);
 				assert_int_equal(rd(TEXT_BASE + off, size), val & bits_mask(size));
 			}
 		}
@@ -345,14 +350,14 @@ static void put_text(unsigned at, const char *text, u8 attribute)
 
 static void text_screen(void **state)
 {
-	vga_look(vga, &look);
+	vga_screen_look(vga, &look);
 	assert_int_equal(look.kind, VGA_BLANK);
 	vga_set_text_mode(vga);
 	put_text(0, "first", 0x1f);
 	put_text(24 * 80 + 75, "edge!", 0x4e);
 	set(0x3d4, 0x0e, 0);
 	set(0x3d4, 0x0f, 85);
-	vga_look(vga, &look);
+	vga_screen_look(vga, &look);
 	assert_int_equal(look.kind, VGA_TEXT);
 	assert_int_equal(look.columns, 80);
 	assert_int_equal(look.rows, 25);
@@ -369,20 +374,20 @@ static void text_screen(void **state)
 	assert_int_equal(look.palette[15], 0xffffff);
 	/* Scrolled by the start address; a cursor that is off, or elsewhere. */
 	set(0x3d4, 0x0d, 80);
-	vga_look(vga, &look);
+	vga_screen_look(vga, &look);
 	assert_int_equal(look.cell[23 * 80 + 79], 0x4e00 | '!');
 	assert_int_equal(look.cursor_row, 0);
 	set(0x3d4, 0x0a, 0x20);
-	vga_look(vga, &look);
+	vga_screen_look(vga, &look);
 	assert_false(look.cursor_on);
 	/* 8 dots a character; 50 rows of 8 lines. */
 	set(0x3c4, 1, 1);
 	set(0x3d4, 9, 0x47);
-	vga_look(vga, &look);
+	vga_screen_look(vga, &look);
 	assert_int_equal(look.width, 640);
 	assert_int_equal(look.rows, 50);
 	set(0x3c4, 1, 0x21);
-	vga_look(vga, &look);
+	vga_screen_look(vga, &look);
 	assert_int_equal(look.kind, VGA_BLANK);
 }
 
@@ -398,7 +403,7 @@ static void split_screen(void **state)
 	set(0x3d4, 7, 0x0f);
 	set(0x3d4, 9, 0x0f);
 	set(0x3d4, 0x18, 159);
-	vga_look(vga, &look);
+	vga_screen_look(vga, &look);
 	assert_int_equal(look.cell[0] & 0xff, 's');
 	assert_int_equal(look.cell[10 * 80] & 0xff, 't');
 }
@@ -407,7 +412,7 @@ static u32 *pixels(u32 width, u32 height)
 {
 	u32 w, h, *p;
 
-	assert_int_equal(vga_pixels(vga, &w, &h, &p, NULL), 0);
+	assert_int_equal(vga_screen_pixels(vga, &w, &h, &p, NULL), 0);
 	assert_int_equal(w, width);
 	assert_int_equal(h, height);
 	return p;
@@ -562,10 +567,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(write_mode_0),  T(functions),	   T(write_modes_1_to_3), T(read_mode_1),   T(memory_maps),
-		T(widths_agree),  T(locks_and_masks), T(palette),	  T(beam),	    T(text_screen),
-		T(split_screen),  T(text_pixels),  T(planar_pixels),	  T(chained_pixels), T(frame_buffer),
-		T(option_rom),
+		T(write_mode_0),  T(functions),      T(write_modes_1_to_3), T(read_mode_1),
+		T(memory_maps),   T(widths_agree),   T(locks_and_masks),    T(palette),
+		T(beam),          T(text_screen),    T(split_screen),       T(text_pixels),
+		T(planar_pixels), T(chained_pixels), T(frame_buffer),       T(option_rom),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
