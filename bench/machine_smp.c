@@ -18,14 +18,13 @@
 static unsigned cpus[2]; /* the two processors that are used */
 static uint64_t units;
 
-static void keep_to(unsigned which)
+static cpu_set_t only(unsigned which)
 {
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
 	CPU_SET(cpus[which], &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		cpu_die("to stay on one processor");
+	return set;
 }
 
 /* This thread is then on the first of two processors. */
@@ -33,6 +32,7 @@ static const char *two_processors(void)
 {
 	static cpu_set_t all;
 	static bool known;
+	cpu_set_t first;
 	unsigned nr = 0;
 
 	if (!known && sched_getaffinity(0, sizeof(all), &all))
@@ -44,16 +44,24 @@ static const char *two_processors(void)
 	}
 	if (nr < 2)
 		return "there is but one processor";
-	keep_to(0);
+	first = only(0);
+	if (sched_setaffinity(0, sizeof(first), &first))
+		cpu_die("to stay on one processor");
 	return NULL;
 }
 
+/* The other thread is made on the other processor: moved there by itself, it would first wait here for the end of this
+ * one's time slice. */
 static void with_other(void *(*other)(void *), void (*own)(void))
 {
+	cpu_set_t set = only(1);
+	pthread_attr_t attr;
 	pthread_t thread;
 
-	if (pthread_create(&thread, NULL, other, NULL))
+	if (pthread_attr_init(&attr) || pthread_attr_setaffinity_np(&attr, sizeof(set), &set) ||
+	    pthread_create(&thread, &attr, other, NULL))
 		cpu_die("thread");
+	pthread_attr_destroy(&attr);
 	own();
 	pthread_join(thread, NULL);
 }
@@ -97,7 +105,6 @@ static void compute_own(void)
 
 static void *compute_other(void *arg)
 {
-	keep_to(1);
 	return (void *)compute(units);
 }
 
@@ -129,7 +136,6 @@ static void mutex_own(void)
 
 static void *mutex_other(void *arg)
 {
-	keep_to(1);
 	mutex_own();
 	return NULL;
 }
@@ -180,7 +186,6 @@ static void futex_own(void)
 
 static void *futex_other(void *arg)
 {
-	keep_to(1);
 	for (uint64_t i = 0; i < units; i++) {
 		wait_for(1);
 		hand_to(0);
@@ -230,7 +235,6 @@ static void *mprotect_other(void *arg)
 {
 	uint32_t sum = 0;
 
-	keep_to(1);
 	while (!atomic_load_explicit(&stop, memory_order_relaxed))
 		sum += *page;
 	cpu_sink = sum;

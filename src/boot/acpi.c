@@ -14,6 +14,7 @@
  */
 #include "boot/acpi.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -38,6 +39,7 @@ static const
 	bool overflow;
 	u32 table[MAX_TABLES]; /* addresses for RSDT and XSDT */
 	unsigned nr_tables;
+	struct acpi_links links;
 };
 
 /* len bytes of zeros at the next multiple of 16; NULL once the area is full. */
@@ -83,10 +85,22 @@ static void put_header(u8 *t, const char *signature, u32 len, u8 revision)
 	st32(t + 32, 1);
 }
 
-static void seal(u8 *t, u32 len, u32 checksum_at)
+/* Offsets of t itself are from the area's start. */
+static void seal(struct acpi_area *a, u8 *t, u32 t_at, u32 len, u32 checksum_at)
 {
 	t[checksum_at] = 0;
 	t[checksum_at] = (u8)-byte_sum(t, len);
+	assert(a->links.nr_sums < ACPI_MAX_SUMS);
+	a->links.sum[a->links.nr_sums].start = t_at;
+	a->links.sum[a->links.nr_sums].len = len;
+	a->links.sum[a->links.nr_sums++].at = t_at + checksum_at;
+}
+
+static void note_pointer(struct acpi_area *a, u32 at, u8 size)
+{
+	assert(a->links.nr_pointers < ACPI_MAX_POINTERS);
+	a->links.pointer[a->links.nr_pointers].at = at;
+	a->links.pointer[a->links.nr_pointers++].size = size;
 }
 
 /* A finished table from a buffer into the area. */
@@ -97,7 +111,7 @@ static u32 put_table(struct acpi_area *a, u8 *table, u32 len, bool listed)
 
 	if (!t)
 		return 0;
-	seal(table, len, 9);
+	seal(a, table, gpa - a->gpa, len, 9);
 	memcpy(t, table, len);
 	if (listed && a->nr_tables < MAX_TABLES)
 		a->table[a->nr_tables++] = gpa;
@@ -120,6 +134,7 @@ static void put_fadt(struct acpi_area *a, const struct acpi_board *b, u32 facs, 
 	 * the reset register is there. PWR_BUTTON (bit 4) clear: a fixed power button. */
 	const u32 flags = BIT(0) | BIT(2) | BIT(5) | BIT(6) | BIT(8) | BIT(10);
 	u8 t[FADT_SIZE] = { 0 };
+	u32 at;
 
 	put_header(t, "FACP", sizeof(t), 6);
 	st32(t + 36, facs);
@@ -152,7 +167,10 @@ static void put_fadt(struct acpi_area *a, const struct acpi_board *b, u32 facs, 
 	if (b->gpe0_len)
 		put_port(t + 220, b->gpe0, (u8)(b->gpe0_len * 8), 1);
 	put_text(t + 268, "BOTHY", 5); /* hypervisor vendor */
-	put_table(a, t, sizeof(t), true);
+	at = put_table(a, t, sizeof(t), true) - a->gpa;
+	note_pointer(a, at + 36, 4);
+	note_pointer(a, at + 40, 4);
+	note_pointer(a, at + 140, 8);
 }
 
 /* [ACPI 5.2.12] */
@@ -231,25 +249,48 @@ static void put_pkg_length(u8 *p, u32 len)
 	p[1] = (u8)(len >> 4);
 }
 
-/* Scope (\_SB) { Device (C0nn) { Name (_HID, "ACPI0007") Name (_UID, nn) } ... } */
+/* Name (name, val) as 10 bytes. */
+static u8 *put_name(u8 *p, const char *name, u32 val)
+{
+	*p++ = 0x08; /* NameOp */
+	put_text(p, name, 4);
+	p[4] = 0x0c; /* DWordPrefix */
+	st32(p + 5, val);
+	return p + 9;
+}
+
+static u8 *put_name64(u8 *p, const char *name, u64 val)
+{
+	p = put_name(p, name, (u32)val);
+	p[-5] = 0x0e; /* QWordPrefix */
+	st32(p, (u32)(val >> 32));
+	return p + 4;
+}
+
+/* Scope (\_SB) { Name (ECAM, ...) and so on; Device (C0nn) { Name (_HID, "ACPI0007") Name (_UID, nn) } ... } */
 static void put_ssdt(struct acpi_area *a, const struct acpi_board *b)
 {
 	static const char hex[] = "0123456789ABCDEF";
 	static const char hid[] = "\x08_HID\x0d"
 				  "ACPI0007";
 	static const char uid[] = "\x08_UID\x0a";
+	enum { NAMES_SIZE = 2 * 10 + 2 * 14 };
 	enum { DEVICE_SIZE = 2 + 2 + 4 + sizeof(hid) + sizeof(uid) - 1 + 1 };
 	/* The longest scope has 4095 bytes in a two-byte length. */
 	u8 t[HEADER_SIZE + 1 + 4095];
-	u32 nr = MIN(b->nr_cpus, (4095u - 7) / DEVICE_SIZE), len = HEADER_SIZE + 1 + 2 + 5 + nr * DEVICE_SIZE;
+	u32 nr = MIN(b->nr_cpus, (4095u - 7 - NAMES_SIZE) / DEVICE_SIZE);
+	u32 scope = 2 + 5 + NAMES_SIZE + nr * DEVICE_SIZE, len = HEADER_SIZE + 1 + scope;
 	u8 *p = t + HEADER_SIZE;
 
 	memset(t, 0, sizeof(t));
 	put_header(t, "SSDT", len, 2);
 	*p++ = 0x10; /* ScopeOp */
-	put_pkg_length(p, 2 + 5 + nr * DEVICE_SIZE);
+	put_pkg_length(p, scope);
 	put_text(p + 2, "\\_SB_", 5);
-	p += 7;
+	p = put_name(p + 7, "ECAM", (u32)b->ecam);
+	p = put_name(p, "PMEM", b->pci_mem);
+	p = put_name64(p, "HMEM", b->pci_high);
+	p = put_name64(p, "HEND", b->pci_high_end);
 	for (u32 i = 0; i < nr; i++) {
 		*p++ = 0x5b; /* DeviceOp */
 		*p++ = 0x82;
@@ -271,23 +312,31 @@ static void put_ssdt(struct acpi_area *a, const struct acpi_board *b)
 static void put_roots(struct acpi_area *a, u8 *rsdp)
 {
 	u8 t[HEADER_SIZE + MAX_TABLES * 8] = { 0 };
-	u32 len = HEADER_SIZE + a->nr_tables * 4;
+	u32 len = HEADER_SIZE + a->nr_tables * 4, at;
 
 	put_header(t, "RSDT", len, 1);
 	for (unsigned i = 0; i < a->nr_tables; i++)
 		st32(t + HEADER_SIZE + i * 4, a->table[i]);
-	st32(rsdp + 16, put_table(a, t, len, false));
+	at = put_table(a, t, len, false);
+	for (unsigned i = 0; i < a->nr_tables; i++)
+		note_pointer(a, at - a->gpa + HEADER_SIZE + i * 4, 4);
+	st32(rsdp + 16, at);
+	note_pointer(a, 16, 4);
 
 	memset(t, 0, sizeof(t));
 	len = HEADER_SIZE + a->nr_tables * 8;
 	put_header(t, "XSDT", len, 1);
 	for (unsigned i = 0; i < a->nr_tables; i++)
 		st64(t + HEADER_SIZE + i * 8, a->table[i]);
-	st64(rsdp + 24, put_table(a, t, len, false));
+	at = put_table(a, t, len, false);
+	for (unsigned i = 0; i < a->nr_tables; i++)
+		note_pointer(a, at - a->gpa + HEADER_SIZE + i * 8, 8);
+	st64(rsdp + 24, at);
+	note_pointer(a, 24, 8);
 }
 
 int acpi_build(const struct acpi_board *b, u8 *area, u32 area_gpa, u32 len, u8 *facs, u32 facs_gpa,
-	       u32 *ret_rsdp, struct err *err)
+	       u32 *ret_rsdp, struct acpi_links *ret_links, struct err *err)
 {
 	struct acpi_area a = { .base = area, .gpa = area_gpa, .len = len };
 	u8 dsdt[sizeof(dsdt_aml_code)];
@@ -314,10 +363,13 @@ int acpi_build(const struct acpi_board *b, u8 *area, u32 area_gpa, u32 len, u8 *
 	rsdp[15] = 2;
 	st32(rsdp + 20, RSDP_SIZE);
 	put_roots(&a, rsdp);
-	seal(rsdp, 20, 8);
-	seal(rsdp, RSDP_SIZE, 32);
+	seal(&a, rsdp, 0, 20, 8);
+	seal(&a, rsdp, 0, RSDP_SIZE, 32);
 	if (a.overflow)
 		return err_set(err, -ENOSPC, "the ACPI tables do not fit into %u bytes", len);
 	*ret_rsdp = rsdp_gpa;
+	a.links.used = a.used;
+	if (ret_links)
+		*ret_links = a.links;
 	return 0;
 }

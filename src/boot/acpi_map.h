@@ -14,11 +14,9 @@
 #define MAP_PCI_IO       0xc000
 #define MAP_PCI_IO_LEN   0x4000
 #define MAP_PCI_IO_LAST  0xffff
-#define MAP_PCI_MEM      0xc0000000
-#define MAP_PCI_MEM_LEN  0x20000000
-#define MAP_PCI_MEM_LAST 0xdfffffff
+#define MAP_PCI_MEM_LAST 0xfebfffff
+#define MAP_PCI_MEM_END  0xfec00000
 #define MAP_PCI_GSI      16
-#define MAP_ECAM         0xe0000000
 #define MAP_ECAM_LEN     0x10000000
 #define MAP_IOAPIC       0xfec00000
 #define MAP_IOAPIC_LEN   0x1000

@@ -8,6 +8,13 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 	/* Interrupts are routed by the I/O APIC, whatever model the guest announces through \_PIC. */
 	Name (\_S5, Package () { MAP_S5_TYPE, MAP_S5_TYPE, 0, 0 })
 
+	/* Of the SSDT, since firmware may choose: where ECAM is, and where memory for PCI devices begins. */
+	External (\_SB.ECAM, IntObj)
+	External (\_SB.PMEM, IntObj)
+	/* Above 4 GiB, from HMEM up to, not including, HEND. */
+	External (\_SB.HMEM, IntObj)
+	External (\_SB.HEND, IntObj)
+
 	Scope (\_SB)
 	{
 		Device (PCI0)
@@ -18,7 +25,7 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 			Name (_SEG, 0)
 			Name (_BBN, 0)
 
-			Name (_CRS, ResourceTemplate ()
+			Name (FIX, ResourceTemplate ()
 			{
 				WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,
 					0, 0, 0xff, 0, 0x100)
@@ -28,9 +35,55 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 					0, 0, 0xcf7, 0, 0xcf8)
 				WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange,
 					0, MAP_PCI_IO, MAP_PCI_IO_LAST, 0, MAP_PCI_IO_LEN)
-				DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
-					0, MAP_PCI_MEM, MAP_PCI_MEM_LAST, 0, MAP_PCI_MEM_LEN)
 			})
+
+			/* Memory from Arg0 up to, not including, Arg1. */
+			Method (MEM, 2, Serialized)
+			{
+				Name (BUF, ResourceTemplate ()
+				{
+					DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
+						0, 0, 0, 0, 1, , , WIN)
+				})
+				CreateDWordField (BUF, WIN._MIN, FRST)
+				CreateDWordField (BUF, WIN._MAX, LAST)
+				CreateDWordField (BUF, WIN._LEN, SIZE)
+				FRST = Arg0
+				LAST = Arg1 - 1
+				SIZE = Arg1 - Arg0
+				Return (BUF)
+			}
+
+			Method (HIGH, 0, Serialized)
+			{
+				Name (BUF, ResourceTemplate ()
+				{
+					QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
+						0, 0, 0, 0, 1, , , WIN)
+				})
+				CreateQWordField (BUF, WIN._MIN, FRST)
+				CreateQWordField (BUF, WIN._MAX, LAST)
+				CreateQWordField (BUF, WIN._LEN, SIZE)
+				FRST = \_SB.HMEM
+				LAST = \_SB.HEND - 1
+				SIZE = \_SB.HEND - \_SB.HMEM
+				Return (BUF)
+			}
+
+			/* ECAM divides it in two, of which the first may be empty. */
+			Method (_CRS, 0, Serialized)
+			{
+				Local0 = ConcatenateResTemplate (FIX, MEM (\_SB.ECAM + MAP_ECAM_LEN, MAP_PCI_MEM_END))
+				If (\_SB.PMEM < \_SB.ECAM)
+				{
+					Local0 = ConcatenateResTemplate (Local0, MEM (\_SB.PMEM, \_SB.ECAM))
+				}
+				If (\_SB.HMEM < \_SB.HEND)
+				{
+					Local0 = ConcatenateResTemplate (Local0, HIGH ())
+				}
+				Return (Local0)
+			}
 
 			/* Pin p of slot s is global interrupt MAP_PCI_GSI + ((s + p) & 3), for all 32 slots. */
 			Method (_PRT, 0, Serialized)
@@ -136,13 +189,19 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 		{
 			Name (_HID, EisaId ("PNP0C02"))
 			Name (_UID, 0)
-			Name (_CRS, ResourceTemplate ()
+			Name (BUF, ResourceTemplate ()
 			{
 				IO (Decode16, MAP_PM_PORT, MAP_PM_PORT, 1, MAP_PM_LEN)
-				Memory32Fixed (ReadWrite, MAP_ECAM, MAP_ECAM_LEN)
+				Memory32Fixed (ReadWrite, 0, MAP_ECAM_LEN, WIN)
 				Memory32Fixed (ReadWrite, MAP_IOAPIC, MAP_IOAPIC_LEN)
 				Memory32Fixed (ReadWrite, MAP_LAPIC, MAP_LAPIC_LEN)
 			})
+			Method (_CRS, 0, Serialized)
+			{
+				CreateDWordField (BUF, ^WIN._BAS, BASE)
+				BASE = \_SB.ECAM
+				Return (BUF)
+			}
 		}
 	}
 }

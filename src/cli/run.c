@@ -82,6 +82,20 @@ static const char *device_choice(unsigned i, const char **ret_help)
 	return NULL;
 }
 
+static const char *firmware_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ "bios", "SeaBIOS, as the distribution has it" },
+		{ "uefi", "OVMF, as the distribution has it" },
+		{ "FILE", "an image of up to 16 MiB, which ends at 4 GiB" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
 static const char *serial_choice(unsigned i, const char **ret_help)
 {
 	static const char *const rows[][2] = {
@@ -140,7 +154,7 @@ static const struct opt run_opts[] = {
 		.help = "What executes the guest.",
 		.more = "Settings may follow, as in soft,translate=off. For soft: translate=on|off - whether code that "
 			"runs often is translated, or all is interpreted (on); lockstep=on|off - also interpret what is "
-			"translated, and stop at the first difference, with one processor (off); perf-map=on|off - name translated code for "
+			"translated, and stop at the first difference, with one processor (off); pic=on|off - all user code is translated for any address, not just that of pages met at several (off); perf-map=on|off - name translated code for "
 			"perf, in /tmp/perf-PID.map (off); warm=N - after how many executions code is translated, and 21 "
 			"times as many later anew by what was learnt (0, the engine's own choice).",
 		.choice = engine_choice,
@@ -199,10 +213,39 @@ static const struct opt run_opts[] = {
 		.name = "kernel",
 		.kind = OPT_STRING,
 		.arg = "FILE",
-		.help = "What to boot: a Linux bzImage, an ELF image with a PVH entry, or a Multiboot image. Required.",
-		.required = true,
+		.help = "What to boot: a Linux bzImage, an ELF image with a PVH entry, or a Multiboot image; without, firmware "
+			"boots a disk.",
 		.is_file = true,
 		.offset = offsetof(struct run_options, config.kernel),
+	},
+	{
+		.name = "firmware",
+		.kind = OPT_STRING,
+		.arg = "FIRMWARE",
+		.help = "The firmware that boots the machine, where there is no kernel.",
+		.choice = firmware_choice,
+		.free_form = true,
+		.is_file = true,
+		.default_text = "bios, where there is a disk and no kernel",
+		.offset = offsetof(struct run_options, config.firmware),
+	},
+	{
+		.name = "boot",
+		.kind = OPT_STRING,
+		.arg = "ORDER",
+		.help = "From what firmware boots, in this order: disk, cdrom, net, some of them, after commas.",
+		.more = "With net a BIOS gets iPXE, which asks the network.",
+		.default_text = "disk,cdrom,net",
+		.offset = offsetof(struct run_options, config.boot),
+	},
+	{
+		.name = "firmware-vars",
+		.kind = OPT_STRING,
+		.arg = "FILE",
+		.help = "Where UEFI firmware keeps its variables; made from the firmware's template where there is no such file. "
+			"Without, they last as long as the machine.",
+		.is_file = true,
+		.offset = offsetof(struct run_options, config.firmware_vars),
 	},
 	{
 		.name = "initrd",

@@ -6,9 +6,9 @@
  * two functions that are here.
  *
  * How it works: an access to configuration space is done byte by byte through the function's write masks,
- * so that any width and alignment is defined. The bus never sees a BAR: it has three fixed windows, and an
- * access to one is compared with the BARs that are decoded now. A BAR outside its window answers nowhere,
- * so that it cannot cover RAM, an interrupt controller or configuration space.
+ * so that any width and alignment is defined. The bus never sees a BAR: it has fixed windows for ports and memory, and an
+ * access to one is compared with ECAM, then with the BARs that are decoded now. A BAR outside its window answers nowhere,
+ * so that it cannot cover an interrupt controller; where there is RAM, the bus is not asked.
  *
  * Locks: configuration space and BARs of a function are its owner's, under the owner's lock;
  * CONFIG_ADDRESS is under this device's; levels of INTx pins under intx_lock, which is below all devices'
@@ -17,8 +17,8 @@
  *
  * Omitted, and why that is safe: buses other than 0 and bridges to them (they read as absent); the
  * extended configuration space, which a function without extended capabilities does not have (all-ones).
- * The base of ECAM (PCIEXBAR) and of the ACPI ports (PMBASE) are read-only at what the board uses. Messages
- * (MSI, MSI-X) are in pci_msi.c.
+ * ECAM (PCIEXBAR) is on from the start, for guests without firmware, and has all 256 MiB; the base of the ACPI ports
+ * (PMBASE) is read-only at what the board uses. Messages (MSI, MSI-X) are in pci_msi.c, shadow RAM is in pam.c.
  *
  * Threads: vCPUs; pci_add() and pci_del() on the main thread while no vCPU runs.
  */
@@ -27,6 +27,7 @@
 #include <errno.h>
 
 #include "base/bits.h"
+#include "dev/pam.h"
 #include "dev/pci_msi.h"
 #include "dev/pm.h"
 #include "vm/irq.h"
@@ -50,7 +51,12 @@
 #define CAP_NEXT     1
 #define ROM_ENABLE   1u
 
-enum { WIN_CONFIG, WIN_IO, WIN_ECAM, WIN_MMIO, NR_WINDOWS };
+/* PCIEXBAR [Q35 5.1.16] */
+#define PCIEXBAR        0x60
+#define PCIEXBAR_ENABLE BIT(0)
+#define PCIEXBAR_BASE   0xff0000000ull
+
+enum { WIN_CONFIG, WIN_IO, WIN_MMIO, WIN_HIGH, NR_WINDOWS };
 
 struct pci_host {
 	struct device dev;
@@ -60,6 +66,9 @@ struct pci_host {
 	u8 present[NR_FUNCTIONS]; /* which of fn[] are there, in order */
 	unsigned nr_present;
 	struct pci_dev bridge, lpc;
+	struct region shadow;
+	bool shadow_added;
+	_Atomic u64 ecam; /* where it is now, NOWHERE: off */
 	pthread_mutex_t intx_lock;
 	bool intx_lock_ready;
 	u16 asserted[NR_PCI_GSI]; /* how many functions hold the line */
@@ -148,6 +157,11 @@ int pci_dev_add_cap(struct pci_dev *pd, u8 id, unsigned len)
 	return (int)at;
 }
 
+u64 pci_high_end(const struct vm *vm)
+{
+	return MAX(BIT(vm->cpuid.maxphyaddr), MAX(PCI_HIGH_BASE, vm->ram.end));
+}
+
 /* Where a BAR answers with these registers: wholly inside its window, or nowhere. */
 static u64 bar_addr(const struct pci_dev *pd, unsigned nr)
 {
@@ -169,6 +183,10 @@ static u64 bar_addr(const struct pci_dev *pd, unsigned nr)
 		if (!(command & PCI_COMMAND_MEM))
 			return NOWHERE;
 		addr = (bar->kind == PCI_BAR_MEM64 ? ld64(reg) : ld32(reg)) & ~0xfull;
+		if (addr >= PCI_HIGH_BASE) {
+			base = MAX(PCI_HIGH_BASE, pd->owner->vm->ram.end);
+			len = pci_high_end(pd->owner->vm) - base;
+		}
 		break;
 	case PCI_BAR_ROM:
 		addr = ld32(pd->config + PCI_ROM) & ~0x7ffull;
@@ -359,29 +377,57 @@ static const struct region_ops port_ops = {
 
 /* ECAM: bus 27..20, device and function 19..12, register 11..0 [PCIe 7.2.2] */
 
-static u64 ecam_read(void *opaque, u64 offset, unsigned size)
+static u64 ecam_read(struct pci_host *h, u64 offset, unsigned size)
 {
 	unsigned off = offset & 0xfff;
 
+	if (size == 8)
+		return ecam_read(h, offset, 4) | ecam_read(h, offset + 4, 4) << 32;
 	if (offset >> 20 || off + size > 0x1000)
 		return bits_mask(size);
-	return config_read(opaque, offset >> 12 & 0xff, off, size);
+	return config_read(h, offset >> 12 & 0xff, off, size);
 }
 
-static void ecam_write(void *opaque, u64 offset, unsigned size, u64 val)
+static void ecam_write(struct pci_host *h, u64 offset, unsigned size, u64 val)
 {
 	unsigned off = offset & 0xfff;
 
-	if (offset >> 20 || off + size > 0x1000)
-		return;
-	config_write(opaque, offset >> 12 & 0xff, off, size, val);
+	if (size == 8) {
+		ecam_write(h, offset, 4, (u32)val);
+		ecam_write(h, offset + 4, 4, val >> 32);
+	} else if (!(offset >> 20) && off + size <= 0x1000) {
+		config_write(h, offset >> 12 & 0xff, off, size, val);
+	}
 }
 
-static const struct region_ops ecam_ops = {
-	.read = ecam_read,
-	.write = ecam_write,
-	.max_size = 4,
-};
+static bool in_ecam(struct pci_host *h, u64 addr, u64 *ret_offset)
+{
+	u64 ecam = atomic_load_explicit(&h->ecam, memory_order_relaxed);
+
+	*ret_offset = addr - ecam;
+	return ecam != NOWHERE && addr >= ecam && addr - ecam < PCI_ECAM_SIZE;
+}
+
+u64 pci_ecam(struct device *bus)
+{
+	u64 ecam = atomic_load(&container_of(bus, struct pci_host, dev)->ecam);
+
+	return ecam == NOWHERE ? 0 : ecam;
+}
+
+/* The registers of the host bridge, and what they say. */
+static void bridge_update(struct pci_host *h)
+{
+	u64 bar = ld64(h->bridge.config + PCIEXBAR);
+
+	atomic_store(&h->ecam, bar & PCIEXBAR_ENABLE ? bar & PCIEXBAR_BASE : NOWHERE);
+	pam_update(&h->bridge);
+}
+
+static void bridge_written(struct pci_dev *pd, unsigned offset, unsigned len)
+{
+	bridge_update(container_of(pd, struct pci_host, bridge));
+}
 
 /* BARs */
 
@@ -471,27 +517,47 @@ static void io_write(void *opaque, u64 offset, unsigned size, u64 val)
 
 static u64 mmio_read(void *opaque, u64 offset, unsigned size)
 {
+	u64 at;
+
+	if (in_ecam(opaque, PCI_MMIO_BASE + offset, &at))
+		return ecam_read(opaque, at, size);
 	return window_read(opaque, false, PCI_MMIO_BASE + offset, size);
 }
 
 static void mmio_write(void *opaque, u64 offset, unsigned size, u64 val)
 {
-	window_write(opaque, false, PCI_MMIO_BASE + offset, size, val);
+	u64 at;
+
+	if (in_ecam(opaque, PCI_MMIO_BASE + offset, &at))
+		ecam_write(opaque, at, size, val);
+	else
+		window_write(opaque, false, PCI_MMIO_BASE + offset, size, val);
+}
+
+static u64 high_read(void *opaque, u64 offset, unsigned size)
+{
+	return window_read(opaque, false, PCI_HIGH_BASE + offset, size);
+}
+
+static void high_write(void *opaque, u64 offset, unsigned size, u64 val)
+{
+	window_write(opaque, false, PCI_HIGH_BASE + offset, size, val);
 }
 
 static const struct region_ops io_ops = { .read = io_read, .write = io_write, .max_size = 4 };
 static const struct region_ops mmio_ops = { .read = mmio_read, .write = mmio_write, .max_size = 8 };
+static const struct region_ops high_ops = { .read = high_read, .write = high_write, .max_size = 8 };
 
 static const struct {
 	const char *name;
 	const struct region_ops *ops;
 	enum bus_space space;
-	u64 base, len;
+	u64 base, len; /* 0: to the end */
 } windows[NR_WINDOWS] = {
 	[WIN_CONFIG] = { "PCI configuration", &port_ops, BUS_PIO, PCI_CONFIG_PORT, 8 },
 	[WIN_IO] = { "PCI ports", &io_ops, BUS_PIO, PCI_IO_BASE, PCI_IO_SIZE },
-	[WIN_ECAM] = { "PCI ECAM", &ecam_ops, BUS_MMIO, PCI_ECAM_BASE, PCI_ECAM_SIZE },
 	[WIN_MMIO] = { "PCI memory", &mmio_ops, BUS_MMIO, PCI_MMIO_BASE, PCI_MMIO_SIZE },
+	[WIN_HIGH] = { "PCI memory above 4 GiB", &high_ops, BUS_MMIO, PCI_HIGH_BASE, 0 },
 };
 
 /* The bus */
@@ -512,6 +578,16 @@ struct device *pci_find(struct vm *vm)
 		if (dev->ops == &pci_device)
 			return dev;
 	return NULL;
+}
+
+int pci_devfn_of(const struct device *bus, const struct device *dev)
+{
+	const struct pci_host *h = container_of(bus, const struct pci_host, dev);
+
+	for (unsigned i = 0; i < h->nr_present; i++)
+		if (h->fn[h->present[i]]->owner == dev)
+			return h->present[i];
+	return -1;
 }
 
 int pci_add(struct device *bus, struct pci_dev *pd, int slot, unsigned fn, struct err *err)
@@ -558,14 +634,24 @@ void pci_del(struct pci_dev *pd)
 /* The host bridge and the ISA bridge of the chip set, as far as a guest looks at them. */
 static int add_chipset(struct pci_host *h, struct err *err)
 {
-	const struct pci_id bridge = { .vendor = 0x8086, .device = 0x29c0, .class_code = 0x060000 };
+	/* QUIRK(SeaBIOS): by the subsystem it knows that fw_cfg is there. */
+	const struct pci_id bridge = {
+		.vendor = 0x8086,
+		.device = 0x29c0,
+		.class_code = 0x060000,
+		.subsystem_vendor = 0x1af4,
+		.subsystem = 0x1100,
+	};
 	const struct pci_id lpc = {
 		.vendor = 0x8086, .device = 0x2918, .class_code = 0x060100, .revision = 2
 	};
 	int r;
 
 	pci_dev_init(&h->bridge, &h->dev, &bridge);
-	st32(h->bridge.init + 0x60, (u32)PCI_ECAM_BASE | 1); /* PCIEXBAR, 256 MiB, enabled [Q35 5.1.16] */
+	st64(h->bridge.init + PCIEXBAR, PCI_ECAM_BASE | PCIEXBAR_ENABLE);
+	st64(h->bridge.wmask + PCIEXBAR, PCIEXBAR_BASE | PCIEXBAR_ENABLE);
+	pam_init(&h->bridge);
+	h->bridge.config_written = bridge_written;
 	r = pci_add(&h->dev, &h->bridge, 0, 0, err);
 	if (r < 0)
 		return r;
@@ -593,13 +679,30 @@ static int pci_init(struct device *dev, const struct device_conf *conf, struct e
 	if (pci_find(dev->vm))
 		return err_set(err, -EEXIST, "the machine has a PCI bus already");
 	for (unsigned i = 0; i < NR_WINDOWS; i++) {
-		h->window[i] = (struct region){ windows[i].name, windows[i].ops, h, NULL, windows[i].space,
-						windows[i].base, windows[i].len };
+		u64 len = windows[i].len ? windows[i].len : pci_high_end(dev->vm) - windows[i].base;
+
+		if (!len) /* a processor of 32 bits */
+			continue;
+		h->window[i] = (struct region){ windows[i].name,  windows[i].ops,  h,  NULL,
+						windows[i].space, windows[i].base, len };
 		r = bus_add(&dev->vm->bus, &h->window[i]);
 		if (r < 0)
 			return err_sys(err, r, "%s cannot be placed at %#llx", windows[i].name,
 				       (unsigned long long)windows[i].base);
 		h->window_added[i] = true;
+	}
+	if (dev->vm->ram.rom_size) {
+		h->shadow = (struct region){ "shadow RAM",
+					     &pam_shadow_ops,
+					     dev->vm,
+					     NULL,
+					     BUS_MMIO,
+					     RAM_SHADOW_START,
+					     RAM_SHADOW_END - RAM_SHADOW_START };
+		r = bus_add(&dev->vm->bus, &h->shadow);
+		if (r < 0)
+			return err_sys(err, r, "shadow RAM cannot be placed");
+		h->shadow_added = true;
 	}
 	return add_chipset(h, err);
 }
@@ -611,6 +714,7 @@ static void pci_reset(struct device *dev, enum reset_kind kind)
 	h->addr = 0;
 	h->rst = 0;
 	pci_dev_reset(&h->bridge);
+	bridge_update(h);
 	pci_dev_reset(&h->lpc);
 }
 
@@ -632,6 +736,7 @@ static int pci_post_load(struct device *dev, struct err *err)
 			       "the state of the PCI bus has an impossible address %#x or reset control %#x",
 			       h->addr, h->rst);
 	r = pci_dev_post_load(&h->bridge, err);
+	bridge_update(h);
 	return r < 0 ? r : pci_dev_post_load(&h->lpc, err);
 }
 
@@ -644,6 +749,8 @@ static void pci_fini(struct device *dev)
 	for (unsigned i = 0; i < NR_WINDOWS; i++)
 		if (h->window_added[i])
 			bus_del(&dev->vm->bus, &h->window[i]);
+	if (h->shadow_added)
+		bus_del(&dev->vm->bus, &h->shadow);
 	if (h->intx_lock_ready)
 		pthread_mutex_destroy(&h->intx_lock);
 }

@@ -19,11 +19,15 @@
 #include "vm/bus.h"
 #include "vm/device.h"
 
-/* For the MCFG and the host bridge's _CRS. ECAM must be reserved (PNP0C02) and in the e820 map. */
+/* For the MCFG and the host bridge's _CRS. ECAM must be reserved (PNP0C02) and in the e820 map. It lies in the window for
+ * BARs, at this address until firmware moves it. RAM may cover the first part of the window; an engine asks the bus only
+ * where there is none. */
 #define PCI_ECAM_BASE   0xe0000000ull /* buses 0..255; only bus 0 has anything */
 #define PCI_ECAM_SIZE   0x10000000ull
-#define PCI_MMIO_BASE   0xc0000000ull
-#define PCI_MMIO_SIZE   0x20000000ull
+#define PCI_MMIO_BASE   0x80000000ull
+#define PCI_MMIO_SIZE   0x7ec00000ull
+/* A second one for BARs of 64 bits: from here, or where RAM ends, to what the processor can address. */
+#define PCI_HIGH_BASE   (4 * GiB)
 #define PCI_IO_BASE     0xc000 /* window of assignable ports; below it are fixed devices */
 #define PCI_IO_SIZE     0x4000
 #define PCI_CONFIG_PORT 0xcf8 /* 8 ports, not for assignment */
@@ -115,6 +119,15 @@ int pci_dev_add_cap(struct pci_dev *pd, u8 id, unsigned len);
 
 /* The VM's "pci" device, NULL when it has none. */
 struct device *pci_find(struct vm *vm);
+
+/* The end of the window above 4 GiB. Any thread. */
+u64 pci_high_end(const struct vm *vm);
+
+/* Where ECAM is now; 0: nowhere. Any thread. */
+u64 pci_ecam(struct device *bus);
+
+/* The slot and function of a device that is on the bus, as PCI_DEVFN() has them; -1: it is not. */
+int pci_devfn_of(const struct device *bus, const struct device *dev);
 
 /* Puts pd at slot.fn; slot < 0: the first free slot. -EEXIST, -ENOSPC, -EINVAL with a sentence. */
 int pci_add(struct device *bus, struct pci_dev *pd, int slot, unsigned fn, struct err *err);

@@ -1,5 +1,8 @@
 /* A whole virtual machine: construction, the main loop, reset, teardown.
  *
+ * Without a kernel the first vCPU starts at the reset vector, in the firmware's ROM, and everything that the loader would
+ * do is the firmware's (machine/firmware.c).
+ *
  * Construction goes in the order in which parts need each other: what the configuration says is checked,
  * the images are read, then come loop, RAM, tables and the loaded kernel, then engine and vCPUs, and only
  * then the serial back end and the devices, so that a bad option or image is refused before the terminal
@@ -37,8 +40,10 @@
 #include "host/chr_share.h"
 #include "machine/affinity.h"
 #include "machine/balloon.h"
+#include "machine/bootorder.h"
 #include "machine/disk.h"
 #include "machine/display.h"
+#include "machine/firmware.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
 #include "machine/video.h"
@@ -59,6 +64,8 @@ struct machine {
 	struct boot_source source;
 	char *initrd_path[MACHINE_MAX_INITRDS]; /* without what follows the name; NULL: nothing does */
 	struct boot_video video;                /* as the loader has promised the kernel */
+	struct firmware firmware;
+	struct bootorder order;
 	struct vm vm;
 	struct pc pc;
 	struct chr *serial[MACHINE_MAX_SERIALS], *console;
@@ -138,6 +145,8 @@ static int open_images(struct machine *m, struct err *err)
 	struct stat st;
 	int r;
 
+	if (c->firmware)
+		return firmware_open(&m->firmware, c->firmware, c->firmware_vars, err);
 	r = open_image(true, c->kernel, MAX_KERNEL_FILE, &m->source.kernel, err);
 	if (r < 0)
 		return r;
@@ -189,6 +198,12 @@ static int load(struct machine *m, struct err *err)
 	};
 	int r;
 
+	x86_state_reset(&m->ap_state, false, false, vm->cpuid.signature);
+	m->ap_state.activity = X86_WAIT_SIPI;
+	if (m->firmware.path) { /* it does the rest */
+		x86_state_reset(&m->boot_state, false, true, vm->cpuid.signature);
+		return 0;
+	}
 	m->video = (struct boot_video){ 0 };
 	r = pc_write_tables(&m->pc, err);
 	if (r < 0)
@@ -197,8 +212,6 @@ static int load(struct machine *m, struct err *err)
 	r = boot_load(&m->source, &target, &m->boot_state, err);
 	if (r < 0)
 		return r;
-	x86_state_reset(&m->ap_state, false, false, vm->cpuid.signature);
-	m->ap_state.activity = X86_WAIT_SIPI;
 	pc_set_memory_types(&m->pc, &m->boot_state);
 	pc_set_memory_types(&m->pc, &m->ap_state);
 	return 0;
@@ -231,8 +244,11 @@ static int check_config(struct machine_config *c, struct err *err)
 		return err_set(err, -EINVAL, "unknown display '%s'; use none or text", c->display);
 	if (c->nr_serials > MACHINE_MAX_SERIALS)
 		return err_set(err, -EINVAL, "at most %u serial ports are possible", MACHINE_MAX_SERIALS);
-	if (!c->kernel || !*c->kernel)
-		return err_set(err, -EINVAL, "no kernel given; name one with --kernel FILE");
+	if (c->kernel && c->firmware)
+		return err_set(err, -EINVAL,
+			       "a kernel is started without firmware; leave out --kernel or --firmware");
+	if (!c->kernel && !c->firmware && c->nr_disks)
+		c->firmware = "bios";
 	if (c->cpus > VM_MAX_VCPUS)
 		return err_set(err, -EINVAL, "%u processors are too many, %u are possible", c->cpus,
 			       VM_MAX_VCPUS);
@@ -411,6 +427,8 @@ static int build(struct machine *m, struct err *err)
 	vm->engine->features(features);
 	params.tsc_khz = vm->tsc_khz;
 	params.engine_features = features;
+	if (m->firmware.path)
+		params.max_phys_bits = firmware_phys_bits(c->memory);
 	r = cpuid_build(&vm->cpuid, &params, err);
 	if (r < 0)
 		return r;
@@ -426,9 +444,11 @@ static int build(struct machine *m, struct err *err)
 		r = nic_open(&m->nic, c->net, vm->loop, err);
 	if (r < 0)
 		return r;
-	r = ram_init(&vm->ram, c->memory, err);
+	r = ram_init_rom(&vm->ram, c->memory, firmware_rom_size(&m->firmware), err);
 	if (r < 0)
 		return r;
+	if (m->firmware.path)
+		firmware_load(&m->firmware, &vm->ram);
 	r = pc_init(&m->pc, vm, err);
 	if (r < 0)
 		return r;
@@ -448,8 +468,12 @@ static int build(struct machine *m, struct err *err)
 		return r;
 	video_load_rom(&m->pc);
 	r = pc_add_devices(&m->pc, m->serial, c->nr_serials, err);
+	if (r == 0 && m->firmware.path)
+		r = firmware_tell(&m->firmware, &m->pc, c, err);
 	if (r == 0)
 		r = add_back_ends(m, err);
+	if (r == 0 && m->firmware.path)
+		r = firmware_tell_order(&m->order, vm, err);
 	if (r == 0 && c->console)
 		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
 			       err);
@@ -479,6 +503,8 @@ int machine_new(const struct machine_config *config, struct machine **ret_machin
 	r = check_config(&m->config, err);
 	if (r == 0)
 		r = affinity_parse(m->config.affinity, m->config.cpus, m->host_cpus, err);
+	if (r == 0)
+		r = bootorder_parse(m->config.boot, &m->order, err);
 	if (r == 0 && m->config.balloon)
 		r = balloon_parse(m->config.balloon, m->config.memory, &m->balloon, &m->balloon_packed, err);
 	if (r == 0)
@@ -506,8 +532,10 @@ static int start(struct machine *m, struct err *err)
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vm->vcpu[i]->tsc_offset = offset;
 	pc_tsc_changed(&m->pc);
-	pc_program_pics(&m->pc);
-	video_start(&m->pc, &m->video);
+	if (!m->firmware.path) {
+		pc_program_pics(&m->pc);
+		video_start(&m->pc, &m->video);
+	}
 	/* The first one last: it must not send a start-up IPI to a thread that is not there yet. */
 	for (u32 i = vm->nr_vcpus; i-- > 0;) {
 		int r = vcpu_start(vm->vcpu[i], i ? &m->ap_state : &m->boot_state, err);
@@ -761,5 +789,6 @@ void machine_free(struct machine *m)
 	if (m->lock_made)
 		pthread_mutex_destroy(&vm->intc_lock);
 	close_images(m);
+	firmware_close(&m->firmware);
 	free(m);
 }

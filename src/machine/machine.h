@@ -26,7 +26,10 @@ struct machine_config {
 	u64 memory;            /* bytes; 0: MACHINE_DEFAULT_MEMORY */
 	const char *balloon;   /* as balloon_parse(); NULL: none */
 	const char *cpu_model; /* "host" */
-	const char *kernel;    /* required: bzImage, ELF with a PVH entry, or Multiboot image */
+	const char *kernel;    /* NULL: firmware boots; bzImage, ELF with a PVH entry, or Multiboot image */
+	const char *firmware;  /* as firmware_open(); NULL: "bios" where there is a disk and no kernel */
+	const char *firmware_vars;               /* where UEFI variables are kept; NULL: nowhere */
+	const char *boot;                        /* as bootorder_parse() */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
 	unsigned nr_initrds;
 	const char *append; /* "" */

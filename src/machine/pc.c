@@ -5,17 +5,20 @@
  * rest. The table of devices below is the only place with addresses and interrupt lines; that the tables
  * tell the guest the same is checked at compile time.
  *
- *	00000000 RAM                     c0000000 PCI memory window
- *	0009f000 ACPI NVS: the FACS      e0000000 PCI ECAM
+ *	00000000 RAM                     80000000 PCI memory window, behind RAM
+ *	0009f000 ACPI NVS: the FACS      e0000000 PCI ECAM, within
  *	000a0000 VGA memory              fec00000 I/O APIC
  *	000e0000 ROM: ACPI tables        fed00000 HPET
- *	00100000 RAM, to 3 GiB at most   fee00000 local APICs
+ *	00100000 RAM, to b0000000        fee00000 local APICs
+ *	         at most                 ff000000 firmware ROM, up to ffffffff
  *	                                100000000 the rest of RAM
  *
  * There is RAM behind c0000-dffff too (guest memory is one piece), but the map does not offer it. Ports
- * without a device, among them the diagnostic port 80H, read all-ones.
+ * without a device, among them the diagnostic port 80H, read all-ones. A machine with firmware has ROM and RAM over each
+ * other at c0000-fffff (dev/pam.c), neither tables nor a map before firmware makes them, and fw_cfg, by which it learns how
+ * (machine/firmware.c).
  *
- * Omitted: firmware (the boot loaders do what is left of its work), floppy, parallel port, DMA
+ * Omitted: floppy, parallel port, DMA
  * controller; the tables do not promise them. Main thread only.
  */
 #include "machine/pc.h"
@@ -74,6 +77,10 @@ static const struct pc_slot devices[] = {
 	{ "vga", NULL, 0, 0, false, 0 },
 };
 
+static const struct pc_slot firmware_devices[] = {
+	{ "fwcfg", NULL, 0, 0, false, 0 },
+};
+
 /* What dsdt.asl says must be what the devices do. */
 _Static_assert(MAP_SCI_IRQ == PM_SCI_GSI, "SCI");
 _Static_assert(MAP_PM_PORT == PM_BASE && MAP_PM_LEN == PM_SIZE, "PM ports");
@@ -81,17 +88,16 @@ _Static_assert(MAP_S5_TYPE == PM_SLP_TYP_S5, "S5");
 _Static_assert(MAP_PCI_CONFIG == PCI_CONFIG_PORT, "PCI configuration ports");
 _Static_assert(MAP_PCI_IO == PCI_IO_BASE && MAP_PCI_IO_LEN == PCI_IO_SIZE, "PCI ports");
 _Static_assert(MAP_PCI_IO_LAST == PCI_IO_BASE + PCI_IO_SIZE - 1, "PCI ports");
-_Static_assert(MAP_PCI_MEM == PCI_MMIO_BASE && MAP_PCI_MEM_LEN == PCI_MMIO_SIZE, "PCI memory");
-_Static_assert(MAP_PCI_MEM_LAST == PCI_MMIO_BASE + PCI_MMIO_SIZE - 1, "PCI memory");
-_Static_assert(PC_FRAME_BUFFER >= PCI_MMIO_BASE &&
-		       PC_FRAME_BUFFER + VGA_MEMORY_SIZE <= PCI_MMIO_BASE + PCI_MMIO_SIZE,
+_Static_assert(MAP_PCI_MEM_END == PCI_MMIO_BASE + PCI_MMIO_SIZE, "PCI memory");
+_Static_assert(PC_FRAME_BUFFER >= RAM_LOW_MAX && PC_FRAME_BUFFER >= PCI_MMIO_BASE &&
+		       PC_FRAME_BUFFER + VGA_MEMORY_SIZE <= PCI_ECAM_BASE,
 	       "frame buffer");
-_Static_assert(MAP_ECAM == PCI_ECAM_BASE && MAP_ECAM_LEN == PCI_ECAM_SIZE, "ECAM");
+_Static_assert(MAP_ECAM_LEN == PCI_ECAM_SIZE, "ECAM");
 _Static_assert(MAP_PCI_GSI == PCI_GSI_BASE && PCI_GSI(1, 3) == PCI_GSI_BASE, "PCI interrupts");
 _Static_assert(MAP_IOAPIC == IOAPIC_BASE && MAP_IOAPIC_LEN == IOAPIC_SIZE, "I/O APIC");
 _Static_assert(MAP_HPET == HPET_BASE && MAP_HPET_LEN == HPET_SIZE, "HPET");
 _Static_assert(MAP_LAPIC == LAPIC_BASE && MAP_LAPIC_LEN == LAPIC_SIZE, "local APIC");
-_Static_assert(RAM_LOW_MAX <= PCI_MMIO_BASE, "RAM below the PCI window");
+_Static_assert(RAM_LOW_MAX <= PCI_ECAM_BASE, "RAM below ECAM");
 
 static void map_add(struct boot_map *map, gpa_t start, gpa_t end, u32 type)
 {
@@ -106,10 +112,13 @@ int pc_init(struct pc *pc, struct vm *vm, struct err *err)
 
 	pc->vm = vm;
 	map->nr = 0;
+	pc->firmware = ram->rom_size;
 	if (ram->low_size <= TABLES_GPA + TABLES_LEN)
 		return err_set(err, -EINVAL, "a machine needs more than 1 MiB of memory");
 	if (ram_set_hole(&vm->ram, VGA_WINDOW_BASE, VGA_WINDOW_BASE + VGA_WINDOW_SIZE) < 0)
 		return err_set(err, -EINVAL, "the display adapter's memory lies outside the machine's");
+	if (pc->firmware)
+		return 0;
 	map_add(map, 0, FACS_GPA, BOOT_MAP_RAM);
 	map_add(map, FACS_GPA, VGA_WINDOW_BASE, BOOT_MAP_NVS);
 	map_add(map, TABLES_GPA, TABLES_GPA + TABLES_LEN, BOOT_MAP_RESERVED);
@@ -119,10 +128,13 @@ int pc_init(struct pc *pc, struct vm *vm, struct err *err)
 	return ram_add_rom(&vm->ram, TABLES_GPA, TABLES_GPA + TABLES_LEN);
 }
 
-int pc_write_tables(struct pc *pc, struct err *err)
+void pc_describe(const struct pc *pc, struct acpi_board *ret_board)
 {
-	struct ram *ram = &pc->vm->ram;
-	const struct acpi_board board = {
+	struct device *pci =
+		pci_find(pc->vm); /* it is made after the first tables of a machine without firmware */
+	u64 ecam = pci ? pci_ecam(pci) : 0;
+
+	*ret_board = (struct acpi_board){
 		.nr_cpus = pc->vm->nr_vcpus,
 		.lapic = LAPIC_BASE,
 		.ioapic = IOAPIC_BASE,
@@ -139,13 +151,27 @@ int pc_write_tables(struct pc *pc, struct err *err)
 		.hpet = HPET_BASE,
 		.hpet_id = HPET_ID,
 		.hpet_min_tick = HPET_MIN_TICK,
-		.ecam = PCI_ECAM_BASE,
+		.ecam = ecam ? ecam : PCI_ECAM_BASE,
 		.ecam_last_bus = (u8)(PCI_ECAM_SIZE / MiB - 1),
+		/* As firmware divides it; without, as the memory types do. */
+		.pci_mem = (u32)(pc->firmware ? MAX(PCI_MMIO_BASE, pc->vm->ram.low_size) : RAM_LOW_MAX),
+		.pci_high = MAX(PCI_HIGH_BASE, pc->vm->ram.end),
+		.pci_high_end = pci_high_end(pc->vm),
 		.century = RTC_CENTURY,
 	};
+}
+
+int pc_write_tables(struct pc *pc, struct err *err)
+{
+	struct ram *ram = &pc->vm->ram;
+	struct acpi_board board;
+
+	if (pc->firmware)
+		return 0;
+	pc_describe(pc, &board);
 
 	return acpi_build(&board, ram_ptr(ram, TABLES_GPA, TABLES_LEN), TABLES_GPA, TABLES_LEN,
-			  ram_ptr(ram, FACS_GPA, ACPI_FACS_SIZE), FACS_GPA, &pc->rsdp, err);
+			  ram_ptr(ram, FACS_GPA, ACPI_FACS_SIZE), FACS_GPA, &pc->rsdp, NULL, err);
 }
 
 static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *serial, struct err *err)
@@ -188,6 +214,11 @@ int pc_add_devices(struct pc *pc, struct chr *const *serial, unsigned nr_serials
 		if (r < 0)
 			return r;
 	}
+	for (unsigned i = 0; pc->firmware && i < ARRAY_SIZE(firmware_devices); i++) {
+		r = add_slot(pc, &firmware_devices[i], NULL, err);
+		if (r < 0)
+			return r;
+	}
 	pc->kvmclock = device_find(pc->vm, "kvmclock");
 	rtc_set_memory(device_find(pc->vm, "rtc"), pc->vm->ram.low_size,
 		       pc->vm->ram.size - pc->vm->ram.low_size);
@@ -198,10 +229,12 @@ void pc_set_memory_types(const struct pc *pc, struct x86_state *s)
 {
 	u64 phys_mask = BIT(pc->vm->cpuid.maxphyaddr) - 1;
 
-	/* Everything write-back but the gigabyte of devices below 4 GiB [SDM3 11.11.2]. */
+	/* Everything write-back but what is behind RAM below 4 GiB, as far as two ranges say it [SDM3 11.11.2]. */
 	s->mtrr_def_type = BIT(11) | 6;
-	s->mtrr_base[0] = RAM_LOW_MAX | 0;
+	s->mtrr_base[0] = 3 * GiB | 0;
 	s->mtrr_mask[0] = (phys_mask & ~(GiB - 1)) | BIT(11);
+	s->mtrr_base[1] = RAM_LOW_MAX | 0;
+	s->mtrr_mask[1] = (phys_mask & ~(3 * GiB - RAM_LOW_MAX - 1)) | BIT(11);
 }
 
 /* The 8259A pair as a PC's firmware leaves it: vectors 08H and 70H; of the first one only the cascade is

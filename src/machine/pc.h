@@ -21,6 +21,7 @@ struct pc {
 	struct intc intc;
 	struct boot_map map;
 	u32 rsdp;
+	bool firmware; /* it boots by firmware, which makes the map and places the tables */
 	struct device *kvmclock;
 	const u8 *vga_rom; /* the caller's, before pc_add_devices(); NULL: none */
 	size_t vga_rom_len;
@@ -28,8 +29,12 @@ struct pc {
 
 /* All for the main thread, no vCPU running. */
 
-/* vm->ram exists: marks ROM, makes the memory map. */
+/* vm->ram exists: marks ROM, makes the memory map. A machine whose RAM has firmware ROM boots by it. */
 int pc_init(struct pc *pc, struct vm *vm, struct err *err);
+
+struct acpi_board;
+/* What ACPI tables tell about the board, with ECAM where it is now. Any thread. */
+void pc_describe(const struct pc *pc, struct acpi_board *ret_board);
 
 /* Writes the ACPI tables; after pc_init(), and again whenever RAM was cleared. */
 int pc_write_tables(struct pc *pc, struct err *err);

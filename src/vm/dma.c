@@ -22,10 +22,7 @@ void *dma_map(struct vm *vm, iova_t addr, u64 len, bool write)
 	struct ram *ram = &vm->ram;
 	void *p = ram_ptr(ram, addr, len);
 
-	for (unsigned i = 0; p && write && i < ram->nr_roms; i++)
-		if (addr < ram->rom[i].end && ram->rom[i].start < addr + len)
-			return NULL;
-	return p;
+	return p && write && ram_has_rom(ram, addr, len) ? NULL : p;
 }
 
 void dma_written(struct vm *vm, const void *p, u64 len)

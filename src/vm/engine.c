@@ -46,6 +46,7 @@ static const struct setting {
 } settings[] = {
 	{ "translate", offsetof(struct engine_conf, translate), parse_bool, "on or off" },
 	{ "lockstep", offsetof(struct engine_conf, lockstep), parse_bool, "on or off" },
+	{ "pic", offsetof(struct engine_conf, pic), parse_bool, "on or off" },
 	{ "perf-map", offsetof(struct engine_conf, perf_map), parse_bool, "on or off" },
 	{ "warm", offsetof(struct engine_conf, warm), parse_u32,
 	  "a number of executions, or 0 for the engine's own choice" },
@@ -76,7 +77,7 @@ static int parse_setting(const char *text, size_t len, struct engine_conf *conf,
 	}
 	return err_set(
 		err, -EINVAL,
-		"unknown engine setting '%.*s'; the settings are translate, lockstep and perf-map (=on or "
+		"unknown engine setting '%.*s'; the settings are translate, lockstep, pic and perf-map (=on or "
 		"=off) and warm (=N)",
 		shown(key_len), text);
 }

@@ -54,6 +54,7 @@ struct engine_conf {
 	bool translate; /* soft: translate warm code (else interpret only); default true */
 	/* soft: run every translated block in the interpreter too, stop at the first difference; default false */
 	bool lockstep;
+	bool pic; /* soft: translate all code of the lower half for any address, not just what is met at several; default false */
 	bool perf_map; /* soft: write /tmp/perf-PID.map, so that perf names translated code; default false */
 	u32 warm; /* soft: executions after which a block is translated; 0: the engine's own choice (default) */
 };

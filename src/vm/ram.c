@@ -5,6 +5,9 @@
  * in this process instead of reaching something else. Pages are not committed before the guest
  * touches them. The memfd is sealed against resizing: nobody who is handed it can make our accesses fault.
  *
+ * ROM is the end of the same memfd. Where RAM and ROM lie over each other, the segment is mapped from one or the other
+ * place of the file: a mapping is replaced in one step, so who reads at that moment gets the old or the new bytes.
+ *
  * code_map: an engine sets bits before it reads the bytes that it decodes; a writer writes first and
  * then looks at the bits, with a full barrier between the two on either side. So a writer on another
  * thread either sees the mark, or the engine has read the new bytes.
@@ -13,6 +16,7 @@
  */
 #include "vm/ram.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -57,15 +61,36 @@ static int ram_map(struct ram *ram, gpa_t gpa, u64 len, u64 offset)
 	return 0;
 }
 
+/* Behind RAM in the file: the ROM, then what is read where nothing answers, as much as there can be of it. */
+#define RAM_OPEN_BUS (0xe0000 - RAM_SHADOW_START)
+
+static int ram_map_rom(struct ram *ram)
+{
+	u64 len = ram->rom_size + RAM_OPEN_BUS;
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, ram->fd, (off_t)ram->size);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	ram->rom_ptr = p;
+	memset(p, 0xff, len);
+	p = mmap(NULL, RAM_SHADOW_END - RAM_SHADOW_START, PROT_READ | PROT_WRITE, MAP_SHARED, ram->fd,
+		 RAM_SHADOW_START);
+	if (p == MAP_FAILED)
+		return -errno;
+	ram->shadow_ptr = p;
+	return ram_map(ram, RAM_HOLE_END - ram->rom_size, ram->rom_size, ram->size);
+}
+
 static int ram_create(struct ram *ram, u64 size)
 {
+	u64 file = size + (ram->rom_size ? ram->rom_size + RAM_OPEN_BUS : 0);
 	void *p;
 	int rc;
 
 	ram->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (ram->fd < 0)
 		return -errno;
-	if (ftruncate(ram->fd, (off_t)size) < 0)
+	if (ftruncate(ram->fd, (off_t)file) < 0)
 		return -errno;
 	if (fcntl(ram->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
@@ -76,6 +101,8 @@ static int ram_create(struct ram *ram, u64 size)
 	rc = ram_map(ram, 0, ram->low_size, 0);
 	if (!rc && ram->end > RAM_HOLE_END)
 		rc = ram_map(ram, RAM_HOLE_END, ram->end - RAM_HOLE_END, ram->low_size);
+	if (!rc && ram->rom_size)
+		rc = ram_map_rom(ram);
 	if (rc)
 		return rc;
 	p = mmap(NULL, ram_code_map_bytes(ram), PROT_READ | PROT_WRITE,
@@ -87,6 +114,11 @@ static int ram_create(struct ram *ram, u64 size)
 }
 
 int ram_init(struct ram *ram, u64 size, struct err *err)
+{
+	return ram_init_rom(ram, size, 0, err);
+}
+
+int ram_init_rom(struct ram *ram, u64 size, u64 rom_size, struct err *err)
 {
 	char want[32], have[32];
 	int rc;
@@ -108,6 +140,12 @@ int ram_init(struct ram *ram, u64 size, struct err *err)
 	ram->size = size;
 	ram->low_size = MIN(size, RAM_LOW_MAX);
 	ram->end = size > RAM_LOW_MAX ? RAM_HOLE_END + (size - RAM_LOW_MAX) : size;
+	if (rom_size) {
+		assert(rom_size >= RAM_ROM_MIN && rom_size <= RAM_ROM_MAX && rom_size % RAM_PAGE_SIZE == 0);
+		ram->end = MAX(ram->end, RAM_HOLE_END);
+		ram->rom_size = rom_size;
+		ram->rom_len = rom_size;
+	}
 	rc = ram_create(ram, size);
 	if (rc) {
 		ram_fini(ram);
@@ -123,6 +161,10 @@ void ram_fini(struct ram *ram)
 		munmap((void *)ram->code_map, ram_code_map_bytes(ram));
 	if (ram->base)
 		munmap(ram->base, ram_span(ram));
+	if (ram->rom_ptr)
+		munmap(ram->rom_ptr, ram->rom_size + RAM_OPEN_BUS);
+	if (ram->shadow_ptr)
+		munmap(ram->shadow_ptr, RAM_SHADOW_END - RAM_SHADOW_START);
 	/* A zeroed struct was never set up; descriptor 0 is not ours then. */
 	if (ram->size && ram->fd >= 0)
 		close(ram->fd);
@@ -148,12 +190,58 @@ int ram_add_rom(struct ram *ram, gpa_t start, gpa_t end)
 	return 0;
 }
 
-bool ram_is_rom(const struct ram *ram, gpa_t gpa)
+static bool ram_overlap(gpa_t start, gpa_t end, gpa_t gpa, u64 len)
 {
+	return len && gpa < end && start < gpa + len;
+}
+
+bool ram_has_rom(const struct ram *ram, gpa_t gpa, u64 len)
+{
+	for (gpa_t at = RAM_SHADOW_START; at < RAM_SHADOW_END; at += RAM_SHADOW_SEGMENT)
+		if (ram_shadow_get(ram, at) && ram_overlap(at, at + RAM_SHADOW_SEGMENT, gpa, len))
+			return true;
+	if (ram_overlap(RAM_HOLE_END - ram->rom_size, RAM_HOLE_END, gpa, len))
+		return true;
 	for (unsigned i = 0; i < ram->nr_roms; i++)
-		if (gpa >= ram->rom[i].start && gpa < ram->rom[i].end)
+		if (ram_overlap(ram->rom[i].start, ram->rom[i].end, gpa, len))
 			return true;
 	return false;
+}
+
+/* Where in the file lies what is read in a segment that is not RAM. */
+static u64 ram_shadow_offset(const struct ram *ram, gpa_t gpa)
+{
+	u64 from_end = RAM_SHADOW_END - gpa;
+
+	if (from_end <= RAM_ROM_MIN)
+		return ram->size + ram->rom_size - from_end;
+	return ram->size + ram->rom_size + (gpa - RAM_SHADOW_START);
+}
+
+int ram_shadow_set(struct ram *ram, gpa_t gpa, unsigned shadow)
+{
+	unsigned shift, old = ram_shadow_get(ram, gpa);
+	u32 all = atomic_load(&ram->shadow);
+	int rc;
+
+	gpa = ALIGN_DOWN(gpa, RAM_SHADOW_SEGMENT);
+	shift = (unsigned)(2 * ((gpa - RAM_SHADOW_START) / RAM_SHADOW_SEGMENT));
+	if ((old ^ shadow) & RAM_SHADOW_NO_READ) {
+		rc = ram_map(ram, gpa, RAM_SHADOW_SEGMENT,
+			     shadow & RAM_SHADOW_NO_READ ? ram_shadow_offset(ram, gpa) : gpa);
+		if (rc)
+			return rc;
+	}
+	atomic_store(&ram->shadow, (all & ~(3u << shift)) | shadow << shift);
+	if ((old ^ shadow) & RAM_SHADOW_NO_READ)
+		ram_code_written(ram, gpa, RAM_SHADOW_SEGMENT);
+	return 0;
+}
+
+void ram_rom_set_len(struct ram *ram, u64 len)
+{
+	assert(len <= ram->rom_size && len % RAM_PAGE_SIZE == 0);
+	atomic_store(&ram->rom_len, len);
 }
 
 bool ram_has_code(const struct ram *ram, gpa_t gpa, u64 len)

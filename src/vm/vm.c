@@ -21,6 +21,13 @@ void vm_request(struct vm *vm, enum vm_request req)
 		loop_stop(vm->loop, (int)req);
 }
 
+void vm_memory_changed(struct vm *vm)
+{
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpu[i])
+			vcpu_post(vm->vcpu[i], VCPU_REQ_FLUSH);
+}
+
 void vm_crash(struct vm *vm, const char *text)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

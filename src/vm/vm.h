@@ -65,5 +65,9 @@ struct vm {
  */
 void vm_request(struct vm *vm, enum vm_request req);
 
+/* A vCPU's thread, or any while no vCPU runs: what ram_ptr() or ram_is_rom() say has changed. The vCPU whose thread this is goes
+ * by it from its next access on, the others soon. */
+void vm_memory_changed(struct vm *vm);
+
 /* Engines: a guest crash, described by text (copied), then VM_REQ_CRASH. */
 void vm_crash(struct vm *vm, const char *text);

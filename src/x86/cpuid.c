@@ -452,7 +452,7 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_params *p, struct err 
 	if (cpuid_has(t, F(AVX512F)))
 		t->xcr0_mask |= XFEATURE_OPMASK | XFEATURE_ZMM_HI256 | XFEATURE_HI16_ZMM;
 	t->xsave = h.amd ? cpuid_xsave_amd : cpuid_xsave_intel;
-	t->maxphyaddr = h.phys_bits;
+	t->maxphyaddr = p->max_phys_bits ? MIN(h.phys_bits, p->max_phys_bits) : h.phys_bits;
 	t->signature = is_host ? h.signature : h.amd ? CPUID_SIG_AMD : CPUID_SIG_INTEL;
 	cpuid_add_basic(t, p, &h);
 	cpuid_add_hypervisor(t, p);

@@ -88,6 +88,7 @@ struct cpuid_params {
 	const char *model; /* NULL: "host" */
 	u32 nr_vcpus;
 	u64 tsc_khz;
+	u32 max_phys_bits; /* physical addresses are no wider; 0: as wide as the host's */
 	/* Bitmap of X86_NR_FEATURES bits that the engine can execute; the host's are ANDed. */
 	const u64 *engine_features;
 };

@@ -28,6 +28,8 @@ struct board {
 
 /* One board at a time. ram_size 0: none. nr_vcpus processors that do not run. */
 void board_init(struct board *b, u64 ram_size, u32 nr_vcpus);
+/* With firmware ROM. */
+void board_init_rom(struct board *b, u64 ram_size, u64 rom_size, u32 nr_vcpus);
 
 /* Frees the devices and fails the test if they leave regions, MSRs or timers behind. */
 void board_fini(struct board *b);

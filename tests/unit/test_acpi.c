@@ -37,7 +37,10 @@ static const struct acpi_board board_template = {
 	.hpet = MAP_HPET,
 	.hpet_id = 0x8086a201,
 	.hpet_min_tick = 10000,
-	.ecam = MAP_ECAM,
+	.ecam = 0xe0000000,
+	.pci_mem = 0x80000000,
+	.pci_high = 0x140000000,
+	.pci_high_end = 0x2000000000,
 	.ecam_last_bus = 255,
 	.century = 0x32,
 };
@@ -115,7 +118,7 @@ static void build(u32 nr_cpus)
 	board.nr_cpus = nr_cpus;
 	memset(area, 0x5a, sizeof(area));
 	memset(facs, 0x5a, sizeof(facs));
-	assert_int_equal(acpi_build(&board, area, AREA, AREA_LEN, facs, FACS, &rsdp, &err), 0);
+	assert_int_equal(acpi_build(&board, area, AREA, AREA_LEN, facs, FACS, &rsdp, NULL, &err), 0);
 	assert_int_equal(rsdp, AREA);
 }
 
@@ -215,7 +218,7 @@ static void refuses_a_small_area(void **state)
 		u8 *exact = malloc(len + 1);
 
 		exact[len] = 0x77;
-		if (acpi_build(&board_template, exact, AREA, len, facs, FACS, &rsdp, &err) == 0)
+		if (acpi_build(&board_template, exact, AREA, len, facs, FACS, &rsdp, NULL, &err) == 0)
 			assert_true(len > 1024);
 		else
 			assert_int_equal(err.code, -ENOSPC);

@@ -56,9 +56,9 @@ static void test_settings(void **state)
 		{ "soft,translate=off", "soft", { .translate = false } },
 		{ "auto,translate=on", "auto", { .translate = true } },
 		{ "soft,warm=1,lockstep=on", "soft", { .translate = true, .lockstep = true, .warm = 1 } },
-		{ "soft,lockstep=on,perf-map=on,translate=off,warm=7",
+		{ "soft,lockstep=on,perf-map=on,pic=on,translate=off,warm=7",
 		  "soft",
-		  { .lockstep = true, .perf_map = true, .warm = 7 } },
+		  { .lockstep = true, .perf_map = true, .pic = true, .warm = 7 } },
 		{ "soft,perf-map=off,lockstep=off,warm=0", "soft", { .translate = true } },
 		{ "soft,warm=4294967295", "soft", { .translate = true, .warm = 4294967295u } },
 		{ "soft,warm=0000000000016", "soft", { .translate = true, .warm = 16 } },
@@ -75,15 +75,16 @@ static void test_settings(void **state)
 			fail_msg("'%s' gives '%s'", rows[i].text, err.msg);
 		assert_string_equal(name, rows[i].name);
 		if (conf.translate != rows[i].conf.translate || conf.lockstep != rows[i].conf.lockstep ||
-		    conf.perf_map != rows[i].conf.perf_map || conf.warm != rows[i].conf.warm)
-			fail_msg("'%s' gives %d %d %d %u", rows[i].text, conf.translate, conf.lockstep,
-				 conf.perf_map, conf.warm);
+		    conf.perf_map != rows[i].conf.perf_map || conf.pic != rows[i].conf.pic ||
+		    conf.warm != rows[i].conf.warm)
+			fail_msg("'%s' gives %d %d %d %d %u", rows[i].text, conf.translate, conf.lockstep,
+				 conf.perf_map, conf.pic, conf.warm);
 	}
 }
 
 static void test_refusals(void **state)
 {
-#define LIST   "; the settings are translate, lockstep and perf-map (=on or =off) and warm (=N)"
+#define LIST   "; the settings are translate, lockstep, pic and perf-map (=on or =off) and warm (=N)"
 #define NUMBER "; give a number of executions, or 0 for the engine's own choice"
 	static const char *const rows[][2] = {
 		{ "soft,", "unknown engine setting ''" LIST },

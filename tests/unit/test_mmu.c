@@ -623,6 +623,10 @@ static void test_rom(void **state)
 	u8 zero[16] = { 0 };
 	mmu_write_buf(c, NULL, 0x400000, zero, 16);
 	assert_int_equal(ram.base[ROM_START], 0x42);
+	/* A store goes to the bus, for whoever may want it there. */
+	assert_int_equal(nr_exits, 3);
+	assert_true(exits[0].write && exits[0].addr == ROM_START && exits[0].size == 8);
+	nr_exits = 0;
 	assert_int_equal(mmu_load(c, NULL, 0x400000, 1, ACC_R | ACC_W), 0x42);
 	assert_null(tlb_write(c, 0x400000, 1));
 	assert_non_null(tlb_read(c, 0x400000, 1));

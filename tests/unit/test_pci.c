@@ -241,28 +241,28 @@ static void test_bar_access(void **state)
 /* A BAR put over something else answers nowhere, and what is there goes on. */
 static void test_G24_bar_anywhere(void **state)
 {
-	static const u32 places[] = {
-		0,          0x1000,     0xa0000,    0x100000,   0xbffff000, 0xe0000000,
-		0xe0008000, 0xfec00000, 0xfee00000, 0xfffff000, 0xdffff000, 0xc0000000
-	};
+	static const u32 places[] = { 0,          0x1000,     0xa0000,    0x100000,   0xbffff000,
+				      0xe0000000, 0xe0008000, 0xfec00000, 0xfebffff0, 0xfee00000,
+				      0xfffff000, 0xdffff000, 0xc0000000 };
 
 	cfg_wr(1, 4, 2, 7);
 	for (unsigned i = 0; i < ARRAY_SIZE(places); i++) {
 		bool inside = places[i] >= PCI_MMIO_BASE && places[i] < PCI_MMIO_BASE + PCI_MMIO_SIZE;
+		bool ecam = places[i] >= PCI_ECAM_BASE && places[i] < PCI_ECAM_BASE + PCI_ECAM_SIZE;
 		cfg_wr(1, 0x14, 4, places[i]);
 		toys[0].reads = 0;
 		mmio_rd(places[i], 4);
-		assert_int_equal(toys[0].reads, inside);
+		assert_int_equal(toys[0].reads, inside && !ecam);
 		assert_true((atomic_load(&toys[0].pci.bar[1].addr) == ~0ull) == !inside);
 		cfg_wr(1, 0x10, 4, places[i]);
 		pio_rd(places[i] & 0xffff, 1);
 	}
 	/* The larger one does not fit at the end of the window, nor above 4 GiB, nor at the top of all. */
 	cfg_wr(1, 0x14, 4, 0);
-	cfg_wr(1, 0x18, 4, 0xdfff0000);
-	assert_int_equal(mmio_rd(0xdfff0000, 4), 0x55667788);
+	cfg_wr(1, 0x18, 4, 0xfebf0000);
+	assert_int_equal(mmio_rd(0xfebf0000, 4), 0x55667788);
 	cfg_wr(1, 0x1c, 4, 1);
-	assert_int_equal(mmio_rd(0xdfff0000, 4), 0xffffffff);
+	assert_int_equal(mmio_rd(0xfebf0000, 4), 0xffffffff);
 	cfg_wr(1, 0x1c, 4, 0xffffffff);
 	cfg_wr(1, 0x18, 4, 0xffffffff);
 	/* Two functions at one place: one answers. */

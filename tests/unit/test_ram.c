@@ -76,13 +76,13 @@ static void test_high(void **state)
 	int fd = memfd_create("file", MFD_CLOEXEC);
 	u8 *p, c = 0;
 
-	if (os_memory_total() < 3 * GiB + 16 * MiB)
+	if (os_memory_total() < RAM_LOW_MAX + 16 * MiB)
 		skip();
-	assert_int_equal(ram_init(&ram, 3 * GiB + 8 * MiB, NULL), 0);
-	assert_true(ram.low_size == 3 * GiB);
+	assert_int_equal(ram_init(&ram, RAM_LOW_MAX + 8 * MiB, NULL), 0);
+	assert_true(ram.low_size == RAM_LOW_MAX);
 	assert_true(ram.end == 4 * GiB + 8 * MiB);
-	assert_null(ram_ptr(&ram, 3 * GiB - 1, 2));
-	assert_null(ram_ptr(&ram, 3 * GiB, 1));
+	assert_null(ram_ptr(&ram, RAM_LOW_MAX - 1, 2));
+	assert_null(ram_ptr(&ram, RAM_LOW_MAX, 1));
 	assert_null(ram_ptr(&ram, 4 * GiB - 1, 1));
 	assert_null(ram_ptr(&ram, 0, 5 * GiB));
 	p = ram_ptr(&ram, 4 * GiB, 8 * MiB);
@@ -90,7 +90,7 @@ static void test_high(void **state)
 	assert_null(ram_ptr(&ram, 4 * GiB, 8 * MiB + 1));
 	if (p)
 		p[0] = 0x77;
-	assert_int_equal(pread(ram.fd, &c, 1, (off_t)(3 * GiB)), 1);
+	assert_int_equal(pread(ram.fd, &c, 1, (off_t)RAM_LOW_MAX), 1);
 	assert_int_equal(c, 0x77);
 	assert_false(ram_has_code(&ram, 4 * GiB, 8 * MiB));
 	atomic_fetch_or(&ram.code_map[(4 * GiB + 8 * MiB - 1) >> 12], BIT(63));
@@ -103,7 +103,7 @@ static void test_high(void **state)
 	assert_int_equal(ram_read_file(&ram, 4 * GiB + 1, fd, 0, 4), 0);
 	assert_memory_equal(ram.base + 4 * GiB, "w0123\0", 6);
 	assert_int_equal(ram_read_file(&ram, 0, fd, 2, 9), -ENODATA);
-	assert_int_equal(ram_read_file(&ram, 3 * GiB - 1, fd, 0, 2), -EFAULT);
+	assert_int_equal(ram_read_file(&ram, RAM_LOW_MAX - 1, fd, 0, 2), -EFAULT);
 	assert_int_equal(ram_read_file(&ram, 0, -1, 0, 2), -EBADF);
 	close(fd);
 	ram_fini(&ram);

@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dev/fwcfg.h"
 #include "dev/pci.h"
 
 #define DISK_SIZE MiB
+#define ROM_SIZE  (256 * KiB) /* of which the first part is flash */
+#define FLASH     (64 * KiB)
 #define BAR_ROOM  (64 * KiB)
 
 static void must(bool ok, const char *what)
@@ -55,12 +58,14 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	struct chr *chr = &w->chr.chr;
 	struct err err;
 
-	board_init(&w->b, ram_size, nr_vcpus);
+	board_init_rom(&w->b, ram_size, ROM_SIZE, nr_vcpus);
 	fake_chr_init(&w->chr);
 	fake_chr_init(&w->console);
 	fake_block_init(&w->disk, DISK_SIZE);
 	fake_net_init(&w->net);
 	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &chr, 1, &err) == 0, err.msg);
+	board_add(&w->b, "pflash", &(const struct device_conf){ .base = FLASH });
+	must(fwcfg_add_number_file(device_find(&w->b.vm, "fwcfg"), "number", 12345, &err) == 0, err.msg);
 	board_add(&w->b, "virtio-blk",
 		  &(const struct device_conf){
 			  .block = &w->disk.block, .block_conf = &disk_conf, .packed = true });

@@ -23,7 +23,7 @@
 #include "cpu/soft/ops.h"
 #include "cpu/soft/thunk.h"
 
-#define ARENA_ALIGN 16
+#define ARENA_ALIGN 8
 
 /* A page is restless that gets stores of this weight within one tick. More than it takes to write all of a page anew,
  * byte by byte: that is no reason, afterwards its code is gone. */
@@ -81,14 +81,20 @@ static void unmark(struct code_cache *code, u64 pfn)
 /* --- lists --- */
 static struct block *page_first(const struct code_cache *code, u64 pfn)
 {
-	u32 head = code->page_head[pfn];
-
-	return head ? (struct block *)(code->arena + (u64)(head - 1) * 8) : NULL;
+	return code_block(code, code->page_head[pfn]);
 }
 
-static void page_set_first(struct code_cache *code, u64 pfn, const struct block *b)
+/* b is the one behind prev now (NULL: the page's first). */
+static void page_link(struct code_cache *code, u64 pfn, struct block *prev, struct block *b)
 {
-	code->page_head[pfn] = b ? (u32)(((const u8 *)b - code->arena) / 8 + 1) : 0;
+	block_ref ref = code_ref(code, b);
+
+	if (prev)
+		prev->page_next = ref;
+	else
+		code->page_head[pfn] = ref;
+	if (b)
+		b->page_prev = code_ref(code, prev);
 }
 
 static void set_first(struct code_cache *code, u64 hva, struct block *b)
@@ -96,17 +102,24 @@ static void set_first(struct code_cache *code, u64 hva, struct block *b)
 	__atomic_store_n(&code->hash[code_hash(hva)], b, __ATOMIC_RELEASE);
 }
 
-static void hash_remove(struct code_cache *code, const struct block *b)
+/* In place of b in the bucket of hva: to. */
+static void hash_replace(struct code_cache *code, u64 hva, const struct block *b, struct block *to)
 {
-	struct block *prev = code_first(code, b->hva);
+	struct block *prev = code_first(code, hva);
+	block_ref ref = code_ref(code, b);
 
 	if (prev == b) {
-		set_first(code, b->hva, b->hash_next);
+		set_first(code, hva, to);
 		return;
 	}
-	while (prev->hash_next != b)
-		prev = prev->hash_next;
-	prev->hash_next = b->hash_next;
+	while (prev->hash_next != ref)
+		prev = code_block(code, prev->hash_next);
+	prev->hash_next = code_ref(code, to);
+}
+
+static void hash_remove(struct code_cache *code, const struct block *b)
+{
+	hash_replace(code, b->hva, b, code_block(code, b->hash_next));
 }
 
 /* Found, it becomes the first: without the lock only that one is looked at. */
@@ -115,10 +128,10 @@ struct block *code_lookup(struct code_cache *code, u64 hva, u32 key)
 	struct block *b = code_first(code, hva);
 
 	while (b && (b->hva != hva || b->key != key))
-		b = b->hash_next;
+		b = code_block(code, b->hash_next);
 	if (b && b != code_first(code, hva)) {
 		hash_remove(code, b);
-		b->hash_next = code_first(code, hva);
+		b->hash_next = code_ref(code, code_first(code, hva));
 		set_first(code, hva, b);
 	}
 	return b;
@@ -143,9 +156,9 @@ static u8 *region_start(const struct code_cache *code, u32 region)
 	return code->arena + region * CODE_REGION;
 }
 
-static u64 block_size(struct block *b)
+static u64 block_size(const struct block *b)
 {
-	u64 size = sizeof(*b) + (b->n + 1u) * sizeof(struct insn);
+	u64 size = sizeof(*b) + b->n * sizeof(struct insn) + INSN_END;
 
 	if (code_checks(b))
 		size += sizeof(struct code_source) + b->bytes;
@@ -171,59 +184,39 @@ void code_insert(struct code_cache *code, struct block *b)
 	if (!code_crosses(b)) {
 		u64 pfn = code_gpa(code, b) / RAM_PAGE_SIZE;
 
-		b->page_next = page_first(code, pfn);
-		page_set_first(code, pfn, b);
+		page_link(code, pfn, b, page_first(code, pfn));
+		page_link(code, pfn, NULL, b);
 		code->page[pfn].nr++;
 	}
 	code->used[code->region] += block_size(b);
 	code->nr_blocks++;
-	b->hash_next = code_first(code, b->hva);
+	b->hash_next = code_ref(code, code_first(code, b->hva));
 	set_first(code, b->hva, b);
 }
 
+/* The page keeps its marks: most pages are decoded again, before they are written to. */
 void code_page_remove(struct code_cache *code, struct block *b)
 {
 	u64 pfn = code_gpa(code, b) / RAM_PAGE_SIZE;
-	struct block *first = page_first(code, pfn), **link = &first;
 
-	while (*link && *link != b)
-		link = &(*link)->page_next;
-	if (*link)
-		*link = b->page_next;
-	page_set_first(code, pfn, first);
+	page_link(code, pfn, code_block(code, b->page_prev), code_block(code, b->page_next));
 	code->page[pfn].nr--;
-	if (!first)
-		unmark(code, pfn);
 }
 
 /* What points to b points to its new place from now on. */
-static void move(struct code_cache *code, struct block *b, struct block *to)
+static void move(struct code_cache *code, const struct block *b, struct block *to)
 {
-	struct block *prev = code_first(code, b->hva);
 	u64 pfn = code_gpa(code, b) / RAM_PAGE_SIZE;
 
 	if (b == to)
 		return;
-	if (prev == b) {
-		set_first(code, b->hva, to);
-	} else {
-		while (prev->hash_next != b)
-			prev = prev->hash_next;
-		prev->hash_next = to;
-	}
-	if (!code_crosses(b)) {
-		struct block *first = page_first(code, pfn);
-
-		if (first == b) {
-			page_set_first(code, pfn, to);
-		} else {
-			while (first->page_next != b)
-				first = first->page_next;
-			first->page_next = to;
-		}
-	}
-	jit_moved(b->x, to);
 	soft_copy(to, b, block_size(b)); /* downward: may overlap */
+	hash_replace(code, to->hva, b, to);
+	if (!code_crosses(to)) {
+		page_link(code, pfn, code_block(code, to->page_prev), to);
+		page_link(code, pfn, to, code_block(code, to->page_next));
+	}
+	jit_moved(to->x, to);
 }
 
 /* No vCPU is in a block. */
@@ -320,6 +313,21 @@ void code_make_possible(struct soft_cpu *c, enum found why, const u8 *p)
 	case NO_ROOM: make_room(c); break;
 	default: flush(c); break;
 	}
+}
+
+void code_pic(struct soft_vm *s, struct block *b)
+{
+	struct code_cache *code = s->code;
+	u64 pfn = code_gpa(code, b) / RAM_PAGE_SIZE;
+
+	code->page[pfn].pic = true;
+	for (b = page_first(code, pfn); b; b = code_block(code, b->page_next))
+		jit_drop(s, b);
+}
+
+bool code_is_pic(const struct code_cache *code, const struct block *b)
+{
+	return code_page_of(code, b)->pic;
 }
 
 u32 code_insns_from(const struct block *b, const struct insn *i)
@@ -419,7 +427,7 @@ void code_sweep(struct soft_vm *s, struct code_page *p, u64 pfn)
 	struct block *next;
 
 	for (struct block *b = page_first(s->code, pfn); b; b = next) {
-		next = b->page_next;
+		next = code_block(s->code, b->page_next);
 		if (!code_same_bytes(code_source(b)->byte, (const u8 *)b->hva, 0, b->bytes)) {
 			code_page_remove(s->code, b);
 			code_drop(s, NULL, b);
@@ -450,36 +458,31 @@ void code_quiet(struct soft_cpu *c, struct block *b)
 static bool invalidate_page(struct soft_vm *s, struct soft_cpu *c, u64 pfn, gpa_t start, gpa_t end)
 {
 	struct code_cache *code = s->code;
-	struct block *b = page_first(code, pfn), *first = NULL, **tail = &first;
+	struct block *next;
 	bool translated = false;
 	u64 left = 0;
-	u16 nr = 0;
 
-	while (b) {
-		struct block *next = b->page_next;
+	for (struct block *b = page_first(code, pfn); b; b = next) {
 		gpa_t gpa = code_gpa(code, b);
 
+		next = code_block(code, b->page_next);
 		if (gpa < end && gpa + b->bytes > start) {
 			translated |= b->x != NULL;
+			code_page_remove(code, b);
 			code_drop(s, c, b);
 			code->nr_invalidated++;
 			code->page[pfn].dropped = true;
 		} else {
-			*tail = b;
-			tail = &b->page_next;
-			nr++;
 			left |= granule_mask(gpa, b->bytes);
 		}
-		b = next;
 	}
-	*tail = NULL;
-	page_set_first(code, pfn, first);
-	code->page[pfn].nr = nr;
 	/* The map is what the page's blocks cover. */
-	if (!first)
+	if (!left) {
 		unmark(code, pfn);
-	else if (!code->page[pfn].restless)
+		code->page[pfn].pic = false; /* it becomes another one, as a rule */
+	} else if (!code->page[pfn].restless) {
 		atomic_store(&code->ram->code_map[pfn], left);
+	}
 	return translated;
 }
 

@@ -36,22 +36,25 @@
 
 struct xblock;
 
+/* Where in the arena a block begins, in units of 8 bytes, plus 1; 0: none. */
+typedef u32 block_ref;
+
 struct block {
 	u64 hva; /* of the first byte; 0 once dropped */
 	u32 key; /* KEY_CHECKS: writes to it are not tracked, it has a struct code_source */
 	u16 n;   /* instructions */
 	u16 bytes;
-	struct block *hash_next;
-	struct block *page_next;
 	struct xblock *x; /* its translations */
+	u64 no_window; /* instructions whose accesses are seldom where those by the same register were last */
+	block_ref hash_next, page_next, page_prev;
 	u16 heat;         /* how often it was interpreted, about, or: */
 #define BLOCK_COLD 0xffff /* it is not to be translated */
-	bool no_groups;   /* ranges of several accesses often cross a page */
-	bool tried;       /* no_window is known */
-	bool extend;      /* what follows its last jump is often reached by it */
 	u8 inner; /* jumps inside: conditional ones, forward, that are not taken while the block goes on */
-	u64 no_window; /* instructions whose accesses are seldom where those by the same register were last */
-	struct insn insn[]; /* n, then one with op_end_of_block; then the struct code_source, if any */
+	bool no_groups : 1; /* ranges of several accesses often cross a page */
+	bool tried : 1;     /* no_window is known */
+	bool extend : 1;    /* what follows its last jump is often reached by it */
+	/* n, then INSN_END bytes of one with op_end_of_block; then the struct code_source, if any */
+	struct insn insn[];
 };
 
 /* Of a block to which writes are not tracked, so that whoever runs it compares first: what it was made of. */
@@ -71,7 +74,7 @@ static inline bool code_checks(const struct block *b)
 
 static inline struct code_source *code_source(struct block *b)
 {
-	return (struct code_source *)(void *)&b->insn[b->n + 1];
+	return (struct code_source *)(void *)((u8 *)&b->insn[b->n] + INSN_END);
 }
 
 /* Its one instruction ends in the next page; it is in no list of a page. */
@@ -98,14 +101,15 @@ struct code_page {
 	u8 tick;       /* when that was */
 	bool dropped;  /* tracked: blocks were, and none has been decoded since */
 	bool restless; /* its blocks check their bytes; changes under the lock */
+	bool pic;      /* it was met at several addresses: translations are for any; under the lock */
 	u8 times;      /* it has become so */
 	u16 nr, most; /* restless: blocks; how many may be there before those are dropped that have changed */
 };
 
 struct code_cache {
 	struct ram *ram;
-	struct block **hash; /* 1 << CODE_HASH_BITS */
-	u32 *page_head;      /* by page frame number: arena offset / 8 + 1, 0 = none */
+	struct block **hash;  /* 1 << CODE_HASH_BITS */
+	block_ref *page_head; /* by page frame number */
 	struct code_page *page;
 	u8 *arena;
 	/* The arena's regions are filled one after the other; a full one makes room by giving up the next. */
@@ -115,6 +119,16 @@ struct code_cache {
 	/* statistics */
 	u64 nr_blocks, nr_invalidated, nr_evicted, nr_flushes, nr_restless, nr_calm, nr_changed;
 };
+
+static inline struct block *code_block(const struct code_cache *code, block_ref ref)
+{
+	return ref ? (struct block *)(void *)(code->arena + (u64)(ref - 1) * 8) : NULL;
+}
+
+static inline block_ref code_ref(const struct code_cache *code, const struct block *b)
+{
+	return b ? (block_ref)(((const u8 *)b - code->arena) / 8 + 1) : 0;
+}
 
 static inline u32 code_hash(u64 hva)
 {
@@ -145,6 +159,10 @@ u32 code_insns_from(const struct block *b, const struct insn *i);
 
 /* [gpa, gpa + len) of RAM has been written by somebody who is not a vCPU in a block: DMA, the loader. Any thread. */
 void code_written(struct soft_vm *s, gpa_t gpa, u64 len);
+
+/* The page of b is met at several addresses: its translations are dropped, and the next ones are for any. Under the lock. */
+void code_pic(struct soft_vm *s, struct block *b);
+bool code_is_pic(const struct code_cache *code, const struct block *b);
 
 /* May it write to memory? Key: of its block. */
 bool code_store_possible(const struct insn *i, u32 key);

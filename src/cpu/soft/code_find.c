@@ -15,7 +15,7 @@ static void finish(struct block *b, unsigned n, unsigned bytes)
 {
 	struct insn *end = &b->insn[n];
 
-	soft_zero(end, sizeof(*end));
+	soft_zero(end, INSN_END);
 	end->fn = op_end_of_block;
 	end->off = (u16)bytes;
 	b->n = (u16)n;

@@ -17,7 +17,7 @@ static void *map(u64 size)
 
 static u64 heads_size(const struct ram *ram)
 {
-	return ram->end / RAM_PAGE_SIZE * sizeof(u32);
+	return ram->end / RAM_PAGE_SIZE * sizeof(block_ref);
 }
 
 static u64 pages_size(const struct ram *ram)

@@ -8,6 +8,8 @@
  * being marked invalid; its tables are cleared when it is next used. Entries hold the rights of the
  * control bits that they were made under, so mmu_select() flushes when these change.
  *
+ * A store to ROM goes to the bus, as one to where there is no memory: flash takes commands so.
+ *
  * A write to marked code is done first and then reported (code_invalidate); the page gets its w tag back
  * at the first write after the last mark is gone.
  *
@@ -326,10 +328,18 @@ static unsigned translate_range(struct soft_cpu *c, const struct insn *i, gva_t 
 
 /* --- the access itself --- */
 
+/* A device may have changed what is memory and what is not. The next access of the same block sees it. */
+static void bus_access(struct soft_cpu *c, struct vm_exit *exit)
+{
+	soft_exit(c, exit);
+	if (unlikely(atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed) & VCPU_REQ_FLUSH))
+		mmu_flush_all(c);
+}
+
 static u64 bus_load(struct soft_cpu *c, gpa_t gpa, unsigned size)
 {
 	struct vm_exit exit = { .reason = EXIT_EPT_VIOLATION, .size = (u8)size, .addr = gpa };
-	soft_exit(c, &exit);
+	bus_access(c, &exit);
 	return exit.data & bits_mask(size);
 }
 
@@ -340,7 +350,7 @@ static void bus_store(struct soft_cpu *c, gpa_t gpa, unsigned size, u64 val)
 				.size = (u8)size,
 				.addr = gpa,
 				.data = val & bits_mask(size) };
-	soft_exit(c, &exit);
+	bus_access(c, &exit);
 }
 
 /* size 1, 2, 4, 8, within a page; to RAM one access. */
@@ -360,7 +370,7 @@ static u64 load_unit(struct soft_cpu *c, const struct tlb_place *p, unsigned off
 /* Without looking whether code was hit. */
 static void store_unit(struct soft_cpu *c, const struct tlb_place *p, unsigned offset, unsigned size, u64 val)
 {
-	if (unlikely(!p->host)) {
+	if (unlikely(!p->host || p->rom)) {
 		bus_store(c, p->gpa + offset, size, val);
 		return;
 	}
@@ -404,9 +414,9 @@ static void load_bytes(struct soft_cpu *c, const struct tlb_place *p, u8 *buf, u
 
 static void store_bytes(struct soft_cpu *c, const struct tlb_place *p, const u8 *buf, unsigned len)
 {
-	if (p->host && p->rom)
-		return;
-	if (p->host && len > 8 && !c->log) {
+	bool ram = p->host && !p->rom;
+
+	if (ram && len > 8 && !c->log) {
 		soft_copy(p->host, buf, len);
 		walk_code_written(c, p->gpa, len);
 		return;
@@ -418,7 +428,7 @@ static void store_bytes(struct soft_cpu *c, const struct tlb_place *p, const u8 
 			v |= (u64)buf[k + b] << (8 * b);
 		store_unit(c, p, k, u, v);
 	}
-	if (p->host)
+	if (ram)
 		walk_code_written(c, p->gpa, len);
 }
 
@@ -459,9 +469,8 @@ static void store(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned s
 	struct tlb_place p[2];
 	unsigned n = translate_range(c, i, la, size, ACC_W, implicit, p);
 	if (likely(n == size && bits_is_pow2(size))) {
-		if (!p[0].rom)
-			store_unit(c, &p[0], 0, size, val);
-		if (p[0].host)
+		store_unit(c, &p[0], 0, size, val);
+		if (p[0].host && !p[0].rom)
 			walk_code_written(c, p[0].gpa, size);
 	} else {
 		u8 bytes[8] = { 0 };

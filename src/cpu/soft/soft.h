@@ -80,20 +80,18 @@ enum evex_prefix {
 /* One decoded instruction. */
 struct insn {
 	insn_fn fn;
-	u64 imm; /* sign-extended immediate or branch displacement; far pointer: selector << 32 | offset; moffs */
-	void *thunk; /* native code for it, see thunk.h */
-	s64 disp;    /* RIP-relative: from the block's start */
-	u16 off;     /* of the first byte from the block's start */
+	u16 off; /* of the first byte from the block's start */
 	u8 len;
-	u8 osz;         /* operand size in bytes: 1, 2, 4, 8 */
-	u8 asz;         /* address size: 2, 4, 8 */
-	u8 reg;         /* ModRM.reg with REX.R / VEX.R: register number (or /digit) */
-	u8 rm;          /* register number of ModRM.rm with REX.B when !mem, or from the opcode's low bits */
-	u8 reg_b, rm_b; /* the same as byte registers: byte offset into cpu->gpr (AH = 1, ...) */
+	u8 osz; /* operand size in bytes: 1, 2, 4, 8 */
+	u8 asz; /* address size: 2, 4, 8 */
+	u8 reg; /* ModRM.reg with REX.R / VEX.R: register number (or /digit) */
+	u8 rm;  /* register number of ModRM.rm with REX.B when !mem, or from the opcode's low bits */
+	u8 map; /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
+	/* Up to here also what ends a block has: INSN_END bytes. */
+	u8 reg_b, rm_b;             /* the same as byte registers: byte offset into cpu->gpr (AH = 1, ...) */
 	u8 base, index, scale, seg; /* memory operand; base/index may be RZERO, base RIPB */
 	u8 mem;                     /* ModRM names memory */
 	u8 flat;                    /* 64-bit address size in 64-bit mode: no mask, no limits */
-	u8 map;                     /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A */
 	u8 opcode;
 	u8 modrm;
 	u8 pfx;  /* PFX_*; for VEX the implied 66/F2/F3 */
@@ -102,7 +100,11 @@ struct insn {
 	u8 evex; /* EVEX_* */
 	u8 msz;  /* bytes of the memory operand, for thunk and vector forms; 0: none */
 	u8 aux;  /* for the handler: condition code, ... */
+	u64 imm; /* sign-extended immediate or branch displacement; far pointer: selector << 32 | offset; moffs */
+	void *thunk; /* native code for it, see thunk.h */
+	s64 disp;    /* RIP-relative: from the block's start */
 };
+#define INSN_END offsetof(struct insn, reg_b)
 
 /* Mode of decoding: part of a block's identity. */
 enum { MODE_16, MODE_32, MODE_64 };
@@ -308,8 +310,10 @@ struct soft_cpu {
 	bool jit_stepped;           /* the handler of a single instruction went on to the next */
 	void *jit_rec;              /* why translated code was left: a record */
 	u64 jit_target;             /* of an indirect jump */
-	u64 jit_rsp, jit_c_rsp;     /* the other stack's pointer: of calls in translated code, of C */
-	u64 jit_stack;              /* top of the former */
+	u64 jit_page;           /* where the page is that the translation runs at, if it is for any address */
+	u64 jit_next, jit_to;   /* of one CALL: the address behind it; where it goes, or a key */
+	u64 jit_rsp, jit_c_rsp; /* the other stack's pointer: of calls in translated code, of C */
+	u64 jit_stack;          /* top of the former */
 	struct window window[2][NR_WINDOWS];
 	u64 nr_windows;         /* how often one moved */
 	u8 windows_mixed;       /* WINDOWS_*: may code of either privilege run in either half? */

@@ -76,9 +76,7 @@ static bool jit_signal(struct soft_cpu *c, int vector, u64 addr, greg_t *g)
 
 	if (addr - (u64)(uintptr_t)guard < JIT_GUARD_SIZE) {
 		g[REG_RSP] = (greg_t)c->jit_stack;
-		to = soft_recalled(c) ? jit_stack_full(c, (u64)g[REG_RIP]) : 0;
-		if (to)
-			g[REG_RIP] = (greg_t)to;
+		g[REG_RIP] = (greg_t)jit_stack_full(c, (u64)g[REG_RIP], soft_recalled(c));
 		return true;
 	}
 	to = vector >= 0 ? jit_fault(c, (u64)g[REG_RIP]) : 0;

@@ -251,7 +251,7 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 
 	ret->gpa = w->gpa;
 	ret->host = host ? host + (la & PAGE_MASK) : NULL;
-	ret->rom = host && walk_is_rom(c->ram, gpa);
+	ret->rom = host && ram_is_rom(c->ram, gpa);
 	if (host && acc & ACC_X) {
 		code_add(c, &(upper ? c->upper_code : c->asid->code)[mode == TLB_USER], la,
 			 tlb_key(tag, gpa));

@@ -49,7 +49,7 @@ static void entry_read(const struct soft_cpu *c, struct entry *e, gpa_t gpa, uns
 /* Sets bits in the entry; false when it is not any more what was read. */
 static bool entry_mark(struct soft_cpu *c, const struct entry *e, unsigned size, u64 bits)
 {
-	if (likely((e->val & bits) == bits) || !e->host || walk_is_rom(c->ram, e->gpa))
+	if (likely((e->val & bits) == bits) || !e->host || ram_is_rom(c->ram, e->gpa))
 		return true;
 	u64 want = e->val | bits;
 	u64 old64 = e->val;

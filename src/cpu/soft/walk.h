@@ -17,14 +17,6 @@ struct walk {
  * ret->error; then no table entry was changed. la is canonical, or below 4 GiB outside long mode. */
 bool walk_page(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, struct walk *ret);
 
-static inline bool walk_is_rom(const struct ram *ram, gpa_t gpa)
-{
-	for (unsigned k = 0; k < ram->nr_roms; k++)
-		if (gpa >= ram->rom[k].start && gpa < ram->rom[k].end)
-			return true;
-	return false;
-}
-
 static inline u64 walk_code_word(const struct ram *ram, gpa_t gpa)
 {
 	return atomic_load_explicit(&ram->code_map[gpa / RAM_PAGE_SIZE], memory_order_relaxed);

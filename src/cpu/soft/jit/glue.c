@@ -7,6 +7,7 @@
  *   bail_*      out to C with the place from which to interpret
  *   jump_out    out to C with the target of an indirect jump
  *   ret_miss    a RET that does not return to where the host's stack says: looks its target up
+ *   dead        out to C from the address in T0, whose translation is dropped
  *
  * T0 has the record, or the target. _host: the flags are in RFLAGS; _saved: in c->fl. */
 #include "cpu/soft/jit/jit.h"
@@ -144,6 +145,7 @@ static void make_ret_miss(struct emit *e)
 	emit_by_half(e, E_W | OP_MOV_R_RM, T0, op_cpu(code_gen[0]), op_cpu(code_gen[1]));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, gen)));
 	out[1] = emit_jump(e, 5, NULL);
+	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
 	emit_rm(e, 0xff, 4, op_mem(T1, offsetof(struct jcache, code)));
 	emit_land(e, out[0]);
 	emit_store_cpu(e, T0, jit_target);
@@ -260,6 +262,13 @@ void glue_make(struct jit *j)
 	emit_store_cpu(&e, T0, jit_target);
 	store_regs(&e);
 	leave(&e, JIT_JUMP);
+
+	j->dead = align(&e);
+	emit_store_cpu(&e, T0, rip);
+	store_regs(&e);
+	emit_rm(&e, E_W | 0xc7, 0, op_cpu(jit_rec));
+	emit4(&e, 0);
+	leave(&e, JIT_STEP);
 
 	/* The last entry of the stack leads here; it stays. */
 	j->ret_top = align(&e);

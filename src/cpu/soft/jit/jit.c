@@ -48,15 +48,27 @@ static bool may_have_key(struct soft_cpu *c, struct xexit *x, u64 key)
 	return share_settled(c->svm, c, x->epoch);
 }
 
+static const u8 *way_in(const struct xexit *x, const struct xblock *to)
+{
+	if (to->pic && x->key)
+		return x->saved ? to->pic->by_key : to->pic->by_key_a;
+	return x->saved ? to->entry_b : to->entry_a;
+}
+
 static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u64 key)
 {
 	struct jit *j = c->jit;
 
-	if (!x->jump || x->rip != to->rip)
+	if (!x->jump || jit_rip(c, x->from, x->rip) != c->rip)
 		return;
 	/* Without a check only into the same memory: a fault in between may have brought another page. */
 	if (!x->key && (code_hva(x->from->block) ^ code_hva(to->block)) >> 12)
 		return;
+	/* One of them was made before the page was met at another address. */
+	if (!x->key && !x->from->pic != !to->pic) {
+		jit_again(c, x->from->pic ? to : x->from, false);
+		return;
+	}
 	/* It left by the stub for another reason: that somebody wanted the loop. */
 	if (__atomic_load_n(&x->to, __ATOMIC_RELAXED) == to &&
 	    (!x->key || __atomic_load_n(&x->last_key, __ATOMIC_RELAXED) == key))
@@ -67,7 +79,7 @@ static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u6
 		__atomic_store_n(&x->to, to, __ATOMIC_RELAXED);
 		x->next_in = to->in;
 		to->in = x;
-		emit_set_jump(x->jump, j->rx - j->rw, x->saved ? to->entry_b : to->entry_a);
+		emit_set_jump(x->jump, j->rx - j->rw, way_in(x, to));
 		if (x->key) {
 			__atomic_store_n(&x->last_key, key, __ATOMIC_RELAXED);
 			__atomic_store_n((u64 *)(void *)x->key, key, __ATOMIC_RELEASE);
@@ -81,6 +93,10 @@ static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u6
  * at this moment, in set_gen(), sees that it is dead, or is seen here. */
 static void forget_address(const struct soft_vm *s, const struct xblock *x)
 {
+	if (x->pic) { /* it may be there by many: what finds it there is led away */
+		emit_set_jump(x->pic->jump, s->jit->rx - s->jit->rw, s->jit->dead);
+		return;
+	}
 	for (u32 k = 0; k < s->vm->nr_vcpus; k++) {
 		const struct soft_cpu *c = share_cpu(s, k);
 		struct jcache *e = c ? &c->jit_cpu->jcache[jcache_hash(x->rip)] : NULL;
@@ -222,11 +238,10 @@ static struct xblock *find_address(struct soft_cpu *c)
 	struct xblock *x = __atomic_load_n(&e->x, __ATOMIC_RELAXED);
 	u64 gen = c->code_gen[c->rip >> 63];
 
-	if (e->rip != c->rip || !x || !soft_mode64(c))
+	if (e->rip != c->rip || !x || !soft_mode64(c) || __atomic_load_n(&x->dead, __ATOMIC_RELAXED))
 		return NULL;
 	if (__atomic_load_n(&e->gen, __ATOMIC_RELAXED) != gen) {
-		if (__atomic_load_n(&x->dead, __ATOMIC_RELAXED) ||
-		    tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
+		if (tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
 			return NULL;
 		set_gen(e, x, gen);
 	}
@@ -237,16 +252,16 @@ static struct xblock *find_address(struct soft_cpu *c)
  * itself. */
 static void remember(struct soft_cpu *c, struct xblock *x)
 {
-	struct jcache *e = &c->jit_cpu->jcache[jcache_hash(x->rip)];
+	struct jcache *e = &c->jit_cpu->jcache[jcache_hash(c->rip)];
 
 	/* The key may be gone again, and with it what a change of the generation would say. */
 	if (code_crosses(x->block) ||
-	    tlb_code_key(c, x->rip) != tlb_key(x->rip, code_hva(x->block) - (u64)c->ram->base))
+	    tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
 		return;
-	e->rip = x->rip;
-	e->code = x->entry_b;
+	e->rip = c->rip;
+	e->code = x->pic ? x->pic->by_address : x->entry_b;
 	__atomic_store_n(&e->x, x, __ATOMIC_RELAXED);
-	set_gen(e, x, c->code_gen[x->rip >> 63]);
+	set_gen(e, x, c->code_gen[c->rip >> 63]);
 }
 
 /* --- one instruction for translated code --- */
@@ -259,6 +274,7 @@ static const u8 *go_on(struct soft_cpu *c)
 	if (!x || soft_recalled(c))
 		return NULL;
 	c->jit_rsp = c->jit_stack;
+	jit_set_page(c);
 	return x->entry_b;
 }
 
@@ -285,7 +301,7 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 		begin_trial(c, rec->x);
 	c->cur = b;
 	c->icount += b->n - rec->k;
-	c->gpr[RIPB] = rec->x->rip;
+	c->gpr[RIPB] = jit_rip(c, rec->x, rec->x->rip);
 	copy_insn(i, &b->insn[rec->k]);
 	i->fn = __atomic_load_n(&b->insn[rec->k].fn, __ATOMIC_RELAXED);
 	if (unlikely(i->fn == op_stop)) { /* another vCPU has dropped the block */
@@ -358,16 +374,25 @@ u64 jit_fault(struct soft_cpu *c, u64 addr)
 	return 0;
 }
 
-u64 jit_stack_full(struct soft_cpu *c, u64 addr)
+/* A translation for any address has a PUSH in front of each CALL, with the same prefix and opcode as one of the CALLs. */
+static bool is_push(const u8 *rx)
+{
+	return rx[0] == 0x65 && rx[1] == 0xff && (rx[2] >> 3 & 7) == 6;
+}
+
+u64 jit_stack_full(struct soft_cpu *c, u64 addr, bool leave)
 {
 	struct jit *j = c->jit;
 	const u8 *rx = (const u8 *)(uintptr_t)addr;
 	const struct xblock *x = rx >= j->rx && rx < j->rx + JIT_CODE_SIZE ? block_at(j, rx) : NULL;
+	unsigned push = x && x->pic ? JIT_PUSH_NEXT : 0;
 
-	for (u32 k = 0; x && k < x->nr_exits; k++)
-		if (x->exit[k]->jump && rx + 1 == x->exit[k]->jump + (j->rx - j->rw))
+	if (push && !is_push(rx)) /* what it pushed is not on the empty stack */
+		rx -= push;
+	for (u32 k = 0; leave && x && k < x->nr_exits; k++)
+		if (x->exit[k]->jump && rx + push + 1 == x->exit[k]->jump + (j->rx - j->rw))
 			return (u64)(uintptr_t)x->exit[k]->stub;
-	return 0;
+	return (u64)(uintptr_t)rx;
 }
 
 /* --- running --- */
@@ -378,7 +403,7 @@ static void interpret(struct soft_cpu *c, struct xblock *x, unsigned k)
 
 	c->cur = b;
 	c->icount += b->n - k;
-	c->gpr[RIPB] = x->rip;
+	c->gpr[RIPB] = jit_rip(c, x, x->rip);
 	b->insn[k].fn(c, &b->insn[k]);
 }
 
@@ -431,7 +456,7 @@ void jit_left(struct soft_cpu *c, enum jit_end end)
 	if (end == JIT_EXIT) { /* the exit stays in jit_rec: to be linked */
 		const struct xexit *x = c->jit_rec;
 
-		c->rip = x->rip;
+		c->rip = jit_rip(c, x->from, x->rip);
 		if (unlikely(x->why != XEXIT_GO)) {
 			c->jit_rec = NULL;
 			if (x->why == XEXIT_CHANGED)
@@ -456,6 +481,7 @@ void jit_left(struct soft_cpu *c, enum jit_end end)
 static void run(struct soft_cpu *c, struct xblock *x)
 {
 	c->jit_cpu->nr_entries++;
+	jit_set_page(c);
 	jit_left(c, (enum jit_end)c->jit->enter(c, x->entry_b));
 }
 
@@ -484,6 +510,17 @@ static bool is_full(const struct jit_region *r)
 	       r->nr_blocks == JIT_MAX_BLOCKS;
 }
 
+/* By an address there may be what is for any, and its memory is about to be used anew. */
+static void forget_dropped(struct soft_cpu *c)
+{
+	for (u32 k = 0; c && k < 1u << JCACHE_BITS; k++) {
+		struct jcache *e = &c->jit_cpu->jcache[k];
+
+		if (e->x && e->x->dead)
+			*e = JCACHE_FREE;
+	}
+}
+
 /* The next region gives up what it has. */
 static void next_region(struct soft_cpu *c)
 {
@@ -508,6 +545,8 @@ static void next_region(struct soft_cpu *c)
 		for (u32 k = 0; k < s->vm->nr_vcpus; k++)
 			if (share_cpu(s, k))
 				share_cpu(s, k)->jit_rec = NULL;
+		for (u32 k = 0; k < s->vm->nr_vcpus; k++)
+			forget_dropped(share_cpu(s, k));
 		j->nr_evicted += r->nr_blocks != 0;
 		empty(j, j->region);
 		share_refetch(s);
@@ -520,9 +559,24 @@ static struct xblock *find(struct block *b, gva_t rip)
 {
 	struct xblock *x = __atomic_load_n(&b->x, __ATOMIC_ACQUIRE);
 
-	while (x && x->rip != rip)
+	while (x && !(x->pic ? !(rip >> 63) : x->rip == rip))
 		x = x->next;
 	return x;
+}
+
+/* Is the translation of b at this address to be one for any? If it is another address than that of one which is there, the
+ * page's others are dropped, so that they lead to each other again. Under the lock. */
+static bool for_any_address(struct soft_vm *s, struct block *b, gva_t rip)
+{
+	if (rip >> 63)
+		return false;
+	for (const struct xblock *x = b->x; x; x = x->next)
+		if (!(x->rip >> 63)) {
+			code_pic(s, b);
+			jit_drop(s, b); /* one that crosses is not among the page's */
+			break;
+		}
+	return s->jit->pic || code_is_pic(s->code, b);
 }
 
 /* The translation of b at c->rip, made now or by another vCPU meanwhile. NULL: there is none, or no room. Under the
@@ -538,7 +592,7 @@ static struct xblock *make(struct soft_cpu *c, struct block *b)
 		return x;
 	if (b->extend)
 		b = code_find_longer(c, b);
-	x = translate_block(c, b, c->rip);
+	x = translate_block(c, b, c->rip, for_any_address(c->svm, b, c->rip));
 	if (!x) {
 		__atomic_store_n(&b->heat, BLOCK_COLD, __ATOMIC_RELAXED);
 		return NULL;
@@ -550,9 +604,9 @@ static struct xblock *make(struct soft_cpu *c, struct block *b)
 	__atomic_store_n(&b->x, x, __ATOMIC_RELEASE);
 	if (unlikely(j->perf_map)) {
 		fpu_spill(c);
-		jit_host_map(j, x);
+		jit_host_map(j, x, c->rip);
 	}
-	__atomic_store_n(&b->heat, (u16)(j->warm - 1), __ATOMIC_RELAXED); /* at another address soon, too */
+	__atomic_store_n(&b->heat, 0, __ATOMIC_RELAXED); /* at another address: anew */
 	return x;
 }
 

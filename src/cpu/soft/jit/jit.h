@@ -58,6 +58,7 @@
 /* The most that one block can need of either. */
 #define JIT_BLOCK_CODE (40 * KiB)
 #define JIT_BLOCK_DATA (16 * KiB)
+#define JIT_PUSH_NEXT  8          /* bytes of the PUSH of c->jit_next in front of a CALL */
 #define JIT_MAX_BLOCKS (1u << 14) /* of a region */
 
 /* Executions on trial, and misses of all windows until the next trial, by jit->warm; a window pays when it misses less
@@ -79,11 +80,11 @@ struct xexit {
 	const u8 *stub; /* where the jump goes while it is not linked */
 	struct xblock *from, *to;
 	struct xexit *next_in; /* in the list of `to` */
-	gva_t rip;
-	bool saved;   /* goes to entry B */
-	u8 why;       /* XEXIT_* */
-	u64 last_key; /* the one it had last */
-	u64 epoch;    /* when it was unlinked last: see share_settled() */
+	gva_t rip;             /* as those of its translation */
+	bool saved;            /* goes to entry B */
+	u8 why;                /* XEXIT_* */
+	u64 last_key;          /* the one it had last */
+	u64 epoch;             /* when it was unlinked last: see share_settled() */
 };
 
 /* A place where the interpreter helps: instruction k of the block. */
@@ -111,12 +112,27 @@ struct xwindow {
 	u16 k;
 };
 
-/* One translation of a block, for one linear address. */
+/* How translated code that comes from elsewhere gets into a translation for any address. */
+struct xpic {
+	const u8 *by_address; /* T0 has the address: by the table of addresses */
+	u8 *jump;             /* the first there; leads nowhere when the translation is dropped */
+	const u8 *
+		by_key; /* T0 has the page's key in the TLB for code: by an exit of another page; flags are saved */
+	const u8 *by_key_a; /* the same, the key is in c->jit_to: flags are in RFLAGS */
+};
+
+/* One translation of a block: for one linear address, or, where the page was met at several of the lower half (the libraries of
+ * many processes), for any of these. The latter finds the page's address in c->jit_page; all addresses in its records are
+ * relative to that. Within the page its ways out are linked as any; what leads to another page is looked up by address. Who
+ * comes from elsewhere sets c->jit_page: C before it enters, translated code by one of the ways of struct xpic. */
 struct xblock {
-	gva_t rip;
+	gva_t rip; /* pic: of the page */
 	struct block *block;
 	struct xblock *next; /* of the same block, at other addresses */
 	const u8 *code, *code_end, *entry_a, *entry_b;
+	struct xpic *pic; /* NULL: for one address */
+	bool dead;
+	u16 nr_bails;
 	struct xexit *in;
 	struct xexit *exit[CODE_MAX_INNER + 3];
 	u32 nr_exits;
@@ -129,15 +145,19 @@ struct xblock {
 	u32 left, trial_misses;
 	struct xexit *again; /* NULL: not on trial */
 	const u8 *loop_bail[2];
-	u16 nr_bails;
-	bool dead;
 };
+
+/* An address in a record of x, which runs or has just come back. */
+static inline gva_t jit_rip(const struct soft_cpu *c, const struct xblock *x, gva_t rip)
+{
+	return x->pic ? c->jit_page + rip : rip;
+}
 
 /* By linear address. It may have come to mean other memory unless gen is that of the TLB for code, c->code_gen[]. */
 struct jcache {
 	gva_t rip; /* ~0: free, and gen is 0 then: a guest may go to that address */
 	u64 gen;
-	const u8 *code; /* entry B */
+	const u8 *code; /* entry B, or C */
 	struct xblock *x;
 };
 #define JCACHE_FREE ((struct jcache){ .rip = ~0ull })
@@ -188,6 +208,7 @@ struct jit {
 	struct xlate *xlate;      /* the translator's own */
 	u32 warm, trial_runs, trial_later;
 	bool lockstep, perf_map;
+	bool pic;    /* all translations of the lower half are for any address */
 	bool trials; /* translations are on trial at first */
 	void *map;   /* FILE: the perf map */
 
@@ -196,10 +217,16 @@ struct jit {
 	u64 (*enter_host)(struct soft_cpu *c, const u8 *code, u64 fl); /* to an entry A */
 	const u8 *window[2][NR_WINDOWS][2]; /* [half of the code][window][write]: make_window() */
 	const u8 *step_host, *step_saved, *exit_host, *exit_saved, *bail_host, *bail_saved, *jump_out,
-		*ret_miss, *ret_top;
+		*ret_miss, *ret_top, *dead;
 
 	u64 nr_translated, nr_insns, nr_dropped, nr_evicted, nr_links;
 };
+
+/* c->rip is about to be entered, by an entry A or B. */
+static inline void jit_set_page(struct soft_cpu *c)
+{
+	c->jit_page = c->rip & ~(RAM_PAGE_SIZE - 1);
+}
 
 /* --- jit.c --- */
 /* Runs translated code at c->rip, 64-bit mode: the first if the cache knows the address, the second if block b there
@@ -220,8 +247,9 @@ void jit_flush(struct soft_vm *s);
 void jit_forget(struct soft_cpu *c);
 /* Where the host's signal handler sends a thread that faulted at rx; 0: not in translated code. */
 u64 jit_fault(struct soft_cpu *c, u64 rx);
-/* Where it sends one that is to come back and whose CALL at rx found the stack for calls full; 0: on, with an empty one. */
-u64 jit_stack_full(struct soft_cpu *c, u64 rx);
+/* Where it sends one whose CALL at rx, or the PUSH before it, found the stack for calls full, with an empty one; leave: it is to
+ * come back. */
+u64 jit_stack_full(struct soft_cpu *c, u64 rx, bool leave);
 /* Drops x, so that its block is translated anew; extend: a longer one, by code_find_longer(). */
 void jit_again(struct soft_cpu *c, struct xblock *x, bool extend);
 /* From glue: one instruction by its handler; where to go on, NULL: leave. */
@@ -238,8 +266,8 @@ void glue_save_flags(struct emit *e);
 void glue_load_flags(struct emit *e);
 
 /* --- translate.c --- */
-/* Needs room: JIT_BLOCK_CODE, JIT_BLOCK_DATA. NULL: not worth it. */
-struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip);
+/* Needs room: JIT_BLOCK_CODE, JIT_BLOCK_DATA. pic: for any address of the lower half. NULL: not worth it. */
+struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, bool pic);
 
 static inline void *jit_alloc(struct jit *j, u64 size)
 {
@@ -270,4 +298,4 @@ void jit_fini(struct soft_cpu *c);
 void jit_host_thread(struct soft_cpu *c);
 void jit_host_arm(struct soft_cpu *c);
 /* Tells perf the name of a translation, after fpu_spill(). */
-void jit_host_map(struct jit *j, const struct xblock *x);
+void jit_host_map(struct jit *j, const struct xblock *x, gva_t rip);

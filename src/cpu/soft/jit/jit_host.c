@@ -85,6 +85,7 @@ static int make_jit(struct soft_vm *s, struct err *err)
 	j->trial_runs = j->warm * TRIAL_RUNS;
 	j->trial_later = j->warm * TRIAL_LATER;
 	j->perf_map = conf->perf_map;
+	j->pic = conf->pic;
 	j->lockstep = conf->lockstep;
 	j->trials = !conf->lockstep;
 	j->no_jcache = map(sizeof(*j->no_jcache) << JCACHE_BITS);
@@ -185,7 +186,7 @@ void jit_fini(struct soft_cpu *c)
 }
 
 /* --- names for perf --- */
-void jit_host_map(struct jit *j, const struct xblock *x)
+void jit_host_map(struct jit *j, const struct xblock *x, gva_t rip)
 {
 	if (!j->map) {
 		char path[64];
@@ -199,7 +200,7 @@ void jit_host_map(struct jit *j, const struct xblock *x)
 		setlinebuf(j->map);
 	}
 	fprintf(j->map, "%llx %llx guest_%llx\n", (unsigned long long)(uintptr_t)x->code,
-		(unsigned long long)(x->code_end - x->code), (unsigned long long)x->rip);
+		(unsigned long long)(x->code_end - x->code), (unsigned long long)rip);
 }
 
 /* --- the timer --- */

@@ -260,6 +260,7 @@ static void enter(struct soft_cpu *c)
 	struct jit *j = c->jit;
 	u64 end, fl = c->fl;
 
+	jit_set_page(c);
 	if (l->how & LOCKSTEP_A) {
 		c->fl = (u16)~fl; /* not to be looked at */
 		end = j->enter_host(c, l->xblock->entry_a, fl);

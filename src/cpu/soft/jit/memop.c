@@ -21,9 +21,15 @@ struct ea {
 	s64 disp;
 };
 
-static bool is_const(const struct ea *a)
+/* Relative to RIP, in a block translated for any address. */
+static bool is_relative(const struct xlate *t, const struct ea *a)
 {
-	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO;
+	return a->base == RIPB && t->x->pic;
+}
+
+static bool is_const(const struct xlate *t, const struct ea *a)
+{
+	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO && !is_relative(t, a);
 }
 
 /* A pinned base register, and a displacement. */
@@ -43,8 +49,12 @@ static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
 	struct emit *e = &t->e;
 	unsigned base = NO_REG, index = NO_REG;
 
-	if (is_const(a)) {
+	if (is_const(t, a)) {
 		emit_imm(e, dst, const_of(t, a));
+		return;
+	}
+	if (is_relative(t, a)) {
+		translate_rip(t, dst, const_of(t, a));
 		return;
 	}
 	if (a->base != RZERO) {
@@ -75,11 +85,11 @@ void memop_lea(struct xlate *t, unsigned size, unsigned dst)
 	bool base = a.base != RZERO && a.base != RIPB, index = a.index != RZERO;
 	u32 bits = emit_size(size);
 
-	if ((base && !x_pinned(a.base)) || (index && !x_pinned(a.index))) {
+	if ((base && !x_pinned(a.base)) || (index && !x_pinned(a.index)) || is_relative(t, &a)) {
 		t->in_t1 = NULL;
 		emit_ea(t, T1, &a);
 		emit_rm(&t->e, bits | OP_MOV_R_RM, dst, op_reg(T1));
-	} else if (is_const(&a) && size != 2) { /* a 16-bit result leaves the rest of the register */
+	} else if (is_const(t, &a) && size != 2) { /* a 16-bit result leaves the rest of the register */
 		emit_imm(&t->e, dst, const_of(t, &a) & bits_mask(size));
 	} else {
 		emit_rm(&t->e, bits | OP_LEA, dst,
@@ -119,7 +129,7 @@ static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, uns
 
 	first.disp += lo;
 	t->in_t1 = NULL;
-	if (is_const(a) && a->seg == SEG_FLAT &&
+	if (is_const(t, a) && a->seg == SEG_FLAT &&
 	    !((const_of(t, &first) ^ (const_of(t, &first) + size - 1)) >> 12))
 		return emit_check_const(t, const_of(t, &first), acc);
 	t->entry = 0;
@@ -127,7 +137,7 @@ static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, uns
 	if (a->seg != SEG_FLAT) {
 		emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(seg[a->seg].base));
 	}
-	if (!is_const(a) && a->index == RZERO && x_pinned(a->base) && a->seg == SEG_FLAT)
+	if (is_simple(a))
 		emit_rm(e, E_W | OP_LEA, T0, op_mem(x_host(a->base), (s32)(first.disp + (s64)size - 1)));
 	else if (size == 1)
 		emit_mov(e, T0, T1);
@@ -149,12 +159,15 @@ static struct opnd emit_operand(struct xlate *t, const struct ea *a, bool free_t
 	struct emit *e = &t->e;
 	struct opnd o;
 
-	if (is_const(a)) {
+	if (is_const(t, a)) {
 		u64 la = const_of(t, a);
 
 		if (emit_fits((s64)la))
 			return op_mem(T1, (s32)la);
 		emit_imm(e, T0, la);
+		o = op_idx(T0, T1, 0, 0);
+	} else if (is_relative(t, a)) {
+		translate_rip(t, T0, const_of(t, a));
 		o = op_idx(T0, T1, 0, 0);
 	} else if (a->index == RZERO && x_pinned(a->base)) {
 		/* T1 as the base, lest it be the stack segment's, whose faults are of another kind. */

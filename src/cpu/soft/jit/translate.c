@@ -280,7 +280,7 @@ static void x87_pointers(struct xlate *t, const struct xinsn *x)
 	const struct insn *i = x->i;
 	struct emit *e = &t->e;
 
-	emit_imm(e, T0, x_rip(t, i));
+	translate_rip(t, T0, x_rip(t, i));
 	emit_store_cpu(e, T0, x87_fip);
 	emit_rm(e, E_66 | 0xc7, 0, op_cpu(x87_fop));
 	emit_bytes(e, (i->opcode & 7u) << 8 | i->modrm, 2);
@@ -425,6 +425,18 @@ struct xexit *translate_exit(struct xlate *t, gva_t rip)
 	return x;
 }
 
+void translate_rip(struct xlate *t, unsigned reg, gva_t rip)
+{
+	if (!t->x->pic) {
+		emit_imm(&t->e, reg, rip);
+		return;
+	}
+	emit_load_cpu(&t->e, reg, jit_page);
+	emit_rm(&t->e, E_W | OP_LEA, reg, op_mem(reg, (s32)rip));
+	if (!emit_fits((s64)rip))
+		t->no_room = true;
+}
+
 /* Leaves the loop when somebody wants that: before a jump backward. Changes T0, no flags. */
 static void emit_poll(struct xlate *t, struct xexit *taken, unsigned cc, struct xexit *other)
 {
@@ -455,17 +467,60 @@ static void emit_cmp_key(struct emit *e, gva_t rip)
 		op_mem(T1, (s32)((rip >> 12 & (TLB_CODE_SIZE - 1)) * 8 + offsetof(struct tlb_code, key))));
 }
 
+/* Looks up the translation at T0; flags are saved. Leaves its jcache entry in T1. Where there is none: LATE_JUMP_OUT,
+ * or LATE_BAIL, with rec; or LATE_EXIT. */
+static void emit_lookup(struct xlate *t, unsigned what, struct xrec *rec, struct xexit *exit)
+{
+	struct emit *e = &t->e;
+
+	t->in_t1 = NULL;
+	glue_jcache_compare(e);
+	translate_late(t, what, emit_jump(e, 5, NULL), rec, exit);
+	emit_load_cpu(e, T0, code_gen[t->half]);
+	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, gen)));
+	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
+	translate_late(t, what, emit_jump(e, 5, NULL), rec, exit);
+}
+
+/* Below the host's return address: where the guest's RET is to come back to, for emit_landing(). */
+static void emit_push_next(struct xlate *t)
+{
+	if (t->x->pic)
+		emit_rm(&t->e, 0xff, 6, op_cpu(jit_next));
+}
+
+/* The jump of exit x to another page than the block's, whose address is not known. */
+static void emit_far_exit(struct xlate *t, struct xexit *x, unsigned cc)
+{
+	struct emit *e = &t->e;
+
+	xflags_save(t);
+	t->fl.host = false;
+	translate_rip(t, T0, x->rip);
+	emit_lookup(t, LATE_EXIT, NULL, x);
+	if (cc == CC_CALL)
+		emit_push_next(t);
+	emit_rm(e, 0xff, cc == CC_CALL ? 2 : 4, op_mem(T1, offsetof(struct jcache, code)));
+}
+
 /* The jump of exit x (CC_JMP, CC_CALL or conditional), to be linked. */
 static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 {
+	bool far = PAGE_OF(x->rip) != PAGE_OF(t->x->rip);
 	struct emit *e = &t->e;
 	u8 *over = NULL;
 
-	if (PAGE_OF(x->rip) != PAGE_OF(t->x->rip)) {
-		if (cc < CC_JMP) {
-			over = emit_jump(e, cc ^ 1, NULL);
-			cc = CC_JMP;
-		}
+	if (far && cc < CC_JMP) {
+		over = emit_jump(e, cc ^ 1, NULL);
+		cc = CC_JMP;
+	}
+	if (far && t->x->pic) {
+		emit_far_exit(t, x, cc);
+		if (over)
+			emit_land(e, over);
+		return;
+	}
+	if (far) {
 		xflags_clobber(t);
 		emit_align(e, 2, 8);
 		emit1(e, 0x40 | REX_W | REX_B); /* mov T0, imm64 */
@@ -475,15 +530,23 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 		emit_cmp_key(e, x->rip);
 		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, x);
 		x->saved = t->fl.saved;
-		if (!x->saved)
+		if (!x->saved) {
+			if (!t->half)
+				emit_store_cpu(e, T0, jit_to);
 			xflags_need(t);
+		}
 	} else {
 		/* What holds them in both places has the choice of the shorter way in. */
 		x->saved = !t->fl.host && t->fl.saved;
 		if (!x->saved)
 			xflags_need(t);
 	}
-	emit_align(e, cc < CC_JMP ? 2 : 1, 4);
+	if (cc == CC_CALL && t->x->pic) {
+		emit_align(e, JIT_PUSH_NEXT + 1, 4);
+		emit_push_next(t);
+	} else {
+		emit_align(e, cc < CC_JMP ? 2 : 1, 4);
+	}
 	x->jump = emit_jump(e, cc, NULL);
 	translate_late(t, LATE_EXIT, x->jump, NULL, x);
 	if (over)
@@ -495,13 +558,21 @@ static void emit_landing(struct xlate *t, gva_t rip)
 {
 	struct emit *e = &t->e;
 
-	if ((u64)(s64)(s32)rip == rip) {
+	if (t->x->pic) {
+		emit1(e, 0x40 | REX_B); /* pop T1 */
+		emit1(e, 0x58 | (T1 & 7));
+		emit_rm(e, E_W | OP_CMP_R_RM, T0, op_reg(T1));
+	} else if ((u64)(s64)(s32)rip == rip) {
 		emit_alu_imm(e, GRP1_CMP, T0, (s32)rip);
 	} else {
 		emit_imm(e, T1, rip);
 		emit_rm(e, E_W | OP_CMP_R_RM, T0, op_reg(T1));
 	}
 	emit_jump(e, 5, t->j->ret_miss);
+	if (t->x->pic) {
+		emit_rm(e, E_W | OP_LEA, T0, op_mem(T0, -(s32)rip));
+		emit_store_cpu(e, T0, jit_page);
+	}
 	t->fl = (struct xflstate){ .saved = true };
 	emit_exit(t, translate_exit(t, rip), CC_JMP);
 }
@@ -510,29 +581,16 @@ static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
 {
 	struct emit *e = &t->e;
 
-	if ((u64)(s64)(s32)rip == rip) {
+	if ((u64)(s64)(s32)rip == rip && !t->x->pic) {
 		emit_op(e, E_W | 0xc7, 0, o);
 		emit4(e, (u32)rip);
 	} else {
-		emit_imm(e, T0, rip);
+		translate_rip(t, T0, rip);
 		emit_op(e, E_W | OP_MOV_RM_R, T0, o);
 	}
+	if (t->x->pic)
+		emit_store_cpu(e, T0, jit_next);
 	move_sp(t, -8);
-}
-
-/* Looks up the translation at T0; flags are saved. Leaves its jcache entry in T1. Where there is none: LATE_JUMP_OUT,
- * or LATE_BAIL. */
-static void emit_lookup(struct xlate *t, struct xrec *rec, unsigned what)
-{
-	struct emit *e = &t->e;
-
-	t->in_t1 = NULL;
-	glue_jcache_compare(e);
-	translate_late(t, what, emit_jump(e, 5, NULL), rec, NULL);
-	emit_load_cpu(e, T0, code_gen[t->half]);
-	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, gen)));
-	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
-	translate_late(t, what, emit_jump(e, 5, NULL), rec, NULL);
 }
 
 static gva_t next_rip(const struct xlate *t, const struct insn *i)
@@ -621,7 +679,7 @@ static void xlate_jmp_ind(struct xlate *t, const struct xinsn *x)
 	struct xrec *rec = translate_rec(t, false);
 
 	emit_target(t, x);
-	emit_lookup(t, rec, LATE_JUMP_OUT);
+	emit_lookup(t, LATE_JUMP_OUT, rec, NULL);
 	emit_rm(&t->e, 0xff, 4, op_mem(T1, offsetof(struct jcache, code)));
 }
 
@@ -633,11 +691,14 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 	struct opnd o;
 
 	emit_target(t, x);
-	emit_lookup(t, translate_rec(t, false), LATE_BAIL);
+	emit_lookup(t, LATE_BAIL, translate_rec(t, false), NULL);
+	emit_store_cpu(e, T0, jit_to);
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, code)));
 	emit_store_cpu(e, T0, jit_target);
 	o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
 	emit_push_rip(t, &o, next_rip(t, x->i));
+	emit_load_cpu(e, T0, jit_to);
+	emit_push_next(t);
 	emit_rm(e, 0xff, 2, op_cpu(jit_target));
 	emit_landing(t, next_rip(t, x->i));
 }
@@ -915,10 +976,26 @@ static void emit_crossing_check(struct xlate *t)
 	const struct code_source *src = code_source(t->b);
 	struct xexit *out = translate_exit(t, t->x->rip);
 	gva_t next = PAGE_OF(t->x->rip) + RAM_PAGE_SIZE;
+	gpa_t gpa = (gpa_t)(src->second - t->c->ram->base);
 	struct emit *e = &t->e;
 
-	emit_imm(e, T0, tlb_key(next, (gpa_t)(src->second - t->c->ram->base)));
-	emit_cmp_key(e, next);
+	if (t->x->pic) {
+		translate_rip(t, T0, next);
+		emit_mov(e, T1, T0);
+		emit_rm(e, 0xc1, 5, op_reg(T1)); /* shr T1d, 9 */
+		emit1(e, 12 - 3);
+		emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T1));
+		emit4(e, (TLB_CODE_SIZE - 1) * 8);
+		emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(tlb_code[0]));
+		emit_rm(e, E_W | 0xc1, 4, op_reg(T0)); /* shl */
+		emit1(e, TLB_KEY_PFN_BITS - 12);
+		emit_rm(e, E_W | OP_GRP1_IMM, GRP1_OR, op_reg(T0));
+		emit4(e, (u32)(gpa >> 12));
+		emit_rm(e, E_W | OP_CMP_RM_R, T0, op_mem(T1, offsetof(struct tlb_code, key)));
+	} else {
+		emit_imm(e, T0, tlb_key(next, gpa));
+		emit_cmp_key(e, next);
+	}
 	translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, out);
 	emit_bytes_check(t, (const u8 *)t->b->hva, src->byte, src->in_first, out);
 	emit_bytes_check(t, src->second, src->byte + src->in_first, t->b->bytes - src->in_first, out);
@@ -988,7 +1065,33 @@ static bool has_accesses(const struct xlate *t)
 	return false;
 }
 
-struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
+/* The ways into a translation for any address. Out of line. */
+static void emit_entries(struct xlate *t)
+{
+	struct xblock *x = t->x;
+	struct emit *e = &t->e;
+
+	x->pic->by_key_a = emit_rx(e);
+	t->fl = (struct xflstate){ .host = true };
+	xflags_save(t);
+	emit_load_cpu(e, T0, jit_to);
+	x->pic->by_key = emit_rx(e);
+	emit_rm(e, E_W | 0xc1, 7, op_reg(T0)); /* sar: bit 47 of the address is the key's sign */
+	emit1(e, TLB_KEY_PFN_BITS);
+	emit_rm(e, E_W | 0xc1, 4, op_reg(T0)); /* shl */
+	emit1(e, 12);
+	emit_store_cpu(e, T0, jit_page);
+	emit_jump(e, CC_JMP, x->entry_b);
+	emit_align(e, 1, 4);
+	x->pic->by_address = emit_rx(e);
+	x->pic->jump = emit_jump(e, CC_JMP, NULL);
+	emit_land(e, x->pic->jump);
+	emit_alu_imm(e, GRP1_AND, T0, -4096);
+	emit_store_cpu(e, T0, jit_page);
+	emit_jump(e, CC_JMP, x->entry_b);
+}
+
+struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, bool pic)
 {
 	struct jit *j = c->jit;
 	struct xlate *t = j->xlate;
@@ -1010,7 +1113,8 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	if (t->in[0].kind == XK_BAIL)
 		return NULL;
 	t->x = x = jit_alloc(j, sizeof(*x));
-	x->rip = rip;
+	x->pic = pic ? jit_alloc(j, sizeof(*x->pic)) : NULL;
+	x->rip = pic ? rip & (RAM_PAGE_SIZE - 1) : rip;
 	x->block = b;
 	x->code = emit_rx(&t->e);
 
@@ -1057,6 +1161,8 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip)
 	x->windows = jit_alloc(j, windows * sizeof(*x->windows));
 	for (unsigned k = 0; k < t->nr_late; k++)
 		emit_late(t, &t->late[k]);
+	if (pic)
+		emit_entries(t);
 	if (t->no_room)
 		return NULL;
 	x->code_end = emit_rx(&t->e);

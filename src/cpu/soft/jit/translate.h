@@ -173,6 +173,7 @@ static inline struct opnd x_opnd(unsigned reg)
 	return x_pinned(reg) ? op_reg(x_host(reg)) : op_cpu(gpr[reg]);
 }
 
+/* Of the block's page, if it is translated for any address. */
 static inline u64 x_rip(const struct xlate *t, const struct insn *i)
 {
 	return t->x->rip + i->off;
@@ -236,6 +237,8 @@ void xloop_reload(struct xlate *t);
 
 /* --- translate.c --- */
 struct xexit *translate_exit(struct xlate *t, gva_t rip);
+/* reg = the linear address of `rip`, as x_rip() has it. Changes no flags. */
+void translate_rip(struct xlate *t, unsigned reg, gva_t rip);
 void translate_gate(struct xlate *t, const struct xinsn *x);
 void translate_insn(struct xlate *t, struct xinsn *x);
 /* The end of the block: on to rip. */

@@ -77,7 +77,8 @@ static bool add_access(struct xlate *t, unsigned k)
 		return false;
 	if (i->index != RZERO && (db || moved_before(t, i->base, t->n)))
 		return false; /* base and index would both move */
-	if (i->base == RIPB && (i->index != RZERO || !emit_fits((s64)(t->x->rip + (u64)i->disp))))
+	if (i->base == RIPB &&
+	    (t->x->pic || i->index != RZERO || !emit_fits((s64)(t->x->rip + (u64)i->disp))))
 		return false;
 	lo = i->disp + moved_before(t, i->base, k) + moved_before(t, i->index, k) * (s64)BIT(i->scale);
 	for (g = lp->group; g < lp->group + lp->nr; g++)

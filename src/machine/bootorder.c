@@ -1,0 +1,126 @@
+/* The order in which firmware tries devices.
+ *
+ * Document: IEEE 1275, whose device paths QEMU's fw_cfg file "bootorder" has, one a line; SeaBIOS compares them with what it finds
+ * (its boot.c), OVMF translates them (QemuBootOrderLib). Both look at the PCI slot and below, and take a wildcard for names.
+ *
+ * How it works: devices are asked in the order in which they were made, for each kind in turn. Main thread.
+ */
+#include "machine/bootorder.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dev/pci.h"
+#include "vm/device.h"
+#include "vm/vm.h"
+
+static const char *const names[BOOT_NR_KINDS] = { "disk", "cdrom", "net" };
+
+/* What follows the slot. */
+static const struct {
+	const char *type;
+	enum boot_kind kind;
+	const char *node, *below;
+} types[] = {
+	{ "virtio-blk", BOOT_DISK, "scsi", "/disk@0,0" },
+	{ "virtio-net", BOOT_NET, "ethernet", "/ethernet-phy@0" },
+};
+
+bool bootorder_has(const struct bootorder *order, enum boot_kind kind)
+{
+	for (unsigned i = 0; i < order->nr; i++)
+		if (order->kind[i] == kind)
+			return true;
+	return false;
+}
+
+static int parse_kind(const char *text, size_t len, enum boot_kind *ret_kind, struct err *err)
+{
+	for (unsigned k = 0; k < BOOT_NR_KINDS; k++) {
+		if (strlen(names[k]) == len && !strncmp(text, names[k], len)) {
+			*ret_kind = k;
+			return 0;
+		}
+	}
+	return err_set(err, -EINVAL, "--boot: there is no '%.*s' to boot from; there are disk, cdrom and net",
+		       (int)MIN(len, (size_t)64), text);
+}
+
+int bootorder_parse(const char *text, struct bootorder *ret_order, struct err *err)
+{
+	struct bootorder order = { .asked_for = text };
+
+	if (!text)
+		text = "disk,cdrom,net";
+	for (;;) {
+		size_t len = strcspn(text, ",");
+		enum boot_kind kind = BOOT_DISK;
+		int r = parse_kind(text, len, &kind, err);
+
+		if (r < 0)
+			return r;
+		if (bootorder_has(&order, kind))
+			return err_set(err, -EINVAL, "--boot: '%s' is there twice", names[kind]);
+		order.kind[order.nr++] = kind;
+		if (!text[len])
+			break;
+		text += len + 1;
+	}
+	*ret_order = order;
+	return 0;
+}
+
+struct list {
+	char *text;
+	size_t used;
+};
+
+/* One that does not fit is left out: firmware then tries it last. */
+static void add_line(struct list *l, const char *line)
+{
+	size_t len = strlen(line);
+
+	if (l->used + len + 2 > BOOTORDER_MAX)
+		return;
+	if (l->used)
+		l->text[l->used++] = '\n';
+	memcpy(l->text + l->used, line, len + 1);
+	l->used += len;
+}
+
+static unsigned add_kind(struct list *l, enum boot_kind kind, struct vm *vm)
+{
+	struct device *bus = pci_find(vm);
+	char line[96];
+	unsigned n = 0;
+
+	for (struct device *dev = vm->devices; dev; dev = dev->next) {
+		for (unsigned t = 0; t < ARRAY_SIZE(types); t++) {
+			int devfn = pci_devfn_of(bus, dev);
+
+			if (types[t].kind != kind || strcmp(types[t].type, dev->ops->name) != 0 || devfn < 0)
+				continue;
+			snprintf(line, sizeof(line), "/pci@i0cf8/%s@%x%s", types[t].node,
+				 (unsigned)devfn >> 3, types[t].below);
+			add_line(l, line);
+			n++;
+		}
+	}
+	if (n && kind == BOOT_NET)
+		add_line(l, "/rom@" BOOTORDER_NET_ROM);
+	return n;
+}
+
+int bootorder_list(const struct bootorder *order, struct vm *vm, char ret_list[BOOTORDER_MAX],
+		   struct err *err)
+{
+	struct list l = { .text = ret_list };
+
+	ret_list[0] = 0;
+	for (unsigned i = 0; i < order->nr; i++)
+		if (!add_kind(&l, order->kind[i], vm) && order->asked_for)
+			return err_set(err, -ENODEV, "--boot %s: the machine has none",
+				       names[order->kind[i]]);
+	return 0;
+}
