@@ -249,6 +249,16 @@ static int check_config(struct machine_config *c, struct err *err)
 			       "a kernel is started without firmware; leave out --kernel or --firmware");
 	if (!c->kernel && !c->firmware && c->nr_disks)
 		c->firmware = "bios";
+	if ((!c->kernel || !*c->kernel) && (!c->firmware || !*c->firmware))
+		return err_set(
+			err, -EINVAL,
+			"nothing to boot; name a kernel with --kernel FILE, or a disk with --disk FILE");
+	if ((c->firmware_vars || c->boot) && !c->firmware)
+		return err_set(err, -EINVAL, "%s is for firmware, and a kernel is started without",
+			       c->boot ? "--boot" : "--firmware-vars");
+	if (c->firmware && (c->nr_initrds || (c->append && *c->append)))
+		return err_set(err, -EINVAL, "%s is for a kernel, and there is no --kernel",
+			       c->nr_initrds ? "--initrd" : "--append");
 	if (c->cpus > VM_MAX_VCPUS)
 		return err_set(err, -EINVAL, "%u processors are too many, %u are possible", c->cpus,
 			       VM_MAX_VCPUS);
