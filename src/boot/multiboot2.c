@@ -17,6 +17,7 @@
  */
 #include "boot/multiboot2.h"
 
+#include <assert.h>
 #include <elf.h>
 #include <errno.h>
 #include <stdio.h>
@@ -374,6 +375,7 @@ static u8 *add_tag(struct info *info, u32 type, size_t len)
 		info->data = more;
 		info->room = end * 2;
 	}
+	assert(info->data);
 	p = info->data + info->len;
 	memset(p, 0, end - info->len);
 	st32(p, type);
@@ -473,6 +475,7 @@ static void add_root_pointers(struct info *info, const struct boot_target *tgt)
 /* Pixels where the kernel wants them or cannot do with text; else text. */
 static void add_frame_buffer(struct info *info, const struct wants *w, const struct boot_target *tgt)
 {
+	static const u8 rgb[] = { 16, 8, 8, 8, 0, 8 }; /* position and width of red, green, blue */
 	bool pixels = tgt->frame_buffer &&
 		      ((w->frame_buffer && (w->depth || !w->text)) || (w->console && !w->text));
 	u8 *p = add_tag(info, INFO_FRAME_BUFFER, pixels ? 38 : 32);
@@ -498,8 +501,8 @@ static void add_frame_buffer(struct info *info, const struct wants *w, const str
 	st32(p + 20, width);
 	st32(p + 24, height);
 	p[28] = 32;
-	p[29] = 1; /* RGB: position and width of red, green, blue */
-	memcpy(p + 32, "\x10\x08\x08\x08\x00\x08", 6);
+	p[29] = 1; /* RGB */
+	memcpy(p + 32, rgb, sizeof(rgb));
 }
 
 struct sections {

@@ -131,9 +131,9 @@ static u8 translate(struct ps2 *p, u8 byte)
 	p->xlate_up = false;
 	if (byte == 0x02) /* no key's; an answer's */
 		byte = 0x83;
-	for (u8 key = 1; key < ARRAY_SIZE(set2); key++)
+	for (unsigned key = 1; key < ARRAY_SIZE(set2); key++)
 		if (set2[key] == byte)
-			return key | up;
+			return (u8)key | up;
 	return byte | up;
 }
 

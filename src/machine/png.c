@@ -11,8 +11,6 @@
 #include <string.h>
 #include <zlib.h>
 
-#define SIGNATURE     "\x89PNG\r\n\x1a\n"
-#define SIGNATURE_LEN 8
 #define HEADER_LEN    13
 #define CHUNK_EXTRA   12 /* length, type, and check sum */
 #define DEFLATE_LEVEL 3
@@ -49,10 +47,13 @@ static void fill_lines(const u32 *pixels, u32 width, u32 height, u8 *p)
 
 int png_encode(const u32 *pixels, u32 width, u32 height, u8 **ret_file, size_t *ret_len, struct err *err)
 {
+	static const u8 signature[8] = { 0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n' }; /* [PNG 5.2] */
+	/* 8 bits, RGB, deflate, the only set of filters, not interlaced [PNG 11.2.2] */
+	static const u8 form[] = { 8, 2, 0, 0, 0 };
 	size_t raw_len = ((size_t)width * 3 + 1) * height;
 	uLongf packed = compressBound(raw_len);
 	u8 *raw = malloc(raw_len), *p;
-	u8 *file = malloc(SIGNATURE_LEN + HEADER_LEN + packed + 3 * (size_t)CHUNK_EXTRA);
+	u8 *file = malloc(sizeof(signature) + HEADER_LEN + packed + 3 * (size_t)CHUNK_EXTRA);
 	int r;
 
 	assert(width && height && width <= 0xffff && height <= 0xffff);
@@ -62,11 +63,11 @@ int png_encode(const u32 *pixels, u32 width, u32 height, u8 **ret_file, size_t *
 		return err_set(err, -ENOMEM, "no memory for a picture of %u by %u pixels", width, height);
 	}
 	fill_lines(pixels, width, height, raw);
-	memcpy(file, SIGNATURE, SIGNATURE_LEN);
-	p = file + SIGNATURE_LEN;
+	memcpy(file, signature, sizeof(signature));
+	p = file + sizeof(signature);
 	put32(p + 8, width);
 	put32(p + 12, height);
-	memcpy(p + 16, "\x08\x02\0\0", 5); /* 8 bits, RGB, deflate, no filter method but 0, not interlaced */
+	memcpy(p + 16, form, sizeof(form));
 	p = seal_chunk(p, "IHDR", HEADER_LEN);
 	r = compress2(p + 8, &packed, raw, raw_len, DEFLATE_LEVEL);
 	free(raw);

@@ -100,8 +100,8 @@ static void planar(void)
 	set(0x3ce, 7, 15);
 	set(0x3ce, 8, 0xff);
 	set(0x3d4, 0x11, 0);
-	for (u8 i = 0; i < sizeof(crtc); i++)
-		set(0x3d4, i, crtc[i]);
+	for (unsigned i = 0; i < sizeof(crtc); i++)
+		set(0x3d4, (u8)i, crtc[i]);
 	for (u8 i = 0; i < 16; i++)
 		attr(i, i);
 	attr(0x10, 1);
