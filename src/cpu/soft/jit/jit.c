@@ -27,7 +27,7 @@ static void unlink_exit(struct soft_vm *s, struct xexit *x)
 	if (!x->to)
 		return;
 	if (x->key)
-		__atomic_store_n((u64 *)(void *)x->key, TLB_NEVER - 1, __ATOMIC_RELEASE);
+		__atomic_store_n((u64 *)(void *)x->key->place, TLB_NEVER - 1, __ATOMIC_RELEASE);
 	emit_set_jump(x->jump, j->rx - j->rw, x->stub);
 	for (struct xexit **p = &x->to->in; *p; p = &(*p)->next_in)
 		if (*p == x) {
@@ -36,16 +36,16 @@ static void unlink_exit(struct soft_vm *s, struct xexit *x)
 		}
 	__atomic_store_n(&x->to, NULL, __ATOMIC_RELAXED);
 	if (x->key)
-		x->epoch = atomic_fetch_add(&s->epoch, 1) + 1;
+		x->key->epoch = atomic_fetch_add(&s->epoch, 1) + 1;
 }
 
 /* May an exit to another page get this key now? */
 static bool may_have_key(struct soft_cpu *c, struct xexit *x, u64 key)
 {
-	if (x->last_key == key || x->last_key == TLB_NEVER - 1)
+	if (x->key->last == key || x->key->last == TLB_NEVER - 1)
 		return true;
 	unlink_exit(c->svm, x);
-	return share_settled(c->svm, c, x->epoch);
+	return share_settled(c->svm, c, x->key->epoch);
 }
 
 static const u8 *way_in(const struct xexit *x, const struct xblock *to)
@@ -71,7 +71,7 @@ static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u6
 	}
 	/* It left by the stub for another reason: that somebody wanted the loop. */
 	if (__atomic_load_n(&x->to, __ATOMIC_RELAXED) == to &&
-	    (!x->key || __atomic_load_n(&x->last_key, __ATOMIC_RELAXED) == key))
+	    (!x->key || __atomic_load_n(&x->key->last, __ATOMIC_RELAXED) == key))
 		return;
 	share_lock(c->svm);
 	if (!x->from->dead && !to->dead && (!x->key || may_have_key(c, x, key))) {
@@ -81,8 +81,8 @@ static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u6
 		to->in = x;
 		emit_set_jump(x->jump, j->rx - j->rw, way_in(x, to));
 		if (x->key) {
-			__atomic_store_n(&x->last_key, key, __ATOMIC_RELAXED);
-			__atomic_store_n((u64 *)(void *)x->key, key, __ATOMIC_RELEASE);
+			__atomic_store_n(&x->key->last, key, __ATOMIC_RELAXED);
+			__atomic_store_n((u64 *)(void *)x->key->place, key, __ATOMIC_RELEASE);
 		}
 		j->nr_links++;
 	}
@@ -115,8 +115,8 @@ static void drop(struct soft_vm *s, struct xblock *x)
 	atomic_thread_fence(memory_order_seq_cst);
 	while (x->in)
 		unlink_exit(s, x->in);
-	for (u32 k = 0; k < x->nr_exits; k++)
-		unlink_exit(s, x->exit[k]);
+	for (struct xexit *e = x->exits; e; e = e->next)
+		unlink_exit(s, e);
 	forget_address(s, x);
 	s->jit->nr_dropped++;
 }
@@ -174,7 +174,7 @@ static void end_trial(struct soft_cpu *c, struct xblock *x)
 			if (x->windows[k].misses > x->trial_misses)
 				b->no_window |= BIT(x->windows[k].k);
 		/* A conditional jump has two ways out, the second where it is not taken. */
-		again(c->svm, x, x->nr_exits >= 2 && x->exit[x->nr_exits - 1]->to);
+		again(c->svm, x, x->exits && x->exits->next && x->exits->to);
 	}
 	share_unlock(c->svm);
 }
@@ -324,7 +324,7 @@ const u8 *jit_step(struct soft_cpu *c, const struct xrec *rec)
 	}
 	if (rec->vec && !c->vec_live)
 		fpu_load(c);
-	return rec->resume;
+	return rec->resume ? c->jit->rx + rec->resume : NULL;
 }
 
 void jit_op_stepped(struct soft_cpu *c, const struct insn *i)
@@ -389,9 +389,9 @@ u64 jit_stack_full(struct soft_cpu *c, u64 addr, bool leave)
 
 	if (push && !is_push(rx)) /* what it pushed is not on the empty stack */
 		rx -= push;
-	for (u32 k = 0; leave && x && k < x->nr_exits; k++)
-		if (x->exit[k]->jump && rx + push + 1 == x->exit[k]->jump + (j->rx - j->rw))
-			return (u64)(uintptr_t)x->exit[k]->stub;
+	for (const struct xexit *e = leave && x ? x->exits : NULL; e; e = e->next)
+		if (e->jump && rx + push + 1 == e->jump + (j->rx - j->rw))
+			return (u64)(uintptr_t)e->stub;
 	return (u64)(uintptr_t)rx;
 }
 

@@ -50,13 +50,13 @@
 #define JIT_STACK_SIZE (64 * KiB)
 #define JIT_GUARD_SIZE (4 * KiB)
 #define JIT_SIGNAL     SIGRTMIN /* of the timer */
-#define JIT_REGIONS    8u
-#define JIT_CODE       (3 * MiB) /* of a region */
-#define JIT_DATA       (3 * MiB)
+#define JIT_REGIONS    6u
+#define JIT_CODE       (2 * MiB) /* of a region */
+#define JIT_DATA       (2 * MiB)
 #define JIT_CODE_SIZE  (JIT_REGIONS * JIT_CODE)
 #define JIT_DATA_SIZE  (JIT_REGIONS * JIT_DATA)
 /* The most that one block can need of either. */
-#define JIT_BLOCK_CODE (40 * KiB)
+#define JIT_BLOCK_CODE (40 * KiB) /* places in it are of 16 bits */
 #define JIT_BLOCK_DATA (16 * KiB)
 #define JIT_PUSH_NEXT  8          /* bytes of the PUSH of c->jit_next in front of a CALL */
 #define JIT_MAX_BLOCKS (1u << 14) /* of a region */
@@ -73,24 +73,30 @@ struct xlate;
 /* What an exit says besides where it goes: the block is not what it was made of; nor has it been for long. */
 enum { XEXIT_GO, XEXIT_CHANGED, XEXIT_QUIET, XEXIT_AGAIN };
 
+/* The key of an exit to another page. */
+struct xkey {
+	u8 *place; /* the 8 bytes compared with the key in the TLB for code */
+	u64 last;  /* what was there last */
+	u64 epoch; /* when the exit was unlinked last: see share_settled() */
+};
+
 /* A way out of a translation to a known address, linked to the translation there or not yet. */
 struct xexit {
-	u8 *jump; /* the displacement to set */
-	u8 *key;  /* other page: the 8 bytes compared with the key in the TLB for code; NULL: same page */
-	const u8 *stub; /* where the jump goes while it is not linked */
 	struct xblock *from, *to;
+	struct xexit *next;    /* of `from`; the last is the first in the list */
 	struct xexit *next_in; /* in the list of `to` */
 	gva_t rip;             /* as those of its translation */
+	u8 *jump;              /* the displacement to set; NULL: it is not linked */
+	const u8 *stub;        /* where the jump goes while it is not linked */
+	struct xkey *key;      /* NULL: same page */
 	bool saved;            /* goes to entry B */
 	u8 why;                /* XEXIT_* */
-	u64 last_key;          /* the one it had last */
-	u64 epoch;             /* when it was unlinked last: see share_settled() */
 };
 
 /* A place where the interpreter helps: instruction k of the block. */
 struct xrec {
 	struct xblock *x;
-	const u8 *resume; /* where translated code goes on after it; NULL: it does not */
+	u32 resume; /* where translated code goes on after it, from j->rx; 0: it does not */
 	u16 k;
 	bool vec;   /* which counts on vector state in the host's registers */
 	bool group; /* a probe for several accesses failed */
@@ -98,18 +104,18 @@ struct xrec {
 
 /* Where an instruction that the host may fault on lies. */
 struct xfault {
-	u32 off; /* from the block's code */
-	u16 k;
-	bool saved; /* flags are in c->fl, else in RFLAGS */
-	bool loop;  /* guest registers are to be put back first: xloop.c */
+	u16 off; /* from the block's code */
+	u8 k;
+	bool saved : 1; /* flags are in c->fl, else in RFLAGS */
+	bool loop : 1;  /* guest registers are to be put back first: xloop.c */
 };
 
 /* An access through a window: of instruction k. From `from` on, until the next of these, the host may fault on what
  * passed the check of an empty window; then it goes on at `to`. Both from the block's code. */
 struct xwindow {
-	u32 from, to;
+	u16 from, to;
 	u32 misses; /* while the translation is on trial */
-	u16 k;
+	u8 k;
 };
 
 /* How translated code that comes from elsewhere gets into a translation for any address. */
@@ -133,10 +139,8 @@ struct xblock {
 	struct xpic *pic; /* NULL: for one address */
 	bool dead;
 	u16 nr_bails;
-	struct xexit *in;
-	struct xexit *exit[CODE_MAX_INNER + 3];
-	u32 nr_exits;
-	u32 nr_faults, nr_windows;
+	u16 nr_faults, nr_windows;
+	struct xexit *in, *exits;
 	struct xfault *faults;
 	struct xwindow *windows; /* in order of `from` */
 	/* A translation is on trial at first: `left` counts its executions down, then it comes back by `again`, and the

@@ -392,8 +392,8 @@ void memop_window(struct xlate *t, const struct xlate_late *l)
 	emit_jump(e, 4, l->back); /* je */
 	if (enough)
 		emit_land(e, enough);
-	*w = (struct xwindow){ .from = (u32)(l->back - t->x->code),
-			       .to = (u32)(emit_rx(e) - t->x->code),
+	*w = (struct xwindow){ .from = (u16)(l->back - t->x->code),
+			       .to = (u16)(emit_rx(e) - t->x->code),
 			       .k = l->k };
 }
 

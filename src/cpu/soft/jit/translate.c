@@ -85,8 +85,8 @@ static void note_fault(struct xlate *t, const struct xinsn *x)
 {
 	if (!x->fault)
 		return;
-	t->faults[t->x->nr_faults++] = (struct xfault){ .off = (u32)(emit_rx(&t->e) - t->x->code),
-							.k = (u16)t->k,
+	t->faults[t->x->nr_faults++] = (struct xfault){ .off = (u16)(emit_rx(&t->e) - t->x->code),
+							.k = (u8)t->k,
 							.saved = !t->fl.host,
 							.loop = t->lp.active };
 }
@@ -420,8 +420,8 @@ struct xexit *translate_exit(struct xlate *t, gva_t rip)
 
 	x->from = t->x;
 	x->rip = rip;
-	x->last_key = TLB_NEVER - 1;
-	t->x->exit[t->x->nr_exits++] = x;
+	x->next = t->x->exits;
+	t->x->exits = x;
 	return x;
 }
 
@@ -525,7 +525,9 @@ static void emit_exit(struct xlate *t, struct xexit *x, unsigned cc)
 		emit_align(e, 2, 8);
 		emit1(e, 0x40 | REX_W | REX_B); /* mov T0, imm64 */
 		emit1(e, 0xb8 | (T0 & 7));
-		x->key = e->p;
+		x->key = jit_alloc(t->j, sizeof(*x->key));
+		x->key->last = TLB_NEVER - 1;
+		x->key->place = e->p;
 		emit8(e, TLB_NEVER - 1);
 		emit_cmp_key(e, x->rip);
 		translate_late(t, LATE_EXIT, emit_jump(e, 5, NULL), NULL, x);
@@ -865,7 +867,7 @@ void translate_insn(struct xlate *t, struct xinsn *x)
 	if (t->nr_steps || !keeps_t1(x))
 		t->in_t1 = NULL;
 	while (t->nr_steps)
-		t->step[--t->nr_steps]->resume = emit_rx(&t->e);
+		t->step[--t->nr_steps]->resume = (u32)(emit_rx(&t->e) - t->j->rx);
 }
 
 /* --- out of line --- */
@@ -896,8 +898,8 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 			const u8 *resume = emit_rx(e);
 
 			xloop_reload(t);
-			emit_jump(e, CC_JMP, l->rec->resume);
-			l->rec->resume = resume;
+			emit_jump(e, CC_JMP, j->rx + l->rec->resume);
+			l->rec->resume = (u32)(resume - j->rx);
 		}
 		break;
 	case LATE_SLOW: emit_jump(e, CC_JMP, t->lp.slow); break;
