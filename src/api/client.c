@@ -13,7 +13,7 @@
 #include "base/sock.h"
 
 #define TIMEOUT_S  10
-#define MAX_ANSWER (8 * MiB)
+#define MAX_ANSWER (32 * MiB) /* the picture of a large screen */
 
 /* The machine may end at any moment: no signal for that. */
 static int send_all(int fd, const char *text, size_t len, struct err *err)

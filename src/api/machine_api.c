@@ -15,6 +15,7 @@
 #include "api/metrics.h"
 #include "base/sock.h"
 #include "machine/machine.h"
+#include "machine/screen.h"
 #include "vm/clock.h"
 #include "vm/device.h"
 #include "vm/exit.h"
@@ -280,6 +281,95 @@ static int get_metrics(const struct api *api, const struct api_args *args, json_
 	return *ret_result ? 0 : err_set(err, -ENOMEM, "no memory for the answer");
 }
 
+/* ---- the screen ---- */
+
+static const struct api_field screen_fields[] = {
+	{ "kind", API_STRING, "text, graphics, or blank: switched off.", NULL, false },
+	{ "width", API_INT, "Pixels.", NULL, false },
+	{ "height", API_INT, "Pixels.", NULL, false },
+	{ "columns", API_INT, "Characters in a row; 0: no text.", NULL, false },
+	{ "rows", API_INT, "Rows of characters.", NULL, false },
+	{ "cursor_on", API_BOOL, "Whether there is a cursor.", NULL, false },
+	{ "cursor_column", API_INT, "Where, counted from 0.", NULL, false },
+	{ "cursor_row", API_INT, "Where, counted from 0.", NULL, false },
+	{ "text", API_STRING, "The rows, a line each, without blanks at their ends.", NULL, false },
+	{ "png", API_STRING, "A picture of it: a PNG file in base64.", NULL, true },
+	{ .name = NULL },
+};
+
+static const struct api_param screen_params[] = {
+	{ "png", API_BOOL, 0, 0, "Whether a picture is wanted." },
+	{ .name = NULL },
+};
+
+/* [RFC 4648 4] */
+static char *base64(const u8 *data, size_t len)
+{
+	static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	char *text = malloc((len + 2) / 3 * 4 + 1), *p = text;
+
+	for (size_t i = 0; text && i < len; i += 3) {
+		u32 v = (u32)data[i] << 16 | (i + 1 < len ? (u32)data[i + 1] << 8 : 0) |
+			(i + 2 < len ? data[i + 2] : 0);
+
+		*p++ = digit[v >> 18];
+		*p++ = digit[v >> 12 & 63];
+		*p++ = i + 1 < len ? digit[v >> 6 & 63] : '=';
+		*p++ = i + 2 < len ? digit[v & 63] : '=';
+	}
+	if (text)
+		*p = '\0';
+	return text;
+}
+
+static int add_picture(struct device *vga, json_t *result, struct err *err)
+{
+	u8 *file;
+	size_t len;
+	char *text;
+	int rc = screen_png(vga, &file, &len, err);
+
+	if (rc)
+		return rc;
+	text = base64(file, len);
+	free(file);
+	rc = json_object_set_new(result, "png", json_string_nocheck(text ? text : ""));
+	free(text);
+	return rc || !text ? err_set(err, -ENOMEM, "no memory for the picture") : 0;
+}
+
+static int get_screen(const struct api *api, const struct api_args *args, json_t **ret_result,
+		      struct err *err)
+{
+	struct device *vga = vga_find(machine_vm(machine_of(api)));
+	struct vga_text *look = malloc(sizeof(*look));
+	char *text = NULL;
+	int rc = 0;
+
+	if (look) {
+		vga_screen_look(vga, look);
+		text = screen_text(look);
+	}
+	if (text)
+		*ret_result = json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:i, s:i, s:s}", "kind",
+					screen_kind_name(look->kind), "width", (int)look->width, "height",
+					(int)look->height, "columns", (int)look->columns, "rows",
+					(int)look->rows, "cursor_on", (int)look->cursor_on, "cursor_column",
+					(int)look->cursor_column, "cursor_row", (int)look->cursor_row, "text",
+					text);
+	if (!*ret_result)
+		rc = err_set(err, -ENOMEM, "no memory for the answer");
+	else if (args->arg[0].given && args->arg[0].value)
+		rc = add_picture(vga, *ret_result, err);
+	if (rc) {
+		json_decref(*ret_result);
+		*ret_result = NULL;
+	}
+	free(text);
+	free(look);
+	return rc;
+}
+
 /* ---- acting ---- */
 
 static const struct api_field state_fields[] = {
@@ -374,6 +464,8 @@ const struct api_method machine_api_methods[] = {
 	  stats_fields, get_stats },
 	{ "metrics", "GET", "/vm/metrics", "All figures, as Prometheus reads them.", NULL, API_TEXT,
 	  get_metrics },
+	{ "screen", "GET", "/vm/screen", "What the display adapter shows.", screen_params, screen_fields,
+	  get_screen },
 	{ "pause", "POST", "/vm/pause", "Makes the machine stand still.", NULL, state_fields, do_pause },
 	{ "resume", "POST", "/vm/resume", "Makes a paused machine go on.", NULL, state_fields, do_resume },
 	{ "stop", "POST", "/vm/stop", "Presses the power button.", stop_params, state_fields, do_stop },

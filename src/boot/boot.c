@@ -1,13 +1,13 @@
 /* Direct boot: recognising images, handing out guest memory, the first CPU state.
  *
- * A kernel image comes in one of three forms: a bzImage ("HdrS" in its setup header), a Multiboot 1
- * image (a magic number with checksum in its first 8 KiB), an ELF file with a PVH entry. They are looked for
+ * A kernel image comes in one of four forms: a bzImage ("HdrS" in its setup header), a Multiboot 2 image (a magic number in its
+ * first 32 KiB), a Multiboot 1 image (one with checksum in its first 8 KiB), an ELF file with a PVH entry. They are looked for
  * in this order, so that an ELF file that is both PVH and Multiboot is taken as Multiboot, the older
- * promise. Anything else gets a sentence that says what it looks like.
+ * promise, and as Multiboot 2 where it is both, since that tells it more. Anything else gets a sentence that says what it looks like.
  *
  * Guest memory is handed out by a list of taken ranges: what does not lie in RAM of the memory map
  * or overlaps something placed before is refused, so images cannot overwrite each other or the
- * ACPI tables. Only memory below 4 GiB is used, since all three protocols start there.
+ * ACPI tables. Only memory below 4 GiB is used, since all four protocols start there.
  *
  * Omitted: firmware boot, network boot, decompression of kernels (no boot protocol asks for it).
  * Called on the main thread only, while no vCPU runs.
@@ -21,6 +21,7 @@
 #include "boot/elf.h"
 #include "boot/linux.h"
 #include "boot/multiboot.h"
+#include "boot/multiboot2.h"
 
 /* Nothing is placed on the first page: a null pointer should not find anything there. */
 #define SPACE_MIN RAM_PAGE_SIZE
@@ -312,25 +313,29 @@ int boot_load(const struct boot_source *src, const struct boot_target *tgt, stru
 	struct multiboot_header mb;
 	struct boot_space space;
 	const char *what;
+	int r;
 
 	boot_space_init(&space, tgt);
 	if (k->len == 0)
 		return err_set(err, -ENOEXEC, "kernel %s is empty", k->path);
 	if (linux_match(k))
 		return linux_load(src, &space, ret_state, err);
+	if (multiboot2_match(k))
+		return multiboot2_load(src, &space, ret_state, err);
 	if (multiboot_find(k, &mb))
 		return multiboot_load(src, &mb, &space, ret_state, err);
-	if (elf_match(k))
-		return elf_load_pvh(src, &space, ret_state, err);
+	r = elf_match(k) ? elf_load_pvh(src, &space, ret_state, err) : -ENOEXEC;
+	if (r != -ENOEXEC || multiboot2_explain(k, err) || elf_match(k))
+		return r;
 	what = name_format(k);
 	if (what)
 		return err_set(
 			err, -ENOEXEC,
 			"kernel %s is %s; bothy boots x86 kernels as bzImage, ELF with a PVH entry, or "
-			"Multiboot 1 image",
+			"Multiboot image",
 			k->path, what);
 	return err_set(
 		err, -ENOEXEC,
-		"kernel %s is not a kernel that bothy knows (bzImage, ELF with a PVH entry, Multiboot 1 image)%s",
+		"kernel %s is not a kernel that bothy knows (bzImage, ELF with a PVH entry, Multiboot image)%s",
 		k->path, k->len < 0x290 ? "; it may be truncated" : "");
 }

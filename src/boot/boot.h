@@ -48,8 +48,22 @@ bool boot_head_is_enough(const struct boot_file *kernel);
 struct boot_source {
 	struct boot_file kernel;
 	struct boot_file initrd[BOOT_MAX_INITRDS];
+	const char *text[BOOT_MAX_INITRDS]; /* what goes with one that is a module; NULL: its path */
 	unsigned nr_initrds;
 	const char *append; /* "" for none */
+};
+
+static inline const char *boot_module_text(const struct boot_source *src, unsigned i)
+{
+	return src->text[i] ? src->text[i] : src->initrd[i].path;
+}
+
+/* The frame buffer that the kernel was promised: 32 bits per pixel, width * 4 bytes to the next line. */
+#define BOOT_MAX_WIDTH  1920
+#define BOOT_MAX_HEIGHT 1200
+
+struct boot_video {
+	u32 width, height; /* 0: none, the screen is in text mode */
 };
 
 /* Where to put it. */
@@ -57,8 +71,11 @@ struct boot_target {
 	struct ram *ram; /* all zeros, but for the board's own tables outside the map's RAM */
 	const struct boot_map *map;
 	gpa_t rsdp;
-	bool long_mode; /* the CPU model has it */
-	u32 signature;  /* of the CPU model */
+	bool long_mode;     /* the CPU model has it */
+	u32 signature;      /* of the CPU model */
+	gpa_t frame_buffer; /* where one can be had, 0: nowhere */
+	struct boot_video
+		*video; /* to be filled by a loader that promises one; all zeros; with frame_buffer */
 };
 
 /* Finds out what the kernel is, places it with everything it wants to be told, and fills the state the

@@ -38,6 +38,9 @@
 #define INFO_MMAP        BIT(6)
 #define INFO_LOADER_NAME BIT(9)
 
+#define BIOS_DATA 0x400
+#define BIOS_STUB 0x500 /* in the page on which nothing is placed */
+
 enum {
 	INFO_FLAGS = 0,
 	INFO_MEM_LOWER = 4,
@@ -52,8 +55,6 @@ enum {
 	MOD_SIZE = 16,
 	MMAP_SIZE = 24, /* with the size field before each entry, which does not count itself */
 };
-
-static const char loader_name[] = "bothy";
 
 bool multiboot_find(const struct boot_file *k, struct multiboot_header *ret_header)
 {
@@ -81,8 +82,8 @@ bool multiboot_find(const struct boot_file *k, struct multiboot_header *ret_head
 }
 
 /* Loads as the addresses of the header say: one segment. */
-static int place_addressed(const struct boot_file *k, const struct multiboot_header *h,
-			   struct boot_space *space, gpa_t *ret_end, struct err *err)
+int multiboot_place_addressed(const struct boot_file *k, const struct multiboot_header *h,
+			      struct boot_space *space, gpa_t *ret_end, struct err *err)
 {
 	u64 offset, filesz, memsz;
 
@@ -125,6 +126,29 @@ static int place_addressed(const struct boot_file *k, const struct multiboot_hea
 	return 0;
 }
 
+void multiboot_write_bios_data(const struct boot_space *space)
+{
+	/* push bp; mov bp,sp; or byte [bp+6],1; pop bp; iret: carry, which is how a BIOS says that it has no such function. */
+	static const u8 refuse[] = { 0x55, 0x8b, 0xec, 0x80, 0x4e, 0x06, 0x01, 0x5d, 0xcf };
+	const struct boot_map_entry *first = &space->tgt->map->entry[0];
+	u8 low[BIOS_STUB + sizeof(refuse)] = { 0 }, *data = low + BIOS_DATA;
+
+	for (unsigned vector = 0; vector < 256; vector++)
+		st16(low + 4 * vector, BIOS_STUB);
+	memcpy(low + BIOS_STUB, refuse, sizeof(refuse));
+	/* [BDA] */
+	st16(data + 0x00, 0x3f8);
+	st16(data + 0x10, 0x0226); /* equipment: one serial port, 80 columns in colour, mouse, coprocessor */
+	st16(data + 0x13, (u16)(MIN(first->len, 640 * KiB) / KiB));
+	data[0x49] = 3; /* mode */
+	st16(data + 0x4a, 80);
+	st16(data + 0x4c, 0x1000); /* bytes of a page */
+	st16(data + 0x63, 0x3d4);
+	data[0x84] = 24; /* rows less one */
+	st16(data + 0x85, 16);
+	boot_copy(space, 0, low, sizeof(low));
+}
+
 /* A string somewhere in low memory, else behind the kernel. */
 static int place_string(struct boot_space *space, const char *text, u32 *ret_gpa)
 {
@@ -138,6 +162,21 @@ static int place_string(struct boot_space *space, const char *text, u32 *ret_gpa
 	return 0;
 }
 
+int multiboot_place_module(const struct boot_file *m, struct boot_space *space, gpa_t kernel_end,
+			   gpa_t *ret_gpa, struct err *err)
+{
+	char need[32];
+
+	if (boot_alloc(space, kernel_end, RAM_HOLE_END, m->len, RAM_PAGE_SIZE, false, ret_gpa) < 0 &&
+	    boot_alloc(space, MiB, RAM_HOLE_END, m->len, RAM_PAGE_SIZE, false, ret_gpa) < 0)
+		return err_set(
+			err, -ENOMEM,
+			"module %s (%s) does not fit into the guest's memory besides the kernel; give it more with "
+			"--memory",
+			m->path, boot_size_text(m->len, need));
+	return boot_copy_file(space, *ret_gpa, m, 0, m->len, err);
+}
+
 static int place_modules(const struct boot_source *src, gpa_t kernel_end, struct boot_space *space, u8 *info,
 			 struct err *err)
 {
@@ -149,19 +188,10 @@ static int place_modules(const struct boot_source *src, gpa_t kernel_end, struct
 		const struct boot_file *m = &src->initrd[i];
 		u32 name;
 
-		if (boot_alloc(space, kernel_end, RAM_HOLE_END, m->len, RAM_PAGE_SIZE, false, &at) < 0) {
-			char need[32];
-
-			return err_set(
-				err, -ENOMEM,
-				"module %s (%s) does not fit into the guest's memory behind the kernel; give it more with "
-				"--memory",
-				m->path, boot_size_text(m->len, need));
-		}
-		r = boot_copy_file(space, at, m, 0, m->len, err);
+		r = multiboot_place_module(m, space, kernel_end, &at, err);
 		if (r < 0)
 			return r;
-		if (place_string(space, m->path, &name) < 0)
+		if (place_string(space, boot_module_text(src, i), &name) < 0)
 			return err_set(err, -ENOMEM, "no guest memory is left for the name of module %s",
 				       m->path);
 		st32(list + i * MOD_SIZE, (u32)at);
@@ -237,7 +267,7 @@ int multiboot_load(const struct boot_source *src, const struct multiboot_header 
 			       "kernel %s requires Multiboot features that bothy does not have (flags %#x)",
 			       k->path, h->flags);
 	if (h->flags & HAS_ADDRESSES) {
-		r = place_addressed(k, h, space, &end, err);
+		r = multiboot_place_addressed(k, h, space, &end, err);
 		if (r < 0)
 			return r;
 		entry = h->entry_addr;
@@ -266,13 +296,14 @@ int multiboot_load(const struct boot_source *src, const struct multiboot_header 
 	if (r < 0)
 		return r;
 	if (place_map(space, info) < 0 || place_cmdline(src, space, info) < 0 ||
-	    place_string(space, loader_name, &name) < 0 ||
+	    place_string(space, MULTIBOOT_LOADER_NAME, &name) < 0 ||
 	    boot_alloc(space, 0, RAM_HOLE_END, sizeof(info), 16, false, &at) < 0)
 		return err_set(err, -ENOMEM,
 			       "no guest memory is left for the Multiboot information of kernel %s", k->path);
 	st32(info + INFO_LOADER_NAME_ADDR, name);
 	st32(info + INFO_FLAGS, INFO_MEMORY | INFO_CMDLINE | INFO_MODS | INFO_MMAP | INFO_LOADER_NAME);
 	boot_copy(space, at, info, sizeof(info));
+	multiboot_write_bios_data(space);
 
 	/* [MB 3.2] */
 	ret_state->cr0 = CR0_PE | CR0_ET;

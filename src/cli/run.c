@@ -102,7 +102,21 @@ static const char *serial_choice(unsigned i, const char **ret_help)
 		{ "stdio", "this terminal" },
 		{ "file:PATH", "output into a file" },
 		{ "pty", "a new pseudo-terminal, whose name is printed" },
+		{ "unix:PATH", "a Unix socket made there, for up to eight clients" },
 		{ "none", "connected to nothing" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
+static const char *display_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ "none", "nowhere" },
+		{ "text", "its text in this terminal, whose keys are the guest's keyboard" },
 	};
 
 	if (i >= ARRAY_SIZE(rows))
@@ -199,7 +213,7 @@ static const struct opt run_opts[] = {
 		.name = "kernel",
 		.kind = OPT_STRING,
 		.arg = "FILE",
-		.help = "What to boot: a Linux bzImage, an ELF image with a PVH entry, or a Multiboot 1 image; without, firmware "
+		.help = "What to boot: a Linux bzImage, an ELF image with a PVH entry, or a Multiboot image; without, firmware "
 			"boots a disk.",
 		.is_file = true,
 		.offset = offsetof(struct run_options, config.kernel),
@@ -237,7 +251,8 @@ static const struct opt run_opts[] = {
 		.name = "initrd",
 		.kind = OPT_LIST,
 		.arg = "FILE",
-		.help = "The initial RAM disk; for a Multiboot image each one is a module.",
+		.help = "The initial RAM disk; for a Multiboot image each one is a module, and what follows its "
+			"name behind a space is for whom it is.",
 		.max_count = MACHINE_MAX_INITRDS,
 		.is_file = true,
 		.offset = offsetof(struct run_options, config.initrd),
@@ -252,13 +267,26 @@ static const struct opt run_opts[] = {
 	},
 	{
 		.name = "serial",
-		.kind = OPT_STRING,
+		.kind = OPT_LIST,
 		.arg = "WHERE",
-		.help = "What the guest's first serial port is connected to.",
+		.help = "What the guest's first serial port is connected to; given again, there is a second, up to COM4.",
 		.choice = serial_choice,
 		.free_form = true,
 		.default_text = "stdio",
+		.max_count = MACHINE_MAX_SERIALS,
 		.offset = offsetof(struct run_options, config.serial),
+		.count_offset = offsetof(struct run_options, config.nr_serials),
+	},
+	{
+		.name = "display",
+		.kind = OPT_STRING,
+		.arg = "WHERE",
+		.help = "Where the guest's screen is shown.",
+		.more = "With --display text the first serial port is connected to nothing unless --serial says otherwise. bothy "
+			"screen shows it too.",
+		.choice = display_choice,
+		.default_text = "none",
+		.offset = offsetof(struct run_options, config.display),
 	},
 	{
 		.name = "console",

@@ -49,6 +49,7 @@
 #define HEADER_MULTI BIT(7)
 #define CAP_FIRST    0x40
 #define CAP_NEXT     1
+#define ROM_ENABLE   1u
 
 /* PCIEXBAR [Q35 5.1.16] */
 #define PCIEXBAR        0x60
@@ -83,7 +84,7 @@ void pci_dev_init(struct pci_dev *pd, struct device *owner, const struct pci_id 
 	memset(pd, 0, sizeof(*pd));
 	pd->owner = owner;
 	pd->cap_end = CAP_FIRST;
-	for (unsigned i = 0; i < PCI_NR_BARS; i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(pd->bar); i++)
 		atomic_store(&pd->bar[i].addr, NOWHERE);
 	st16(pd->init + PCI_VENDOR_ID, id->vendor);
 	st16(pd->init + PCI_DEVICE_ID, id->device);
@@ -109,8 +110,8 @@ int pci_dev_add_bar(struct pci_dev *pd, unsigned nr, enum pci_bar_kind kind, u64
 	u64 min = kind == PCI_BAR_IO ? 4 : 16, max = kind == PCI_BAR_IO ? 256 : PCI_MMIO_SIZE;
 	unsigned off = PCI_BAR0 + 4 * nr;
 
-	if (kind == PCI_BAR_NONE || nr + wide >= PCI_NR_BARS || pd->bar[nr].kind != PCI_BAR_NONE ||
-	    (wide && pd->bar[nr + 1].kind != PCI_BAR_NONE) ||
+	if (kind == PCI_BAR_NONE || kind == PCI_BAR_ROM || nr + wide >= PCI_NR_BARS ||
+	    pd->bar[nr].kind != PCI_BAR_NONE || (wide && pd->bar[nr + 1].kind != PCI_BAR_NONE) ||
 	    (nr > 0 && pd->bar[nr - 1].kind == PCI_BAR_MEM64) || !bits_is_pow2(size) || size < min ||
 	    size > max)
 		return -EINVAL;
@@ -124,6 +125,20 @@ int pci_dev_add_bar(struct pci_dev *pd, unsigned nr, enum pci_bar_kind kind, u64
 	if (wide)
 		st32(pd->wmask + off + 4, 0xffffffff);
 	memcpy(pd->config + off, pd->init + off, wide ? 8 : 4);
+	return 0;
+}
+
+int pci_dev_add_rom(struct pci_dev *pd, u64 size, const struct region_ops *ops, void *opaque)
+{
+	struct pci_bar *rom = &pd->bar[PCI_NR_BARS];
+
+	if (rom->kind != PCI_BAR_NONE || !bits_is_pow2(size) || size < 2 * KiB || size > 16 * MiB)
+		return -EINVAL;
+	rom->kind = PCI_BAR_ROM;
+	rom->size = size;
+	rom->ops = ops;
+	rom->opaque = opaque;
+	st32(pd->wmask + PCI_ROM, (u32) ~(size - 1) | ROM_ENABLE);
 	return 0;
 }
 
@@ -173,6 +188,11 @@ static u64 bar_addr(const struct pci_dev *pd, unsigned nr)
 			len = pci_high_end(pd->owner->vm) - base;
 		}
 		break;
+	case PCI_BAR_ROM:
+		addr = ld32(pd->config + PCI_ROM) & ~0x7ffull;
+		if (!(command & PCI_COMMAND_MEM) || !(ld32(pd->config + PCI_ROM) & ROM_ENABLE))
+			return NOWHERE;
+		break;
 	default: return NOWHERE;
 	}
 	if (addr < base || addr - base >= len || bar->size > len - (addr - base))
@@ -182,7 +202,7 @@ static u64 bar_addr(const struct pci_dev *pd, unsigned nr)
 
 static void map_bars(struct pci_dev *pd)
 {
-	for (unsigned i = 0; i < PCI_NR_BARS; i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(pd->bar); i++)
 		atomic_store_explicit(&pd->bar[i].addr, bar_addr(pd, i), memory_order_relaxed);
 }
 
@@ -428,7 +448,7 @@ static bool find_bar(struct pci_host *h, bool io, u64 addr, struct hit *ret_hit)
 	for (unsigned f = 0; f < h->nr_present; f++) {
 		struct pci_dev *pd = h->fn[h->present[f]];
 
-		for (unsigned i = 0; i < PCI_NR_BARS; i++) {
+		for (unsigned i = 0; i < ARRAY_SIZE(pd->bar); i++) {
 			struct pci_bar *bar = &pd->bar[i];
 			u64 base = atomic_load_explicit(&bar->addr, memory_order_relaxed);
 

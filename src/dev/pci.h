@@ -50,6 +50,7 @@
 #define PCI_BAR0                0x10
 #define PCI_SUBSYSTEM_VENDOR_ID 0x2c
 #define PCI_SUBSYSTEM_ID        0x2e
+#define PCI_ROM                 0x30
 #define PCI_CAP_PTR             0x34
 #define PCI_INT_LINE            0x3c
 #define PCI_INT_PIN             0x3d
@@ -61,7 +62,7 @@
 #define PCI_STATUS_INTX      BIT(3)
 #define PCI_STATUS_CAPS      BIT(4)
 
-enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64 };
+enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEM32, PCI_BAR_MEM64, PCI_BAR_ROM };
 
 struct pci_bar {
 	enum pci_bar_kind kind;
@@ -76,11 +77,11 @@ struct pci_dev {
 	struct device *bus; /* the "pci" device once added */
 	u8 devfn;
 	u8 config[PCI_CONFIG_SIZE];
-	u8 init[PCI_CONFIG_SIZE];  /* config after reset */
-	u8 wmask[PCI_CONFIG_SIZE]; /* bits the guest can write */
-	u8 w1c[PCI_CONFIG_SIZE];   /* bits cleared by writing 1 */
-	struct pci_bar bar[PCI_NR_BARS];
-	u8 cap_end; /* where the next capability goes */
+	u8 init[PCI_CONFIG_SIZE];            /* config after reset */
+	u8 wmask[PCI_CONFIG_SIZE];           /* bits the guest can write */
+	u8 w1c[PCI_CONFIG_SIZE];             /* bits cleared by writing 1 */
+	struct pci_bar bar[PCI_NR_BARS + 1]; /* the last is the expansion ROM's */
+	u8 cap_end;                          /* where the next capability goes */
 	u8 last_cap;
 	bool intx, intx_off,
 		intx_out;    /* wanted by the owner, forbidden by the guest or replaced by messages, driven;
@@ -108,6 +109,9 @@ void pci_dev_init(struct pci_dev *pd, struct device *owner, const struct pci_id 
 /* Memory BARs of 64 bits take two numbers. ops are called with offsets into the BAR. Returns 0 or -EINVAL. */
 int pci_dev_add_bar(struct pci_dev *pd, unsigned nr, enum pci_bar_kind kind, u64 size,
 		    const struct region_ops *ops, void *opaque);
+
+/* An expansion ROM of size bytes (2 KiB to 16 MiB, a power of two), for firmware to run. Returns 0 or -EINVAL. */
+int pci_dev_add_rom(struct pci_dev *pd, u64 size, const struct region_ops *ops, void *opaque);
 
 /* Puts a capability of len bytes (header included) at the end of the list; its body is zero and read-only
  * until the caller fills init[] and wmask[]. Returns its offset or -ENOSPC. Before pci_add(). */

@@ -10,17 +10,20 @@
  * devices) until the byte comes. The interrupt lines, 1 and 12, are high while a byte of their source is in
  * the buffer.
  *
- * Why it exists here: guests probe it, and reset the machine through it (command FEH, output port bit 0,
- * port 92H bit 0). So keyboard and mouse identify themselves, take every command and answer, but no key is
- * ever pressed and the mouse never moves.
+ * Keys come from ps2_key(). A key is numbered by its code in set 1; the keyboard sends it in the set that the guest has chosen,
+ * 2 unless it chose, and the controller translates set 2 to set 1 while the command byte says so [8042 Scan Code Translation].
+ * The mouse never moves. Guests also reset the machine here (command FEH, output port bit 0, port 92H bit 0).
  *
- * Omitted, and why that is safe: scan codes and the translation of all but the bytes that this keyboard
- * sends; transmission times (a queue that is full drops what a device sends, as a real buffer does); the gate
+ * Omitted, and why that is safe: scan code set 3, in which keys are sent as in set 2 (no guest chooses it by itself); typematic
+ * repetition, which the terminal does that keys come from; transmission times (a queue that is full drops what a device sends, as a real buffer does); the gate
  * of A20 is kept and read back without effect, since no guest of today runs with A20 masked; the controller's
  * RAM beyond the command byte reads back what was written; password commands are absent, as on clones.
  *
  * Threads: vCPUs, under the device's lock.
  */
+#include "dev/ps2.h"
+
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -61,6 +64,8 @@
 #define ACK    0xfa
 #define RESEND 0xfe
 #define BAT_OK 0xaa
+#define BREAK  0xf0 /* before the code of a key that goes up, in set 2 */
+#define PREFIX 0xe0
 
 enum source { SRC_CTL, SRC_KBD, SRC_AUX, NR_SOURCES };
 
@@ -74,8 +79,9 @@ struct ps2 {
 	bool a2;
 	bool obf;
 	u8 obuf;
-	u8 obuf_src; /* enum source; a controller byte may pose as the mouse's (SRC_AUX) */
-	u8 expect;   /* controller command that waits for its parameter, 0: none */
+	u8 obuf_src;   /* enum source; a controller byte may pose as the mouse's (SRC_AUX) */
+	bool xlate_up; /* F0H has been translated, its key comes next */
+	u8 expect;     /* controller command that waits for its parameter, 0: none */
 	/* Queues: of the controller, the keyboard, the mouse. */
 	u8 queue[NR_SOURCES * QUEUE_SIZE];
 	u8 count[NR_SOURCES];
@@ -107,17 +113,33 @@ static void send(struct ps2 *p, enum source src, u8 byte)
 		p->queue[src * QUEUE_SIZE + p->count[src]++] = byte;
 }
 
-/* Set 2 to set 1, as far as answers of the keyboard are changed by it: the replies to
- * "which scan code set" and the second byte of its identification. */
-static u8 translate(u8 byte)
+/* Set 2's codes by set 1's [8042 Scan Code Translation]; 0: no key. */
+static const u8 set2[] = {
+	0x00, 0x76, 0x16, 0x1e, 0x26, 0x25, 0x2e, 0x36, 0x3d, 0x3e, 0x46, 0x45, 0x4e, 0x55, 0x66, 0x0d,
+	0x15, 0x1d, 0x24, 0x2d, 0x2c, 0x35, 0x3c, 0x43, 0x44, 0x4d, 0x54, 0x5b, 0x5a, 0x14, 0x1c, 0x1b,
+	0x23, 0x2b, 0x34, 0x33, 0x3b, 0x42, 0x4b, 0x4c, 0x52, 0x0e, 0x12, 0x5d, 0x1a, 0x22, 0x21, 0x2a,
+	0x32, 0x31, 0x3a, 0x41, 0x49, 0x4a, 0x59, 0x7c, 0x11, 0x29, 0x58, 0x05, 0x06, 0x04, 0x0c, 0x03,
+	0x0b, 0x83, 0x0a, 0x01, 0x09, 0x77, 0x7e, 0x6c, 0x75, 0x7d, 0x7b, 0x6b, 0x73, 0x74, 0x79, 0x69,
+	0x72, 0x7a, 0x70, 0x71, 0x7f, 0x60, 0x61, 0x78, 0x07, 0x0f, 0x17, 0x1f, 0x27, 0x2f, 0x37, 0x3f,
+};
+
+/* What the controller makes of a byte of the keyboard: of F0H nothing but bit 7 of the next one. */
+static u8 translate(struct ps2 *p, u8 byte)
 {
-	switch (byte) {
-	case 0x01: return 0x43;
-	case 0x02: return 0x41;
-	case 0x03: return 0x3f;
-	case 0x83: return 0x41;
-	default: return byte;
-	}
+	u8 up = p->xlate_up ? 0x80 : 0;
+
+	p->xlate_up = false;
+	if (byte == 0x02) /* no key's; an answer's */
+		byte = 0x83;
+	for (unsigned key = 1; key < ARRAY_SIZE(set2); key++)
+		if (set2[key] == byte)
+			return (u8)key | up;
+	return byte | up;
+}
+
+static bool next_is_translated(struct ps2 *p)
+{
+	return *command_byte(p) & CB_XLATE && p->queue[SRC_KBD * QUEUE_SIZE] == BREAK;
 }
 
 static void update_lines(struct ps2 *p)
@@ -153,10 +175,17 @@ static void load(struct ps2 *p)
 			p->obuf = take(p, SRC_CTL);
 			p->obuf_src = SRC_CTL;
 		} else if (p->count[SRC_KBD] && !(*command_byte(p) & CB_KBD_OFF)) {
+			if (next_is_translated(p)) {
+				take(p, SRC_KBD);
+				p->xlate_up = true;
+				p->obf = false;
+				load(p);
+				return;
+			}
 			p->obuf = take(p, SRC_KBD);
 			p->obuf_src = SRC_KBD;
 			if (*command_byte(p) & CB_XLATE)
-				p->obuf = translate(p->obuf);
+				p->obuf = translate(p, p->obuf);
 		} else if (p->count[SRC_AUX] && !(*command_byte(p) & CB_AUX_OFF)) {
 			p->obuf = take(p, SRC_AUX);
 			p->obuf_src = SRC_AUX;
@@ -175,6 +204,45 @@ static void force(struct ps2 *p, enum source src, u8 byte)
 	p->obf = true;
 	p->obuf = byte;
 	p->obuf_src = (u8)src;
+}
+
+/* ---- keys ---- */
+
+bool ps2_key(struct device *dev, u8 key, bool down)
+{
+	struct ps2 *p = container_of(dev, struct ps2, dev);
+	bool extended = key & PS2_EXTENDED, taken;
+	u8 code = key & (u8)~PS2_EXTENDED;
+
+	assert(code && code < ARRAY_SIZE(set2));
+	pthread_mutex_lock(dev->lock);
+	/* A key that cannot be sent whole is not sent at all. */
+	taken = p->count[SRC_KBD] + 3 <= QUEUE_SIZE;
+	if (taken && p->kbd_on) {
+		if (extended)
+			send(p, SRC_KBD, PREFIX);
+		if (p->scan_set == 1) {
+			send(p, SRC_KBD, down ? code : code | 0x80);
+		} else {
+			if (!down)
+				send(p, SRC_KBD, BREAK);
+			send(p, SRC_KBD, set2[code]);
+		}
+		load(p);
+	}
+	pthread_mutex_unlock(dev->lock);
+	return taken;
+}
+
+bool ps2_idle(struct device *dev)
+{
+	struct ps2 *p = container_of(dev, struct ps2, dev);
+	bool idle;
+
+	pthread_mutex_lock(dev->lock);
+	idle = !p->count[SRC_KBD] && !(p->obf && p->obuf_src == SRC_KBD);
+	pthread_mutex_unlock(dev->lock);
+	return idle;
 }
 
 static void kbd_defaults(struct ps2 *p)
@@ -524,6 +592,7 @@ static void ps2_reset(struct device *dev, enum reset_kind kind)
 	p->obuf = 0;
 	p->obuf_src = SRC_CTL;
 	p->expect = 0;
+	p->xlate_up = false;
 	memset(p->queue, 0, sizeof(p->queue));
 	memset(p->count, 0, sizeof(p->count));
 	memset(p->last, 0, sizeof(p->last));
@@ -563,14 +632,31 @@ static void ps2_fini(struct device *dev)
 }
 
 static const struct state_field ps2_state[] = {
-	STATE_U8S(ps2, ram),     STATE_U8(ps2, port92),   STATE_BOOL(ps2, a20),
-	STATE_BOOL(ps2, a2),     STATE_BOOL(ps2, obf),    STATE_U8(ps2, obuf),
-	STATE_U8(ps2, obuf_src), STATE_U8(ps2, expect),   STATE_U8S(ps2, queue),
-	STATE_U8S(ps2, count),   STATE_U8S(ps2, last),    STATE_U8(ps2, kbd_cmd),
-	STATE_U8(ps2, scan_set), STATE_U8(ps2, leds),     STATE_U8(ps2, typematic),
-	STATE_BOOL(ps2, kbd_on), STATE_U8(ps2, aux_cmd),  STATE_U8(ps2, resolution),
-	STATE_U8(ps2, rate),     STATE_BOOL(ps2, aux_on), STATE_BOOL(ps2, scale21),
-	STATE_BOOL(ps2, remote), STATE_BOOL(ps2, wrap),   STATE_END,
+	STATE_U8S(ps2, ram),
+	STATE_U8(ps2, port92),
+	STATE_BOOL(ps2, a20),
+	STATE_BOOL(ps2, a2),
+	STATE_BOOL(ps2, obf),
+	STATE_U8(ps2, obuf),
+	STATE_U8(ps2, obuf_src),
+	STATE_U8(ps2, expect),
+	STATE_BOOL(ps2, xlate_up),
+	STATE_U8S(ps2, queue),
+	STATE_U8S(ps2, count),
+	STATE_U8S(ps2, last),
+	STATE_U8(ps2, kbd_cmd),
+	STATE_U8(ps2, scan_set),
+	STATE_U8(ps2, leds),
+	STATE_U8(ps2, typematic),
+	STATE_BOOL(ps2, kbd_on),
+	STATE_U8(ps2, aux_cmd),
+	STATE_U8(ps2, resolution),
+	STATE_U8(ps2, rate),
+	STATE_BOOL(ps2, aux_on),
+	STATE_BOOL(ps2, scale21),
+	STATE_BOOL(ps2, remote),
+	STATE_BOOL(ps2, wrap),
+	STATE_END,
 };
 
 const struct device_ops ps2_device = {

@@ -97,6 +97,8 @@
 #define MSR_RI   0x40
 #define MSR_DCD  0x80
 
+extern const struct device_ops serial_device;
+
 struct serial {
 	struct device dev;
 	struct region region;
@@ -104,6 +106,7 @@ struct serial {
 	struct clock_timer *timeout_timer; /* the receive time-out */
 	struct chr *chr;
 	unsigned gsi;
+	struct serial *shares, *shared_by; /* ports with the same interrupt that were made before and after */
 	bool line;
 	bool holding, dropping; /* see above */
 	u64 dropped;            /* bytes, for the operator */
@@ -146,14 +149,29 @@ static u8 iir(const struct serial *s)
 	return IIR_NONE;
 }
 
+/* Ports that share an interrupt share a lock: it is high while one of them wants it. */
+static bool other_wants(const struct serial *s)
+{
+	for (const struct serial *o = s->shares; o; o = o->shares)
+		if (o->line)
+			return true;
+	return false;
+}
+
+static void drive(struct serial *s, bool level)
+{
+	s->line = level;
+	for (struct serial *o = s->shared_by; o; o = o->shared_by)
+		level |= o->line;
+	irq_set(s->dev.vm, s->gsi, level || other_wants(s));
+}
+
 static void update(struct serial *s)
 {
 	bool level = iir(s) != IIR_NONE;
 
-	if (level == s->line)
-		return;
-	s->line = level;
-	irq_set(s->dev.vm, s->gsi, level);
+	if (level != s->line)
+		drive(s, level);
 }
 
 /* The lines CTS, DSR, RI, DCD. Without loopback the other side is there and ready. */
@@ -501,6 +519,20 @@ static void serial_write(void *opaque, u64 offset, unsigned size, u64 val)
 
 static const struct region_ops serial_region_ops = { serial_read, serial_write, 1 };
 
+static void share_interrupt(struct serial *s)
+{
+	for (struct device *dev = s->dev.vm->devices; dev; dev = dev->next) {
+		struct serial *o = container_of(dev, struct serial, dev);
+
+		if (dev->ops != &serial_device || o->gsi != s->gsi || o->shared_by)
+			continue;
+		s->shares = o;
+		o->shared_by = s;
+		s->dev.lock = dev->lock;
+		return;
+	}
+}
+
 static int serial_init(struct device *dev, const struct device_conf *conf, struct err *err)
 {
 	struct serial *s = container_of(dev, struct serial, dev);
@@ -508,6 +540,7 @@ static int serial_init(struct device *dev, const struct device_conf *conf, struc
 
 	s->gsi = conf->gsi;
 	s->chr = conf->chr;
+	share_interrupt(s);
 	s->drop_timer = clock_timer_new(dev->vm, dev->lock, drop_fired, s);
 	s->timeout_timer = clock_timer_new(dev->vm, dev->lock, timeout_fired, s);
 	s->region = (struct region){ dev->id, &serial_region_ops, s, dev->lock, BUS_PIO, conf->base, 8 };
@@ -570,8 +603,7 @@ static int serial_post_load(struct device *dev, struct err *err)
 	else
 		clock_timer_cancel(s->drop_timer);
 	restart_timeout(s);
-	s->line = iir(s) != IIR_NONE;
-	irq_set(dev->vm, s->gsi, s->line);
+	drive(s, iir(s) != IIR_NONE);
 	tell_input_ready(s);
 	return 0;
 }
@@ -587,6 +619,10 @@ static void serial_fini(struct device *dev)
 		s->chr->on_break = NULL;
 		s->chr->opaque = NULL;
 	}
+	if (s->shares)
+		s->shares->shared_by = s->shared_by;
+	if (s->shared_by)
+		s->shared_by->shares = s->shares;
 	clock_timer_free(s->drop_timer);
 	clock_timer_free(s->timeout_timer);
 	bus_del(&dev->vm->bus, &s->region);

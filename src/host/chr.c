@@ -41,6 +41,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/os.h"
+#include "host/chr_share.h"
 
 #define RING_SIZE     (64 * KiB)
 #define INPUT_SIZE    4096
@@ -81,6 +82,7 @@ static struct {
 	volatile sig_atomic_t active, raw_wanted;
 	int fd;
 	struct termios saved, raw;
+	const char *volatile farewell;
 	int flags_fd[2], flags[2]; /* of descriptors 0 and 1; flags_fd -1: untouched */
 } tty = { .flags_fd = { -1, -1 } };
 
@@ -102,6 +104,9 @@ void chr_restore_terminal(void)
 
 	if (tty.active && tty.raw_wanted && in_foreground(tty.fd))
 		tcsetattr(tty.fd, TCSANOW, &tty.saved);
+	if (tty.farewell && write(STDOUT_FILENO, tty.farewell, strlen(tty.farewell)) < 0)
+		errno = saved_errno; /* nobody to tell */
+	tty.farewell = NULL;
 	for (unsigned i = 0; i < 2; i++) {
 		if (tty.flags_fd[i] >= 0)
 			fcntl(tty.flags_fd[i], F_SETFL, tty.flags[i]);
@@ -619,12 +624,37 @@ static int open_spec(struct host_chr *c, const char *spec, struct err *err)
 	return err_set(err, -EINVAL, "unknown back end '%s' for a serial port; use " CHR_SPECS, spec);
 }
 
+/* Clients of a socket in front of nothing. */
+static int open_unix(const char *path, struct loop *loop, struct chr **ret_chr, struct err *err)
+{
+	struct chr *chr;
+	int ret;
+
+	if (!*path)
+		return err_set(err, -EINVAL, "'unix:' needs a path behind the colon, as in unix:com2.sock");
+	ret = chr_open("none", loop, NULL, NULL, &chr, err);
+	if (ret)
+		return ret;
+	ret = chr_share_open(AT_FDCWD, path, loop, &chr, err);
+	if (ret) {
+		chr_close(chr);
+		return ret == -EADDRINUSE
+			       ? err_set(err, ret, "%s exists already; remove it, or name another path", path)
+			       : ret;
+	}
+	*ret_chr = chr;
+	return 0;
+}
+
 int chr_open(const char *spec, struct loop *loop, void (*on_quit)(void *opaque), void *opaque,
 	     struct chr **ret_chr, struct err *err)
 {
-	struct host_chr *c = calloc(1, sizeof(*c));
+	struct host_chr *c;
 	int ret;
 
+	if (!strncmp(spec, "unix:", 5))
+		return open_unix(spec + 5, loop, ret_chr, err);
+	c = calloc(1, sizeof(*c));
 	if (!c)
 		return err_set(err, -ENOMEM, "no memory for a serial port");
 	signal(SIGPIPE, SIG_IGN);
@@ -650,6 +680,11 @@ void chr_close(struct chr *chr)
 {
 	if (chr)
 		chr->ops->close(chr);
+}
+
+void chr_set_farewell(const char *text)
+{
+	tty.farewell = text;
 }
 
 u64 chr_dropped(struct chr *chr)

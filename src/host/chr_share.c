@@ -53,7 +53,7 @@ struct share {
 	struct loop *loop;
 	struct loop_timer *out_kick, *in_kick;
 	int dir, listener;
-	char name[64];
+	char *name;
 	struct loop_fd *watch;
 	_Atomic bool input_waits; /* the device had no room */
 
@@ -316,6 +316,7 @@ static void share_close(struct chr *chr)
 	if (s->inner)
 		s->inner->ops->close(s->inner);
 	pthread_mutex_destroy(&s->lock);
+	free(s->name);
 	free(s);
 }
 
@@ -324,16 +325,18 @@ static const struct chr_ops share_ops = { share_write, share_input_ready, share_
 int chr_share_open(int dir, const char *name, struct loop *loop, struct chr **chr, struct err *err)
 {
 	struct share *s = calloc(1, sizeof(*s));
+	char *own_name = strdup(name);
 	int rc;
 
-	if (!s || strlen(name) >= sizeof(s->name)) {
+	if (!s || !own_name) {
 		free(s);
+		free(own_name);
 		return err_set(err, -ENOMEM, "no memory for the socket of a console");
 	}
 	s->chr.ops = &share_ops;
 	s->loop = loop;
 	s->dir = dir;
-	snprintf(s->name, sizeof(s->name), "%s", name);
+	s->name = own_name;
 	s->listener = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	s->out_kick = loop_timer_new(loop, on_kick, s);

@@ -43,9 +43,11 @@
 #include "machine/balloon.h"
 #include "machine/bootorder.h"
 #include "machine/disk.h"
+#include "machine/display.h"
 #include "machine/firmware.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
+#include "machine/video.h"
 #include "vm/backend.h"
 #include "vm/clock.h"
 #include "vm/device.h"
@@ -62,11 +64,14 @@ struct machine {
 	struct machine_config config;          /* with defaults filled in */
 	char engine_why[256];
 	struct boot_source source;
+	char *initrd_path[MACHINE_MAX_INITRDS]; /* without what follows the name; NULL: nothing does */
+	struct boot_video video;                /* as the loader has promised the kernel */
 	struct firmware firmware;
 	struct bootorder order;
 	struct vm vm;
 	struct pc pc;
-	struct chr *serial, *console;
+	struct chr *serial[MACHINE_MAX_SERIALS], *console;
+	struct display *display; /* NULL: none */
 	struct disk disk[MACHINE_MAX_DISKS];
 	struct nic nic;
 	struct balloon_conf balloon;
@@ -122,6 +127,19 @@ static int open_image(bool kernel, const char *path, u64 max, struct boot_file *
 	return 0;
 }
 
+/* "FILE TEXT", for modules, unless that is itself the name of a file. */
+static int split_initrd(struct machine *m, unsigned i, struct err *err)
+{
+	const char *text = m->config.initrd[i], *space = strchr(text, ' ');
+
+	m->source.text[i] = NULL;
+	if (!space || access(text, F_OK) == 0)
+		return 0;
+	m->source.text[i] = text;
+	m->initrd_path[i] = strndup(text, (size_t)(space - text));
+	return m->initrd_path[i] ? 0 : err_set(err, -ENOMEM, "no memory for the name of an initrd");
+}
+
 static int open_images(struct machine *m, struct err *err)
 {
 	const struct machine_config *c = &m->config;
@@ -135,14 +153,19 @@ static int open_images(struct machine *m, struct err *err)
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < c->nr_initrds; i++) {
+		const char *path;
+
+		r = split_initrd(m, i, err);
+		if (r < 0)
+			return r;
+		path = m->initrd_path[i] ? m->initrd_path[i] : c->initrd[i];
 		/* Before it is opened: it may be larger than the host's memory too. */
-		if (stat(c->initrd[i], &st) == 0 && S_ISREG(st.st_mode) && (u64)st.st_size >= c->memory)
+		if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && (u64)st.st_size >= c->memory)
 			return err_set(
 				err, -ENOMEM,
 				"initrd %s (%s) is larger than the guest's memory (%s); give it more with --memory",
-				c->initrd[i], boot_size_text((u64)st.st_size, need),
-				boot_size_text(c->memory, have));
-		r = open_image(false, c->initrd[i], c->memory, &m->source.initrd[i], err);
+				path, boot_size_text((u64)st.st_size, need), boot_size_text(c->memory, have));
+		r = open_image(false, path, c->memory, &m->source.initrd[i], err);
 		if (r < 0)
 			return r;
 		m->source.nr_initrds = i + 1;
@@ -157,6 +180,10 @@ static void close_images(struct machine *m)
 	for (unsigned i = 0; i < m->source.nr_initrds; i++)
 		close_image(&m->source.initrd[i]);
 	memset(&m->source, 0, sizeof(m->source));
+	for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++) {
+		free(m->initrd_path[i]);
+		m->initrd_path[i] = NULL;
+	}
 }
 
 /* Tables and images into cleared RAM, and the state in which each vCPU starts. */
@@ -168,6 +195,8 @@ static int load(struct machine *m, struct err *err)
 		.map = &m->pc.map,
 		.long_mode = cpuid_has(&vm->cpuid, X86_FEATURE_LM),
 		.signature = vm->cpuid.signature,
+		.frame_buffer = PC_FRAME_BUFFER,
+		.video = &m->video,
 	};
 	int r;
 
@@ -177,6 +206,7 @@ static int load(struct machine *m, struct err *err)
 		x86_state_reset(&m->boot_state, false, true, vm->cpuid.signature);
 		return 0;
 	}
+	m->video = (struct boot_video){ 0 };
 	r = pc_write_tables(&m->pc, err);
 	if (r < 0)
 		return r;
@@ -205,8 +235,17 @@ static int check_config(struct machine_config *c, struct err *err)
 		c->memory = MACHINE_DEFAULT_MEMORY;
 	if (!c->append)
 		c->append = "";
-	if (!c->serial)
-		c->serial = c->console && !strcmp(c->console, "stdio") ? "none" : "stdio";
+	if (!c->display)
+		c->display = "none";
+	if (!c->nr_serials) {
+		bool taken = (c->console && !strcmp(c->console, "stdio")) || strcmp(c->display, "none") != 0;
+
+		c->serial[c->nr_serials++] = taken ? "none" : "stdio";
+	}
+	if (strcmp(c->display, "none") != 0 && strcmp(c->display, "text") != 0)
+		return err_set(err, -EINVAL, "unknown display '%s'; use none or text", c->display);
+	if (c->nr_serials > MACHINE_MAX_SERIALS)
+		return err_set(err, -EINVAL, "at most %u serial ports are possible", MACHINE_MAX_SERIALS);
 	if (c->kernel && c->firmware)
 		return err_set(err, -EINVAL,
 			       "a kernel is started without firmware; leave out --kernel or --firmware");
@@ -358,9 +397,21 @@ static int open_console(struct machine *m, const char *spec, const char *socket,
 {
 	int r = chr_open(spec, m->vm.loop, on_quit, m, chr, err);
 
-	if (r == 0 && m->config.socket_dir)
+	if (r == 0 && socket && m->config.socket_dir)
 		r = chr_share_open(m->config.socket_dir, socket, m->vm.loop, chr, err);
 	return r;
+}
+
+/* The first one can be looked at by bothy console. */
+static int open_serials(struct machine *m, struct err *err)
+{
+	for (unsigned i = 0; i < m->config.nr_serials; i++) {
+		int r = open_console(m, m->config.serial[i], i ? NULL : "serial.sock", &m->serial[i], err);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static int build(struct machine *m, struct err *err)
@@ -422,12 +473,13 @@ static int build(struct machine *m, struct err *err)
 	r = make_cpus(m, err);
 	if (r < 0)
 		return r;
-	r = open_console(m, c->serial, "serial.sock", &m->serial, err);
+	r = open_serials(m, err);
 	if (r == 0 && c->console)
 		r = open_console(m, c->console, "console.sock", &m->console, err);
 	if (r < 0)
 		return r;
-	r = pc_add_devices(&m->pc, m->serial, err);
+	video_load_rom(&m->pc);
+	r = pc_add_devices(&m->pc, m->serial, c->nr_serials, err);
 	if (r == 0 && m->firmware.path)
 		r = firmware_tell(&m->firmware, &m->pc, c, err);
 	if (r == 0)
@@ -444,7 +496,10 @@ static int build(struct machine *m, struct err *err)
 			       NULL, err);
 	if (r < 0)
 		return r;
-	return add_optional_devices(m, err);
+	r = add_optional_devices(m, err);
+	if (r == 0 && strcmp(c->display, "none") != 0)
+		r = display_open(vm, on_quit, m, &m->display, err);
+	return r;
 }
 
 int machine_new(const struct machine_config *config, struct machine **ret_machine, struct err *err)
@@ -489,8 +544,10 @@ static int start(struct machine *m, struct err *err)
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vm->vcpu[i]->tsc_offset = offset;
 	pc_tsc_changed(&m->pc);
-	if (!m->firmware.path)
+	if (!m->firmware.path) {
 		pc_program_pics(&m->pc);
+		video_start(&m->pc, &m->video);
+	}
 	/* The first one last: it must not send a start-up IPI to a thread that is not there yet. */
 	for (u32 i = vm->nr_vcpus; i-- > 0;) {
 		int r = vcpu_start(vm->vcpu[i], i ? &m->ap_state : &m->boot_state, err);
@@ -569,6 +626,9 @@ int machine_run(struct machine *m, int *ret_status, struct err *err)
 		stop(m);
 		switch (request) {
 		case VM_REQ_CRASH:
+			/* What is printed on a terminal that shows the screen would be gone with it. */
+			display_close(m->display);
+			m->display = NULL;
 			fprintf(stderr, "%s\n", vm->crash);
 			*ret_status = MACHINE_CRASHED;
 			return 0;
@@ -752,7 +812,9 @@ void machine_free(struct machine *m)
 		return;
 	vm = &m->vm;
 	stop(m);
+	display_close(m->display);
 	device_free_all(vm);
+	video_free_rom(&m->pc);
 	/* What the guest was told is written is on the disk before the process ends. */
 	for (unsigned i = 0; i < m->config.nr_disks && i < MACHINE_MAX_DISKS; i++)
 		disk_close(&m->disk[i]);
@@ -765,7 +827,8 @@ void machine_free(struct machine *m)
 	}
 	if (m->engine_made)
 		vm->engine->vm_fini(vm);
-	chr_close(m->serial);
+	for (unsigned i = 0; i < MACHINE_MAX_SERIALS; i++)
+		chr_close(m->serial[i]);
 	chr_close(m->console);
 	ram_fini(&vm->ram);
 	loop_free(vm->loop);

@@ -14,6 +14,7 @@ struct vm;
 #define MACHINE_MAX_INITRDS 32
 #define MACHINE_MAX_DEVICES 16
 #define MACHINE_MAX_DISKS   16
+#define MACHINE_MAX_SERIALS 4
 
 /* What to build. All strings are the caller's and must live as long as the machine; NULL means the
  * default, which is named with each member. */
@@ -25,14 +26,17 @@ struct machine_config {
 	u64 memory;            /* bytes; 0: MACHINE_DEFAULT_MEMORY */
 	const char *balloon;   /* as balloon_parse(); NULL: none */
 	const char *cpu_model; /* "host" */
-	const char *kernel;    /* NULL: firmware boots; bzImage, ELF with a PVH entry, or Multiboot 1 image */
+	const char *kernel;    /* NULL: firmware boots; bzImage, ELF with a PVH entry, or Multiboot image */
 	const char *firmware;  /* as firmware_open(); NULL: "bios" where there is a disk and no kernel */
 	const char *firmware_vars;               /* where UEFI variables are kept; NULL: nowhere */
 	const char *boot;                        /* as bootorder_parse() */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
 	unsigned nr_initrds;
-	const char *append;  /* "" */
-	const char *serial;  /* "stdio" unless console is; as chr_open(): stdio, file:PATH, pty, none */
+	const char *append; /* "" */
+	/* COM1 on; of the first: "stdio" unless console or display is; as chr_open(): stdio, file:PATH, pty, unix:PATH, none */
+	const char *serial[MACHINE_MAX_SERIALS];
+	unsigned nr_serials;
+	const char *display; /* "none"; text: the screen's text on this terminal */
 	const char *console; /* NULL: no virtio console; as chr_open(). One of the two can be stdio */
 	const char *device[MACHINE_MAX_DEVICES]; /* names for --device */
 	unsigned nr_devices;

@@ -7,19 +7,19 @@
  *
  *	00000000 RAM                     80000000 PCI memory window, behind RAM
  *	0009f000 ACPI NVS: the FACS      e0000000 PCI ECAM, within
- *	000a0000 nothing, not in the map fec00000 I/O APIC
+ *	000a0000 VGA memory              fec00000 I/O APIC
  *	000e0000 ROM: ACPI tables        fed00000 HPET
  *	00100000 RAM, to b0000000        fee00000 local APICs
  *	         at most                 ff000000 firmware ROM, up to ffffffff
  *	                                100000000 the rest of RAM
  *
- * There is RAM behind a0000-dffff too (guest memory is one piece), but the map does not offer it. Ports
+ * There is RAM behind c0000-dffff too (guest memory is one piece), but the map does not offer it. Ports
  * without a device, among them the diagnostic port 80H, read all-ones. A machine with firmware has ROM and RAM over each
  * other at c0000-fffff (dev/pam.c), neither tables nor a map before firmware makes them, and fw_cfg, by which it learns how
  * (machine/firmware.c).
  *
- * Omitted: VGA, floppy, parallel port, DMA
- * controller, a second serial port; the tables do not promise them. Main thread only.
+ * Omitted: floppy, parallel port, DMA
+ * controller; the tables do not promise them. Main thread only.
  */
 #include "machine/pc.h"
 
@@ -34,12 +34,12 @@
 #include "dev/pci.h"
 #include "dev/pm.h"
 #include "dev/rtc.h"
+#include "dev/vga.h"
 #include "vm/device.h"
 #include "vm/vm.h"
 #include "x86/defs.h"
 
 #define FACS_GPA    0x9f000
-#define VGA_GPA     0xa0000 /* end of conventional memory */
 #define TABLES_GPA  0xe0000
 #define TABLES_LEN  0x20000
 #define RTC_CENTURY 0x32
@@ -52,29 +52,33 @@ struct pc_slot {
 	u64 base;
 	unsigned gsi;
 	bool per_vcpu;
-	bool serial; /* gets the character back end */
+	u8 serial; /* gets the back end of that number, counted from 1, and is not there without */
 };
 
 static const struct pc_slot controllers[] = {
-	{ "pic", NULL, 0x20, 0, false, false },
-	{ "ioapic", NULL, IOAPIC_BASE, 0, false, false },
-	{ "lapic", NULL, LAPIC_BASE, 0, true, false },
+	{ "pic", NULL, 0x20, 0, false, 0 },
+	{ "ioapic", NULL, IOAPIC_BASE, 0, false, 0 },
+	{ "lapic", NULL, LAPIC_BASE, 0, true, 0 },
 };
 
 static const struct pc_slot devices[] = {
-	{ "kvmclock", NULL, 0, 0, false, false },
-	{ "kvmpv", NULL, 0, 0, false, false },
-	{ "pit", NULL, 0x40, INTC_ISA_TIMER, false, false },
-	{ "rtc", NULL, 0x70, INTC_ISA_RTC, false, false },
-	{ "ps2", NULL, 0x60, 1, false, false },
-	{ "serial", "com1", MAP_COM1_PORT, MAP_COM1_IRQ, false, true },
-	{ "hpet", NULL, HPET_BASE, 0, false, false },
-	{ "pm", NULL, PM_BASE, PM_SCI_GSI, false, false },
-	{ "pci", NULL, 0, 0, false, false },
+	{ "kvmclock", NULL, 0, 0, false, 0 },
+	{ "kvmpv", NULL, 0, 0, false, 0 },
+	{ "pit", NULL, 0x40, INTC_ISA_TIMER, false, 0 },
+	{ "rtc", NULL, 0x70, INTC_ISA_RTC, false, 0 },
+	{ "ps2", NULL, 0x60, 1, false, 0 },
+	{ "serial", "com1", MAP_COM1_PORT, MAP_COM1_IRQ, false, 1 },
+	{ "serial", "com2", 0x2f8, 3, false, 2 },
+	{ "serial", "com3", 0x3e8, MAP_COM1_IRQ, false, 3 },
+	{ "serial", "com4", 0x2e8, 3, false, 4 },
+	{ "hpet", NULL, HPET_BASE, 0, false, 0 },
+	{ "pm", NULL, PM_BASE, PM_SCI_GSI, false, 0 },
+	{ "pci", NULL, 0, 0, false, 0 },
+	{ "vga", NULL, 0, 0, false, 0 },
 };
 
 static const struct pc_slot firmware_devices[] = {
-	{ "fwcfg", NULL, 0, 0, false, false },
+	{ "fwcfg", NULL, 0, 0, false, 0 },
 };
 
 /* What dsdt.asl says must be what the devices do. */
@@ -85,6 +89,9 @@ _Static_assert(MAP_PCI_CONFIG == PCI_CONFIG_PORT, "PCI configuration ports");
 _Static_assert(MAP_PCI_IO == PCI_IO_BASE && MAP_PCI_IO_LEN == PCI_IO_SIZE, "PCI ports");
 _Static_assert(MAP_PCI_IO_LAST == PCI_IO_BASE + PCI_IO_SIZE - 1, "PCI ports");
 _Static_assert(MAP_PCI_MEM_END == PCI_MMIO_BASE + PCI_MMIO_SIZE, "PCI memory");
+_Static_assert(PC_FRAME_BUFFER >= RAM_LOW_MAX && PC_FRAME_BUFFER >= PCI_MMIO_BASE &&
+		       PC_FRAME_BUFFER + VGA_MEMORY_SIZE <= PCI_ECAM_BASE,
+	       "frame buffer");
 _Static_assert(MAP_ECAM_LEN == PCI_ECAM_SIZE, "ECAM");
 _Static_assert(MAP_PCI_GSI == PCI_GSI_BASE && PCI_GSI(1, 3) == PCI_GSI_BASE, "PCI interrupts");
 _Static_assert(MAP_IOAPIC == IOAPIC_BASE && MAP_IOAPIC_LEN == IOAPIC_SIZE, "I/O APIC");
@@ -108,10 +115,12 @@ int pc_init(struct pc *pc, struct vm *vm, struct err *err)
 	pc->firmware = ram->rom_size;
 	if (ram->low_size <= TABLES_GPA + TABLES_LEN)
 		return err_set(err, -EINVAL, "a machine needs more than 1 MiB of memory");
+	if (ram_set_hole(&vm->ram, VGA_WINDOW_BASE, VGA_WINDOW_BASE + VGA_WINDOW_SIZE) < 0)
+		return err_set(err, -EINVAL, "the display adapter's memory lies outside the machine's");
 	if (pc->firmware)
 		return 0;
 	map_add(map, 0, FACS_GPA, BOOT_MAP_RAM);
-	map_add(map, FACS_GPA, VGA_GPA, BOOT_MAP_NVS);
+	map_add(map, FACS_GPA, VGA_WINDOW_BASE, BOOT_MAP_NVS);
 	map_add(map, TABLES_GPA, TABLES_GPA + TABLES_LEN, BOOT_MAP_RESERVED);
 	map_add(map, TABLES_GPA + TABLES_LEN, ram->low_size, BOOT_MAP_RAM);
 	map_add(map, PCI_ECAM_BASE, PCI_ECAM_BASE + PCI_ECAM_SIZE, BOOT_MAP_RESERVED);
@@ -165,8 +174,7 @@ int pc_write_tables(struct pc *pc, struct err *err)
 			  ram_ptr(ram, FACS_GPA, ACPI_FACS_SIZE), FACS_GPA, &pc->rsdp, NULL, err);
 }
 
-static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *serial, struct device **ret_dev,
-		    struct err *err)
+static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *serial, struct err *err)
 {
 	unsigned n = slot->per_vcpu ? pc->vm->nr_vcpus : 1;
 	int r = 0;
@@ -177,32 +185,37 @@ static int add_slot(struct pc *pc, const struct pc_slot *slot, struct chr *seria
 			.base = slot->base,
 			.gsi = slot->gsi,
 			.index = i,
-			.chr = slot->serial ? serial : NULL,
+			.chr = serial,
+			.rom = pc->vga_rom, /* nobody else looks */
+			.rom_len = pc->vga_rom_len,
 		};
 
-		r = device_new(pc->vm, slot->type, &conf, ret_dev, err);
+		r = device_new(pc->vm, slot->type, &conf, NULL, err);
 	}
 	return r;
 }
 
-int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err)
+int pc_add_devices(struct pc *pc, struct chr *const *serial, unsigned nr_serials, struct err *err)
 {
-	struct device *dev;
 	int r;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(controllers); i++) {
-		r = add_slot(pc, &controllers[i], serial, &dev, err);
+		r = add_slot(pc, &controllers[i], NULL, err);
 		if (r < 0)
 			return r;
 	}
 	intc_init(&pc->intc, pc->vm, device_find(pc->vm, "pic"), device_find(pc->vm, "ioapic"));
 	for (unsigned i = 0; i < ARRAY_SIZE(devices); i++) {
-		r = add_slot(pc, &devices[i], serial, &dev, err);
+		unsigned port = devices[i].serial;
+
+		if (port > nr_serials)
+			continue;
+		r = add_slot(pc, &devices[i], port ? serial[port - 1] : NULL, err);
 		if (r < 0)
 			return r;
 	}
 	for (unsigned i = 0; pc->firmware && i < ARRAY_SIZE(firmware_devices); i++) {
-		r = add_slot(pc, &firmware_devices[i], serial, &dev, err);
+		r = add_slot(pc, &firmware_devices[i], NULL, err);
 		if (r < 0)
 			return r;
 	}

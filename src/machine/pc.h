@@ -5,10 +5,15 @@
 #include "base/types.h"
 #include "boot/boot.h"
 #include "dev/intc.h"
+#include "dev/pci.h"
+#include "dev/vga.h"
 #include "x86/regs.h"
 
 struct chr;
 struct vm;
+
+/* Where video_start() puts the frame buffer that a loader has promised. */
+#define PC_FRAME_BUFFER 0xdf000000u
 
 /* The caller's memory, for as long as the VM. */
 struct pc {
@@ -18,6 +23,8 @@ struct pc {
 	u32 rsdp;
 	bool firmware; /* it boots by firmware, which makes the map and places the tables */
 	struct device *kvmclock;
+	const u8 *vga_rom; /* the caller's, before pc_add_devices(); NULL: none */
+	size_t vga_rom_len;
 };
 
 /* All for the main thread, no vCPU running. */
@@ -32,8 +39,9 @@ void pc_describe(const struct pc *pc, struct acpi_board *ret_board);
 /* Writes the ACPI tables; after pc_init(), and again whenever RAM was cleared. */
 int pc_write_tables(struct pc *pc, struct err *err);
 
-/* vm->vcpu[] exist: creates and connects all devices; vm frees them. serial may be NULL. */
-int pc_add_devices(struct pc *pc, struct chr *serial, struct err *err);
+/* vm->vcpu[] exist: creates and connects all devices; vm frees them. There are nr_serials ports, 1 to 4; those whose back end is
+ * NULL are connected to nothing. */
+int pc_add_devices(struct pc *pc, struct chr *const *serial, unsigned nr_serials, struct err *err);
 
 /* The registers that firmware sets on every processor and no boot protocol mentions: memory types. */
 void pc_set_memory_types(const struct pc *pc, struct x86_state *state);

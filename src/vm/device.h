@@ -28,7 +28,10 @@ struct device_conf {
 	struct net *net; /* network back end, NULL: no cable; lives as long as the device */
 	const u8 *mac;   /* its address, 6 bytes */
 	const struct balloon_conf *balloon; /* NULL: defaults; lives as long as the device */
-	bool packed;                        /* virtio: offers packed rings */
+	/* A PCI function: its option ROM, which lives as long as the device; NULL: none. */
+	const u8 *rom;
+	size_t rom_len;
+	bool packed; /* virtio: offers packed rings */
 };
 
 enum reset_kind {

@@ -172,6 +172,14 @@ void ram_fini(struct ram *ram)
 	ram->fd = -1;
 }
 
+int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end)
+{
+	if (start >= end || start % RAM_PAGE_SIZE || end % RAM_PAGE_SIZE || end > ram->low_size)
+		return -EINVAL;
+	ram->hole = (struct ram_range){ start, end };
+	return 0;
+}
+
 int ram_add_rom(struct ram *ram, gpa_t start, gpa_t end)
 {
 	if (start >= end || start % RAM_PAGE_SIZE || end % RAM_PAGE_SIZE || !ram_ptr(ram, start, end - start))

@@ -57,6 +57,7 @@ struct ram {
 	_Atomic u32 shadow; /* enum ram_shadow, two bits per segment; 0: RAM and nothing else */
 	struct ram_range rom[RAM_MAX_ROMS]; /* page-aligned, inside RAM, not writable by the guest */
 	unsigned nr_roms;
+	struct ram_range hole; /* below low_size, page-aligned: on the bus; 0, 0: none */
 	_Atomic u64 *code_map; /* end / 4096 entries */
 	void (*code_written)(void *opaque, gpa_t gpa, u64 len);
 	void *code_opaque;
@@ -72,8 +73,11 @@ void ram_fini(struct ram *ram);
 /* The len bytes at gpa as a pointer, or NULL unless all of them are RAM (or ROM). len may be 0..2^64-1. */
 static inline void *ram_ptr(const struct ram *ram, gpa_t gpa, u64 len)
 {
-	if (gpa < ram->low_size)
+	if (gpa < ram->low_size) {
+		if (unlikely(gpa < ram->hole.end && gpa + len > ram->hole.start))
+			return NULL;
 		return len <= ram->low_size - gpa ? ram->base + gpa : NULL;
+	}
 	if (gpa >= RAM_HOLE_END - atomic_load_explicit(&ram->rom_len, memory_order_relaxed) && gpa < ram->end)
 		return len <= ram->end - gpa ? ram->base + gpa : NULL;
 	return NULL;
@@ -93,6 +97,8 @@ static inline unsigned ram_shadow_get(const struct ram *ram, gpa_t gpa)
 	       3;
 }
 
+/* The one hole; its RAM stays unused. Main thread, no vCPU running, nothing cached of it. -EINVAL. */
+int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end);
 int ram_add_rom(struct ram *ram, gpa_t start, gpa_t end);
 
 /* Any thread. */

@@ -40,12 +40,40 @@ static u64 rnd_value(void)
 	}
 }
 
+static size_t make_multiboot2(u8 *buf)
+{
+	size_t len = ALIGN_UP(make_elf(buf, rnd(2), 0x200000, 0), 8ul), at = len + 16;
+
+	memset(buf + len, 0, 1024);
+	for (u32 n = rnd(6); n > 0; n--) {
+		static const u8 words[] = { 3, 4, 1, 1, 3, 0, 0, 1, 1, 4, 2 }; /* of tags 1 to 11 */
+		u16 type = (u16)(1 + rnd(11));
+
+		st16(buf + at, type);
+		st16(buf + at + 2, type == 2 || type == 11 || rnd(2));
+		st32(buf + at + 4, 8 + 4u * words[type - 1]);
+		for (unsigned i = 0; i < words[type - 1]; i++)
+			st32(buf + at + 8 + 4 * i, type == 1 ? rnd(22) : (u32)rnd_value());
+		if (type == 10 && rnd(2)) {
+			st32(buf + at + 8, 0x100000);
+			st32(buf + at + 12, 0xffffffff);
+			st32(buf + at + 16, 1u << rnd(24));
+			st32(buf + at + 20, rnd(4));
+		}
+		at += ALIGN_UP(8 + 4u * words[type - 1], 8u);
+	}
+	st32(buf + at + 4, 8);
+	put_multiboot2(buf, (u32)len, (u32)(at + 8 - len));
+	return at + 8 + rnd(2) * 64;
+}
+
 static size_t make_image(u8 *buf)
 {
 	u32 addr[5] = { 0x200000, 0x200000, 0, 0, 0x200000 };
 	size_t len;
 
-	switch (rnd(5)) {
+	switch (rnd(6)) {
+	case 5: return make_multiboot2(buf);
 	case 0:
 		len = make_bzimage(buf, 4096);
 		/* Into the small guest. */
@@ -96,6 +124,8 @@ static void damage(u8 *buf, size_t *len)
 	for (size_t i = 0; rnd(2) && i + 12 <= MIN(*len, (size_t)8192); i += 4)
 		if (ld32(buf + i) == 0x1badb002)
 			st32(buf + i + 8, 0 - 0x1badb002 - ld32(buf + i + 4));
+		else if (ld32(buf + i) == 0xe85250d6 && i + 16 <= *len)
+			st32(buf + i + 12, 0 - 0xe85250d6 - ld32(buf + i + 4) - ld32(buf + i + 8));
 }
 
 static bool untouched(struct guest *g, gpa_t start, gpa_t end)
@@ -124,6 +154,7 @@ int main(int argc, char **argv)
 	u64 seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
 	u64 count = argc > 2 ? strtoull(argv[2], NULL, 0) : 5000;
 	static u8 buf[MAX_IMAGE], initrd[5000];
+	struct boot_video video;
 	u64 loaded = 0;
 	struct guest g;
 
@@ -143,6 +174,9 @@ int main(int argc, char **argv)
 		exact = malloc(len);
 		memcpy(exact, buf, len);
 		g.target.long_mode = rnd(2);
+		video = (struct boot_video){ 0 };
+		g.target.video = &video;
+		g.target.frame_buffer = rnd(2) ? 0xdf000000 : 0;
 		g.source.nr_initrds = rnd(3);
 		g.source.initrd[0] = guest_file("a", initrd, sizeof(initrd));
 		g.source.initrd[1] = guest_file("b", initrd, 1 + rnd(100));

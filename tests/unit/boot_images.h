@@ -162,6 +162,15 @@ static inline size_t make_elf(u8 *buf, bool is64, u32 paddr, u64 shift)
 
 /* Puts a Multiboot header at offset (a multiple of 4). addr: NULL or header, load, load end, bss end,
  * entry. */
+/* The fixed part of a Multiboot 2 header of len bytes, whose tags follow it. */
+static inline void put_multiboot2(u8 *buf, u32 offset, u32 len)
+{
+	st32(buf + offset, 0xe85250d6);
+	st32(buf + offset + 4, 0);
+	st32(buf + offset + 8, len);
+	st32(buf + offset + 12, 0 - 0xe85250d6 - len);
+}
+
 static inline void put_multiboot(u8 *buf, u32 offset, u32 flags, const u32 addr[5])
 {
 	st32(buf + offset, 0x1badb002);

@@ -179,7 +179,7 @@ static void test_bad_specs(void **state)
 	}
 	assert_int_equal(end_open(&e, "serial", &err), -EINVAL);
 	assert_non_null(strstr(err.msg, "'serial'"));
-	assert_non_null(strstr(err.msg, "stdio, file:PATH, pty or none"));
+	assert_non_null(strstr(err.msg, "stdio, file:PATH, pty, unix:PATH or none"));
 	end_close(&e);
 	/* A fifo that nobody reads would hold up everything. */
 	char *fifo = in_dir("file:", "fifo");

@@ -154,7 +154,9 @@ static struct machine_config config(void)
 {
 	memset(&fake, 0, sizeof(fake));
 	fake.fail_vcpu = -1;
-	return (struct machine_config){ .kernel = kernel_path, .serial = "none", .memory = 16 * MiB };
+	return (struct machine_config){
+		.kernel = kernel_path, .serial = { "none" }, .nr_serials = 1, .memory = 16 * MiB
+	};
 }
 
 static struct machine *make(const struct machine_config *c)
@@ -431,8 +433,10 @@ static void board_answers(void **state)
 	assert_int_equal(bus_read(bus, BUS_PIO, 0x3fd, 1), 0x60);       /* UART: transmitter empty */
 	assert_int_equal(bus_read(bus, BUS_PIO, 0x80, 1), 0xff);        /* nobody */
 	assert_int_equal(bus_read(bus, BUS_PIO, 0x2f8, 4), 0xffffffff); /* no COM2 */
-	assert_int_equal(bus_read(bus, BUS_PIO, 0x3c0, 1), 0xff);       /* no VGA */
-	assert_true(bus_read(bus, BUS_PIO, PM_CNT_PORT, 2) & 1);        /* SCI_EN */
+	assert_int_not_equal(bus_read(bus, BUS_PIO, 0x3cc, 1), 0xff);   /* VGA */
+	assert_null(ram_ptr(&machine_vm(m)->ram, 0x9ffff, 2));
+	assert_non_null(bus_find(bus, BUS_MMIO, 0xbffff));
+	assert_true(bus_read(bus, BUS_PIO, PM_CNT_PORT, 2) & 1); /* SCI_EN */
 	bus_write(bus, BUS_PIO, 0xcf8, 4, BIT(31));
 	assert_int_equal(bus_read(bus, BUS_PIO, 0xcfc, 4), bus_read(bus, BUS_MMIO, PCI_ECAM_BASE, 4));
 	assert_int_not_equal(bus_read(bus, BUS_PIO, 0xcfc, 4), 0xffffffff); /* a host bridge */
@@ -562,11 +566,11 @@ static void large_initrd(struct machine_config *c)
 }
 static void bad_serial(struct machine_config *c)
 {
-	c->serial = "file:/nowhere/log";
+	c->serial[0] = "file:/nowhere/log";
 }
 static void odd_serial(struct machine_config *c)
 {
-	c->serial = "tape";
+	c->serial[0] = "tape";
 }
 static void bad_device(struct machine_config *c)
 {

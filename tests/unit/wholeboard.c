@@ -23,7 +23,7 @@ static void must(bool ok, const char *what)
 void wholeboard_place_bars(struct wholeboard *w)
 {
 	struct bus *bus = &w->b.vm.bus;
-	u64 next = PCI_MMIO_BASE;
+	u64 next = PCI_MMIO_BASE, room;
 
 	for (u64 devfn = 0; devfn < 256; devfn++) {
 		u64 ecam = PCI_ECAM_BASE + (devfn << 12);
@@ -37,8 +37,11 @@ void wholeboard_place_bars(struct wholeboard *w)
 			bar = bus_read(bus, BUS_MMIO, ecam + off, 4);
 			if (!bar || bar & 1)
 				continue;
+			/* Its size [PCI 6.2.5.1]. */
+			room = MAX(BAR_ROOM, -(bar & ~0xfull) & 0xffffffff);
+			next = ALIGN_UP(next, room);
 			bus_write(bus, BUS_MMIO, ecam + off, 4, next);
-			next += BAR_ROOM;
+			next += room;
 			if (bar & 4) {
 				off += 4;
 				bus_write(bus, BUS_MMIO, ecam + off, 4, 0);
@@ -52,6 +55,7 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 {
 	static const u8 mac[NET_MAC_LEN] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
 	static const struct block_conf disk_conf = { .serial = "disk", .queues = 2 };
+	struct chr *chr = &w->chr.chr;
 	struct err err;
 
 	board_init_rom(&w->b, ram_size, ROM_SIZE, nr_vcpus);
@@ -59,7 +63,7 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	fake_chr_init(&w->console);
 	fake_block_init(&w->disk, DISK_SIZE);
 	fake_net_init(&w->net);
-	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &w->chr.chr, &err) == 0, err.msg);
+	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &chr, 1, &err) == 0, err.msg);
 	board_add(&w->b, "pflash", &(const struct device_conf){ .base = FLASH });
 	must(fwcfg_add_number_file(device_find(&w->b.vm, "fwcfg"), "number", 12345, &err) == 0, err.msg);
 	board_add(&w->b, "virtio-blk",

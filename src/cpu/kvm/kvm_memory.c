@@ -36,9 +36,14 @@ static const struct ram_range *next_rom(const struct ram *ram, gpa_t gpa)
 	return next;
 }
 
-/* [start, end) is RAM; ROMs lie inside of it or outside. */
+/* [start, end) is RAM, but for the hole; ROMs lie inside of it or outside. */
 static void add_ram(struct plan *p, const struct ram *ram, gpa_t start, gpa_t end)
 {
+	if (start < ram->hole.end && ram->hole.start < end) {
+		if (start < ram->hole.start)
+			add_ram(p, ram, start, ram->hole.start);
+		start = ram->hole.end;
+	}
 	while (start < end) {
 		const struct ram_range *rom = next_rom(ram, start);
 

@@ -11,6 +11,8 @@
 _start:
 	cli
 	cld
+	movl	%eax, multiboot_magic
+	movl	%ebx, multiboot_info
 	movl	$guest_stack_top, %esp
 	lgdt	boot_gdtr
 	ljmp	$0x08, $1f
@@ -75,6 +77,9 @@ _start:
 	jmp	5b
 
 	.data
+	.globl multiboot_magic, multiboot_info
+multiboot_magic: .long 0
+multiboot_info: .long 0
 	.balign 8
 boot_gdt:
 	.quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff

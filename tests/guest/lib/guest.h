@@ -76,6 +76,9 @@ extern const uptr guest_vector_table[256];
 extern u8 user_stack[8192];
 extern uptr user_alias; /* added to addresses of user code and stack */
 
+/* EAX and EBX as the loader left them. */
+extern u32 multiboot_magic, multiboot_info;
+
 /* Every test's main. Its return ends the run: it fails when a check failed. */
 void guest_main(void);
 
