@@ -290,7 +290,7 @@ static const struct opt run_opts[] = {
 		.kind = OPT_LIST,
 		.arg = "FILE",
 		.help = "A disk: a file or block device with its contents, which one machine at a time may write.",
-		.more = "Settings may follow the name, in which two commas stand for one. bus=virtio|ahci - the adapter that the "
+		.more = "Settings may follow the name, in which two commas stand for one. bus=virtio|ahci|nvme - the adapter that the "
 			"guest sees it on (virtio); format=raw|qcow2 - how the disk lies in "
 			"the file (raw; a file that looks otherwise is refused without, since a guest could have made it so); "
 			"backing=on|off - whether files that a qcow2 image names as its base may be read (off); ro - read-only; id=ID - the disk's serial "

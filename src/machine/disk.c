@@ -17,7 +17,7 @@
 #define CD_SECTOR  2048u
 
 enum { FORMAT_GUESS, FORMAT_RAW, FORMAT_QCOW2 };
-enum { BUS_VIRTIO, BUS_AHCI };
+enum { BUS_VIRTIO, BUS_AHCI, BUS_NVME };
 
 struct settings {
 	u32 bus, format, aio, queues, iops;
@@ -26,7 +26,7 @@ struct settings {
 	const char *id;
 };
 
-static const char *const buses[] = { "virtio", "ahci", NULL };
+static const char *const buses[] = { "virtio", "ahci", "nvme", NULL };
 static const char *const formats[] = { "auto", "raw", "qcow2", NULL };
 /* As enum block_raw_aio. */
 static const char *const aios[] = { "auto", "io_uring", "threads", NULL };
@@ -188,7 +188,7 @@ static int add_ahci(struct vm *vm, const struct disk *disks, unsigned nr, struct
 
 int disk_add_devices(struct vm *vm, const struct disk *disks, unsigned nr, struct err *err)
 {
-	static const char *const types[] = { [BUS_VIRTIO] = "virtio-blk" };
+	static const char *const types[] = { [BUS_VIRTIO] = "virtio-blk", [BUS_NVME] = "nvme" };
 
 	for (unsigned i = 0; i < nr; i++) {
 		char id[16];

@@ -1,4 +1,4 @@
-/* A disk as the user asked for it, FILE[,bus=virtio|ahci][,format=raw|qcow2][,backing][,ro][,id=ID][,iops=N][,bw=SIZE][,queues=N]
+/* A disk as the user asked for it, FILE[,bus=virtio|ahci|nvme][,format=raw|qcow2][,backing][,ro][,id=ID][,iops=N][,bw=SIZE][,queues=N]
  * [,aio=HOW][,packed], or a CD-ROM: FILE[,id=ID][,iops=N][,bw=SIZE][,aio=HOW]. Main thread. */
 #pragma once
 

@@ -64,6 +64,7 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	fake_block_init(&w->ata, DISK_SIZE);
 	fake_block_init(&w->cdrom, DISK_SIZE);
 	w->cdrom.block.read_only = true;
+	fake_block_init(&w->nvme, DISK_SIZE);
 	fake_net_init(&w->net);
 	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &w->chr.chr, &err) == 0, err.msg);
 	board_add(&w->b, "pflash", &(const struct device_conf){ .base = FLASH });
@@ -72,6 +73,7 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 		  &(const struct device_conf){
 			  .block = &w->disk.block, .block_conf = &disk_conf, .packed = true });
 	board_add(&w->b, "ahci", &(const struct device_conf){ .ata = ata });
+	board_add(&w->b, "nvme", &(const struct device_conf){ .block = &w->nvme.block });
 	board_add(&w->b, "virtio-net",
 		  &(const struct device_conf){ .net = &w->net.net, .mac = mac, .packed = true });
 	board_add(&w->b, "virtio-console",
@@ -91,5 +93,6 @@ void wholeboard_fini(struct wholeboard *w)
 	board_fini(&w->b);
 	fake_block_fini(&w->disk);
 	fake_block_fini(&w->ata);
+	fake_block_fini(&w->nvme);
 	fake_block_fini(&w->cdrom);
 }

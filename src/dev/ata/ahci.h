@@ -62,8 +62,8 @@ struct ahci_port {
 	bool signature; /* the drive's first FIS waits to be taken */
 	bool srst;      /* software holds the drive in reset */
 
-	unsigned nr_host, nr_cancelled, nr_queued;
-	bool running, committing, again;
+	unsigned nr_cancelled, nr_queued;
+	bool running, submitted;
 };
 
 struct ahci {

@@ -364,7 +364,7 @@ static void ask_host(struct ahci_port *p, struct ahci_cmd *c)
 		.done = host_done,
 	};
 	c->state = AHCI_CMD_HOST;
-	p->nr_host++;
+	p->submitted = true;
 	b->ops->submit(b, &c->req);
 }
 
@@ -453,15 +453,10 @@ static void commit(struct ahci_port *p)
 {
 	struct block *b = p->drive.disk.block;
 
-	p->again = true;
-	if (p->committing)
+	if (!p->submitted)
 		return;
-	p->committing = true;
-	while (p->again) {
-		p->again = false;
-		b->ops->commit(b);
-	}
-	p->committing = false;
+	p->submitted = false;
+	b->ops->commit(b);
 }
 
 static void host_done(struct block_req *req, int result)
@@ -471,7 +466,6 @@ static void host_done(struct block_req *req, int result)
 	struct ata_drive *d = &p->drive;
 
 	drive_done(&d->disk, req, result);
-	p->nr_host--;
 	c->state = AHCI_CMD_READY;
 	if (c->cancelled) {
 		c->cancelled = false;
@@ -511,8 +505,7 @@ void ahci_port_due(void *port)
 		pump(p, &p->cmd[i]);
 	}
 	ahci_port_run(p);
-	if (p->cmd)
-		commit(p);
+	commit(p);
 	ahci_update(p->h);
 }
 
@@ -780,8 +773,7 @@ void ahci_port_write(struct ahci_port *p, unsigned reg, u32 val, u32 mask)
 	default: break;
 	}
 	ahci_port_run(p);
-	if (p->cmd)
-		commit(p);
+	commit(p);
 }
 
 bool ahci_port_check(const struct ahci_port *p)
