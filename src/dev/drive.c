@@ -111,9 +111,9 @@ void drive_done(struct drive *d, const struct block_req *req, int result)
 unsigned drive_stats(struct drive *const drives[], unsigned nr, struct device_stat ret[DEVICE_MAX_STATS])
 {
 	static const char *const names[DRIVE_NR_COUNTERS] = {
-		[DRIVE_READS] = "reads",           [DRIVE_READ_BYTES] = "read_bytes",
-		[DRIVE_WRITES] = "writes",         [DRIVE_WRITTEN] = "written_bytes",
-		[DRIVE_FLUSHES] = "flushes",       [DRIVE_DISCARDS] = "discards",
+		[DRIVE_READS] = "reads",     [DRIVE_READ_BYTES] = "read_bytes",
+		[DRIVE_WRITES] = "writes",   [DRIVE_WRITTEN] = "written_bytes",
+		[DRIVE_FLUSHES] = "flushes", [DRIVE_DISCARDS] = "discards",
 		[DRIVE_ERRORS] = "errors",
 	};
 

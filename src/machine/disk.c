@@ -31,21 +31,21 @@ static const char *const formats[] = { "auto", "raw", "qcow2", NULL };
 /* As enum block_raw_aio. */
 static const char *const aios[] = { "auto", "io_uring", "threads", NULL };
 
-#define BOTH_PARAMS                                                                                        \
-	{ .key = "id", .kind = PARAM_STRING, .offset = offsetof(struct settings, id) },                    \
-		{ .key = "iops",                                                                           \
-		  .kind = PARAM_U32,                                                                       \
-		  .offset = offsetof(struct settings, iops),                                               \
-		  .min = 1,                                                                                \
-		  .max = 100000000 },                                                                      \
-		{ .key = "bw",                                                                             \
-		  .kind = PARAM_SIZE,                                                                      \
-		  .offset = offsetof(struct settings, bw),                                                 \
-		  .min = 4096,                                                                             \
-		  .max = 1ull << 40 },                                                                     \
-	{                                                                                                  \
-		.key = "aio", .kind = PARAM_CHOICE, .offset = offsetof(struct settings, aio),              \
-		.choices = aios                                                                            \
+#define BOTH_PARAMS                                                                           \
+	{ .key = "id", .kind = PARAM_STRING, .offset = offsetof(struct settings, id) },       \
+		{ .key = "iops",                                                              \
+		  .kind = PARAM_U32,                                                          \
+		  .offset = offsetof(struct settings, iops),                                  \
+		  .min = 1,                                                                   \
+		  .max = 100000000 },                                                         \
+		{ .key = "bw",                                                                \
+		  .kind = PARAM_SIZE,                                                         \
+		  .offset = offsetof(struct settings, bw),                                    \
+		  .min = 4096,                                                                \
+		  .max = 1ull << 40 },                                                        \
+	{                                                                                     \
+		.key = "aio", .kind = PARAM_CHOICE, .offset = offsetof(struct settings, aio), \
+		.choices = aios                                                               \
 	}
 
 static const struct param cdrom_table[] = { BOTH_PARAMS, { .key = NULL } };
@@ -79,8 +79,8 @@ static int check_id(const char *what, const char *id, struct err *err)
 		if (*p <= 0x20 || *p >= 0x7f)
 			return err_set(
 				err, -EINVAL,
-				"%s: character %zu of 'id' is a space, a control character or not ASCII", what,
-				(size_t)(p - id) + 1);
+				"%s: character %zu of 'id' is a space, a control character or not ASCII",
+				what, (size_t)(p - id) + 1);
 	return 0;
 }
 

@@ -316,7 +316,8 @@ static int open_disks(struct machine *m, struct err *err)
 			return r;
 	}
 	for (unsigned i = 0; i < m->config.nr_cdroms; i++) {
-		int r = disk_open_cdrom(&m->disk[m->config.nr_disks + i], m->config.cdrom[i], m->vm.loop, err);
+		int r = disk_open_cdrom(&m->disk[m->config.nr_disks + i], m->config.cdrom[i], m->vm.loop,
+					err);
 
 		if (r < 0)
 			return r;

@@ -192,10 +192,10 @@ static void test_transfers(void **state)
 		bool write, ext;
 		u32 event;
 	} cases[] = {
-		{ 0x20, false, false, PSS }, { 0x24, false, true, PSS },   { 0x25, false, true, DHRS },
+		{ 0x20, false, false, PSS },  { 0x24, false, true, PSS },  { 0x25, false, true, DHRS },
 		{ 0xc8, false, false, DHRS }, { 0x30, true, false, DHRS }, { 0x34, true, true, DHRS },
-		{ 0x35, true, true, DHRS },  { 0x3d, true, true, DHRS },   { 0xca, true, false, DHRS },
-		{ 0xc4, false, false, PSS }, { 0xc5, true, false, DHRS },  { 0x29, false, true, PSS },
+		{ 0x35, true, true, DHRS },   { 0x3d, true, true, DHRS },  { 0xca, true, false, DHRS },
+		{ 0xc4, false, false, PSS },  { 0xc5, true, false, DHRS }, { 0x29, false, true, PSS },
 		{ 0x39, true, true, DHRS },
 	};
 
@@ -219,7 +219,8 @@ static void test_transfers(void **state)
 		}
 		u8 *before = malloc(512u * count);
 		memcpy(before, cases[c].write ? mem(at) : disk.data + 512 * lba, 512u * count);
-		adriver_command(&d, k % 32, cases[c].command, lba, count, cases[c].write ? BIT(6) : 0, prds, n);
+		adriver_command(&d, k % 32, cases[c].command, lba, count, cases[c].write ? BIT(6) : 0, prds,
+				n);
 		if (!cases[c].ext) { /* where 28 bits are */
 			st32(mem(adriver_table(&d, k % 32) + 4), (u32)lba | 0x40000000);
 			st32(mem(adriver_table(&d, k % 32) + 8), 0x00ffffff);
@@ -391,10 +392,10 @@ static void test_refusals(void **state)
 {
 	start(false);
 	for (unsigned c = 0; c < 256; c++) {
-		static const u8 known[] = { 0x06, 0x20, 0x21, 0x24, 0x25, 0x29, 0x2f, 0x30, 0x31, 0x34, 0x35,
-					    0x39, 0x3d, 0x40, 0x41, 0x42, 0x60, 0x61, 0x90, 0xb0, 0xc4, 0xc5,
-					    0xc6, 0xc8, 0xca, 0xce, 0xe0, 0xe1, 0xe2, 0xe3, 0xe5, 0xe7, 0xea,
-					    0xec, 0xef };
+		static const u8 known[] = { 0x06, 0x20, 0x21, 0x24, 0x25, 0x29, 0x2f, 0x30, 0x31,
+					    0x34, 0x35, 0x39, 0x3d, 0x40, 0x41, 0x42, 0x60, 0x61,
+					    0x90, 0xb0, 0xc4, 0xc5, 0xc6, 0xc8, 0xca, 0xce, 0xe0,
+					    0xe1, 0xe2, 0xe3, 0xe5, 0xe7, 0xea, 0xec, 0xef };
 
 		if (memchr(known, (int)c, sizeof(known)))
 			continue;
@@ -453,7 +454,8 @@ static void test_G28_read_only(void **state)
 /* Lists, tables and buffers in device memory, ROM, holes and beyond; too short; of no kind. */
 static void test_G43_dma(void **state)
 {
-	static const u64 bad[] = { 0xc0000000, 0xd0000000, 0xe0000000, 0xfee00000, FAKE_RAM - 512, 1ull << 52, ~0ull & ~1ull };
+	static const u64 bad[] = { 0xc0000000,     0xd0000000, 0xe0000000,   0xfee00000,
+				   FAKE_RAM - 512, 1ull << 52, ~0ull & ~1ull };
 	/* or, where it is memory, of no kind */
 	static const LargestIntegralType one_of[] = { HBFS, IFS };
 	struct adriver_prd prd = { DATA, 4096 };
@@ -553,7 +555,8 @@ static void test_G43_changing_table(void **state)
 		adriver_issue(&d, 1);
 		for (unsigned k = 0; disk.held && k < 500; k++) {
 			for (unsigned n = 0; n < 20; n++)
-				st32(mem(table + 0x8c + 16 * (fake_random() % 2000)), (u32)(fake_random() >> fake_random() % 32));
+				st32(mem(table + 0x8c + 16 * (fake_random() % 2000)),
+				     (u32)(fake_random() >> fake_random() % 32));
 			if (fake_random() % 16 == 0)
 				st64(mem(table + 0x80 + 16 * (fake_random() % 2000)), fake_random());
 			fake_block_run(&disk, 1, fake_random());

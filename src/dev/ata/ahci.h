@@ -76,13 +76,13 @@ struct ahci {
 	bool quiet;
 };
 
-#define AHCI_PORT_STATE(s, p)                                                                      \
-	STATE_U32(s, p.clb), STATE_U32(s, p.clbu), STATE_U32(s, p.fb), STATE_U32(s, p.fbu),        \
-		STATE_U32(s, p.is), STATE_U32(s, p.ie), STATE_U32(s, p.cr), STATE_U32(s, p.tfd),   \
-		STATE_U32(s, p.sig), STATE_U32(s, p.ssts), STATE_U32(s, p.sctl),                   \
-		STATE_U32(s, p.serr), STATE_U32(s, p.sact), STATE_U32(s, p.ci),                    \
-		STATE_U8(s, p.ccs), STATE_U8(s, p.next), STATE_BOOL(s, p.halted), STATE_BOOL(s, p.signature),           \
-		STATE_BOOL(s, p.srst), ATA_DRIVE_STATE(s, p.drive)
+#define AHCI_PORT_STATE(s, p)                                                                          \
+	STATE_U32(s, p.clb), STATE_U32(s, p.clbu), STATE_U32(s, p.fb), STATE_U32(s, p.fbu),            \
+		STATE_U32(s, p.is), STATE_U32(s, p.ie), STATE_U32(s, p.cr), STATE_U32(s, p.tfd),       \
+		STATE_U32(s, p.sig), STATE_U32(s, p.ssts), STATE_U32(s, p.sctl), STATE_U32(s, p.serr), \
+		STATE_U32(s, p.sact), STATE_U32(s, p.ci), STATE_U8(s, p.ccs), STATE_U8(s, p.next),     \
+		STATE_BOOL(s, p.halted), STATE_BOOL(s, p.signature), STATE_BOOL(s, p.srst),            \
+		ATA_DRIVE_STATE(s, p.drive)
 
 /* ahci_port.c; under the lock but where it says otherwise. */
 u32 ahci_port_read(struct ahci_port *p, unsigned reg);

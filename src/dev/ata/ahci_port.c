@@ -346,7 +346,8 @@ static void ask_host(struct ahci_port *p, struct ahci_cmd *c)
 	u64 len = c->ata.len;
 	unsigned n = 0;
 
-	if (!c->done && !p->h->quiet && !drive_may_pass(&p->drive.disk, moves_data(&c->ata) ? MIN(len, (u64)UINT32_MAX) : 0)) {
+	if (!c->done && !p->h->quiet &&
+	    !drive_may_pass(&p->drive.disk, moves_data(&c->ata) ? MIN(len, (u64)UINT32_MAX) : 0)) {
 		c->state = AHCI_CMD_DUE;
 		return;
 	}
@@ -562,7 +563,8 @@ static void begin(struct ahci_port *p, struct ahci_cmd *c)
 	/* Accepted: the slot is free for the next one, the tag is not [SATA 13.6.4.1]. */
 	p->nr_queued++;
 	p->ci &= ~bit;
-	post_registers(p, &(const struct ata_cmd){ .status = ATA_DRDY | ATA_DSC, .count = cmd->count }, false);
+	post_registers(p, &(const struct ata_cmd){ .status = ATA_DRDY | ATA_DSC, .count = cmd->count },
+		       false);
 }
 
 static void issue(struct ahci_port *p, unsigned slot)
@@ -780,6 +782,6 @@ bool ahci_port_check(const struct ahci_port *p)
 {
 	return !(p->clb & ~CLB_MASK) && !(p->fb & ~FB_MASK) && !(p->is & ~IS_CLEARED) &&
 	       !(p->ie & ~IE_WRITABLE) && !(p->cr & ~CMD_WRITABLE) && !(p->sctl & ~SCTL_WRITABLE) &&
-	       !(p->serr & ~(SERR_X | SERR_N)) && p->tfd <= 0xffff && p->ccs < AHCI_SLOTS && p->next < AHCI_SLOTS &&
-	       (p->cmd ? p->drive.ops->check(&p->drive) : !p->signature && !p->ssts);
+	       !(p->serr & ~(SERR_X | SERR_N)) && p->tfd <= 0xffff && p->ccs < AHCI_SLOTS &&
+	       p->next < AHCI_SLOTS && (p->cmd ? p->drive.ops->check(&p->drive) : !p->signature && !p->ssts);
 }

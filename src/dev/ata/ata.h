@@ -103,12 +103,11 @@ struct ata_drive {
 	bool open, locked, event;
 };
 
-#define ATA_DRIVE_STATE(s, d)                                                                      \
-	STATE_BOOL(s, d.write_cache), STATE_BOOL(s, d.smart), STATE_U8(s, d.multiple),             \
-		STATE_U8(s, d.mode), STATE_BOOL(s, d.log_valid), STATE_U8S(s, d.log),              \
-		STATE_U8(s, d.sense), STATE_U8(s, d.asc), STATE_U8(s, d.ascq),                     \
-		STATE_U8(s, d.attention), STATE_BOOL(s, d.open), STATE_BOOL(s, d.locked),          \
-		STATE_BOOL(s, d.event)
+#define ATA_DRIVE_STATE(s, d)                                                                               \
+	STATE_BOOL(s, d.write_cache), STATE_BOOL(s, d.smart), STATE_U8(s, d.multiple), STATE_U8(s, d.mode), \
+		STATE_BOOL(s, d.log_valid), STATE_U8S(s, d.log), STATE_U8(s, d.sense), STATE_U8(s, d.asc),  \
+		STATE_U8(s, d.ascq), STATE_U8(s, d.attention), STATE_BOOL(s, d.open),                       \
+		STATE_BOOL(s, d.locked), STATE_BOOL(s, d.event)
 
 extern const struct ata_ops ata_disk_ops, ata_cdrom_ops;
 

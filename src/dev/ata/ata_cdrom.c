@@ -141,21 +141,12 @@ static enum ata_next identify(struct ata_drive *d, struct ata_cmd *cmd)
 	} words[] = {
 		{ 0, 0x8580 },  /* CD-ROM, removable, packets of 12 bytes, DRQ within 50 us */
 		{ 49, 0x0b00 }, /* DMA, LBA, IORDY */
-		{ 50, 0x4000 },
-		{ 53, 0x0006 }, /* words 64 to 70 and 88 are valid */
-		{ 63, 0x0007 },
-		{ 64, 0x0003 },
-		{ 65, 120 }, /* ns: cycle times */
-		{ 66, 120 },
-		{ 67, 120 },
-		{ 68, 120 },
-		{ 76, 0x0006 }, /* 1.5 and 3 Gb/s */
-		{ 80, 0x07f0 }, /* up to ACS-3 */
+		{ 50, 0x4000 },  { 53, 0x0006 },              /* words 64 to 70 and 88 are valid */
+		{ 63, 0x0007 },  { 64, 0x0003 }, { 65, 120 }, /* ns: cycle times */
+		{ 66, 120 },     { 67, 120 },    { 68, 120 },    { 76, 0x0006 }, /* 1.5 and 3 Gb/s */
+		{ 80, 0x07f0 },                                                  /* up to ACS-3 */
 		{ 82, 0x4210 }, /* NOP, DEVICE RESET, PACKET */
-		{ 83, 0x4000 },
-		{ 84, 0x4000 },
-		{ 85, 0x4210 },
-		{ 87, 0x4000 },
+		{ 83, 0x4000 },  { 84, 0x4000 }, { 85, 0x4210 }, { 87, 0x4000 },
 		{ 222, 0x103f }, /* serial, up to SATA 3.0 */
 	};
 
@@ -183,8 +174,9 @@ static enum ata_next request_sense(struct ata_drive *d, struct ata_cmd *cmd)
 	b[12] = d->asc;
 	b[13] = d->ascq;
 	if (!d->sense && d->attention) {
-		static const u8 news[NR_NEWS][2] = { [NEWS_RESET] = { IS_RESET },
-						     [NEWS_MEDIUM] = { IS_CHANGED } };
+		static const u8 news[NR_NEWS][2] = {
+			[NEWS_RESET] = { IS_RESET }, [NEWS_MEDIUM] = { IS_CHANGED }
+		};
 
 		b[2] = UNIT_ATTENTION;
 		memcpy(b + 12, news[d->attention], 2);
@@ -246,10 +238,10 @@ static unsigned put_page(const struct ata_drive *d, u8 *b, u8 code, bool all)
 		return 0;
 	b[0] = 0x2a;
 	b[1] = 18;
-	b[2] = 0x03;                         /* reads CD-R, CD-RW */
-	b[6] = (u8)(0x29 | d->locked << 1);  /* a tray, ejects and locks */
-	st16be(b + 8, 706 * 4);              /* KB/s at most */
-	st16be(b + 12, 512);                 /* KiB of buffer */
+	b[2] = 0x03;                        /* reads CD-R, CD-RW */
+	b[6] = (u8)(0x29 | d->locked << 1); /* a tray, ejects and locks */
+	st16be(b + 8, 706 * 4);             /* KB/s at most */
+	st16be(b + 12, 512);                /* KiB of buffer */
 	st16be(b + 14, 706 * 4);
 	return 20;
 }
@@ -553,9 +545,7 @@ static enum ata_next cdrom_begin(struct ata_drive *d, struct ata_cmd *cmd)
 	case 0xe2:
 	case 0xe3:
 	case 0xe7: return ATA_END; /* FLUSH CACHE */
-	case 0xe5:                 /* CHECK POWER MODE */
-		cmd->count = 0xff;
-		return ATA_END;
+	case 0xe5: /* CHECK POWER MODE */ cmd->count = 0xff; return ATA_END;
 	default: /* those of a disk tell who it is [ACS-3 7.12.6] */
 		put_signature(cmd);
 		return ata_fail(cmd, ATA_ABRT);

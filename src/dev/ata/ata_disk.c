@@ -250,7 +250,7 @@ static enum ata_next read_log(struct ata_drive *d, struct ata_cmd *cmd, const st
 		st16(b, 1);
 		st16(b + 2 * LOG_NCQ, 1);
 		break;
-	case LOG_NCQ: /* [ACS-3 A.14]; reading it clears it */
+	case LOG_NCQ:        /* [ACS-3 A.14]; reading it clears it */
 		b[0] = 0x80; /* not queued: there is nothing to tell */
 		if (d->log_valid)
 			memcpy(b, d->log, sizeof(d->log));

@@ -173,7 +173,8 @@ static void run(struct nvme *n, unsigned sq)
 		u32 dw0 = 0;
 		u16 status;
 
-		if (dma_read(n->dev.vm, n->sq_base[sq] + (u64)NVME_SQE_LEN * n->sq_head[sq], &e, sizeof(e)) < 0) {
+		if (dma_read(n->dev.vm, n->sq_base[sq] + (u64)NVME_SQE_LEN * n->sq_head[sq], &e, sizeof(e)) <
+		    0) {
 			nvme_fatal(n, "a submission queue is not in memory");
 			return;
 		}
@@ -263,7 +264,8 @@ static void start(struct nvme *n)
 	n->cq_phase[0] = n->cq_irq[0] = 1;
 	if ((n->cc & CC_SETTING) || (n->cc & CC_ARBITER) || (n->cc & CC_ENTRIES) != CC_EXPECTED)
 		nvme_fatal(n, "it is enabled with settings that it does not have");
-	else if (sq_size < 2 || cq_size < 2 || !dma_map(n->dev.vm, n->asq, (u64)NVME_SQE_LEN * sq_size, false) ||
+	else if (sq_size < 2 || cq_size < 2 ||
+		 !dma_map(n->dev.vm, n->asq, (u64)NVME_SQE_LEN * sq_size, false) ||
 		 !dma_map(n->dev.vm, n->acq, (u64)NVME_CQE_LEN * cq_size, true))
 		nvme_fatal(n, "its first queues are too short or not in memory");
 }
@@ -435,7 +437,8 @@ static int nvme_init(struct device *dev, const struct device_conf *conf, struct 
 	if (r < 0)
 		return r;
 	if (queues > NVME_IO_QUEUES)
-		return err_set(err, -EINVAL, "%u queues are too many, %u are possible", queues, NVME_IO_QUEUES);
+		return err_set(err, -EINVAL, "%u queues are too many, %u are possible", queues,
+			       NVME_IO_QUEUES);
 	n->nr_io = queues ? queues : NVME_IO_QUEUES;
 	if (!bus)
 		return err_set(err, -ENODEV, "the machine has no PCI bus to put it on");
@@ -493,14 +496,29 @@ static void nvme_reset(struct device *dev, enum reset_kind kind)
 }
 
 static const struct state_field nvme_state[] = {
-	STATE_U8S(nvme, pci.config),  PCI_MSIX_STATE(nvme, msix), STATE_U32(nvme, intms),
-	STATE_U32(nvme, cc),          STATE_U32(nvme, csts),      STATE_U32(nvme, aqa),
-	STATE_U64(nvme, asq),         STATE_U64(nvme, acq),       STATE_U64S(nvme, sq_base),
-	STATE_U64S(nvme, cq_base),    STATE_U16S(nvme, sq_size),  STATE_U16S(nvme, cq_size),
-	STATE_U16S(nvme, sq_head),    STATE_U16S(nvme, sq_tail),  STATE_U16S(nvme, cq_head),
-	STATE_U16S(nvme, cq_tail),    STATE_U16S(nvme, sq_cq),    STATE_U16S(nvme, cq_vector),
-	STATE_U8S(nvme, cq_phase),    STATE_U8S(nvme, cq_irq),    STATE_U32S(nvme, feature),
-	STATE_U8(nvme, nr_events),    STATE_END,
+	STATE_U8S(nvme, pci.config),
+	PCI_MSIX_STATE(nvme, msix),
+	STATE_U32(nvme, intms),
+	STATE_U32(nvme, cc),
+	STATE_U32(nvme, csts),
+	STATE_U32(nvme, aqa),
+	STATE_U64(nvme, asq),
+	STATE_U64(nvme, acq),
+	STATE_U64S(nvme, sq_base),
+	STATE_U64S(nvme, cq_base),
+	STATE_U16S(nvme, sq_size),
+	STATE_U16S(nvme, cq_size),
+	STATE_U16S(nvme, sq_head),
+	STATE_U16S(nvme, sq_tail),
+	STATE_U16S(nvme, cq_head),
+	STATE_U16S(nvme, cq_tail),
+	STATE_U16S(nvme, sq_cq),
+	STATE_U16S(nvme, cq_vector),
+	STATE_U8S(nvme, cq_phase),
+	STATE_U8S(nvme, cq_irq),
+	STATE_U32S(nvme, feature),
+	STATE_U8(nvme, nr_events),
+	STATE_END,
 };
 
 static bool queue_ok(const struct nvme *n, unsigned q)
@@ -511,7 +529,8 @@ static bool queue_ok(const struct nvme *n, unsigned q)
 	if (sq > most || cq > most || n->cq_phase[q] > 1 || n->cq_irq[q] > 1 || mine >= NVME_QUEUES ||
 	    n->cq_vector[q] >= NVME_QUEUES)
 		return false;
-	if (sq ? n->sq_head[q] >= sq || n->sq_tail[q] >= sq || !n->cq_size[mine] : n->sq_head[q] || n->sq_tail[q])
+	if (sq ? n->sq_head[q] >= sq || n->sq_tail[q] >= sq || !n->cq_size[mine]
+	       : n->sq_head[q] || n->sq_tail[q])
 		return false;
 	return cq ? n->cq_head[q] < cq && n->cq_tail[q] < cq : !n->cq_head[q] && !n->cq_tail[q];
 }
@@ -532,7 +551,8 @@ static int nvme_post_load(struct device *dev, struct err *err)
 	for (unsigned q = 0; q < NVME_QUEUES; q++)
 		ok = ok && queue_ok(n, q);
 	if (r == 0 && !ok)
-		r = err_set(err, -EINVAL, "the state of device %s has impossible registers or queues", dev->id);
+		r = err_set(err, -EINVAL, "the state of device %s has impossible registers or queues",
+			    dev->id);
 	if (r < 0)
 		return r;
 	update_pin(n);

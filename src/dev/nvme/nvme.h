@@ -26,28 +26,28 @@ struct nvme_sqe {
 _Static_assert(sizeof(struct nvme_sqe) == NVME_SQE_LEN, "entry");
 
 /* Status codes: type in bits 10..8, "do not retry" in bit 14 [NVMe 4.6.1] */
-#define NVME_OK            0
-#define NVME_DNR           BIT(14)
-#define NVME_BAD_OPCODE    (NVME_DNR | 0x001)
-#define NVME_BAD_FIELD     (NVME_DNR | 0x002)
-#define NVME_DATA_ERROR    0x004
-#define NVME_INTERNAL      0x006
-#define NVME_BAD_NSID      (NVME_DNR | 0x00b)
-#define NVME_BAD_SEQUENCE  (NVME_DNR | 0x00c)
-#define NVME_BAD_PRP       (NVME_DNR | 0x013)
-#define NVME_PROTECTED     (NVME_DNR | 0x020)
-#define NVME_BAD_LBA       (NVME_DNR | 0x080)
-#define NVME_BAD_CQ        (NVME_DNR | 0x100)
-#define NVME_BAD_QUEUE     (NVME_DNR | 0x101)
-#define NVME_BAD_SIZE      (NVME_DNR | 0x102)
-#define NVME_AER_LIMIT     (NVME_DNR | 0x105)
-#define NVME_BAD_VECTOR    (NVME_DNR | 0x108)
-#define NVME_BAD_LOG       (NVME_DNR | 0x109)
-#define NVME_BAD_DELETION  (NVME_DNR | 0x10c)
-#define NVME_NO_SAVE       (NVME_DNR | 0x10d)
-#define NVME_WRITE_FAULT   0x280
-#define NVME_READ_ERROR    0x281
-#define NVME_LATER         0xffff /* it is on its way, and nvme_complete() comes */
+#define NVME_OK           0
+#define NVME_DNR          BIT(14)
+#define NVME_BAD_OPCODE   (NVME_DNR | 0x001)
+#define NVME_BAD_FIELD    (NVME_DNR | 0x002)
+#define NVME_DATA_ERROR   0x004
+#define NVME_INTERNAL     0x006
+#define NVME_BAD_NSID     (NVME_DNR | 0x00b)
+#define NVME_BAD_SEQUENCE (NVME_DNR | 0x00c)
+#define NVME_BAD_PRP      (NVME_DNR | 0x013)
+#define NVME_PROTECTED    (NVME_DNR | 0x020)
+#define NVME_BAD_LBA      (NVME_DNR | 0x080)
+#define NVME_BAD_CQ       (NVME_DNR | 0x100)
+#define NVME_BAD_QUEUE    (NVME_DNR | 0x101)
+#define NVME_BAD_SIZE     (NVME_DNR | 0x102)
+#define NVME_AER_LIMIT    (NVME_DNR | 0x105)
+#define NVME_BAD_VECTOR   (NVME_DNR | 0x108)
+#define NVME_BAD_LOG      (NVME_DNR | 0x109)
+#define NVME_BAD_DELETION (NVME_DNR | 0x10c)
+#define NVME_NO_SAVE      (NVME_DNR | 0x10d)
+#define NVME_WRITE_FAULT  0x280
+#define NVME_READ_ERROR   0x281
+#define NVME_LATER        0xffff /* it is on its way, and nvme_complete() comes */
 
 struct nvme {
 	struct device dev;

@@ -54,9 +54,9 @@ struct cmd {
 	struct nvme *n;
 	u32 epoch;
 	u16 sq, cid;
-	bool flush;        /* follows */
-	u8 *ranges;        /* to be deallocated; behind iov[] */
-	unsigned nr, at;   /* of them */
+	bool flush;      /* follows */
+	u8 *ranges;      /* to be deallocated; behind iov[] */
+	unsigned nr, at; /* of them */
 	struct iovec iov[];
 };
 
@@ -469,7 +469,7 @@ static void identify_namespace(const struct nvme *n, u8 *b)
 	st64(b, blocks);
 	st64(b + 8, blocks);
 	st64(b + 16, blocks);
-	b[33] = 0x08;  /* deallocated with write zeroes, where that asks for it; what is read then is not defined */
+	b[33] = 0x08; /* deallocated with write zeroes, where that asks for it; what is read then is not defined */
 	b[99] = n->drive.block->read_only;
 	b[130] = 9; /* 512 bytes */
 }
@@ -634,8 +634,8 @@ static const struct {
 	u8 opcode;
 	u16 (*fn)(struct nvme *n, const struct nvme_sqe *e, u32 *dw0);
 } admin_rows[] = {
-	{ 0x00, delete_sq }, { 0x01, create_sq },     { 0x02, get_log },      { 0x04, delete_cq },
-	{ 0x05, create_cq }, { 0x06, identify },      { 0x08, abort_command }, { 0x09, set_features },
+	{ 0x00, delete_sq },    { 0x01, create_sq },     { 0x02, get_log },       { 0x04, delete_cq },
+	{ 0x05, create_cq },    { 0x06, identify },      { 0x08, abort_command }, { 0x09, set_features },
 	{ 0x0a, get_features }, { 0x0c, event_request },
 };
 

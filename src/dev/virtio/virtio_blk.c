@@ -203,8 +203,8 @@ static u8 translate(struct virtio_blk *blk, struct blk_req *r, const struct head
 	case T_DISCARD:
 	case T_WRITE_ZEROES: return range(blk, r, h, buf);
 	case T_GET_ID:
-		virtq_write(blk->dev.vm, buf->iov + buf->nr_out, buf->nr_in, 0,
-			    blk->drive.serial, MIN(buf->in_len - 1, (u64)DRIVE_SERIAL_LEN));
+		virtq_write(blk->dev.vm, buf->iov + buf->nr_out, buf->nr_in, 0, blk->drive.serial,
+			    MIN(buf->in_len - 1, (u64)DRIVE_SERIAL_LEN));
 		return S_OK;
 	default: return S_UNSUPP;
 	}
