@@ -232,8 +232,15 @@ static int add_drive(struct ahci *h, unsigned i, const struct ata_conf *conf, st
 	r = drive_init(&p->drive.disk, &h->dev, conf->block, conf->conf, ahci_port_due, p, err);
 	if (r < 0)
 		return r;
-	p->cmd = calloc(AHCI_SLOTS, sizeof(*p->cmd));
-	return p->cmd ? 0 : err_set(err, -ENOMEM, "no memory for its commands");
+	p->iov = calloc(AHCI_SLOTS, AHCI_PARTS * sizeof(*p->iov));
+	p->cmd = p->iov ? calloc(AHCI_SLOTS, sizeof(*p->cmd)) : NULL;
+	if (!p->cmd)
+		return err_set(err, -ENOMEM, "no memory for its commands");
+	for (unsigned slot = 0; slot < AHCI_SLOTS; slot++) {
+		p->cmd[slot].port = p;
+		p->cmd[slot].iov = p->iov + (size_t)AHCI_PARTS * slot;
+	}
+	return 0;
 }
 
 static int ahci_init(struct device *dev, const struct device_conf *conf, struct err *err)
@@ -360,6 +367,7 @@ static void ahci_fini(struct device *dev)
 	for (unsigned i = 0; i < AHCI_PORTS; i++) {
 		drive_fini(&h->port[i].drive.disk);
 		free(h->port[i].cmd);
+		free(h->port[i].iov);
 	}
 	pci_del(&h->pci);
 }

@@ -47,13 +47,14 @@ struct ahci_cmd {
 	struct ahci_place place;
 	u64 moved; /* bytes of the guest's memory */
 	u64 done;  /* bytes of this request of the command set */
-	struct iovec iov[AHCI_PARTS];
+	struct iovec *iov; /* AHCI_PARTS of them */
 };
 
 struct ahci_port {
 	struct ahci *h;
 	struct ata_drive drive;
 	struct ahci_cmd *cmd; /* AHCI_SLOTS of them; NULL: nothing is connected */
+	struct iovec *iov;    /* for all of them */
 
 	u32 clb, clbu, fb, fbu, is, ie, cr, tfd, sig, ssts, sctl, serr, sact, ci;
 	u8 ccs;

@@ -576,7 +576,6 @@ static void issue(struct ahci_port *p, unsigned slot)
 	p->ccs = (u8)slot;
 	p->next = (u8)((slot + 1) % AHCI_SLOTS);
 	c->ata = (struct ata_cmd){ .tag = slot };
-	c->port = p;
 	c->stepping = c->notify = false;
 	c->place = (struct ahci_place){ 0, 0 };
 	c->moved = c->done = 0;
