@@ -121,7 +121,10 @@ int disk_open(struct disk *disk, const char *spec, unsigned queues, struct loop 
 		r = err_set(err, -EINVAL, "--disk: a disk on bus=ahci has one queue; leave out 'queues'");
 	if (r < 0)
 		return r;
-	disk->conf.queues = s.queues ? s.queues : MIN(queues, (unsigned)VIRTIO_MAX_QUEUES);
+	disk->conf.queues = s.queues;
+	/* An NVMe driver asks for as many as it wants. */
+	if (!s.queues && s.bus == BUS_VIRTIO)
+		disk->conf.queues = MIN(queues, (unsigned)VIRTIO_MAX_QUEUES);
 	disk->bus = s.bus;
 	disk->packed = s.packed;
 	if (s.format == FORMAT_QCOW2) {

@@ -199,6 +199,12 @@ static void test_identify(void **state)
 
 static void test_queues(void **state)
 {
+	/* OVMF makes two queues, however many there are. */
+	conf.queues = 1;
+	start(false, 2, 8);
+	assert_int_equal(run(0, admin(5, 3 | 7 << 16, 1, DATA)), NVME_BAD_QUEUE);
+	assert_int_equal(run(2, io(2, 0, 8, DATA, 0)), 0);
+	down();
 	conf.queues = 4;
 	start(false, 4, 8);
 	/* numbers, sizes, bases, vectors, order */

@@ -440,6 +440,8 @@ static int nvme_init(struct device *dev, const struct device_conf *conf, struct 
 		return err_set(err, -EINVAL, "%u queues are too many, %u are possible", queues,
 			       NVME_IO_QUEUES);
 	n->nr_io = queues ? queues : NVME_IO_QUEUES;
+	/* QUIRK(guest): OVMF makes two without asking how many there are. */
+	n->last_q = MAX(n->nr_io, 2u);
 	if (!bus)
 		return err_set(err, -ENODEV, "the machine has no PCI bus to put it on");
 	pci_dev_init(&n->pci, dev, &id);
@@ -524,7 +526,7 @@ static const struct state_field nvme_state[] = {
 static bool queue_ok(const struct nvme *n, unsigned q)
 {
 	u16 sq = n->sq_size[q], cq = n->cq_size[q], mine = n->sq_cq[q];
-	unsigned most = q > n->nr_io ? 0 : q ? NVME_ENTRIES : 4096;
+	unsigned most = q > n->last_q ? 0 : q ? NVME_ENTRIES : 4096;
 
 	if (sq > most || cq > most || n->cq_phase[q] > 1 || n->cq_irq[q] > 1 || mine >= NVME_QUEUES ||
 	    n->cq_vector[q] >= NVME_QUEUES)

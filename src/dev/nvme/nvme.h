@@ -54,7 +54,8 @@ struct nvme {
 	struct pci_dev pci;
 	struct pci_msix msix;
 	struct drive drive;
-	unsigned nr_io; /* queues for I/O, numbers 1 and up */
+	unsigned nr_io;  /* queues for I/O that it offers */
+	unsigned last_q; /* the highest number that it takes */
 
 	u32 intms, cc, csts, aqa;
 	u64 asq, acq;

@@ -348,7 +348,7 @@ static u16 check_queue(struct nvme *n, const struct nvme_sqe *e, const u16 *size
 	u16 qid = (u16)e->cdw10;
 	u32 size = (e->cdw10 >> 16) + 1;
 
-	if (!qid || qid > n->nr_io || sizes[qid])
+	if (!qid || qid > n->last_q || sizes[qid])
 		return NVME_BAD_QUEUE;
 	if (size < 2 || size > NVME_ENTRIES)
 		return NVME_BAD_SIZE;
