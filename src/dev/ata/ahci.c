@@ -97,7 +97,7 @@ static void reset_registers(struct ahci *h)
 static void begin_reset(struct ahci *h)
 {
 	for (unsigned i = 0; i < AHCI_PORTS; i++)
-		ahci_port_cancel(&h->port[i]);
+		ahci_cmd_cancel(&h->port[i]);
 	h->resetting = true;
 	ahci_drained(h);
 }
@@ -108,7 +108,7 @@ void ahci_drained(struct ahci *h)
 		reset_registers(h);
 	/* What waited for that. */
 	for (unsigned i = 0; i < AHCI_PORTS; i++)
-		ahci_port_due(&h->port[i]);
+		ahci_cmd_due(&h->port[i]);
 }
 
 bool ahci_may_fetch(const struct ahci *h)
@@ -190,7 +190,7 @@ static void config_written(struct pci_dev *pd, unsigned offset, unsigned len)
 
 	/* It may have become a bus master, or messages may have taken the pin's place or given it back. */
 	for (unsigned i = 0; i < AHCI_PORTS; i++)
-		ahci_port_due(&h->port[i]);
+		ahci_cmd_due(&h->port[i]);
 }
 
 /* ---- the device ---- */
@@ -229,7 +229,7 @@ static int add_drive(struct ahci *h, unsigned i, const struct ata_conf *conf, st
 	int r;
 
 	p->drive.ops = conf->cdrom ? &ata_cdrom_ops : &ata_disk_ops;
-	r = drive_init(&p->drive.disk, &h->dev, conf->block, conf->conf, ahci_port_due, p, err);
+	r = drive_init(&p->drive.disk, &h->dev, conf->block, conf->conf, ahci_cmd_due, p, err);
 	if (r < 0)
 		return r;
 	p->iov = calloc(AHCI_SLOTS, AHCI_PARTS * sizeof(*p->iov));
@@ -268,7 +268,7 @@ static void stop(struct ahci *h)
 	pthread_mutex_lock(h->dev.lock);
 	h->quiet = true;
 	for (unsigned i = 0; i < AHCI_PORTS; i++)
-		ahci_port_cancel(&h->port[i]);
+		ahci_cmd_cancel(&h->port[i]);
 	pthread_mutex_unlock(h->dev.lock);
 	drain(h);
 }
@@ -280,7 +280,7 @@ static void ahci_quiesce(struct device *dev)
 	pthread_mutex_lock(dev->lock);
 	h->quiet = true;
 	for (unsigned i = 0; i < AHCI_PORTS; i++)
-		ahci_port_due(&h->port[i]);
+		ahci_cmd_due(&h->port[i]);
 	pthread_mutex_unlock(dev->lock);
 	drain(h);
 }
@@ -292,7 +292,7 @@ static void ahci_resume(struct device *dev)
 	pthread_mutex_lock(dev->lock);
 	h->quiet = false;
 	for (unsigned i = 0; i < AHCI_PORTS; i++)
-		ahci_port_due(&h->port[i]);
+		ahci_cmd_due(&h->port[i]);
 	pthread_mutex_unlock(dev->lock);
 }
 
@@ -347,7 +347,7 @@ static int ahci_post_load(struct device *dev, struct err *err)
 	/* Nothing was under way when it was saved. */
 	h->resetting = false;
 	for (unsigned i = 0; i < AHCI_PORTS; i++) {
-		ahci_port_cancel(&h->port[i]);
+		ahci_cmd_cancel(&h->port[i]);
 		ok = ok && ahci_port_check(&h->port[i]);
 	}
 	if (r == 0 && !ok)

@@ -17,6 +17,26 @@ struct ata_conf {
 	bool cdrom;
 };
 
+/* PxIS and PxIE [AHCI 3.3.5] */
+#define IS_DHRS    BIT(0)
+#define IS_PSS     BIT(1)
+#define IS_SDBS    BIT(3)
+#define IS_DPS     BIT(5)
+#define IS_PCS     BIT(6)  /* PxSERR.DIAG.X */
+#define IS_PRCS    BIT(22) /* PxSERR.DIAG.N */
+#define IS_OFS     BIT(24)
+#define IS_IFS     BIT(27)
+#define IS_HBFS    BIT(29)
+#define IS_TFES    BIT(30)
+#define IS_CLEARED (IS_DHRS | IS_PSS | IS_SDBS | IS_DPS | IS_OFS | IS_IFS | IS_HBFS | IS_TFES)
+
+/* PxCMD [AHCI 3.3.7] */
+#define CMD_ST  BIT(0)
+#define CMD_SUD BIT(1)
+#define CMD_POD BIT(2)
+#define CMD_CLO BIT(3)
+#define CMD_FRE BIT(4)
+
 struct ahci;
 struct ahci_port;
 
@@ -45,8 +65,8 @@ struct ahci_cmd {
 	u64 header, table; /* in the guest's memory */
 	u32 nr_prds;
 	struct ahci_place place;
-	u64 moved; /* bytes of the guest's memory */
-	u64 done;  /* bytes of this request of the command set */
+	u64 moved;         /* bytes of the guest's memory */
+	u64 done;          /* bytes of this request of the command set */
 	struct iovec *iov; /* AHCI_PARTS of them */
 };
 
@@ -85,21 +105,26 @@ struct ahci {
 		STATE_BOOL(s, p.halted), STATE_BOOL(s, p.signature), STATE_BOOL(s, p.srst),            \
 		ATA_DRIVE_STATE(s, p.drive)
 
-/* ahci_port.c; under the lock but where it says otherwise. */
+/* ahci_port.c; under the lock. */
 u32 ahci_port_read(struct ahci_port *p, unsigned reg);
 /* Of val only the bits in mask are written. */
 void ahci_port_write(struct ahci_port *p, unsigned reg, u32 val, u32 mask);
 /* Has something to tell that the driver wants to know. */
 bool ahci_port_pending(const struct ahci_port *p);
-/* Fetches what has been issued. */
-void ahci_port_run(struct ahci_port *p);
-/* A limit of rate lets something pass, or limits do not count because the machine is about to be paused. */
-void ahci_port_due(void *port);
-/* Forgets all commands; what the host does for them goes on until nr_cancelled is 0 again. */
-void ahci_port_cancel(struct ahci_port *p);
 /* As after HBA reset, with the link up if there is a drive. Nothing is under way. */
 void ahci_port_reset(struct ahci_port *p);
 bool ahci_port_check(const struct ahci_port *p);
+
+/* ahci_cmd.c; under the lock, for ports with and without a drive. */
+/* Fetches what has been issued; ahci_cmd_commit() lets the host begin. */
+void ahci_cmd_run(struct ahci_port *p);
+void ahci_cmd_commit(struct ahci_port *p);
+/* All that may have waited for something goes on: for a limit of rate, the end of cancelled commands, a bus master. */
+void ahci_cmd_due(void *port);
+/* Forgets all commands; what the host does for them goes on until nr_cancelled is 0 again. */
+void ahci_cmd_cancel(struct ahci_port *p);
+/* Sends the drive's first FIS after a reset, if it can be taken. */
+void ahci_cmd_signature(struct ahci_port *p);
 
 /* ahci.c: the state of a port has changed; recomputes the interrupt. */
 void ahci_update(struct ahci *h);

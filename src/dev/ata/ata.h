@@ -1,5 +1,5 @@
 /* An ATA device at the end of a SATA link: the contract between a command set (ata_disk.c, ata_cdrom.c) and the adapter that
- * carries commands and data (ahci_port.c).
+ * carries commands and data (ahci_cmd.c).
  *
  * The adapter gives a command to begin(), and then does what the answer says, as often as the command set has more to do. All of
  * it under the adapter's lock. Data between the guest and the disk never passes through a command set.
