@@ -212,7 +212,7 @@ static const struct opt run_opts[] = {
 		.choice = firmware_choice,
 		.free_form = true,
 		.is_file = true,
-		.default_text = "bios, where there is a disk and no kernel",
+		.default_text = "bios, where there is a disk or CD-ROM and no kernel",
 		.offset = offsetof(struct run_options, config.firmware),
 	},
 	{

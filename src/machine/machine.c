@@ -208,7 +208,7 @@ static int check_config(struct machine_config *c, struct err *err)
 	if (c->kernel && c->firmware)
 		return err_set(err, -EINVAL,
 			       "a kernel is started without firmware; leave out --kernel or --firmware");
-	if (!c->kernel && !c->firmware && c->nr_disks)
+	if (!c->kernel && !c->firmware && (c->nr_disks || c->nr_cdroms))
 		c->firmware = "bios";
 	if ((!c->kernel || !*c->kernel) && (!c->firmware || !*c->firmware))
 		return err_set(

@@ -256,6 +256,13 @@ static int ahci_init(struct device *dev, const struct device_conf *conf, struct 
 	return r < 0 ? r : add_function(h, err);
 }
 
+bool ahci_has(const struct device *dev, unsigned port, bool cdrom)
+{
+	const struct ahci_port *p = &container_of(dev, struct ahci, dev)->port[port];
+
+	return p->cmd && p->drive.ops == (cdrom ? &ata_cdrom_ops : &ata_disk_ops);
+}
+
 static void drain(struct ahci *h)
 {
 	for (unsigned i = 0; i < AHCI_PORTS; i++)

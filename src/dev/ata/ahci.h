@@ -131,3 +131,6 @@ void ahci_update(struct ahci *h);
 /* A port has no cancelled commands any more. */
 void ahci_drained(struct ahci *h);
 bool ahci_may_fetch(const struct ahci *h);
+
+/* For the board, of an AHCI device: is there a disk at the port, or a CD-ROM drive? Any thread. */
+bool ahci_has(const struct device *dev, unsigned port, bool cdrom);
