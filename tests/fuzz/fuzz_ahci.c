@@ -5,29 +5,16 @@
  * Whatever came before, an HBA reset gives an adapter that reads. What is read and written outside of the guest's memory is the
  * sanitizers' business; fakeblock.c checks what reaches a disk.
  */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "adriver.h"
 #include "base/bits.h"
-#include "base/log.h"
+#include "script.h"
 #include "wholeboard.h"
 
 #define RAM (4 * MiB)
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
-
-static const u8 *at, *end;
-
-static u64 take(unsigned bytes)
-{
-	u64 v = 0;
-
-	for (unsigned i = 0; i < bytes; i++)
-		v |= (u64)(at < end ? *at++ : 0) << 8 * i;
-	return v;
-}
 
 /* Mostly memory that is free, else edges, the adapter's own structures, or anything. */
 static u64 take_addr(struct adriver *d)
@@ -142,32 +129,17 @@ static void step(struct wholeboard *w, struct adriver *d)
 	}
 }
 
-/* Failures of the host are said once per disk, and there are many. */
-static void ignore(enum log_level level, const char *text)
-{
-}
-
-static void must(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "AHCI: %s\n", what);
-	abort();
-}
-
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 {
 	static struct wholeboard w;
 	struct adriver d;
 
-	log_set_sink(ignore);
+	script_begin(data, len, true);
 	wholeboard_init(&w, RAM, 1);
 	adriver_find(&d, &w.b);
-	at = data;
-	end = data + len;
 	for (d.port = 0; d.port < 2; d.port++)
 		adriver_start(&d);
-	while (at < end)
+	while (script_at < script_end)
 		step(&w, &d);
 	w.ata.hold = w.cdrom.hold = false;
 	w.ata.fail = 0;
@@ -175,15 +147,15 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 	fake_block_run(&w.cdrom, ~0u, 1);
 	adriver_find(&d, &w.b);
 	adriver_write(&d, 4, 1);
-	must(!(adriver_read(&d, 4) & 1), "a reset does not end");
+	must(!(adriver_read(&d, 4) & 1), "AHCI: a reset does not end");
 	adriver_start(&d);
 	const struct adriver_prd prd = { ADRIVER_DATA, 4096 };
 	memset(w.ata.data, 0xa5, 4096);
 	adriver_command(&d, 0, 0x25, 0, 8, 0, &prd, 1);
 	adriver_issue(&d, 1);
 	must(!adriver_pread(&d, AP_CI) && !memcmp(adriver_mem(&d, ADRIVER_DATA), w.ata.data, 4096),
-	     "after a reset it does not read");
-	must(!w.cdrom.written, "a disc was written");
+	     "AHCI: after a reset it does not read");
+	must(!w.cdrom.written, "AHCI: a disc was written");
 	wholeboard_fini(&w);
 	return 0;
 }

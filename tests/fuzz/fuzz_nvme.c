@@ -4,29 +4,16 @@
  * Whatever came before, a reset gives a controller that reads. What is read and written outside of the guest's memory is the
  * sanitizers' business; fakeblock.c checks what reaches a disk.
  */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
-#include "base/log.h"
 #include "ndriver.h"
+#include "script.h"
 #include "wholeboard.h"
 
 #define RAM (4 * MiB)
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
-
-static const u8 *at, *end;
-
-static u64 take(unsigned bytes)
-{
-	u64 v = 0;
-
-	for (unsigned i = 0; i < bytes; i++)
-		v |= (u64)(at < end ? *at++ : 0) << 8 * i;
-	return v;
-}
 
 static u64 take_addr(struct ndriver *d)
 {
@@ -128,45 +115,30 @@ static void step(struct wholeboard *w, struct ndriver *d)
 	}
 }
 
-/* Failures of the host are said once per disk, and there are many. */
-static void ignore(enum log_level level, const char *text)
-{
-}
-
-static void must(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "NVMe: %s\n", what);
-	abort();
-}
-
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 {
 	static struct wholeboard w;
 	struct ndriver d;
 	u32 dw0;
 
-	log_set_sink(ignore);
+	script_begin(data, len, true);
 	wholeboard_init(&w, RAM, 1);
 	ndriver_find(&d, &w.b);
-	at = data;
-	end = data + len;
 	ndriver_enable(&d);
-	while (at < end)
+	while (script_at < script_end)
 		step(&w, &d);
 	w.nvme.hold = false;
 	w.nvme.fail = 0;
 	fake_block_run(&w.nvme, ~0u, 1);
 	ndriver_find(&d, &w.b);
 	ndriver_write(&d, 0x14, 0);
-	must(!(ndriver_read(&d, 0x1c) & 3), "a reset does not end");
+	must(!(ndriver_read(&d, 0x1c) & 3), "NVMe: a reset does not end");
 	ndriver_enable(&d);
-	must(ndriver_queue(&d, 1, 8), "after a reset there is no queue");
+	must(ndriver_queue(&d, 1, 8), "NVMe: after a reset there is no queue");
 	const struct nvme_sqe e = { .opcode = 2, .nsid = 1, .prp1 = NDRIVER_DATA, .cdw12 = 7 };
 	memset(w.nvme.data, 0xa5, 4096);
 	must(!ndriver_run(&d, 1, &e, &dw0) && !memcmp(ndriver_mem(&d, NDRIVER_DATA), w.nvme.data, 4096),
-	     "after a reset it does not read");
+	     "NVMe: after a reset it does not read");
 	wholeboard_fini(&w);
 	return 0;
 }

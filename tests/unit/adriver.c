@@ -1,8 +1,6 @@
 /* See adriver.h. */
 #include "adriver.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -13,19 +11,10 @@
 void adriver_find(struct adriver *d, struct board *b)
 {
 	*d = (struct adriver){ .b = b };
-	for (u64 devfn = 0; devfn < 256; devfn++) {
-		u64 ecam = PCI_ECAM_BASE + (devfn << 12);
-
-		if (bus_read(&b->vm.bus, BUS_MMIO, ecam + 8, 4) >> 8 != 0x010601)
-			continue;
-		d->ecam = ecam;
-		d->regs = ABAR;
-		bus_write(&b->vm.bus, BUS_MMIO, ecam + 0x24, 4, ABAR);
-		bus_write(&b->vm.bus, BUS_MMIO, ecam + PCI_COMMAND, 2, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
-		return;
-	}
-	fprintf(stderr, "no AHCI adapter\n");
-	abort();
+	d->ecam = board_pci_find(b, 0x010601);
+	d->regs = ABAR;
+	bus_write(&b->vm.bus, BUS_MMIO, d->ecam + 0x24, 4, ABAR);
+	bus_write(&b->vm.bus, BUS_MMIO, d->ecam + PCI_COMMAND, 2, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
 }
 
 u32 adriver_read(struct adriver *d, unsigned reg)

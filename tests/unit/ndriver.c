@@ -1,8 +1,6 @@
 /* See ndriver.h. */
 #include "ndriver.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -14,20 +12,11 @@
 void ndriver_find(struct ndriver *d, struct board *b)
 {
 	*d = (struct ndriver){ .b = b };
-	for (u64 devfn = 0; devfn < 256; devfn++) {
-		u64 ecam = PCI_ECAM_BASE + (devfn << 12);
-
-		if (bus_read(&b->vm.bus, BUS_MMIO, ecam + 8, 4) >> 8 != 0x010802)
-			continue;
-		d->ecam = ecam;
-		d->regs = REGS;
-		bus_write(&b->vm.bus, BUS_MMIO, ecam + 0x10, 4, REGS);
-		bus_write(&b->vm.bus, BUS_MMIO, ecam + 0x14, 4, 0);
-		bus_write(&b->vm.bus, BUS_MMIO, ecam + PCI_COMMAND, 2, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
-		return;
-	}
-	fprintf(stderr, "no NVMe controller\n");
-	abort();
+	d->ecam = board_pci_find(b, 0x010802);
+	d->regs = REGS;
+	bus_write(&b->vm.bus, BUS_MMIO, d->ecam + PCI_BAR0, 4, REGS);
+	bus_write(&b->vm.bus, BUS_MMIO, d->ecam + PCI_BAR0 + 4, 4, 0);
+	bus_write(&b->vm.bus, BUS_MMIO, d->ecam + PCI_COMMAND, 2, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
 }
 
 u32 ndriver_read(struct ndriver *d, unsigned reg)
