@@ -27,7 +27,8 @@ struct machine_config {
 	const char *balloon;   /* as balloon_parse(); NULL: none */
 	const char *cpu_model; /* "host" */
 	const char *kernel;    /* NULL: firmware boots; bzImage, ELF with a PVH entry, or Multiboot 1 image */
-	const char *firmware;  /* as firmware_open(); NULL: "bios" where there is a disk or CD-ROM and no kernel */
+	const char *
+		firmware; /* as firmware_open(); NULL: "bios" where there is a disk or CD-ROM and no kernel */
 	const char *firmware_vars;               /* where UEFI variables are kept; NULL: nowhere */
 	const char *boot;                        /* as bootorder_parse() */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
