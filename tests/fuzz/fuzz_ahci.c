@@ -71,6 +71,48 @@ static void put_command(struct adriver *d, unsigned slot)
 	}
 }
 
+/* One that works, in up to four parts: from it the script goes astray. */
+static void put_right(struct adriver *d, unsigned slot)
+{
+	static const u8 commands[] = { 0x25, 0x35, 0x60, 0x61, 0x60, 0x61, 0x3d, 0x24 };
+	u8 command = commands[take(1) % sizeof(commands)], lba = (u8)take(1);
+	u16 count = (u16)(4 + 4 * (take(1) & 7));
+	struct adriver_prd prds[4];
+	u32 left = 512u * count;
+	unsigned nr = 0;
+
+	for (u64 at = ADRIVER_DATA + (take(1) << 12); left; nr++) {
+		u32 len = nr == 3 ? left : MIN(left, 2 + 2 * (u32)(take(2) & 0xfff));
+
+		prds[nr] = (struct adriver_prd){ at, len };
+		at += len;
+		left -= len;
+	}
+	if (d->port) {
+		const u8 packet[12] = { 0x28, 0, 0, 0, 0, lba, 0, 0, (u8)(count / 4) };
+
+		adriver_packet(d, slot, packet, prds, nr);
+	} else if (command == 0x60 || command == 0x61) {
+		adriver_queued(d, slot, command, lba, count, prds, nr);
+		adriver_pwrite(d, AP_SACT, 1u << slot);
+	} else {
+		adriver_command(d, slot, command, lba, count, 0, prds, nr);
+	}
+}
+
+/* Has the last error stopped it? A driver starts it again, with a reset of the link where the drive is busy for good. */
+static void recover(struct adriver *d)
+{
+	if (!(adriver_pread(d, AP_IS) & 0x79000000))
+		return;
+	adriver_pwrite(d, AP_CMD, 0);
+	if (adriver_pread(d, AP_TFD) & 0x88) {
+		adriver_pwrite(d, AP_SCTL, 1);
+		adriver_pwrite(d, AP_SCTL, 0);
+	}
+	adriver_start(d);
+}
+
 static void step(struct wholeboard *w, struct adriver *d)
 {
 	u64 op = take(1), val = take(1);
@@ -81,12 +123,16 @@ static void step(struct wholeboard *w, struct adriver *d)
 	case 0:
 	case 1:
 	case 2:
-	case 3:
+	case 3: put_command(d, slot); break;
 	case 4:
-	case 5: put_command(d, slot); break;
+	case 5: put_right(d, slot); break;
 	case 6:
 	case 7:
-	case 8:
+		recover(d);
+		put_right(d, slot);
+		adriver_pwrite(d, AP_CI, 1u << slot);
+		break;
+	case 8: recover(d); /* fall through */
 	case 9: adriver_pwrite(d, AP_CI, 1u << slot); break;
 	case 10: adriver_pwrite(d, AP_CI, (u32)take(4)); break;
 	case 11: adriver_pwrite(d, AP_SACT, (u32)take(4)); break;
