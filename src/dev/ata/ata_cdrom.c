@@ -116,8 +116,8 @@ static enum ata_next inquiry(struct ata_drive *d, struct ata_cmd *cmd)
 		if (c[2] != 0x80)
 			return fail(d, cmd, ILLEGAL, BAD_FIELD);
 		b[3] = DRIVE_SERIAL_LEN;
-		memset(b + 4, ' ', DRIVE_SERIAL_LEN);
-		memcpy(b + 4, d->disk.serial, strlen(d->disk.serial));
+		for (unsigned i = 0; i < DRIVE_SERIAL_LEN; i++)
+			b[4 + i] = i < strlen(d->disk.serial) ? (u8)d->disk.serial[i] : ' ';
 		return give(d, cmd, 4 + DRIVE_SERIAL_LEN, room);
 	}
 	if (c[2])

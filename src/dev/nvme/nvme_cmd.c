@@ -428,8 +428,8 @@ static u16 delete_cq(struct nvme *n, const struct nvme_sqe *e, u32 *dw0)
 
 static void put_text(u8 *to, const char *text, size_t len)
 {
-	memset(to, ' ', len);
-	memcpy(to, text, MIN(strlen(text), len));
+	for (size_t i = 0; i < len; i++)
+		to[i] = *text ? (u8)*text++ : ' ';
 }
 
 /* One that the user has not given is the device's name, for it must differ from others'. */
