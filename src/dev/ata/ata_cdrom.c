@@ -101,6 +101,7 @@ static u8 *answer(struct ata_drive *d)
 
 static enum ata_next inquiry(struct ata_drive *d, struct ata_cmd *cmd)
 {
+	static const char name[] = "BOTHY   CD-ROM          1   "; /* vendor, product, revision */
 	const u8 *c = cmd->acmd;
 	unsigned room = ld16be(c + 3);
 	u8 *b = answer(d);
@@ -127,7 +128,8 @@ static enum ata_next inquiry(struct ata_drive *d, struct ata_cmd *cmd)
 	b[2] = 5;    /* SPC-3 */
 	b[3] = 2;
 	b[4] = 31;
-	memcpy(b + 8, "BOTHY   CD-ROM          1   ", 28);
+	for (unsigned i = 0; i < sizeof(name) - 1; i++)
+		b[8 + i] = (u8)name[i];
 	return give(d, cmd, 36, room);
 }
 
