@@ -226,7 +226,7 @@ static const struct opt run_opts[] = {
 		.choice = firmware_choice,
 		.free_form = true,
 		.is_file = true,
-		.default_text = "bios, where there is a disk and no kernel",
+		.default_text = "bios, where there is a disk or CD-ROM and no kernel",
 		.offset = offsetof(struct run_options, config.firmware),
 	},
 	{
@@ -318,7 +318,8 @@ static const struct opt run_opts[] = {
 		.kind = OPT_LIST,
 		.arg = "FILE",
 		.help = "A disk: a file or block device with its contents, which one machine at a time may write.",
-		.more = "Settings may follow the name, in which two commas stand for one. format=raw|qcow2 - how the disk lies in "
+		.more = "Settings may follow the name, in which two commas stand for one. bus=virtio|ahci|nvme - the adapter that the "
+			"guest sees it on (virtio); format=raw|qcow2 - how the disk lies in "
 			"the file (raw; a file that looks otherwise is refused without, since a guest could have made it so); "
 			"backing=on|off - whether files that a qcow2 image names as its base may be read (off); ro - read-only; id=ID - the disk's serial "
 			"number; iops=N, bw=SIZE - at most so many requests, bytes per second; queues=N - queues for "
@@ -328,6 +329,17 @@ static const struct opt run_opts[] = {
 		.is_file = true,
 		.offset = offsetof(struct run_options, config.disk),
 		.count_offset = offsetof(struct run_options, config.nr_disks),
+	},
+	{
+		.name = "cdrom",
+		.kind = OPT_LIST,
+		.arg = "FILE",
+		.help = "A CD-ROM drive with this image of a disc (ISO 9660 or any other) in it, on an AHCI adapter.",
+		.more = "Settings may follow as with --disk: id, iops, bw, aio.",
+		.max_count = MACHINE_MAX_CDROMS,
+		.is_file = true,
+		.offset = offsetof(struct run_options, config.cdrom),
+		.count_offset = offsetof(struct run_options, config.nr_cdroms),
 	},
 	{
 		.name = "device",

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "dev/ata/ahci.h"
 #include "dev/pci.h"
 #include "vm/device.h"
 #include "vm/vm.h"
@@ -24,6 +25,7 @@ static const struct {
 	const char *node, *below;
 } types[] = {
 	{ "virtio-blk", BOOT_DISK, "scsi", "/disk@0,0" },
+	{ "nvme", BOOT_DISK, "nvme", "/namespace@1,0" },
 	{ "virtio-net", BOOT_NET, "ethernet", "/ethernet-phy@0" },
 };
 
@@ -89,21 +91,42 @@ static void add_line(struct list *l, const char *line)
 	l->used += len;
 }
 
+/* A function other than 0 is named behind the slot. */
+static void add_path(struct list *l, int devfn, const char *node, const char *below)
+{
+	unsigned slot = (unsigned)devfn >> 3, fn = devfn & 7;
+	char line[96], function[8] = "";
+
+	if (fn)
+		snprintf(function, sizeof(function), ",%x", fn);
+	snprintf(line, sizeof(line), "/pci@i0cf8/%s@%x%s%s", node, slot, function, below);
+	add_line(l, line);
+}
+
 static unsigned add_kind(struct list *l, enum boot_kind kind, struct vm *vm)
 {
 	struct device *bus = pci_find(vm);
-	char line[96];
 	unsigned n = 0;
 
 	for (struct device *dev = vm->devices; dev; dev = dev->next) {
-		for (unsigned t = 0; t < ARRAY_SIZE(types); t++) {
-			int devfn = pci_devfn_of(bus, dev);
+		int devfn = pci_devfn_of(bus, dev);
 
-			if (types[t].kind != kind || strcmp(types[t].type, dev->ops->name) != 0 || devfn < 0)
+		if (devfn < 0)
+			continue;
+		for (unsigned t = 0; t < ARRAY_SIZE(types); t++) {
+			if (types[t].kind != kind || strcmp(types[t].type, dev->ops->name) != 0)
 				continue;
-			snprintf(line, sizeof(line), "/pci@i0cf8/%s@%x%s", types[t].node,
-				 (unsigned)devfn >> 3, types[t].below);
-			add_line(l, line);
+			add_path(l, devfn, types[t].node, types[t].below);
+			n++;
+		}
+		/* One function with drives of both kinds. */
+		for (unsigned port = 0; kind != BOOT_NET && port < AHCI_PORTS; port++) {
+			char below[32];
+
+			if (strcmp(dev->ops->name, "ahci") != 0 || !ahci_has(dev, port, kind == BOOT_CDROM))
+				continue;
+			snprintf(below, sizeof(below), "/drive@%x/disk@0", port);
+			add_path(l, devfn, "ide", below);
 			n++;
 		}
 	}

@@ -71,8 +71,8 @@ struct machine {
 	struct vm vm;
 	struct pc pc;
 	struct chr *serial[MACHINE_MAX_SERIALS], *console;
-	struct display *display; /* NULL: none */
-	struct disk disk[MACHINE_MAX_DISKS];
+	struct display *display;                                  /* NULL: none */
+	struct disk disk[MACHINE_MAX_DISKS + MACHINE_MAX_CDROMS]; /* the CD-ROMs behind the last disk */
 	struct nic nic;
 	struct balloon_conf balloon;
 	bool balloon_packed;
@@ -249,7 +249,7 @@ static int check_config(struct machine_config *c, struct err *err)
 	if (c->kernel && c->firmware)
 		return err_set(err, -EINVAL,
 			       "a kernel is started without firmware; leave out --kernel or --firmware");
-	if (!c->kernel && !c->firmware && c->nr_disks)
+	if (!c->kernel && !c->firmware && (c->nr_disks || c->nr_cdroms))
 		c->firmware = "bios";
 	if ((!c->kernel || !*c->kernel) && (!c->firmware || !*c->firmware))
 		return err_set(
@@ -274,9 +274,11 @@ static int check_config(struct machine_config *c, struct err *err)
 		return err_set(err, -ENOMEM, "%s of memory are more than the %s that this host has",
 			       boot_size_text(c->memory, size), boot_size_text(os_memory_total(), limit));
 	if (c->nr_initrds > MACHINE_MAX_INITRDS || c->nr_devices > MACHINE_MAX_DEVICES ||
-	    c->nr_disks > MACHINE_MAX_DISKS)
-		return err_set(err, -EINVAL, "at most %u initrds, %u devices and %u disks are possible",
-			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES, MACHINE_MAX_DISKS);
+	    c->nr_disks > MACHINE_MAX_DISKS || c->nr_cdroms > MACHINE_MAX_CDROMS)
+		return err_set(err, -EINVAL,
+			       "at most %u initrds, %u devices, %u disks and %u CD-ROMs are possible",
+			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES, MACHINE_MAX_DISKS,
+			       MACHINE_MAX_CDROMS);
 	/* The last page may be a fraction for the user, not for the machine. */
 	c->memory = ALIGN_DOWN(c->memory, RAM_PAGE_SIZE);
 	return 0;
@@ -354,6 +356,13 @@ static int open_disks(struct machine *m, struct err *err)
 		if (r < 0)
 			return r;
 	}
+	for (unsigned i = 0; i < m->config.nr_cdroms; i++) {
+		int r = disk_open_cdrom(&m->disk[m->config.nr_disks + i], m->config.cdrom[i], m->vm.loop,
+					err);
+
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
@@ -367,22 +376,7 @@ static int add_back_ends(struct machine *m, struct err *err)
 
 	if (rc < 0)
 		return rc;
-	for (unsigned i = 0; i < m->config.nr_disks; i++) {
-		char id[16];
-		const struct device_conf conf = {
-			.id = id,
-			.block = m->disk[i].block,
-			.block_conf = &m->disk[i].conf,
-			.packed = m->disk[i].packed,
-		};
-		int r;
-
-		snprintf(id, sizeof(id), "disk%u", i);
-		r = device_new(&m->vm, "virtio-blk", &conf, NULL, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return disk_add_devices(&m->vm, m->disk, m->config.nr_disks + m->config.nr_cdroms, err);
 }
 
 static void on_quit(void *opaque)
@@ -816,7 +810,7 @@ void machine_free(struct machine *m)
 	device_free_all(vm);
 	video_free_rom(&m->pc);
 	/* What the guest was told is written is on the disk before the process ends. */
-	for (unsigned i = 0; i < m->config.nr_disks && i < MACHINE_MAX_DISKS; i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(m->disk); i++)
 		disk_close(&m->disk[i]);
 	nic_close(&m->nic);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {

@@ -15,6 +15,7 @@ struct vm;
 #define MACHINE_MAX_DEVICES 16
 #define MACHINE_MAX_DISKS   16
 #define MACHINE_MAX_SERIALS 4
+#define MACHINE_MAX_CDROMS  4
 
 /* What to build. All strings are the caller's and must live as long as the machine; NULL means the
  * default, which is named with each member. */
@@ -27,7 +28,8 @@ struct machine_config {
 	const char *balloon;   /* as balloon_parse(); NULL: none */
 	const char *cpu_model; /* "host" */
 	const char *kernel;    /* NULL: firmware boots; bzImage, ELF with a PVH entry, or Multiboot image */
-	const char *firmware;  /* as firmware_open(); NULL: "bios" where there is a disk and no kernel */
+	const char *
+		firmware; /* as firmware_open(); NULL: "bios" where there is a disk or CD-ROM and no kernel */
 	const char *firmware_vars;               /* where UEFI variables are kept; NULL: nowhere */
 	const char *boot;                        /* as bootorder_parse() */
 	const char *initrd[MACHINE_MAX_INITRDS]; /* Linux, PVH: at most one; Multiboot: the modules */
@@ -43,6 +45,8 @@ struct machine_config {
 	const char *net;                     /* as nic_open(); NULL: user, where there is one */
 	const char *disk[MACHINE_MAX_DISKS]; /* as disk_open() */
 	unsigned nr_disks;
+	const char *cdrom[MACHINE_MAX_CDROMS]; /* as disk_open_cdrom() */
+	unsigned nr_cdroms;
 	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */
 	/* A folder in which sockets of the consoles are made, "serial.sock" and "console.sock", as chr_share_open(); a
 	 * descriptor of the caller's, 0: none. */

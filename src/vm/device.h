@@ -14,6 +14,7 @@ struct block;
 struct block_conf;
 struct net;
 struct balloon_conf;
+struct ata_conf;
 
 /* Where the board puts it and what it is connected to. Each device reads what concerns it. */
 struct device_conf {
@@ -25,6 +26,8 @@ struct device_conf {
 	/* Disks: what holds the contents, and how the guest sees it (NULL: defaults); both live as long as the device. */
 	struct block *block;
 	const struct block_conf *block_conf;
+	/* Drives of an adapter for several, by port; NULL: none. What they name lives as long as the device. */
+	const struct ata_conf *ata;
 	struct net *net; /* network back end, NULL: no cable; lives as long as the device */
 	const u8 *mac;   /* its address, 6 bytes */
 	const struct balloon_conf *balloon; /* NULL: defaults; lives as long as the device */

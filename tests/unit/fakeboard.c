@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "dev/pci.h"
 #include "vm/clock.h"
 
 #define NEVER (~0ull)
@@ -233,6 +234,18 @@ void board_advance(struct board *b, u64 ns)
 			pthread_mutex_unlock(t->lock);
 	}
 	b->now = end;
+}
+
+u64 board_pci_find(struct board *b, u32 class_code)
+{
+	for (u64 devfn = 0; devfn < 256; devfn++) {
+		u64 ecam = PCI_ECAM_BASE + (devfn << 12);
+
+		if (bus_read(&b->vm.bus, BUS_MMIO, ecam + PCI_REVISION, 4) >> 8 == class_code)
+			return ecam;
+	}
+	must(false, "there is no PCI function of this class");
+	return 0;
 }
 
 u8 board_inb(struct board *b, u16 port)

@@ -41,6 +41,9 @@ void board_advance(struct board *b, u64 ns);
 unsigned board_timers(void); /* that exist */
 u64 board_next_timer(void);  /* guest time of the next one armed, ~0: none */
 
+/* The configuration space (in ECAM) of the first function of this class, 24 bits; aborts where there is none. */
+u64 board_pci_find(struct board *b, u32 class_code);
+
 u8 board_inb(struct board *b, u16 port);
 void board_outb(struct board *b, u16 port, u8 val);
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dev/ata/ahci.h"
 #include "dev/fwcfg.h"
 #include "dev/pci.h"
 
@@ -54,6 +55,8 @@ void wholeboard_place_bars(struct wholeboard *w)
 void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 {
 	static const u8 mac[NET_MAC_LEN] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
+	const struct ata_conf ata[AHCI_PORTS] = { { .block = &w->ata.block },
+						  { .block = &w->cdrom.block, .cdrom = true } };
 	static const struct block_conf disk_conf = { .serial = "disk", .queues = 2 };
 	struct chr *chr = &w->chr.chr;
 	struct err err;
@@ -62,6 +65,10 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	fake_chr_init(&w->chr);
 	fake_chr_init(&w->console);
 	fake_block_init(&w->disk, DISK_SIZE);
+	fake_block_init(&w->ata, DISK_SIZE);
+	fake_block_init(&w->cdrom, DISK_SIZE);
+	w->cdrom.block.read_only = true;
+	fake_block_init(&w->nvme, DISK_SIZE);
 	fake_net_init(&w->net);
 	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &chr, 1, &err) == 0, err.msg);
 	board_add(&w->b, "pflash", &(const struct device_conf){ .base = FLASH });
@@ -69,6 +76,8 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	board_add(&w->b, "virtio-blk",
 		  &(const struct device_conf){
 			  .block = &w->disk.block, .block_conf = &disk_conf, .packed = true });
+	board_add(&w->b, "ahci", &(const struct device_conf){ .ata = ata });
+	board_add(&w->b, "nvme", &(const struct device_conf){ .block = &w->nvme.block });
 	board_add(&w->b, "virtio-net",
 		  &(const struct device_conf){ .net = &w->net.net, .mac = mac, .packed = true });
 	board_add(&w->b, "virtio-console",
@@ -87,4 +96,7 @@ void wholeboard_fini(struct wholeboard *w)
 {
 	board_fini(&w->b);
 	fake_block_fini(&w->disk);
+	fake_block_fini(&w->ata);
+	fake_block_fini(&w->nvme);
+	fake_block_fini(&w->cdrom);
 }

@@ -11,6 +11,8 @@ struct wholeboard {
 	struct fake_chr chr;     /* the serial port's */
 	struct fake_chr console; /* the virtio console's */
 	struct fake_block disk;
+	struct fake_block nvme;
+	struct fake_block ata, cdrom; /* ports 0 and 1 of the AHCI adapter */
 	struct fake_net net;
 	struct pc pc;
 };

@@ -8,10 +8,8 @@
  * the driver has put the borders of its parts [virtio 2.7.4]. Where the driver has not negotiated flushes, each
  * write is followed by one before it is completed [virtio 5.2.6.2].
  *
- * Limits of rate are kept before a request is taken: what has to wait stays in the driver's ring, so that nothing
- * grows (G29).
- *
- * A failure of the host is the status IOERR, and one line for the operator per disk.
+ * Limits of rate are kept before a request is taken: what has to wait stays in the driver's ring (drive.c). A failure of
+ * the host is the status IOERR.
  *
  * Omitted: features of no use here: geometry, a write cache that the guest switches, secure erase, lifetime, zones.
  *
@@ -23,13 +21,12 @@
 
 #include "base/bits.h"
 #include "base/iov.h"
-#include "base/log.h"
+#include "dev/drive.h"
 #include "dev/virtio/virtio.h"
 #include "dev/virtio/virtio_pci.h"
 #include "vm/block.h"
 #include "vm/clock.h"
 #include "vm/dma.h"
-#include "vm/throttle.h"
 #include "vm/vm.h"
 
 /* Features [virtio 5.2.3] */
@@ -57,7 +54,6 @@
 #define HEADER_LEN  16
 #define RANGE_LEN   16
 #define RANGE_UNMAP BIT(0)
-#define SERIAL_LEN  20
 #define CLASS_CODE  0x010000 /* mass storage */
 
 /* Two of a buffer's parts are header and status. */
@@ -86,19 +82,12 @@ struct blk_config {
 	u8 write_zeroes_may_unmap, unused1[3];
 } packed_struct;
 
-enum { C_READS, C_READ_BYTES, C_WRITES, C_WRITTEN, C_FLUSHES, C_DISCARDS, C_ERRORS, NR_COUNTERS };
-
 struct virtio_blk {
 	struct device dev;
 	struct virtio v;
 	struct virtio_pci pci;
 	struct blk_config config;
-	struct block *block;
-	u8 serial[SERIAL_LEN];
-	struct throttle iops, bytes;
-	struct clock_timer *due; /* something may pass again */
-	bool failed;             /* the host has failed once, and it was said */
-	u64 count[NR_COUNTERS];
+	struct drive drive;
 };
 
 struct blk_req {
@@ -134,51 +123,20 @@ static void complete(struct virtio_blk *blk, unsigned q, struct virtq_token toke
 	virtq_push(&blk->v, q, &used, 1);
 }
 
-static void count(struct virtio_blk *blk, unsigned what, u64 n)
-{
-	__atomic_store_n(&blk->count[what], blk->count[what] + n, __ATOMIC_RELAXED);
-}
-
-/* A request of the driver as the host has answered it. */
-static void count_done(struct virtio_blk *blk, const struct block_req *req, int result)
-{
-	switch (req->op) {
-	case BLOCK_READ:
-		count(blk, C_READS, 1);
-		count(blk, C_READ_BYTES, req->len);
-		break;
-	case BLOCK_WRITE:
-		count(blk, C_WRITES, 1);
-		count(blk, C_WRITTEN, req->len);
-		break;
-	case BLOCK_FLUSH: count(blk, C_FLUSHES, 1); break;
-	default: count(blk, C_DISCARDS, 1); break;
-	}
-	if (result < 0)
-		count(blk, C_ERRORS, 1);
-}
-
 static void done(struct block_req *req, int result)
 {
 	struct blk_req *r = container_of(req, struct blk_req, req);
 	struct virtio_blk *blk = r->blk;
+	struct block *block = blk->drive.block;
 	unsigned q = r->queue;
 
-	if (req->op == BLOCK_READ)
-		for (unsigned i = 0; i < req->nr_iov; i++)
-			dma_written(blk->dev.vm, req->iov[i].iov_base, req->iov[i].iov_len);
-	count_done(blk, req, result);
+	drive_done(&blk->drive, req, result);
 	if (result == 0 && r->sync) {
 		r->sync = false;
 		req->op = BLOCK_FLUSH;
-		blk->block->ops->submit(blk->block, req);
-		blk->block->ops->commit(blk->block);
+		block->ops->submit(block, req);
+		block->ops->commit(block);
 		return;
-	}
-	if (result < 0 && !blk->failed) {
-		blk->failed = true;
-		log_error("disk %s: the host fails: %s; the guest gets I/O errors (this is said once)",
-			  blk->block->name, strerror(-result));
 	}
 	complete(blk, q, r->token, r->written, r->status, result < 0 ? S_IOERR : S_OK);
 	free(r);
@@ -187,17 +145,6 @@ static void done(struct block_req *req, int result)
 
 /* ---- requests ---- */
 
-/* In bytes; false: not inside the disk. */
-static bool range_of(const struct virtio_blk *blk, u64 sector, u64 len, u64 *ret_offset)
-{
-	u64 size = blk->block->size;
-
-	if (sector > size / BLOCK_SECTOR || len > size - sector * BLOCK_SECTOR)
-		return false;
-	*ret_offset = sector * BLOCK_SECTOR;
-	return true;
-}
-
 /* Reads and writes: the data's length is what the buffer has besides header and status. */
 static u8 transfer(struct virtio_blk *blk, struct blk_req *r, const struct header *h,
 		   const struct virtq_buf *buf)
@@ -205,9 +152,9 @@ static u8 transfer(struct virtio_blk *blk, struct blk_req *r, const struct heade
 	bool write = h->type == T_OUT;
 	u64 len = write ? buf->out_len - HEADER_LEN : buf->in_len - 1;
 
-	if (write && blk->block->read_only)
+	if (write && blk->drive.block->read_only)
 		return S_IOERR;
-	if (!len || len % BLOCK_SECTOR || !range_of(blk, h->sector, len, &r->req.offset))
+	if (!len || len % BLOCK_SECTOR || !drive_range(&blk->drive, h->sector, len, &r->req.offset))
 		return S_IOERR;
 	r->req.op = write ? BLOCK_WRITE : BLOCK_READ;
 	r->req.len = len;
@@ -235,7 +182,7 @@ static u8 range(struct virtio_blk *blk, struct blk_req *r, const struct header *
 	virtq_read(buf->iov, buf->nr_out, HEADER_LEN, &seg, sizeof(seg));
 	if (seg.flags & ~(zero ? RANGE_UNMAP : 0) || seg.sectors > (zero ? MAX_ZEROES : MAX_DISCARD))
 		return S_UNSUPP;
-	if (!range_of(blk, seg.sector, seg.sectors * BLOCK_SECTOR, &r->req.offset))
+	if (!drive_range(&blk->drive, seg.sector, seg.sectors * BLOCK_SECTOR, &r->req.offset))
 		return S_IOERR;
 	if (!seg.sectors)
 		return S_OK;
@@ -256,26 +203,11 @@ static u8 translate(struct virtio_blk *blk, struct blk_req *r, const struct head
 	case T_DISCARD:
 	case T_WRITE_ZEROES: return range(blk, r, h, buf);
 	case T_GET_ID:
-		virtq_write(blk->dev.vm, buf->iov + buf->nr_out, buf->nr_in, 0, blk->serial,
-			    MIN(buf->in_len - 1, (u64)SERIAL_LEN));
+		virtq_write(blk->dev.vm, buf->iov + buf->nr_out, buf->nr_in, 0, blk->drive.serial,
+			    MIN(buf->in_len - 1, (u64)DRIVE_SERIAL_LEN));
 		return S_OK;
 	default: return S_UNSUPP;
 	}
-}
-
-/* False: the limits say that it has to wait. */
-static bool may_pass(struct virtio_blk *blk, u64 bytes)
-{
-	u64 now = clock_now(blk->dev.vm);
-	u64 wait = MAX(throttle_wait(&blk->iops, now), throttle_wait(&blk->bytes, now));
-
-	if (wait) {
-		clock_timer_arm(blk->due, now + wait);
-		return false;
-	}
-	throttle_take(&blk->iops, now, 1);
-	throttle_take(&blk->bytes, now, bytes);
-	return true;
 }
 
 static bool request(struct virtio *v, unsigned q, const struct virtq_buf *buf)
@@ -291,7 +223,7 @@ static bool request(struct virtio *v, unsigned q, const struct virtq_buf *buf)
 		virtio_broken(v, "a request without a byte for its status");
 		return false;
 	}
-	if (!may_pass(blk, MAX(buf->in_len, buf->out_len)))
+	if (!drive_may_pass(&blk->drive, MAX(buf->in_len, buf->out_len)))
 		return false;
 	last = &buf->iov[buf->nr_out + buf->nr_in - 1];
 	status = (u8 *)last->iov_base + last->iov_len - 1;
@@ -313,7 +245,7 @@ static bool request(struct virtio *v, unsigned q, const struct virtq_buf *buf)
 	r->queue = (u16)q;
 	r->sync = r->req.op != BLOCK_READ && r->req.op != BLOCK_FLUSH && !virtio_has(v, F_FLUSH);
 	r->status = status;
-	blk->block->ops->submit(blk->block, &r->req);
+	blk->drive.block->ops->submit(blk->drive.block, &r->req);
 	return true;
 }
 
@@ -321,7 +253,7 @@ static void taken(struct virtio *v, unsigned q)
 {
 	struct virtio_blk *blk = container_of(v, struct virtio_blk, v);
 
-	blk->block->ops->commit(blk->block);
+	blk->drive.block->ops->commit(blk->drive.block);
 }
 
 static void on_due(void *opaque)
@@ -344,7 +276,7 @@ static const struct virtio_ops ops = {
 static void make_config(struct virtio_blk *blk, unsigned queues)
 {
 	blk->config = (struct blk_config){
-		.capacity = blk->block->size >> CAPACITY_SHIFT,
+		.capacity = blk->drive.block->size >> CAPACITY_SHIFT,
 		.seg_max = SEG_MAX,
 		.blk_size = BLOCK_SECTOR,
 		.physical_block_exp = PHYSICAL_EXP,
@@ -362,39 +294,21 @@ static void make_config(struct virtio_blk *blk, unsigned queues)
 
 static int virtio_blk_init(struct device *dev, const struct device_conf *conf, struct err *err)
 {
-	static const struct block_conf defaults;
 	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
-	const struct block_conf *c = conf->block_conf ? conf->block_conf : &defaults;
-	unsigned queues = MAX(c->queues, 1u);
+	unsigned queues = conf->block_conf ? MAX(conf->block_conf->queues, 1u) : 1;
 	u64 features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY;
+	int rc = drive_init(&blk->drive, dev, conf->block, conf->block_conf, on_due, blk, err);
 
-	if (!conf->block)
-		return err_set(err, -EINVAL, "a disk needs a back end");
+	if (rc < 0)
+		return rc;
 	if (queues > VIRTIO_MAX_QUEUES)
 		return err_set(err, -EINVAL, "%u queues are too many, %u are possible", queues,
 			       VIRTIO_MAX_QUEUES);
-	if (c->serial && strlen(c->serial) > SERIAL_LEN)
-		return err_set(err, -EINVAL,
-			       "'%.64s' is too long for a disk's id, which has %u characters at most",
-			       c->serial, SERIAL_LEN);
-	if (c->serial)
-		memcpy(blk->serial, c->serial, strlen(c->serial));
 	features |= conf->block->read_only ? F_RO : F_DISCARD | F_WRITE_ZEROES;
 	features |= queues > 1 ? F_MQ : 0;
-	blk->block = conf->block;
-	blk->block->lock = dev->lock;
-	blk->iops.rate = c->iops;
-	blk->bytes.rate = c->bytes_per_s;
-	blk->due = clock_timer_new(dev->vm, dev->lock, on_due, blk);
 	make_config(blk, queues);
 	virtio_init(&blk->v, dev, &ops, features, conf->packed, queues, &blk->config, sizeof(blk->config));
 	return virtio_pci_init(&blk->pci, &blk->v, err);
-}
-
-static void drain(struct virtio_blk *blk)
-{
-	if (blk->block)
-		blk->block->ops->drain(blk->block);
 }
 
 static void virtio_blk_quiesce(struct device *dev)
@@ -402,7 +316,7 @@ static void virtio_blk_quiesce(struct device *dev)
 	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
 
 	virtio_quiesce(&blk->v);
-	drain(blk);
+	drive_drain(&blk->drive);
 }
 
 static void virtio_blk_resume(struct device *dev)
@@ -412,25 +326,17 @@ static void virtio_blk_resume(struct device *dev)
 
 static unsigned virtio_blk_stats(struct device *dev, struct device_stat ret[DEVICE_MAX_STATS])
 {
-	static const char *const names[NR_COUNTERS] = {
-		[C_READS] = "reads",           [C_READ_BYTES] = "read_bytes", [C_WRITES] = "writes",
-		[C_WRITTEN] = "written_bytes", [C_FLUSHES] = "flushes",       [C_DISCARDS] = "discards",
-		[C_ERRORS] = "errors",
-	};
 	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
 
-	for (unsigned i = 0; i < NR_COUNTERS; i++)
-		ret[i] = (struct device_stat){ names[i], __atomic_load_n(&blk->count[i], __ATOMIC_RELAXED) };
-	return NR_COUNTERS;
+	return drive_stats((struct drive *const[]){ &blk->drive }, 1, ret);
 }
 
 static void virtio_blk_reset(struct device *dev, enum reset_kind kind)
 {
 	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
 
-	drain(blk);
-	clock_timer_cancel(blk->due);
-	blk->iops.free = blk->bytes.free = 0;
+	drive_drain(&blk->drive);
+	drive_reset(&blk->drive);
 	virtio_pci_reset(&blk->pci);
 }
 
@@ -447,7 +353,7 @@ static int virtio_blk_post_load(struct device *dev, struct err *err)
 
 	/* What a limit had kept in the rings. */
 	if (r == 0)
-		clock_timer_arm(blk->due, clock_now(dev->vm));
+		clock_timer_arm(blk->drive.due, clock_now(dev->vm));
 	return r;
 }
 
@@ -455,8 +361,7 @@ static void virtio_blk_fini(struct device *dev)
 {
 	struct virtio_blk *blk = container_of(dev, struct virtio_blk, dev);
 
-	drain(blk);
-	clock_timer_free(blk->due);
+	drive_fini(&blk->drive);
 	virtio_pci_fini(&blk->pci);
 }
 
