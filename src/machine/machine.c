@@ -45,6 +45,7 @@
 #include "machine/firmware.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
+#include "machine/sharedir.h"
 #include "vm/backend.h"
 #include "vm/clock.h"
 #include "vm/device.h"
@@ -66,6 +67,7 @@ struct machine {
 	struct pc pc;
 	struct chr *serial, *console;
 	struct disk disk[MACHINE_MAX_DISKS];
+	struct sharedir share[MACHINE_MAX_SHARES];
 	struct nic nic;
 	struct balloon_conf balloon;
 	bool balloon_packed;
@@ -233,9 +235,11 @@ static int check_config(struct machine_config *c, struct err *err)
 		return err_set(err, -ENOMEM, "%s of memory are more than the %s that this host has",
 			       boot_size_text(c->memory, size), boot_size_text(os_memory_total(), limit));
 	if (c->nr_initrds > MACHINE_MAX_INITRDS || c->nr_devices > MACHINE_MAX_DEVICES ||
-	    c->nr_disks > MACHINE_MAX_DISKS)
-		return err_set(err, -EINVAL, "at most %u initrds, %u devices and %u disks are possible",
-			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES, MACHINE_MAX_DISKS);
+	    c->nr_disks > MACHINE_MAX_DISKS || c->nr_shares > MACHINE_MAX_SHARES)
+		return err_set(err, -EINVAL,
+			       "at most %u initrds, %u devices, %u disks and %u shares are possible",
+			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES, MACHINE_MAX_DISKS,
+			       MACHINE_MAX_SHARES);
 	/* The last page may be a fraction for the user, not for the machine. */
 	c->memory = ALIGN_DOWN(c->memory, RAM_PAGE_SIZE);
 	return 0;
@@ -316,6 +320,15 @@ static int open_disks(struct machine *m, struct err *err)
 	return 0;
 }
 
+static int open_shares(struct machine *m, struct err *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < m->config.nr_shares && r == 0; i++)
+		r = sharedir_open(&m->share[i], m->config.share[i], err);
+	return r == 0 ? sharedir_check_tags(m->share, m->config.nr_shares, err) : r;
+}
+
 /* The network comes first, so that its slot does not depend on how many disks there are. */
 static int add_back_ends(struct machine *m, struct err *err)
 {
@@ -338,6 +351,18 @@ static int add_back_ends(struct machine *m, struct err *err)
 
 		snprintf(id, sizeof(id), "disk%u", i);
 		r = device_new(&m->vm, "virtio-blk", &conf, NULL, err);
+		if (r < 0)
+			return r;
+	}
+	for (unsigned i = 0; i < m->config.nr_shares; i++) {
+		char id[16];
+		const struct device_conf conf = { .id = id,
+						  .fs = m->share[i].fs,
+						  .packed = m->share[i].packed };
+		int r;
+
+		snprintf(id, sizeof(id), "share%u", i);
+		r = device_new(&m->vm, "virtio-fs", &conf, NULL, err);
 		if (r < 0)
 			return r;
 	}
@@ -399,6 +424,8 @@ static int build(struct machine *m, struct err *err)
 	if (r < 0)
 		return r;
 	r = open_disks(m, err);
+	if (r == 0)
+		r = open_shares(m, err);
 	if (r == 0)
 		r = nic_open(&m->nic, c->net, vm->loop, err);
 	if (r < 0)
@@ -720,6 +747,8 @@ void machine_free(struct machine *m)
 	/* What the guest was told is written is on the disk before the process ends. */
 	for (unsigned i = 0; i < m->config.nr_disks && i < MACHINE_MAX_DISKS; i++)
 		disk_close(&m->disk[i]);
+	for (unsigned i = 0; i < m->config.nr_shares && i < MACHINE_MAX_SHARES; i++)
+		sharedir_close(&m->share[i]);
 	nic_close(&m->nic);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		if (!vm->vcpu[i])

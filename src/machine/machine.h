@@ -14,6 +14,7 @@ struct vm;
 #define MACHINE_MAX_INITRDS 32
 #define MACHINE_MAX_DEVICES 16
 #define MACHINE_MAX_DISKS   16
+#define MACHINE_MAX_SHARES  8
 
 /* What to build. All strings are the caller's and must live as long as the machine; NULL means the
  * default, which is named with each member. */
@@ -39,6 +40,8 @@ struct machine_config {
 	const char *net;                     /* as nic_open(); NULL: user, where there is one */
 	const char *disk[MACHINE_MAX_DISKS]; /* as disk_open() */
 	unsigned nr_disks;
+	const char *share[MACHINE_MAX_SHARES]; /* as sharedir_open() */
+	unsigned nr_shares;
 	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */
 	/* A folder in which sockets of the consoles are made, "serial.sock" and "console.sock", as chr_share_open(); a
 	 * descriptor of the caller's, 0: none. */

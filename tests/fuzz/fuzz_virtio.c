@@ -167,8 +167,12 @@ static void step(struct wholeboard *w, struct vdriver *d)
 	case 16: st16(vdriver_mem(d, d->q[q].driver + take(1)), (u16)take(2)); break;
 	case 17: st16(vdriver_mem(d, d->q[q].device + take(1)), (u16)take(2)); break;
 	case 18: st64(vdriver_mem(d, VDRIVER_DATA + take(2)), take(8)); break;
-	case 19: fake_block_run(&w->disk, (unsigned)take(1), take(2)); break;
-	case 20: w->disk.hold = take(1) & 1; break;
+	case 19:
+		val = take(1);
+		fake_block_run(&w->disk, (unsigned)val, take(2));
+		fake_fs_run(&w->fs, (unsigned)val);
+		break;
+	case 20: w->fs.hold = w->disk.hold = take(1) & 1; break;
 	case 21:
 		val = take(2);
 		w->net.full = val & 1;
@@ -221,7 +225,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 	start(&d);
 	while (at < end)
 		step(&w, &d);
-	w.disk.hold = false;
+	w.fs.hold = w.disk.hold = false;
+	fake_fs_run(&w.fs, ~0u);
 	fake_block_run(&w.disk, ~0u, 1);
 	wholeboard_place_bars(&w);
 	vdriver_find(&d, &w.b, FUZZ_TYPE, 0);

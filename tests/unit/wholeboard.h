@@ -3,6 +3,7 @@
 
 #include "fakeblock.h"
 #include "fakeboard.h"
+#include "fakefs.h"
 #include "fakenet.h"
 #include "machine/pc.h"
 
@@ -12,6 +13,7 @@ struct wholeboard {
 	struct fake_chr console; /* the virtio console's */
 	struct fake_block disk;
 	struct fake_net net;
+	struct fake_fs fs;
 	struct pc pc;
 };
 
