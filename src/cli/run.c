@@ -317,6 +317,16 @@ static const struct opt run_opts[] = {
 		.count_offset = offsetof(struct run_options, config.nr_shares),
 	},
 	{
+		.name = "vsock",
+		.kind = OPT_STRING,
+		.arg = "cid=N,path=SOCK",
+		.help = "Sockets between the guest, whose address is N (3 or more), and programs of this host.",
+		.more = "A program that connects to the Unix socket SOCK and writes CONNECT PORT and a newline reaches the guest's port, "
+			"once it has read OK and a number. What the guest connects to at address 2 and PORT is who listens at the Unix "
+			"socket SOCK_PORT. packed=on|off - offer packed rings (off).",
+		.offset = offsetof(struct run_options, config.vsock),
+	},
+	{
 		.name = "device",
 		.kind = OPT_LIST,
 		.arg = "NAME",

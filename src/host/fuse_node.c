@@ -15,10 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/os.h"
 #include "host/fuse_int.h"
 
 #define WANTED_FDS   (1u << 20)
@@ -36,23 +36,9 @@ static struct {
 
 void fuse_node_raise_limit(void)
 {
-	struct rlimit limit;
-	struct rlimit more = { WANTED_FDS, WANTED_FDS };
+	u32 limit = (u32)MIN(os_fd_limit(WANTED_FDS), (u64)WANTED_FDS);
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return;
-	if (limit.rlim_cur < WANTED_FDS) {
-		if (limit.rlim_max >= WANTED_FDS)
-			more.rlim_max = limit.rlim_max;
-		/* Only some may raise the second one. */
-		if (setrlimit(RLIMIT_NOFILE, &more) < 0) {
-			more.rlim_cur = more.rlim_max = limit.rlim_max;
-			setrlimit(RLIMIT_NOFILE, &more);
-		}
-		getrlimit(RLIMIT_NOFILE, &limit);
-	}
-	fds.max = (u32)MIN(limit.rlim_cur, (rlim_t)WANTED_FDS);
-	fds.max = MIN(fds.max > 4 * MARGIN ? fds.max - MARGIN : fds.max / 2, MAX_FDS);
+	fds.max = MIN(limit > 4 * MARGIN ? limit - MARGIN : limit / 2, MAX_FDS);
 }
 
 bool fuse_node_take_fd(void)

@@ -46,10 +46,12 @@
 #include "machine/nic.h"
 #include "machine/pc.h"
 #include "machine/sharedir.h"
+#include "machine/vsock.h"
 #include "vm/backend.h"
 #include "vm/clock.h"
 #include "vm/device.h"
 #include "vm/vm.h"
+#include "vm/vsock.h"
 
 #define MAX_KERNEL_FILE (2 * GiB)
 #define ALIGNMENT       64
@@ -68,6 +70,8 @@ struct machine {
 	struct chr *serial, *console;
 	struct disk disk[MACHINE_MAX_DISKS];
 	struct sharedir share[MACHINE_MAX_SHARES];
+	struct vsock *vsock;
+	bool vsock_packed;
 	struct nic nic;
 	struct balloon_conf balloon;
 	bool balloon_packed;
@@ -426,6 +430,8 @@ static int build(struct machine *m, struct err *err)
 	r = open_disks(m, err);
 	if (r == 0)
 		r = open_shares(m, err);
+	if (r == 0 && c->vsock)
+		r = vsock_open(c->vsock, &m->vsock, &m->vsock_packed, err);
 	if (r == 0)
 		r = nic_open(&m->nic, c->net, vm->loop, err);
 	if (r < 0)
@@ -462,6 +468,10 @@ static int build(struct machine *m, struct err *err)
 	if (r == 0 && c->console)
 		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
 			       err);
+	if (r == 0 && m->vsock)
+		r = device_new(vm, "virtio-vsock",
+			       &(const struct device_conf){ .vsock = m->vsock, .packed = m->vsock_packed },
+			       NULL, err);
 	if (r == 0 && c->balloon)
 		r = device_new(vm, "virtio-balloon",
 			       &(const struct device_conf){ .balloon = &m->balloon,
@@ -749,6 +759,8 @@ void machine_free(struct machine *m)
 		disk_close(&m->disk[i]);
 	for (unsigned i = 0; i < m->config.nr_shares && i < MACHINE_MAX_SHARES; i++)
 		sharedir_close(&m->share[i]);
+	if (m->vsock)
+		m->vsock->ops->free(m->vsock);
 	nic_close(&m->nic);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		if (!vm->vcpu[i])

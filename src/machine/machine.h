@@ -42,7 +42,8 @@ struct machine_config {
 	unsigned nr_disks;
 	const char *share[MACHINE_MAX_SHARES]; /* as sharedir_open() */
 	unsigned nr_shares;
-	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */
+	const char *vsock; /* as vsock_open(); NULL: none */
+	bool no_reboot;    /* a guest that resets the machine ends it, with status 0 */
 	/* A folder in which sockets of the consoles are made, "serial.sock" and "console.sock", as chr_share_open(); a
 	 * descriptor of the caller's, 0: none. */
 	int socket_dir;

@@ -15,6 +15,7 @@ struct block_conf;
 struct net;
 struct balloon_conf;
 struct fs;
+struct vsock;
 
 /* Where the board puts it and what it is connected to. Each device reads what concerns it. */
 struct device_conf {
@@ -29,8 +30,9 @@ struct device_conf {
 	struct net *net; /* network back end, NULL: no cable; lives as long as the device */
 	const u8 *mac;   /* its address, 6 bytes */
 	const struct balloon_conf *balloon; /* NULL: defaults; lives as long as the device */
-	struct fs *fs; /* what serves a shared folder; lives as long as the device */
-	bool packed;                        /* virtio: offers packed rings */
+	struct fs *fs;                      /* what serves a shared folder; lives as long as the device */
+	struct vsock *vsock; /* the host's end of the guest's sockets; lives as long as the device */
+	bool packed;         /* virtio: offers packed rings */
 };
 
 enum reset_kind {
