@@ -5,6 +5,7 @@
 #include "fakeboard.h"
 #include "fakefs.h"
 #include "fakenet.h"
+#include "fakevsock.h"
 #include "machine/pc.h"
 
 struct wholeboard {
@@ -14,6 +15,7 @@ struct wholeboard {
 	struct fake_block disk;
 	struct fake_net net;
 	struct fake_fs fs;
+	struct fake_vsock vsock;
 	struct pc pc;
 };
 
