@@ -23,7 +23,7 @@
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 
 static const u8 *at, *end;
-static char base[] = "/tmp/bothy-fuzz-fuse.XXXXXX";
+static char base[] = "/tmp/fuzz-fuse.XXXXXX";
 static struct fuseclient c;
 static u64 known[KNOWN];
 static unsigned nr_known;

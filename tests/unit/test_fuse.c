@@ -77,7 +77,7 @@ static void serve(const struct fuse_conf *more)
 
 static int up(void **state)
 {
-	strcpy(base, "/tmp/bothy-fuse.XXXXXX");
+	strcpy(base, "/tmp/test-fuse.XXXXXX");
 	assert_non_null(mkdtemp(base));
 	assert_int_equal(mkdir(host("share"), 0755), 0);
 	assert_int_equal(mkdir(host("outside"), 0755), 0);
