@@ -28,6 +28,7 @@ struct fuse_node {
 	u32 users;         /* requests and handles */
 	u32 opens;         /* handles of it as a file */
 	u32 type;          /* S_IFMT; a file never changes that */
+	bool closed;       /* in procfs: nothing in it is the guest's */
 	int fd;
 	struct fuse_node *next;    /* of the same hash */
 	struct fuse_owner *owners; /* fuse_lock.c; under f->locks */

@@ -224,30 +224,37 @@ static int open_existing(struct fuse_op *op, u32 flags, u32 open_flags)
 	return rc;
 }
 
-int fuse_names_create(struct fuse_op *op)
+/* A new file of the user who asks, open, with a descriptor that counts; or -errno. */
+static int open_new(struct fuse_op *op, const char *name, int flags, u32 mode)
 {
-	const struct fuse_create_in *in = op->arg;
-	int flags = (int)(in->flags & O_ACCMODE), fd, rc;
+	int fd, rc;
 
-	if (flags == O_ACCMODE)
-		return -EINVAL;
 	if (!fuse_node_take_fd())
 		return -ENFILE;
 	rc = fuse_cred_begin(op);
-	if (rc) {
-		fuse_node_give_fd();
-		return rc;
+	if (!rc) {
+		fd = openat(op->node->fd, name, flags | O_NOFOLLOW | O_CLOEXEC, mode & PERMISSIONS);
+		rc = fd < 0 ? -errno : fd;
+		fuse_cred_end(op);
 	}
+	if (rc < 0)
+		fuse_node_give_fd();
+	return rc;
+}
+
+int fuse_names_create(struct fuse_op *op)
+{
+	const struct fuse_create_in *in = op->arg;
+	int access = (int)(in->flags & O_ACCMODE), fd;
+
+	if (access == O_ACCMODE)
+		return -EINVAL;
 	/* O_EXCL: what is there already may be no file, and is opened with more care. */
-	fd = openat(op->node->fd, op->name[0], flags | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-		    in->mode & PERMISSIONS);
-	rc = fd < 0 ? -errno : 0;
-	fuse_cred_end(op);
-	if (!rc)
+	fd = open_new(op, op->name[0], access | O_CREAT | O_EXCL, in->mode);
+	if (fd >= 0)
 		return answer_created(op, fd);
-	fuse_node_give_fd();
-	if (rc != -EEXIST || in->flags & O_EXCL)
-		return rc;
+	if (fd != -EEXIST || in->flags & O_EXCL)
+		return fd;
 	return open_existing(op, in->flags, in->open_flags);
 }
 
@@ -255,24 +262,12 @@ int fuse_names_create(struct fuse_op *op)
 int fuse_names_tmpfile(struct fuse_op *op)
 {
 	const struct fuse_create_in *in = op->arg;
-	int flags = (int)(in->flags & (O_ACCMODE | O_EXCL)), fd, rc;
+	int access = (int)(in->flags & O_ACCMODE), fd;
 
 	if (op->node->type != S_IFDIR)
 		return -ENOTDIR;
-	if ((flags & O_ACCMODE) != O_WRONLY && (flags & O_ACCMODE) != O_RDWR)
+	if (access != O_WRONLY && access != O_RDWR)
 		return -EINVAL;
-	if (!fuse_node_take_fd())
-		return -ENFILE;
-	rc = fuse_cred_begin(op);
-	if (rc) {
-		fuse_node_give_fd();
-		return rc;
-	}
-	fd = openat(op->node->fd, ".", flags | O_TMPFILE | O_CLOEXEC, in->mode & PERMISSIONS);
-	rc = fd < 0 ? -errno : 0;
-	fuse_cred_end(op);
-	if (!rc)
-		return answer_created(op, fd);
-	fuse_node_give_fd();
-	return rc;
+	fd = open_new(op, ".", access | (int)(in->flags & O_EXCL) | O_TMPFILE, in->mode);
+	return fd < 0 ? fd : answer_created(op, fd);
 }

@@ -8,13 +8,17 @@
  * the guest gets ENFILE for files that it does not know yet, and READDIRPLUS gives names only; both end when the guest
  * forgets some (hostile case G39: what a guest can make grow is bounded).
  *
+ * A procfs below the folder shows its place and nothing of it: its files are doors to this process (hostile case G39).
+ *
  * Threads: the server's.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -177,6 +181,13 @@ int fuse_node_statx(int fd, struct statx *ret)
 		       : 0;
 }
 
+static bool is_proc(int fd)
+{
+	struct statfs st;
+
+	return fstatfs(fd, &st) == 0 && st.f_type == PROC_SUPER_MAGIC;
+}
+
 /* Under guard. */
 static struct fuse_node *add(struct fuse *f, const struct statx *st, int fd)
 {
@@ -221,6 +232,8 @@ int fuse_node_init(struct fuse *f, int root)
 	f->hash_size = FIRST_HASH;
 	if (!f->hash && !rc)
 		rc = -ENOMEM;
+	if (!rc && is_proc(root))
+		rc = -EACCES;
 	if (!rc && !fuse_node_take_fd())
 		rc = -ENFILE;
 	if (!rc) {
@@ -397,6 +410,7 @@ static int enter(struct fuse *f, const struct fuse_node *parent, int path_fd, st
 			fuse_node_close_fd(path_fd);
 			return -ENOMEM;
 		}
+		n->closed = (n->dev != parent->dev || n->mnt != parent->mnt) && is_proc(path_fd);
 	}
 	n->lookups++;
 	tell(f, parent, &st, n->id, ret);
@@ -411,6 +425,8 @@ int fuse_node_lookup(struct fuse *f, const struct fuse_node *parent, const char 
 	u64 id;
 	int fd;
 
+	if (parent->closed)
+		return -EACCES;
 	/* A file that is known cannot have lost its number to another one, so its name's attributes are enough. */
 	if (statx(parent->fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_WANTED, &st) < 0)
 		return -errno;
@@ -463,6 +479,8 @@ int fuse_node_reopen(struct fuse *f, const struct fuse_node *n, int flags)
 	/* Pipes would wait, and devices do what devices do. The type cannot change between here and there. */
 	if (n->type != S_IFREG && n->type != S_IFDIR)
 		return -ENXIO;
+	if (n->closed)
+		return -EACCES;
 	if (!fuse_node_take_fd())
 		return -ENFILE;
 	fd = openat(f->proc, fd_name(n->fd).text, flags | O_CLOEXEC | O_NOCTTY);

@@ -1140,6 +1140,48 @@ static void test_swap(void **state)
 	assert_int_equal(access(host("outside/made"), F_OK), -1);
 }
 
+/* The host's /proc below the folder is a door to the server's own memory. */
+static void test_proc(void **state)
+{
+	struct fuse_conf conf = { .tag = "root", .path = "/" };
+	struct err err = { 0 };
+	struct fs *fs;
+	u64 proc;
+
+	fuseclient_fini(&c);
+	assert_int_equal(fuse_open(&conf, &fs, &err), 0);
+	fuseclient_init(&c, fs);
+	assert_int_equal(fuseclient_start(&c, ~0u, NULL), 0);
+	proc = lookup(ROOT, "proc");
+	assert_true(proc && entry.attr.flags & FUSE_ATTR_SUBMOUNT);
+	assert_int_equal(named(FUSE_LOOKUP, proc, NULL, 0, "self"), -EACCES);
+	assert_int_equal(open_as(FUSE_OPENDIR, proc, 0), -EACCES);
+}
+
+/* A reset of the machine, with files open and a lock waited for: all is given back. */
+static void test_reset(void **state)
+{
+	static struct fuseclient_req waits;
+	u64 n = make(ROOT, "f", S_IFREG | 0644);
+	struct fuse_lk_in in;
+	int fd = open(host("share/f"), O_RDWR);
+
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	assert_int_equal(open_as(FUSE_OPEN, n, O_RDWR), 0);
+	assert_int_equal(set_lock(n, lk(handle, 1, F_WRLCK, 0, 9, 0)), 0);
+	in = lk(handle, 1, F_WRLCK, 0, INT64_MAX, FUSE_LK_FLOCK);
+	fuseclient_begin(&c, &waits, FUSE_SETLKW, n, &in, sizeof(in), NULL, 0, 100);
+	c.fs->ops->drain(c.fs);
+	assert_int_equal(fuseclient_wait(&c, &waits), -EINTR);
+	c.fs->ops->reset(c.fs);
+	assert_int_equal(named(FUSE_LOOKUP, ROOT, NULL, 0, "f"), -EIO);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &(struct flock){ .l_type = F_WRLCK }), 0);
+	assert_int_equal(fuseclient_start(&c, ~0u, NULL), 0);
+	assert_int_equal(read_at(ROOT, handle, 0, 10), -EBADF);
+	assert_true(lookup(ROOT, "f"));
+	close(fd);
+}
+
 static void test_missing(void **state)
 {
 	struct fuse_conf conf = { .tag = "x", .path = "/nowhere/at/all" };
@@ -1150,6 +1192,8 @@ static void test_missing(void **state)
 	assert_non_null(strstr(err.msg, "/nowhere/at/all"));
 	conf.path = host("outside/secret");
 	assert_int_equal(fuse_open(&conf, &fs, &err), -ENOTDIR);
+	conf.path = "/proc/self";
+	assert_int_equal(fuse_open(&conf, &fs, &err), -EACCES);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, up, down)
@@ -1157,13 +1201,17 @@ static void test_missing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_init),     TEST(test_hostile_requests), TEST(test_lookup),
-		TEST(test_make),     TEST(test_rename),           TEST(test_files),
-		TEST(test_create),   TEST(test_wrong_handles),    TEST(test_attributes),
-		TEST(test_killpriv), TEST(test_xattrs),           TEST(test_readdir),
-		TEST(test_locks),    TEST(test_read_only),        TEST(test_owners),
-		TEST(test_not_root), TEST(test_few_fds),          TEST(test_swap),
-		TEST(test_missing),
+		TEST(test_init),       TEST(test_hostile_requests),
+		TEST(test_lookup),     TEST(test_make),
+		TEST(test_rename),     TEST(test_files),
+		TEST(test_create),     TEST(test_wrong_handles),
+		TEST(test_attributes), TEST(test_killpriv),
+		TEST(test_xattrs),     TEST(test_readdir),
+		TEST(test_locks),      TEST(test_read_only),
+		TEST(test_owners),     TEST(test_not_root),
+		TEST(test_few_fds),    TEST(test_swap),
+		TEST(test_missing),    TEST(test_proc),
+		TEST(test_reset),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
