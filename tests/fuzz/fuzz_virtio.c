@@ -118,16 +118,16 @@ static void put_vsock(struct vdriver *d)
 	u8 *p = vdriver_mem(d, VDRIVER_DATA + 0x8000);
 	const struct vdriver_seg seg = { VDRIVER_DATA + 0x8000, 44 + (u32)(pick >> 8 & 0xff) * 300, false };
 
-	st64(p, pick & 1 << 30 ? take(1) : 3);
-	st64(p + 8, pick & 1 << 31 ? take(1) : 2);
+	st64(p, pick & BIT(30) ? take(1) : 3);
+	st64(p + 8, pick & BIT(31) ? take(1) : 2);
 	st32(p + 16, (u32)pick & 3);
 	st32(p + 20, pick & 4 ? FIRST_HOST_PORT + (pick >> 3 & 3) : pick >> 3 & 3);
-	st32(p + 24, pick & 1 << 29 ? take_len() : seg.len - 44);
-	st16(p + 28, (u16)(pick & 1 << 28 ? take(2) : 1));
+	st32(p + 24, pick & BIT(29) ? take_len() : seg.len - 44);
+	st16(p + 28, (u16)(pick & BIT(28) ? take(2) : 1));
 	st16(p + 30, (u16)(pick >> 16 & 7));
 	st32(p + 32, (u32)(pick >> 20 & 3));
-	st32(p + 36, pick & 1 << 27 ? (u32)take(4) : 4096);
-	st32(p + 40, pick & 1 << 26 ? (u32)take(4) : 0);
+	st32(p + 36, pick & BIT(27) ? (u32)take(4) : 4096);
+	st32(p + 40, pick & BIT(26) ? (u32)take(4) : 0);
 	vdriver_add(d, 1, &seg, 1);
 }
 
@@ -144,7 +144,7 @@ static void vsock_event(struct wholeboard *w)
 	s->room = pick & 32 ? 0 : pick >> 10;
 	s->eof |= (pick & 0xc0) == 0xc0;
 	s->broken |= (pick & 0x300) == 0x300;
-	if (pick & 1 << 11)
+	if (pick & BIT(11))
 		fake_vsock_call(&w->vsock, (u32)pick & 3);
 	fake_vsock_ready(&w->vsock, slot, (unsigned)(pick >> 8) & 7);
 	fake_vsock_idle(&w->vsock);
