@@ -296,8 +296,6 @@ static void perform(struct fuse_op *op, struct fs_req *req)
 	else
 		pthread_rwlock_rdlock(&f->session);
 	rc = op->h.len < sizeof(op->h) || op->h.len > req->out_len ? -EINVAL : call(op, h);
-	if (h->fn == fuse_file_read && req->in_len < sizeof(struct fuse_out_header))
-		rc = -EINVAL;
 	pthread_rwlock_unlock(&f->session);
 	if (h->how & SILENT)
 		finish(f, req, 0);

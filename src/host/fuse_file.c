@@ -18,7 +18,6 @@
 #include "host/fuse_int.h"
 
 #define MAX_COPY   (64u << 20) /* by one request; who wants more asks again */
-#define SYNC_FLAGS (O_SYNC | O_DSYNC)
 #define FALLOCATES (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)
 
 int fuse_file_open_node(struct fuse_op *op, const struct fuse_node *n, u32 flags, bool kill)
@@ -32,7 +31,7 @@ int fuse_file_open_node(struct fuse_op *op, const struct fuse_node *n, u32 flags
 	if (op->f->read_only && ((flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC))
 		return -EROFS;
 	fuse_cred_drop_fsetid(op, kill);
-	fd = fuse_node_reopen(op->f, n, (int)(flags & (O_ACCMODE | O_TRUNC | SYNC_FLAGS)));
+	fd = fuse_node_reopen(op->f, n, (int)(flags & (O_ACCMODE | O_TRUNC | FUSE_SYNC_FLAGS)));
 	fuse_cred_restore(op, kill);
 	return fd;
 }
@@ -65,13 +64,13 @@ int fuse_file_read(struct fuse_op *op)
 	const struct fuse_read_in *in = op->arg;
 	const struct fs_req *req = op->req;
 	struct fuse_handle *h = fuse_handle_get(op->f, in->fh, false);
-	u64 room = req->in_len - sizeof(struct fuse_out_header);
+	u64 head = sizeof(struct fuse_out_header), room = req->in_len - MIN(req->in_len, head);
 	unsigned nr;
 	ssize_t n;
 
 	if (!h)
 		return -EBADF;
-	nr = iov_cut(req->iov + req->nr_out, req->nr_in, sizeof(struct fuse_out_header),
+	nr = iov_cut(req->iov + req->nr_out, req->nr_in, head,
 		     MIN(MIN((u64)in->size, room), (u64)FUSE_MAX_WRITE), op->iov);
 	n = preadv(h->fd, op->iov, (int)nr, (off_t)in->offset);
 	n = n < 0 ? -errno : n;

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -18,6 +19,7 @@
 #define FUSE_MAX_ARG    (128u << 10) /* bytes of a request, but for the data of a write */
 #define FUSE_MAX_REPLY  (128u << 10) /* bytes of an answer, but for the data of a read */
 #define FUSE_MAX_WRITE  (1u << 20)
+#define FUSE_SYNC_FLAGS (O_SYNC | O_DSYNC)
 #define FUSE_PARKED     1 /* instead of an errno: the request waits for the lock of a file */
 
 /* A file that the guest knows. Its descriptor (O_PATH) keeps the file's number from being used for another. */

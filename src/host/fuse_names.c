@@ -250,7 +250,8 @@ int fuse_names_create(struct fuse_op *op)
 	if (access == O_ACCMODE)
 		return -EINVAL;
 	/* O_EXCL: what is there already may be no file, and is opened with more care. */
-	fd = open_new(op, op->name[0], access | O_CREAT | O_EXCL, in->mode);
+	fd = open_new(op, op->name[0], access | (int)(in->flags & FUSE_SYNC_FLAGS) | O_CREAT | O_EXCL,
+		      in->mode);
 	if (fd >= 0)
 		return answer_created(op, fd);
 	if (fd != -EEXIST || in->flags & O_EXCL)
@@ -268,6 +269,6 @@ int fuse_names_tmpfile(struct fuse_op *op)
 		return -ENOTDIR;
 	if (access != O_WRONLY && access != O_RDWR)
 		return -EINVAL;
-	fd = open_new(op, ".", access | (int)(in->flags & O_EXCL) | O_TMPFILE, in->mode);
+	fd = open_new(op, ".", access | (int)(in->flags & (O_EXCL | FUSE_SYNC_FLAGS)) | O_TMPFILE, in->mode);
 	return fd < 0 ? fd : answer_created(op, fd);
 }
