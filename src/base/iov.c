@@ -33,6 +33,17 @@ unsigned iov_cut(const struct iovec *iov, unsigned nr, u64 from, u64 len, struct
 	return n;
 }
 
+size_t iov_get(const struct iovec *iov, unsigned nr, u64 from, void *buf, size_t len)
+{
+	struct iov_walk w = { iov, nr, from, len };
+	struct iovec part;
+	size_t done = 0;
+
+	for (; iov_next(&w, &part); done += part.iov_len)
+		memcpy((u8 *)buf + done, part.iov_base, part.iov_len);
+	return done;
+}
+
 void iov_put(const struct iovec *iov, unsigned nr, u64 from, const void *buf, u64 len)
 {
 	struct iov_walk w = { iov, nr, from, len };

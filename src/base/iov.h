@@ -19,6 +19,8 @@ bool iov_next(struct iov_walk *w, struct iovec *ret);
  * early where iov[] does. */
 unsigned iov_cut(const struct iovec *iov, unsigned nr, u64 from, u64 len, struct iovec *ret);
 
+/* Copies what is there of len bytes from `from` on into buf; returns how many. */
+size_t iov_get(const struct iovec *iov, unsigned nr, u64 from, void *buf, size_t len);
 /* Copies len bytes of buf, or zeroes, to what begins `from` bytes into iov[], which is long enough. */
 void iov_put(const struct iovec *iov, unsigned nr, u64 from, const void *buf, u64 len);
 void iov_zero(const struct iovec *iov, unsigned nr, u64 from, u64 len);

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -253,4 +254,21 @@ int os_write_all(int fd, const void *buf, size_t len)
 		len -= (size_t)n;
 	}
 	return 0;
+}
+
+u64 os_fd_limit(u64 wanted)
+{
+	struct rlimit limit, more = { wanted, wanted };
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 256;
+	if (limit.rlim_cur >= wanted)
+		return limit.rlim_cur;
+	/* Many systems give a process few at first, and more when it asks; beyond that, only some may. */
+	more.rlim_max = MAX(limit.rlim_max, (rlim_t)wanted);
+	if (setrlimit(RLIMIT_NOFILE, &more) < 0) {
+		more.rlim_cur = more.rlim_max = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &more);
+	}
+	return getrlimit(RLIMIT_NOFILE, &limit) < 0 ? 256 : limit.rlim_cur;
 }

@@ -11,6 +11,10 @@ u64 os_realtime_ns(void); /* CLOCK_REALTIME */
 u64 os_page_size(void);
 u64 os_memory_total(void); /* bytes of RAM in the host */
 
+/* How many descriptors this process may have; the limit is raised to `wanted` where it is lower, as far as that is allowed. Main
+ * thread. */
+u64 os_fd_limit(u64 wanted);
+
 void os_random(void *buf, size_t len); /* of the kernel's generator; any thread */
 
 /* The rate of RDTSC in kHz: from CPUID 15H/16H or the hypervisor's leaf where they

@@ -112,3 +112,13 @@ int sock_connect(int dir, const char *name, int *ret_fd, struct err *err)
 {
 	return make(dir, name, 0, connect_to, "connect to", ret_fd, err);
 }
+
+static int connect_now(int fd, const struct sockaddr *addr)
+{
+	return connect(fd, addr, sizeof(struct sockaddr_un));
+}
+
+int sock_try_connect(int dir, const char *name, int *ret_fd)
+{
+	return make(dir, name, SOCK_NONBLOCK, connect_now, "connect to", ret_fd, NULL);
+}

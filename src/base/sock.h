@@ -15,3 +15,7 @@ int sock_accept(int fd);
 
 /* Connects as sock_listen() names it; blocking, as sends are, for ten seconds at most. */
 int sock_connect(int dir, const char *name, int *ret_fd, struct err *err);
+
+/* The same without waiting, for a socket that does not block; any thread. -ECONNREFUSED: nobody listens; -EAGAIN: more wait there
+ * than may. */
+int sock_try_connect(int dir, const char *name, int *ret_fd);

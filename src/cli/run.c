@@ -342,6 +342,31 @@ static const struct opt run_opts[] = {
 		.count_offset = offsetof(struct run_options, config.nr_cdroms),
 	},
 	{
+		.name = "share",
+		.kind = OPT_LIST,
+		.arg = "TAG=DIR",
+		.help = "A folder of this host, which the guest mounts with: mount -t virtiofs TAG /mnt.",
+		.more = "Settings may follow the name, in which two commas stand for one. ro - read-only; cache=auto|always|none - how "
+			"long the guest believes what it knows: names and attributes for a second and contents until a file is opened "
+			"again (auto), for ever, as nobody else changes the folder, or not at all; uid=N, gid=N - where bothy is not "
+			"root: whose the files of its own user and group are in the guest (0), those of others being nobody's; "
+			"packed=on|off - offer packed rings (off). What the guest makes belongs to its users' numbers where "
+			"bothy is root, and else to bothy's user.",
+		.max_count = MACHINE_MAX_SHARES,
+		.offset = offsetof(struct run_options, config.share),
+		.count_offset = offsetof(struct run_options, config.nr_shares),
+	},
+	{
+		.name = "vsock",
+		.kind = OPT_STRING,
+		.arg = "cid=N,path=SOCK",
+		.help = "Sockets between the guest, whose address is N (3 or more), and programs of this host.",
+		.more = "A program that connects to the Unix socket SOCK and writes CONNECT PORT and a newline reaches the guest's port, "
+			"once it has read OK and a number. What the guest connects to at address 2 and PORT is who listens at the Unix "
+			"socket SOCK_PORT. packed=on|off - offer packed rings (off).",
+		.offset = offsetof(struct run_options, config.vsock),
+	},
+	{
 		.name = "device",
 		.kind = OPT_LIST,
 		.arg = "NAME",

@@ -30,7 +30,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -541,19 +540,10 @@ static int forward(struct net_user *u, const char *text, struct err *err)
 	return 0;
 }
 
-/* Half of the descriptors at most. Many systems give a process few at first, and more when it asks. */
+/* Half of the descriptors at most. */
 static unsigned socket_limit(void)
 {
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return MAX_SOCKETS / 4;
-	if (limit.rlim_cur < 4 * MAX_FDS && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = MIN(limit.rlim_max, (rlim_t)4 * MAX_FDS);
-		if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-			getrlimit(RLIMIT_NOFILE, &limit);
-	}
-	return (unsigned)MIN(limit.rlim_cur / 2, (rlim_t)MAX_SOCKETS);
+	return (unsigned)MIN(os_fd_limit(4 * MAX_FDS) / 2, (u64)MAX_SOCKETS);
 }
 
 static int make(struct net_user *u, const struct net_user_conf *conf, struct err *err)

@@ -47,12 +47,15 @@
 #include "machine/firmware.h"
 #include "machine/nic.h"
 #include "machine/pc.h"
+#include "machine/sharedir.h"
 #include "machine/video.h"
+#include "machine/vsock.h"
 #include "vm/backend.h"
 #include "vm/clock.h"
 #include "vm/device.h"
 #include "vm/handover.h"
 #include "vm/vm.h"
+#include "vm/vsock.h"
 
 #define MAX_KERNEL_FILE (2 * GiB)
 #define ALIGNMENT       64
@@ -73,6 +76,9 @@ struct machine {
 	struct chr *serial[MACHINE_MAX_SERIALS], *console;
 	struct display *display;                                  /* NULL: none */
 	struct disk disk[MACHINE_MAX_DISKS + MACHINE_MAX_CDROMS]; /* the CD-ROMs behind the last disk */
+	struct sharedir share[MACHINE_MAX_SHARES];
+	struct vsock *vsock;
+	bool vsock_packed;
 	struct nic nic;
 	struct balloon_conf balloon;
 	bool balloon_packed;
@@ -274,11 +280,13 @@ static int check_config(struct machine_config *c, struct err *err)
 		return err_set(err, -ENOMEM, "%s of memory are more than the %s that this host has",
 			       boot_size_text(c->memory, size), boot_size_text(os_memory_total(), limit));
 	if (c->nr_initrds > MACHINE_MAX_INITRDS || c->nr_devices > MACHINE_MAX_DEVICES ||
-	    c->nr_disks > MACHINE_MAX_DISKS || c->nr_cdroms > MACHINE_MAX_CDROMS)
-		return err_set(err, -EINVAL,
-			       "at most %u initrds, %u devices, %u disks and %u CD-ROMs are possible",
-			       MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES, MACHINE_MAX_DISKS,
-			       MACHINE_MAX_CDROMS);
+	    c->nr_disks > MACHINE_MAX_DISKS || c->nr_cdroms > MACHINE_MAX_CDROMS ||
+	    c->nr_shares > MACHINE_MAX_SHARES)
+		return err_set(
+			err, -EINVAL,
+			"at most %u initrds, %u devices, %u disks, %u CD-ROMs and %u shares are possible",
+			MACHINE_MAX_INITRDS, MACHINE_MAX_DEVICES, MACHINE_MAX_DISKS, MACHINE_MAX_CDROMS,
+			MACHINE_MAX_SHARES);
 	/* The last page may be a fraction for the user, not for the machine. */
 	c->memory = ALIGN_DOWN(c->memory, RAM_PAGE_SIZE);
 	return 0;
@@ -366,6 +374,15 @@ static int open_disks(struct machine *m, struct err *err)
 	return 0;
 }
 
+static int open_shares(struct machine *m, struct err *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < m->config.nr_shares && r == 0; i++)
+		r = sharedir_open(&m->share[i], m->config.share[i], err);
+	return r == 0 ? sharedir_check_tags(m->share, m->config.nr_shares, err) : r;
+}
+
 /* The network comes first, so that its slot does not depend on how many disks there are. */
 static int add_back_ends(struct machine *m, struct err *err)
 {
@@ -376,7 +393,22 @@ static int add_back_ends(struct machine *m, struct err *err)
 
 	if (rc < 0)
 		return rc;
-	return disk_add_devices(&m->vm, m->disk, m->config.nr_disks + m->config.nr_cdroms, err);
+	rc = disk_add_devices(&m->vm, m->disk, m->config.nr_disks + m->config.nr_cdroms, err);
+	if (rc < 0)
+		return rc;
+	for (unsigned i = 0; i < m->config.nr_shares; i++) {
+		char id[16];
+		const struct device_conf conf = { .id = id,
+						  .fs = m->share[i].fs,
+						  .packed = m->share[i].packed };
+		int r;
+
+		snprintf(id, sizeof(id), "share%u", i);
+		r = device_new(&m->vm, "virtio-fs", &conf, NULL, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 static void on_quit(void *opaque)
@@ -447,6 +479,10 @@ static int build(struct machine *m, struct err *err)
 		return r;
 	r = open_disks(m, err);
 	if (r == 0)
+		r = open_shares(m, err);
+	if (r == 0 && c->vsock)
+		r = vsock_open(c->vsock, &m->vsock, &m->vsock_packed, err);
+	if (r == 0)
 		r = nic_open(&m->nic, c->net, vm->loop, err);
 	if (r < 0)
 		return r;
@@ -483,6 +519,10 @@ static int build(struct machine *m, struct err *err)
 	if (r == 0 && c->console)
 		r = device_new(vm, "virtio-console", &(const struct device_conf){ .chr = m->console }, NULL,
 			       err);
+	if (r == 0 && m->vsock)
+		r = device_new(vm, "virtio-vsock",
+			       &(const struct device_conf){ .vsock = m->vsock, .packed = m->vsock_packed },
+			       NULL, err);
 	if (r == 0 && c->balloon)
 		r = device_new(vm, "virtio-balloon",
 			       &(const struct device_conf){ .balloon = &m->balloon,
@@ -812,6 +852,10 @@ void machine_free(struct machine *m)
 	/* What the guest was told is written is on the disk before the process ends. */
 	for (unsigned i = 0; i < ARRAY_SIZE(m->disk); i++)
 		disk_close(&m->disk[i]);
+	for (unsigned i = 0; i < m->config.nr_shares && i < MACHINE_MAX_SHARES; i++)
+		sharedir_close(&m->share[i]);
+	if (m->vsock)
+		m->vsock->ops->free(m->vsock);
 	nic_close(&m->nic);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		if (!vm->vcpu[i])

@@ -16,6 +16,7 @@ struct vm;
 #define MACHINE_MAX_DISKS   16
 #define MACHINE_MAX_SERIALS 4
 #define MACHINE_MAX_CDROMS  4
+#define MACHINE_MAX_SHARES  8
 
 /* What to build. All strings are the caller's and must live as long as the machine; NULL means the
  * default, which is named with each member. */
@@ -47,7 +48,10 @@ struct machine_config {
 	unsigned nr_disks;
 	const char *cdrom[MACHINE_MAX_CDROMS]; /* as disk_open_cdrom() */
 	unsigned nr_cdroms;
-	bool no_reboot; /* a guest that resets the machine ends it, with status 0 */
+	const char *share[MACHINE_MAX_SHARES]; /* as sharedir_open() */
+	unsigned nr_shares;
+	const char *vsock; /* as vsock_open(); NULL: none */
+	bool no_reboot;    /* a guest that resets the machine ends it, with status 0 */
 	/* A folder in which sockets of the consoles are made, "serial.sock" and "console.sock", as chr_share_open(); a
 	 * descriptor of the caller's, 0: none. */
 	int socket_dir;

@@ -15,6 +15,8 @@ struct block_conf;
 struct net;
 struct balloon_conf;
 struct ata_conf;
+struct fs;
+struct vsock;
 
 /* Where the board puts it and what it is connected to. Each device reads what concerns it. */
 struct device_conf {
@@ -34,7 +36,9 @@ struct device_conf {
 	/* A PCI function: its option ROM, which lives as long as the device; NULL: none. */
 	const u8 *rom;
 	size_t rom_len;
-	bool packed; /* virtio: offers packed rings */
+	struct fs *fs;       /* what serves a shared folder; lives as long as the device */
+	struct vsock *vsock; /* the host's end of the guest's sockets; lives as long as the device */
+	bool packed;         /* virtio: offers packed rings */
 };
 
 enum reset_kind {

@@ -1,5 +1,5 @@
 /* Hostile rings for one virtio device (FUZZ_TYPE): descriptors, tables, indexes, events and data written at random, and
- * nearly right; notifications, register accesses, resets, completions and time in any order [G01-G22, G26-G31, G36].
+ * nearly right; notifications, register accesses, resets, completions and time in any order [G01-G22, G26-G31, G34-G36].
  *
  * Whatever came before, a reset gives a device that starts again. What is read and written outside of the guest's memory
  * is the sanitizers' business; fakeblock.c checks what reaches a disk.
@@ -15,7 +15,8 @@
 #include "vdriver.h"
 #include "wholeboard.h"
 
-#define RAM VDRIVER_RAM
+#define RAM             VDRIVER_RAM
+#define FIRST_HOST_PORT ((1u << 30) + 1)
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 
@@ -110,6 +111,45 @@ static void put_buffer(struct vdriver *d, unsigned q)
 	vdriver_add(d, q, segs, n);
 }
 
+/* A packet for the vsock device, mostly of one of a few connections. */
+static void put_vsock(struct vdriver *d)
+{
+	u64 pick = take(4);
+	u8 *p = vdriver_mem(d, VDRIVER_DATA + 0x8000);
+	const struct vdriver_seg seg = { VDRIVER_DATA + 0x8000, 44 + (u32)(pick >> 8 & 0xff) * 300, false };
+
+	st64(p, pick & BIT(30) ? take(1) : 3);
+	st64(p + 8, pick & BIT(31) ? take(1) : 2);
+	st32(p + 16, (u32)pick & 3);
+	st32(p + 20, pick & 4 ? FIRST_HOST_PORT + (pick >> 3 & 3) : pick >> 3 & 3);
+	st32(p + 24, pick & BIT(29) ? take_len() : seg.len - 44);
+	st16(p + 28, (u16)(pick & BIT(28) ? take(2) : 1));
+	st16(p + 30, (u16)(pick >> 16 & 7));
+	st32(p + 32, (u32)(pick >> 20 & 3));
+	st32(p + 36, pick & BIT(27) ? (u32)take(4) : 4096);
+	st32(p + 40, pick & BIT(26) ? (u32)take(4) : 0);
+	vdriver_add(d, 1, &seg, 1);
+}
+
+/* What the host's end does, which may be anything that the contract allows. */
+static void vsock_event(struct wholeboard *w)
+{
+	u64 pick = take(3);
+	unsigned slot = pick & 7;
+	struct fake_stream *s = &w->vsock.stream[slot];
+
+	w->vsock.refuse = pick & 8;
+	w->vsock.room = pick & 16 ? 1000 : ~(size_t)0;
+	s->have = pick >> 12;
+	s->room = pick & 32 ? 0 : pick >> 10;
+	s->eof |= (pick & 0xc0) == 0xc0;
+	s->broken |= (pick & 0x300) == 0x300;
+	if (pick & BIT(11))
+		fake_vsock_call(&w->vsock, (u32)pick & 3);
+	fake_vsock_ready(&w->vsock, slot, (unsigned)(pick >> 8) & 7);
+	fake_vsock_idle(&w->vsock);
+}
+
 static void start(struct vdriver *d)
 {
 	static const u16 sizes[] = { 1, 2, 4, 16, 64, 256 };
@@ -143,7 +183,12 @@ static void step(struct wholeboard *w, struct vdriver *d)
 	case 5:
 	case 6:
 	case 7:
-	case 8: put_buffer(d, q); break;
+	case 8:
+		if (FUZZ_TYPE == VIRTIO_ID_VSOCK && q == 1)
+			put_vsock(d);
+		else
+			put_buffer(d, q);
+		break;
 	case 9:
 	case 10:
 		if (!d->packed && d->q[q].size)
@@ -167,8 +212,12 @@ static void step(struct wholeboard *w, struct vdriver *d)
 	case 16: st16(vdriver_mem(d, d->q[q].driver + take(1)), (u16)take(2)); break;
 	case 17: st16(vdriver_mem(d, d->q[q].device + take(1)), (u16)take(2)); break;
 	case 18: st64(vdriver_mem(d, VDRIVER_DATA + take(2)), take(8)); break;
-	case 19: fake_block_run(&w->disk, (unsigned)take(1), take(2)); break;
-	case 20: w->disk.hold = take(1) & 1; break;
+	case 19:
+		val = take(1);
+		fake_block_run(&w->disk, (unsigned)val, take(2));
+		fake_fs_run(&w->fs, (unsigned)val);
+		break;
+	case 20: w->fs.hold = w->disk.hold = take(1) & 1; break;
 	case 21:
 		val = take(2);
 		w->net.full = val & 1;
@@ -190,7 +239,10 @@ static void step(struct wholeboard *w, struct vdriver *d)
 	case 24: start(d); break;
 	case 25: vdriver_set_status(d, (u8)take(1)); break;
 	case 26: board_advance(&w->b, take(2) * 1000); break;
-	case 27: w->console.room = take(1) & 1 ? SIZE_MAX : take(1); break;
+	case 27:
+		w->console.room = take(1) & 1 ? SIZE_MAX : take(1);
+		vsock_event(w);
+		break;
 	case 28: {
 		u8 typed[32] = { 0 };
 
@@ -221,7 +273,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 	start(&d);
 	while (at < end)
 		step(&w, &d);
-	w.disk.hold = false;
+	w.fs.hold = w.disk.hold = false;
+	fake_fs_run(&w.fs, ~0u);
 	fake_block_run(&w.disk, ~0u, 1);
 	wholeboard_place_bars(&w);
 	vdriver_find(&d, &w.b, FUZZ_TYPE, 0);

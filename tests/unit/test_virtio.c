@@ -32,6 +32,10 @@ static const struct kind kinds[] = {
 	{ VIRTIO_ID_NET, 1, { { DATA, 16, false }, { DATA + 0x100, 100, false } }, 2 },
 	/* Of a page that is in nobody's way, twice over. */
 	{ VIRTIO_ID_BALLOON, 0, { { DATA, 4, false }, { DATA + 0x100, 4, false } }, 2 },
+	/* fakefs.c answers whatever it is */
+	{ VIRTIO_ID_FS, 1, { { DATA, 40, false }, { DATA + 0x100, 16, true } }, 2 },
+	/* A packet of nobody */
+	{ VIRTIO_ID_VSOCK, 1, { { DATA, 44, false }, { DATA + 0x100, 10, false } }, 2 },
 	{ VIRTIO_ID_ENTROPY, 0, { { DATA, 16, true }, { DATA + 0x100, 1, true } }, 2 },
 };
 

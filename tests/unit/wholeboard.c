@@ -70,6 +70,8 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	w->cdrom.block.read_only = true;
 	fake_block_init(&w->nvme, DISK_SIZE);
 	fake_net_init(&w->net);
+	fake_fs_init(&w->fs);
+	fake_vsock_init(&w->vsock);
 	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &chr, 1, &err) == 0, err.msg);
 	board_add(&w->b, "pflash", &(const struct device_conf){ .base = FLASH });
 	must(fwcfg_add_number_file(device_find(&w->b.vm, "fwcfg"), "number", 12345, &err) == 0, err.msg);
@@ -83,6 +85,9 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	board_add(&w->b, "virtio-console",
 		  &(const struct device_conf){ .chr = &w->console.chr, .packed = true });
 	board_add(&w->b, "virtio-balloon", &(const struct device_conf){ .packed = true });
+	board_add(&w->b, "virtio-fs", &(const struct device_conf){ .fs = &w->fs.fs, .packed = true });
+	board_add(&w->b, "virtio-vsock",
+		  &(const struct device_conf){ .vsock = &w->vsock.vs, .packed = true });
 	/* Those that the user can add. */
 	for (const struct device_ops *const *t = device_types; *t; t++) {
 		if ((*t)->help)

@@ -3,7 +3,9 @@
 
 #include "fakeblock.h"
 #include "fakeboard.h"
+#include "fakefs.h"
 #include "fakenet.h"
+#include "fakevsock.h"
 #include "machine/pc.h"
 
 struct wholeboard {
@@ -14,6 +16,8 @@ struct wholeboard {
 	struct fake_block nvme;
 	struct fake_block ata, cdrom; /* ports 0 and 1 of the AHCI adapter */
 	struct fake_net net;
+	struct fake_fs fs;
+	struct fake_vsock vsock;
 	struct pc pc;
 };
 

@@ -30,6 +30,8 @@ struct virtio;
 #define VIRTIO_ID_CONSOLE 3
 #define VIRTIO_ID_ENTROPY 4
 #define VIRTIO_ID_BALLOON 5
+#define VIRTIO_ID_VSOCK   19
+#define VIRTIO_ID_FS      26
 
 /* Device status [virtio 2.1] */
 #define VIRTIO_ACKNOWLEDGE BIT(0)

@@ -476,13 +476,7 @@ bool virtq_listen(struct virtio *v, unsigned n, bool on)
 
 size_t virtq_read(const struct iovec *iov, unsigned nr, u64 offset, void *buf, size_t len)
 {
-	struct iov_walk w = { iov, nr, offset, len };
-	struct iovec part;
-	size_t done = 0;
-
-	for (; iov_next(&w, &part); done += part.iov_len)
-		memcpy((u8 *)buf + done, part.iov_base, part.iov_len);
-	return done;
+	return iov_get(iov, nr, offset, buf, len);
 }
 
 size_t virtq_write(struct vm *vm, const struct iovec *iov, unsigned nr, u64 offset, const void *buf,
