@@ -298,7 +298,9 @@ static int fill(json_t *o, const struct ctr_plan *p, const struct ctr *c, bool b
 	if (opt->system)
 		set_system(o);
 	set_network(o, p, c);
-	rc = opt->user ? set_user(process, opt->user, err) : 0;
+	rc = ctr_seccomp_set(lin, process, opt->seccomp, bundle, err);
+	if (!rc && opt->user)
+		rc = set_user(process, opt->user, err);
 	if (!rc)
 		rc = set_limits(lin, opt, err);
 	for (unsigned i = 0; !rc && i < opt->volume_count; i++)

@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -252,6 +253,8 @@ static void answer(char *word, char *what)
 		printf("%.*s", (int)strcspn(read_line(text, sizeof(text)), "\n"), text);
 	else if (!strcmp(word, "syscall"))
 		try_syscall(atol(what));
+	else if (!strcmp(word, "socket"))
+		printf("%s", outcome(socket(atoi(what), SOCK_STREAM, 0)));
 	else if (!strcmp(word, "forks"))
 		forks(atoi(what));
 	else if (!strcmp(word, "eat"))
