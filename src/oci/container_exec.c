@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,6 +78,9 @@ static int child_steps(struct job *j, int wire, struct process *p, struct err *e
 
 	if (!rc && j->spec.has_namespace[NS_USER])
 		rc = spawn_become_root(err);
+	/* Here, where it is in its control group, whose processors it got with it. */
+	if (!rc)
+		rc = process_set_affinity(0, j->process.cpu_affinity.final, "final", err);
 	if (rc)
 		return rc;
 	if (!j->options->no_keyring)
@@ -243,23 +247,9 @@ static int open_namespaces(const struct job *j, int *fds, struct err *err)
 
 static int bring_in(struct job *j, pid_t pid, int wire, struct err *err)
 {
-	struct cgroup *cg = j->status.cgroup[0] ? malloc(sizeof(*cg)) : NULL;
 	bool left = false;
-	int rc = 0;
+	int rc = process_set_oom_score(pid, &j->process, err);
 
-	/* The first while it moves into the group, the second from then on [runtime-spec config.md#linux-process]. */
-	rc = process_set_affinity(pid, j->process.cpu_affinity.initial, "initial", err);
-	if (cg) {
-		if (!rc)
-			rc = container_cgroup(&j->status, cg, err);
-		if (!rc)
-			rc = cgroup_join(cg, pid, err);
-		free(cg);
-	}
-	if (!rc)
-		rc = process_set_affinity(pid, j->process.cpu_affinity.final, "final", err);
-	if (!rc)
-		rc = process_set_oom_score(pid, &j->process, err);
 	if (rc)
 		return rc;
 	wire_send(wire, WIRE_GO, NULL, 0);
@@ -314,20 +304,43 @@ static int prepare(struct job *j, int foreground, struct err *err)
 	return rc;
 }
 
+static int open_door(const struct job *j, struct cgroup_door *ret_door, struct err *err)
+{
+	struct cgroup *cg = malloc(sizeof(*cg));
+	int rc = cg ? container_cgroup(&j->status, cg, err) : err_set(err, -ENOMEM, "no memory");
+
+	if (!rc)
+		rc = cgroup_door_open(cg, ret_door, err);
+	free(cg);
+	return rc;
+}
+
 static int run_job(struct job *j, int foreground, pid_t *ret_pid, struct err *err)
 {
 	struct spawn how = { .child = child, .opaque = j };
-	int wire, rc = prepare(j, foreground, err);
+	struct cgroup_door door;
+	cpu_set_t before;
+	int wire, rc;
 
+	memset(how.join, 0xff, sizeof(how.join));
+	rc = prepare(j, foreground, err);
 	if (!rc)
 		rc = open_namespaces(j, how.join, err);
-	else
-		memset(how.join, 0xff, sizeof(how.join));
+	if (!rc && j->status.cgroup[0] && !(rc = open_door(j, &door, err)))
+		how.door = &door;
+	/* Where the runtime runs until the process goes into the group [runtime-spec config.md#linux-process]. */
+	sched_getaffinity(0, sizeof(before), &before);
+	if (!rc)
+		rc = process_set_affinity(0, j->process.cpu_affinity.initial, "initial", err);
 	if (!rc)
 		rc = spawn(&how, ret_pid, &wire, err);
+	if (j->process.cpu_affinity.initial)
+		sched_setaffinity(0, sizeof(before), &before);
 	for (enum ns_kind k = 0; k < NS_KINDS; k++)
 		if (how.join[k] >= 0)
 			close(how.join[k]);
+	if (how.door)
+		cgroup_door_close(how.door);
 	if (rc)
 		return rc;
 	if (j->console_socket >= 0)
