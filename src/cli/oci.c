@@ -34,7 +34,7 @@
 /* What all commands have in common. */
 struct oci_options {
 	const char *log, *log_format, *cgroup_manager, *rootless;
-	bool debug, systemd_cgroup;
+	bool debug;
 	struct container_options container;
 
 	/* of single commands */
@@ -527,6 +527,7 @@ static const char *manager_choice(unsigned i, const char **ret_help)
 {
 	static const char *const rows[][2] = {
 		{ "cgroupfs", "the runtime makes control groups itself" },
+		{ "systemd", "systemd does, as with --systemd-cgroup" },
 		{ "disabled", "the container stays in the caller's" },
 	};
 
@@ -601,7 +602,8 @@ static const struct opt global_opts[] = {
 	  .default_text = "text",
 	  OFF(log_format) },
 	FLAG("debug", debug, "Say more."),
-	FLAG("systemd-cgroup", systemd_cgroup, "Refused: this runtime makes control groups itself."),
+	FLAG("systemd-cgroup", container.systemd,
+	     "Have systemd make the control group, as a scope; linux.cgroupsPath is SLICE:PREFIX:NAME then."),
 	{ .name = "cgroup-manager",
 	  .kind = OPT_STRING,
 	  .arg = "MANAGER",
@@ -781,11 +783,7 @@ static int run_row_command(const struct command *row, int argc, char **argv, str
 
 	if (rc)
 		return rc;
-	if (oci.systemd_cgroup)
-		return err_set(
-			err, -ENOTSUP,
-			"--systemd-cgroup: this runtime makes control groups itself; have the engine use cgroupfs "
-			"(podman: --cgroup-manager cgroupfs)");
+	oci.container.systemd |= oci.cgroup_manager && !strcmp(oci.cgroup_manager, "systemd");
 	oci.container.no_cgroup = oci.cgroup_manager && !strcmp(oci.cgroup_manager, "disabled");
 	return row->run(row, argc - used, argv + used, err);
 }

@@ -8,7 +8,7 @@
  * version 1 cannot be killed, one of version 2 can. A process is in the group of every hierarchy, so it does not matter
  * which is asked.
  *
- * Omitted: groups made by systemd. A path of its form (slice:prefix:name) is refused.
+ * A path of systemd's form (slice:prefix:name) is refused here: systemd.c makes groups of such names.
  */
 #include "jail/cgroup.h"
 
@@ -144,7 +144,7 @@ int cgroup_init(struct cgroup *cg, const char *path, const char *id, struct err 
 	if (path && path[0] != '/' && strchr(path, ':'))
 		return err_set(
 			err, -ENOTSUP,
-			"linux.cgroupsPath: '%.200s' has the form of systemd's groups, which are not supported; give "
+			"linux.cgroupsPath: '%.200s' has the form of systemd's groups; use --systemd-cgroup, or give "
 			"a path that begins with '/'",
 			path);
 	if (!path || !*path) {
@@ -381,7 +381,7 @@ int cgroup_create(struct cgroup *cg, struct err *err)
 {
 	for (unsigned i = 0; i < cg->count; i++) {
 		struct cgroup_hierarchy *h = &cg->at[i];
-		int rc = create_in(cg, h, err);
+		int rc = h->joined ? 0 : create_in(cg, h, err);
 
 		if (rc == -EBUSY || (rc && geteuid() == 0 && rc != -EROFS))
 			return rc;

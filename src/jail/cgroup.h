@@ -33,8 +33,8 @@ int cgroup_init(struct cgroup *cg, const char *path, const char *id, struct err 
 /* The same for a group whose path cgroup_init() has made before: `joined` is set where it exists. */
 int cgroup_find(struct cgroup *cg, const char *full_path, struct err *err);
 
-/* Makes the group. One that exists already must be empty. Where the caller has no permission for a hierarchy and is
- * not root, that one is left out. */
+/* Makes the group where it is not `joined`. One that exists already must be empty. Where the caller has no permission for a
+ * hierarchy and is not root, that one is left out. */
 int cgroup_create(struct cgroup *cg, struct err *err);
 int cgroup_join(const struct cgroup *cg, pid_t pid, struct err *err);
 

@@ -16,12 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
+#include "jail/systemd.h"
 #include "oci/container_init.h"
 #include "oci/hooks.h"
 #include "oci/process.h"
@@ -92,6 +94,13 @@ static int destroy(int root, struct status *s, struct cgroup *cg, struct err *er
 		close(pidfd);
 	if (!rc && cg)
 		rc = cgroup_delete(cg, err);
+	if (!rc && s->unit[0]) {
+		struct err stop = { 0 };
+
+		/* It has nothing any more; a manager that is not there has forgotten it. */
+		if (systemd_stop(s->unit, &stop))
+			log_warn("%s", stop.msg);
+	}
 	if (!rc && s->hooks) {
 		struct spec spec;
 		struct err hook = { 0 };
@@ -150,19 +159,77 @@ static int read_config(struct container *c, const char *bundle, struct err *err)
 	return check_terminal(c, err);
 }
 
+/* systemd takes no unit without a process, and ends one whose last process has gone. So there is one that waits, until the
+ * container's is made in the group like in any other. It dies with the runtime. */
+static int start_unit(struct container *c, const struct systemd_unit *unit, struct err *err)
+{
+	char description[STATUS_MAX_ID + 32];
+	pid_t runtime = getpid();
+	int rc;
+
+	c->keeper = fork();
+	if (c->keeper == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		while (getppid() == runtime)
+			pause();
+		_exit(0);
+	}
+	if (c->keeper < 0) {
+		c->keeper = 0;
+		return err_sys(err, -errno, "cannot make a process");
+	}
+	snprintf(description, sizeof(description), "bothy container %s", c->status.id);
+	rc = systemd_start(unit, description, c->keeper, &c->spec.limits, err);
+	if (rc)
+		return rc;
+	rc = cgroup_find(&c->cgroup, c->status.cgroup, err);
+	for (unsigned i = 0; !rc && i < c->cgroup.count; i++)
+		if (c->cgroup.at[i].joined)
+			return 0;
+	return rc ? rc
+		  : err_set(err, -ENOENT,
+			    "systemd has started the unit '%s', but there is no control group '%s'",
+			    unit->name, c->status.cgroup);
+}
+
+static void end_keeper(struct container *c)
+{
+	if (!c->keeper)
+		return;
+	kill(c->keeper, SIGKILL);
+	while (waitpid(c->keeper, NULL, 0) < 0 && errno == EINTR)
+		;
+	c->keeper = 0;
+}
+
 static int prepare_cgroup(struct container *c, struct err *err)
 {
-	const struct limits *l = &c->spec.limits;
 	const char *path = c->spec.cgroups_path;
-	int rc;
+	bool systemd = c->options->systemd;
+	struct systemd_unit unit = { "", "" };
+	char group[sizeof(c->status.cgroup)];
+	int rc = 0;
 
 	if (c->options->no_cgroup)
 		return 0;
-	rc = cgroup_init(&c->cgroup, path, c->status.id, err);
+	if (systemd) {
+		rc = systemd_parse(path, c->status.id, &unit, err);
+		if (!rc)
+			rc = systemd_group(&unit, group, sizeof(group), err);
+		path = group;
+	}
+	if (!rc)
+		rc = cgroup_init(&c->cgroup, path, c->status.id, err);
 	if (rc)
 		return rc;
 	memcpy(c->status.cgroup, c->cgroup.path, sizeof(c->status.cgroup));
+	memcpy(c->status.unit, unit.name, sizeof(c->status.unit));
 	rc = status_save(&c->status, err);
+	if (!rc && systemd && (rc = start_unit(c, &unit, err)) < 0) {
+		/* There is none, or it is somebody else's. */
+		c->status.cgroup[0] = c->status.unit[0] = 0;
+		return rc;
+	}
 	if (!rc)
 		rc = cgroup_create(&c->cgroup, err);
 	if (rc) {
@@ -172,9 +239,16 @@ static int prepare_cgroup(struct container *c, struct err *err)
 		return rc;
 	}
 	c->has_cgroup = true;
-	rc = limits_apply(&c->cgroup, l, err);
+	return 0;
+}
+
+static int apply_limits(struct container *c, struct err *err)
+{
+	const struct limits *l = &c->spec.limits;
+	int rc = c->has_cgroup ? limits_apply(&c->cgroup, l, err) : 0;
+
 	/* Without privileges nodes cannot be made anyway, and the rules cannot be set. */
-	if (!rc && l->devices &&
+	if (!rc && c->has_cgroup && l->devices &&
 	    (cgroup_v1(&c->cgroup, "devices") || (geteuid() == 0 && cgroup_v2(&c->cgroup))))
 		rc = devfilter_apply(&c->cgroup, l->devices, l->device_count, err);
 	return rc;
@@ -321,6 +395,7 @@ static void close_child_fds(struct container *c)
 
 static int make(struct container *c, int foreground, struct err *err)
 {
+	bool kept;
 	size_t len;
 	void *text;
 	int root_fd, wire, rc;
@@ -338,6 +413,9 @@ static int make(struct container *c, int foreground, struct err *err)
 	c->status.hooks = c->spec.hooks[SPEC_POSTSTART].count || c->spec.hooks[SPEC_POSTSTOP].count;
 	c->runtime_hooks = c->spec.hooks[SPEC_PRESTART].count || c->spec.hooks[SPEC_CREATE_RUNTIME].count;
 	rc = prepare_cgroup(c, err);
+	/* Some limits are for an empty group only; others would count the process that keeps systemd's. */
+	if (!rc && !c->keeper)
+		rc = apply_limits(c, err);
 	rootfs_init(&c->rootfs, &c->spec, c->has_cgroup ? &c->cgroup : NULL);
 	if (!rc)
 		rc = open_sockets(c, foreground, err);
@@ -347,9 +425,14 @@ static int make(struct container *c, int foreground, struct err *err)
 	if (!rc)
 		rc = start_child(c, &wire, err);
 	close_child_fds(c);
+	kept = c->keeper != 0;
+	end_keeper(c);
 	if (rc)
 		return rc;
-	rc = bring_up(c, wire, err);
+	if (kept)
+		rc = apply_limits(c, err);
+	if (!rc)
+		rc = bring_up(c, wire, err);
 	close(wire);
 	if (rc) {
 		kill(c->status.pid, SIGKILL);
@@ -658,6 +741,8 @@ int container_update(const struct container_options *options, const char *id, co
 		rc = need_cgroup(e, err);
 	if (!rc)
 		rc = limits_apply(&e->cgroup, limits, err);
+	if (!rc && e->status.unit[0])
+		rc = systemd_update(e->status.unit, limits, err);
 	if (!rc && devices)
 		rc = devfilter_apply(&e->cgroup, limits->devices, limits->device_count, err);
 	close_existing(e);

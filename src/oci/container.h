@@ -15,6 +15,7 @@ struct container_options {
 	const char *console_socket; /* NULL: none */
 	u32 preserve_fds;
 	bool no_pivot, no_keyring, no_cgroup;
+	bool systemd; /* systemd makes the control group */
 	bool stay; /* run: wait for the container and pass on signals and terminal */
 	bool keep; /* run: do not delete it then */
 };
@@ -27,6 +28,7 @@ struct container {
 	int state_root; /* folder of the state of all containers */
 	struct cgroup cgroup;
 	bool has_cgroup;
+	pid_t keeper; /* is in the group that systemd made until the container is; 0: none */
 	struct rootfs rootfs;
 	int console_socket; /* connected; -1: none */
 	int agent;          /* of seccomp; -1: none */

@@ -29,6 +29,7 @@
 
 #include "base/os.h"
 #include "jail/cgroup.h"
+#include "jail/systemd.h"
 #include "oci/jtable.h"
 
 #define LOCK_PATIENCE_NS (10 * 1000000000ull)
@@ -151,7 +152,7 @@ int status_create(int root, const char *id, struct status *ret_status, struct er
 
 /* state.json is itself read by a table. */
 struct state_file {
-	const char *version, *id, *bundle, *rootfs, *cgroup, *created, *boot;
+	const char *version, *id, *bundle, *rootfs, *cgroup, *unit, *created, *boot;
 	s64 pid;
 	u64 pid_start, pid_inode;
 	bool complete, hooks;
@@ -168,6 +169,7 @@ static const struct jtable state_table[] = {
 	FIELD("bundle", JTABLE_STRING, bundle),
 	FIELD("rootfs", JTABLE_STRING, rootfs),
 	FIELD("cgroup", JTABLE_STRING, cgroup),
+	FIELD("unit", JTABLE_STRING, unit),
 	FIELD("created", JTABLE_STRING, created),
 	{ .name = "pid",
 	  .kind = JTABLE_S64,
@@ -207,6 +209,11 @@ static int read_state(struct status *s, const char *text, size_t len, struct err
 		rc = copy_text(s->rootfs, sizeof(s->rootfs), f.rootfs, "rootfs", err);
 	if (!rc)
 		rc = copy_text(s->cgroup, sizeof(s->cgroup), f.cgroup, "cgroup", err);
+	if (!rc)
+		rc = copy_text(s->unit, sizeof(s->unit), f.unit, "unit", err);
+	/* One that was edited to be a service would be stopped. */
+	if (!rc && s->unit[0] && !systemd_is_scope(s->unit))
+		rc = err_set(err, -EINVAL, "unit: '%.64s' is no scope", s->unit);
 	if (!rc)
 		rc = copy_text(s->created, sizeof(s->created), f.created, "created", err);
 	if (!rc)
@@ -364,6 +371,8 @@ int status_save(const struct status *s, struct err *err)
 		json_object_set_new(o, "pidStart", json_integer((json_int_t)s->pid_start));
 		json_object_set_new(o, "pidInode", json_integer((json_int_t)s->pid_inode));
 		json_object_set_new(o, "boot", json_string(s->boot));
+		if (s->unit[0])
+			json_object_set_new(o, "unit", json_string(s->unit));
 	}
 	text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 	json_decref(o);

@@ -30,6 +30,7 @@ struct status {
 	char bundle[4096];
 	char rootfs[4096];
 	char cgroup[1024]; /* path in each hierarchy; "": none */
+	char unit[256];    /* of systemd, which made the group; "": the runtime did */
 	char created[40];  /* RFC 3339 */
 	u32 owner;         /* user id of who created it */
 };
