@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "base/os.h"
 #include "jail/systemd.h"
+#include "oci/checkpoint.h"
 #include "oci/container_init.h"
 #include "oci/hooks.h"
 #include "oci/process.h"
@@ -393,6 +394,35 @@ static void close_child_fds(struct container *c)
 	rootfs_close(&c->rootfs);
 }
 
+/* The processes come from images: what is between create and start is not there. */
+static int restore(struct container *c, int foreground, struct err *err)
+{
+	int rc = 0;
+
+	if (foreground >= 0)
+		c->console_socket = foreground;
+	else if (c->options->console_socket)
+		rc = wire_connect(c->options->console_socket, &c->console_socket, err);
+	if (!rc)
+		rc = checkpoint_restore(c->options->restore, c, err);
+	close_child_fds(c);
+	if (!rc && c->keeper) {
+		end_keeper(c);
+		rc = apply_limits(c, err);
+	}
+	c->status.complete = true;
+	if (!rc)
+		rc = status_save(&c->status, err);
+	if (!rc)
+		rc = container_write_pid(c->options->pid_file, c->status.pid, err);
+	if (rc && c->status.pid) {
+		kill(c->status.pid, SIGKILL);
+		while (waitpid(c->status.pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	return rc;
+}
+
 static int make(struct container *c, int foreground, struct err *err)
 {
 	bool kept;
@@ -416,6 +446,11 @@ static int make(struct container *c, int foreground, struct err *err)
 	/* Some limits are for an empty group only; others would count the process that keeps systemd's. */
 	if (!rc && !c->keeper)
 		rc = apply_limits(c, err);
+	if (c->options->restore) {
+		rc = rc ? rc : restore(c, foreground, err);
+		end_keeper(c);
+		return rc;
+	}
 	rootfs_init(&c->rootfs, &c->spec, c->has_cgroup ? &c->cgroup : NULL);
 	if (!rc)
 		rc = open_sockets(c, foreground, err);
@@ -564,7 +599,8 @@ int container_run(const struct container_options *options, const char *id, int *
 		rc = create(options, id, pair[1], &s, err);
 	if (rc)
 		return rc;
-	rc = container_start(options, id, err);
+	if (!options->restore)
+		rc = container_start(options, id, err);
 	if (!rc && options->stay) {
 		/* Nothing has come where the container has no terminal. */
 		if (pair[0] >= 0)
@@ -700,6 +736,32 @@ int container_delete(const struct container_options *options, const char *id, bo
 			     status_phase_name(phase));
 	if (!rc)
 		rc = destroy(e->root, &e->status, e->has_cgroup ? &e->cgroup : NULL, err);
+	close_existing(e);
+	return rc;
+}
+
+int container_checkpoint(const struct container_options *options, const char *id,
+			 const struct checkpoint_options *checkpoint, struct err *err)
+{
+	struct spec spec = { 0 };
+	enum status_phase phase;
+	int rc;
+	struct existing *e = open_existing(options, id, true, &rc, err);
+
+	if (!e)
+		return rc;
+	phase = status_phase(&e->status);
+	if (phase != STATUS_RUNNING)
+		rc = err_set(err, -EINVAL, "cannot checkpoint container '%s', which is %s", id,
+			     status_phase_name(phase));
+	if (!rc)
+		rc = container_config(&e->status, &spec, err);
+	if (!rc)
+		rc = checkpoint_dump(checkpoint, &e->status, &spec, e->has_cgroup ? &e->cgroup : NULL, err);
+	/* Its processes have ended with the dump. */
+	if (!rc && !checkpoint->leave_running && !checkpoint->pre_dump)
+		rc = destroy(e->root, &e->status, e->has_cgroup ? &e->cgroup : NULL, err);
+	spec_close(&spec);
 	close_existing(e);
 	return rc;
 }

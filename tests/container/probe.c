@@ -181,6 +181,18 @@ static void time_of(const char *clock)
 	printf("%lld", (long long)ts.tv_sec);
 }
 
+/* For ever: the number that is in memory goes into a file. */
+static void count(const char *path)
+{
+	for (unsigned n = 1;; n++) {
+		int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+
+		dprintf(fd, "%u\n", n);
+		close(fd);
+		usleep(20000);
+	}
+}
+
 static const char *read_line(char *text, size_t size)
 {
 	ssize_t n = read(0, text, size - 1);
@@ -265,6 +277,8 @@ static void answer(char *word, char *what)
 		exit(atoi(what));
 	else if (!strcmp(word, "sleep"))
 		sleep((unsigned)atoi(what));
+	else if (!strcmp(word, "count"))
+		count(what);
 	else if (!strcmp(word, "spin"))
 		spin();
 	else if (!strcmp(word, "ignore"))
