@@ -74,6 +74,21 @@ int container_write_pid(const char *path, pid_t pid, struct err *err)
 	return rc ? err_sys(err, rc, "--pid-file: cannot write '%s'", path) : 0;
 }
 
+static int leave_rdt(const struct status *s, struct err *err)
+{
+	struct spec spec;
+	char root[1024];
+	int rc = container_config(s, &spec, err);
+
+	if (rc)
+		return rc;
+	/* Not mounted any more, it has no classes. */
+	if (spec.intel_rdt && !rdt_find(root, sizeof(root), NULL))
+		rc = rdt_delete(root, spec.intel_rdt, s->id, s->rdt, err);
+	spec_close(&spec);
+	return rc;
+}
+
 /* Undoes everything. Goes on after a failure; the first one is reported, and the state is kept then. */
 static int destroy(int root, struct status *s, struct cgroup *cg, struct err *err)
 {
@@ -102,6 +117,8 @@ static int destroy(int root, struct status *s, struct cgroup *cg, struct err *er
 		if (systemd_stop(s->unit, &stop))
 			log_warn("%s", stop.msg);
 	}
+	if (!rc && (s->rdt.clos || s->rdt.monitoring))
+		rc = leave_rdt(s, err);
 	if (!rc && s->hooks) {
 		struct spec spec;
 		struct err hook = { 0 };
@@ -243,6 +260,21 @@ static int prepare_cgroup(struct container *c, struct err *err)
 	return 0;
 }
 
+static int join_rdt(struct container *c, struct err *err)
+{
+	char root[1024];
+	int rc;
+
+	if (!c->spec.intel_rdt)
+		return 0;
+	rc = rdt_find(root, sizeof(root), err);
+	if (!rc)
+		rc = rdt_create(root, c->spec.intel_rdt, c->status.id, &c->status.rdt, err);
+	if (!rc)
+		rc = rdt_join(root, c->spec.intel_rdt, c->status.id, c->status.pid, err);
+	return rc;
+}
+
 static int apply_limits(struct container *c, struct err *err)
 {
 	const struct limits *l = &c->spec.limits;
@@ -347,8 +379,10 @@ static int bring_up(struct container *c, int wire, struct err *err)
 {
 	const struct spec_process *p = c->spec.process;
 	bool left = false; /* limits that the process could not set itself */
-	int rc = status_save(&c->status, err);
+	int rc = join_rdt(c, err);
 
+	if (!rc)
+		rc = status_save(&c->status, err);
 	if (!rc)
 		rc = process_set_oom_score(c->status.pid, p, err);
 	if (rc)
@@ -435,11 +469,12 @@ static int make(struct container *c, int foreground, struct err *err)
 		rc = status_write_file(&c->status, "config.json", text, len, err);
 		free(text);
 	}
-	if (!rc)
-		rc = rootfs_find(&c->spec, c->status.rootfs, &root_fd, err);
+	if (!rc && c->spec.namespace_path[NS_MNT])
+		snprintf(c->status.rootfs, sizeof(c->status.rootfs), "%s", c->spec.root.path);
+	else if (!rc && !(rc = rootfs_find(&c->spec, c->status.rootfs, &root_fd, err)))
+		close(root_fd);
 	if (rc)
 		return rc;
-	close(root_fd);
 	c->status.hooks = c->spec.hooks[SPEC_POSTSTART].count || c->spec.hooks[SPEC_POSTSTOP].count;
 	c->runtime_hooks = c->spec.hooks[SPEC_PRESTART].count || c->spec.hooks[SPEC_CREATE_RUNTIME].count;
 	rc = prepare_cgroup(c, err);
@@ -455,7 +490,7 @@ static int make(struct container *c, int foreground, struct err *err)
 	if (!rc)
 		rc = open_sockets(c, foreground, err);
 	/* Sources may be closed to the users that the container's are mapped to: they are opened here, if we may. */
-	if (!rc && geteuid() == 0 && mounts_detached())
+	if (!rc && geteuid() == 0 && mounts_detached() && !c->spec.namespace_path[NS_MNT])
 		rc = rootfs_open(&c->rootfs, err);
 	if (!rc)
 		rc = start_child(c, &wire, err);

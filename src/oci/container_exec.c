@@ -39,6 +39,7 @@ struct job {
 	struct spec_process process;
 	struct filter filter;
 	int console_socket, agent;
+	int proc; /* the host's: the container's is not asked for the attribute of a label */
 	char *agent_state;
 };
 
@@ -85,6 +86,9 @@ static int child_steps(struct job *j, int wire, struct process *p, struct err *e
 		return rc;
 	if (!j->options->no_keyring)
 		rc = container_init_keyring(j->status.id, err);
+	if (!rc)
+		rc = label_open(&p->label, j->proc, err);
+	close(j->proc);
 	if (!rc && chdir("/") < 0)
 		rc = err_sys(err, -errno, "cannot enter the container's root");
 	if (!rc && j->process.terminal)
@@ -111,7 +115,7 @@ static void child(void *opaque, int wire)
 		.filter = j->spec.seccomp ? &j->filter : NULL,
 		.agent = j->agent,
 		.agent_state = j->agent_state,
-		.apparmor = -1,
+		.label = { j->process.apparmor, j->process.selinux, -1 },
 		.preserve_fds = j->options->preserve_fds,
 	};
 	struct err err = { 0 };
@@ -275,9 +279,15 @@ static int prepare(struct job *j, int foreground, struct err *err)
 {
 	const struct filter_spec *f = j->spec.seccomp;
 	int rc = read_process(j, err);
+	struct label label = { j->process.apparmor, j->process.selinux, -1 };
 
+	if (!rc)
+		rc = label_check(&label, err);
 	if (rc)
 		return rc;
+	j->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (j->proc < 0)
+		return err_sys(err, -errno, "cannot open /proc");
 	if (j->process.terminal && !j->options->console_socket && foreground < 0)
 		return err_set(
 			err, -EINVAL,
@@ -347,6 +357,7 @@ static int run_job(struct job *j, int foreground, pid_t *ret_pid, struct err *er
 		close(j->console_socket);
 	if (j->agent >= 0)
 		close(j->agent);
+	close(j->proc);
 	rc = bring_in(j, *ret_pid, wire, err);
 	close(wire);
 	if (rc) {
@@ -369,7 +380,7 @@ int container_exec(const struct container_options *options, const char *id, cons
 		return err_set(err, -ENOMEM, "no memory");
 	j->options = options;
 	j->exec = exec;
-	j->console_socket = j->agent = -1;
+	j->console_socket = j->agent = j->proc = -1;
 	*ret_status = 0;
 	rc = status_open_root(options->root, &root, err);
 	if (!rc) {

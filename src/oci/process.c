@@ -45,34 +45,6 @@ void process_begin(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-int process_open_apparmor(const struct spec_process *spec, int *ret_fd, struct err *err)
-{
-	static const char *const files[] = { "/proc/self/attr/apparmor/exec", "/proc/self/attr/exec" };
-	char enabled = 'N';
-	int fd;
-
-	*ret_fd = -1;
-	if (!spec->apparmor || !*spec->apparmor || !strcmp(spec->apparmor, "unconfined"))
-		return 0;
-	fd = open("/sys/module/apparmor/parameters/enabled", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		if (read(fd, &enabled, 1) != 1)
-			enabled = 'N';
-		close(fd);
-	}
-	if (enabled != 'Y')
-		return err_set(
-			err, -ENOTSUP,
-			"process.apparmorProfile: AppArmor is not enabled on this host; take '%.64s' out",
-			spec->apparmor);
-	for (unsigned i = 0; i < ARRAY_SIZE(files); i++) {
-		*ret_fd = open(files[i], O_WRONLY | O_CLOEXEC);
-		if (*ret_fd >= 0)
-			return 0;
-	}
-	return err_sys(err, -errno, "process.apparmorProfile: cannot open '%s'", files[0]);
-}
-
 static const char *get_env(char *const *env, const char *name)
 {
 	size_t len = strlen(name);
@@ -351,15 +323,9 @@ int process_drop(struct process *p, struct err *err)
 	u64 available = caps_available(), asked;
 	int rc;
 
-	if (s->apparmor && p->apparmor >= 0) {
-		char text[512];
-		int n = snprintf(text, sizeof(text), "exec %.400s", s->apparmor);
-
-		if (write(p->apparmor, text, (size_t)n) != n)
-			return err_sys(err, -errno, "process.apparmorProfile: cannot set '%.64s'",
-				       s->apparmor);
-	}
-	rc = set_priorities(s, err);
+	rc = label_set(&p->label, err);
+	if (!rc)
+		rc = set_priorities(s, err);
 	if (!rc)
 		rc = enter_cwd(s->cwd, true, err);
 	if (rc)

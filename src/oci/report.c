@@ -411,7 +411,7 @@ char *report_features(void)
 		"seccomp", "enabled", filter_available(), "actions", names(filter_action_name), "operators",
 		names(filter_operator_name), "archs", names(filter_arch_name), "knownFlags",
 		names(filter_flag_name), "supportedFlags", names(filter_flag_name), "apparmor", "enabled", 1,
-		"selinux", "enabled", 0, "intelRdt", "enabled", 0, "mountExtensions", "idmap", "enabled", 1);
+		"selinux", "enabled", 1, "intelRdt", "enabled", 1, "mountExtensions", "idmap", "enabled", 1);
 	json_t *o =
 		json_pack("{s:s,s:s,s:o,s:o,s:o}", "ociVersionMin", "1.0.0", "ociVersionMax", SPEC_VERSION,
 			  "hooks", names(hook_name), "mountOptions", names(mounts_option_name), "linux", lin);

@@ -156,6 +156,7 @@ struct state_file {
 	s64 pid;
 	u64 pid_start, pid_inode;
 	bool complete, hooks;
+	struct rdt_made rdt;
 	u32 owner;
 };
 
@@ -181,6 +182,8 @@ static const struct jtable state_table[] = {
 	FIELD("boot", JTABLE_STRING, boot),
 	FIELD("complete", JTABLE_BOOL, complete),
 	FIELD("hooks", JTABLE_BOOL, hooks),
+	FIELD("rdtClass", JTABLE_BOOL, rdt.clos),
+	FIELD("rdtMonitoring", JTABLE_BOOL, rdt.monitoring),
 	FIELD("owner", JTABLE_U32, owner),
 	{ .name = NULL },
 };
@@ -233,6 +236,7 @@ static int read_state(struct status *s, const char *text, size_t len, struct err
 	s->pid_inode = f.pid_inode;
 	s->complete = f.complete;
 	s->hooks = f.hooks;
+	s->rdt = f.rdt;
 	s->owner = f.owner;
 	jtable_close(&doc);
 	return rc;
@@ -371,6 +375,10 @@ int status_save(const struct status *s, struct err *err)
 		json_object_set_new(o, "pidStart", json_integer((json_int_t)s->pid_start));
 		json_object_set_new(o, "pidInode", json_integer((json_int_t)s->pid_inode));
 		json_object_set_new(o, "boot", json_string(s->boot));
+		if (s->rdt.clos)
+			json_object_set_new(o, "rdtClass", json_true());
+		if (s->rdt.monitoring)
+			json_object_set_new(o, "rdtMonitoring", json_true());
 		if (s->unit[0])
 			json_object_set_new(o, "unit", json_string(s->unit));
 	}

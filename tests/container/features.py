@@ -47,6 +47,32 @@ def test_namespaces_by_path():
                 assert a["link:/proc/self/ns/" + f] == os.readlink(f"/proc/{pid}/ns/{f}"), f
 
 
+def test_mount_namespace_by_path():
+    """It is in another's mounts, with a root of its own in there."""
+    with Bundle() as first, Bundle() as second:
+        first.config["mounts"].append({"destination": "/inner", "type": "tmpfs", "source": "tmpfs"})
+        with first.running() as name:
+            pid = first.state(name)["pid"]
+            first.good("exec", name, "/bin/probe", "write:/inner/there@here")
+            lin = second.config["linux"]
+            lin["namespaces"] = [{"type": "mount", "path": f"/proc/{pid}/ns/mnt"}, {"type": "pid", "path": f"/proc/{pid}/ns/pid"}, {"type": "uts"}]
+            del lin["maskedPaths"], lin["readonlyPaths"]
+            second.config["mounts"] = []
+            second.config["root"]["path"] = "/"
+            a = second.ask("link:/proc/self/ns/mnt", "read:/inner/there", "list:/", "fds")
+            assert a["link:/proc/self/ns/mnt"] == os.readlink(f"/proc/{pid}/ns/mnt") and a["read:/inner/there"] == "here" and not a["fds"], a
+            for member, change in (("mounts", lambda c: c["mounts"].append({"destination": "/x", "type": "tmpfs"})),
+                                   ("maskedPaths", lambda c: c["linux"].update(maskedPaths=["/x"])),
+                                   ("root.readonly", lambda c: c["root"].update(readonly=True)),
+                                   ("terminal", lambda c: c["process"].update(terminal=True)),
+                                   ("not absolute", lambda c: c["root"].update(path="rootfs")),
+                                   ("no/such", lambda c: c["root"].update(path="/no/such"))):
+                c = container.deep(second.config)
+                change(c)
+                second.refused(member, config=c)
+            assert first.state(name)["status"] == "running"
+
+
 def test_namespace_lives_as_long_as_its_last_reference():
     with Bundle() as b:
         with b.running() as name:
@@ -632,7 +658,7 @@ def test_oom_events():
             first = json.loads(p.stdout.readline())
             assert first["type"] == "stats" and first["id"] == name, first
             # One that takes more than there is, beside the container's first process.
-            assert b.call("exec", name, "/bin/probe", "eat:1000").returncode == 137
+            assert b.call("exec", name, "/bin/probe", "eat:400").returncode == 137
             lines.append(json.loads(p.stdout.readline()))
             assert lines == [{"type": "oom", "id": name}], lines
             b.good("kill", name, "KILL")

@@ -34,6 +34,8 @@ def full_config(b):
         "devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 0, "gid": 0}],
         "sysctl": {"net.ipv4.ip_forward": "1"}, "rootfsPropagation": "rslave", "mountLabel": "",
         "personality": {"domain": "LINUX"},
+        "intelRdt": {"closID": "x", "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=70", "schemata": ["L3:0=f"], "enableCMT": False,
+                     "enableMBM": False, "enableMonitoring": False},
         "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1, "architectures": ["SCMP_ARCH_X86_64"],
                     "flags": ["SECCOMP_FILTER_FLAG_LOG"], "listenerPath": "", "listenerMetadata": "",
                     "syscalls": [{"names": ["ptrace"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1,

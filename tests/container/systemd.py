@@ -138,6 +138,44 @@ def test_o38_create_killed():
         assert killed > 10, killed
 
 
+def test_real_systemd():
+    """Where systemd runs this machine."""
+    if not os.path.isdir("/run/systemd/system"):
+        raise container.Skip("systemd does not run here")
+    scope = container.mark + "-one.scope"
+
+    def show(*names):
+        out = subprocess.run(["systemctl", "show", *[w for n in names for w in ("-p", n)], scope], stdout=subprocess.PIPE, text=True, check=True)
+        return dict(line.split("=", 1) for line in out.stdout.splitlines())
+
+    with new_bundle() as b:
+        b.config["linux"]["cgroupsPath"] = f"bothy-test.slice:{container.mark}:one"
+        b.config["linux"]["resources"].update({"memory": {"limit": 64 << 20, "swap": 64 << 20}, "pids": {"limit": 20},
+                                               "cpu": {"quota": 50000, "period": 100000, "cpus": "0"}})
+        b.save()
+        b.good("--systemd-cgroup", "create", "x")
+        b.good("start", "x")
+        got = show("MemoryMax", "TasksMax", "Delegate", "ActiveState", "Slice", "CPUQuotaPerSecUSec", "ControlGroup", "AllowedCPUs")
+        group = f"/bothy.slice/bothy-test.slice/{scope}"
+        assert got == {"MemoryMax": str(64 << 20), "TasksMax": "20", "Delegate": "yes", "ActiveState": "active", "Slice": "bothy-test.slice",
+                       "CPUQuotaPerSecUSec": "500ms", "ControlGroup": group, "AllowedCPUs": "0"}, got
+        with open(f"/proc/{b.state('x')['pid']}/cgroup", encoding="utf-8") as f:
+            assert f.read().strip().endswith(group)
+        b.good("update", "--pids-limit", "7", "x")
+        b.good("exec", "x", "/bin/probe", "pid")
+        # It keeps what it has been told.
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+        assert show("TasksMax") == {"TasksMax": "7"} and json.loads(b.good("events", "--stats", "x"))["data"]["pids"]["limit"] == 7
+        assert json.loads(b.good("events", "--stats", "x"))["data"]["memory"]["usage"]["limit"] == 64 << 20
+        p = b.call("--systemd-cgroup", "create", "y")
+        assert p.returncode == 1 and scope in p.stderr and b.state("x")["status"] == "running", p.stderr
+        b.good("pause", "x")
+        b.good("resume", "x")
+        b.good("delete", "--force", "x")
+        assert show("LoadState")["LoadState"] == "not-found" and not os.path.exists("/sys/fs/cgroup" + group)
+    subprocess.run(["systemctl", "stop", "bothy-test.slice", "bothy.slice"], check=False)
+
+
 if __name__ == "__main__":
     if not shutil.which("dbus-daemon"):
         print("skipped: dbus-daemon is not installed")
