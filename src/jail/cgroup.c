@@ -407,6 +407,28 @@ int cgroup_join(const struct cgroup *cg, pid_t pid, struct err *err)
 	return 0;
 }
 
+void cgroup_descend(struct cgroup *cg, pid_t pid)
+{
+	char text[256] = "", path[64], line[1200];
+	size_t len = strlen(cg->path);
+	FILE *f;
+
+	if (!cgroup_is_unified(cg) ||
+	    cgroup_read(cg, &cg->at[0], "cgroup.subtree_control", text, sizeof(text)) || !text[0])
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+	f = fopen(path, "re");
+	/* "0::/box/init.scope" */
+	if (f && fgets(line, sizeof(line), f) && !strncmp(line, "0::", 3)) {
+		line[strcspn(line, "\n")] = 0;
+		if (!strncmp(line + 3, cg->path, len) && line[3 + len] == '/' &&
+		    strlen(line + 3) < sizeof(cg->path))
+			memcpy(cg->path, line + 3, strlen(line + 3) + 1);
+	}
+	if (f)
+		fclose(f);
+}
+
 int cgroup_door_open(const struct cgroup *cg, struct cgroup_door *ret_door, struct err *err)
 {
 	struct cgroup_door d = { .v2 = -1, .v2_procs = -1 };

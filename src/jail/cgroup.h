@@ -52,6 +52,10 @@ void cgroup_door_close(struct cgroup_door *door);
  * `made_inside`. Closes the door. The privileges that count are those of who has opened it. */
 int cgroup_door_enter(struct cgroup_door *door, bool made_inside, struct err *err);
 
+/* Where version 2 is all there is, a group that limits those below it takes no process itself, as that of a container in which
+ * an init has made more: the path becomes that of the group below which pid is in. Else it stays. */
+void cgroup_descend(struct cgroup *cg, pid_t pid);
+
 /* The processes in the group and below it, fresh memory. */
 int cgroup_processes(const struct cgroup *cg, pid_t **ret_pids, unsigned *ret_count, struct err *err);
 /* Sends a signal to each of them. With SIGKILL it goes on until none is left, for 10 seconds at most. */

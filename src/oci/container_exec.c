@@ -319,8 +319,10 @@ static int open_door(const struct job *j, struct cgroup_door *ret_door, struct e
 	struct cgroup *cg = malloc(sizeof(*cg));
 	int rc = cg ? container_cgroup(&j->status, cg, err) : err_set(err, -ENOMEM, "no memory");
 
-	if (!rc)
+	if (!rc) {
+		cgroup_descend(cg, j->status.pid);
 		rc = cgroup_door_open(cg, ret_door, err);
+	}
 	free(cg);
 	return rc;
 }

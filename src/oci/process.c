@@ -363,11 +363,11 @@ int process_drop(struct process *p, struct err *err)
 int process_execute(struct process *p, struct err *err)
 {
 	const struct spec_process *s = p->spec;
-	int rc = 0;
+	int rc = os_cloexec_from(3 + (int)p->preserve_fds);
 
 	/* A change of user has made the process inspectable again, or not, by the kernel's own rules; at execve() they apply. */
-	if (close_range(3 + p->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-		return err_sys(err, -errno, "cannot have descriptors closed");
+	if (rc)
+		return err_sys(err, rc, "cannot have descriptors closed");
 	for (u32 i = 0; i < p->preserve_fds; i++)
 		fcntl(3 + (int)i, F_SETFD, 0);
 	if (s->no_new_privileges)

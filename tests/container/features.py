@@ -680,6 +680,29 @@ def test_without_any_newer_mount_call():
             assert a["pid"] == "1" and a["write:/proc/sys/kernel/hostname@x"] == "EROFS", (name, a)
 
 
+def test_without_each_other_newer_call():
+    """The whole life of a container without each of them; and nothing that the runtime was given leaks into it."""
+    if container.without:
+        raise Skip("some are absent already")
+    fd = os.open("/dev/null", os.O_RDONLY)
+    for name in ("openat2", "pidfd_open", "close_range", "clone3", "clone3,pidfd_open,close_range,openat2," + ",".join(MOUNT_CALLS)):
+        with Bundle() as b:
+            b.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["ptrace"], "action": "SCMP_ACT_ERRNO"}]}
+            b.config["hooks"] = {"poststop": [{"path": "/bin/true", "timeout": 5}]}
+            container.prefix = [os.path.join(os.path.dirname(container.probe), "container_without"), name]
+            try:
+                a = b.ask("fds", "syscall:101", pass_fds=[fd])
+                assert a["fds"] == "" and a["syscall:101"] == "EPERM", (name, a)
+                with b.running() as c:
+                    assert answers(b.good("exec", c, "/bin/probe", "fds", pass_fds=[fd]))["fds"] == "", name
+                    b.good("pause", c)
+                    b.good("resume", c)
+                    b.good("kill", c, "KILL")
+            finally:
+                container.prefix = []
+    os.close(fd)
+
+
 def test_exec_cpu_affinity():
     with Bundle() as b, b.running() as name:
         process = {"cwd": "/", "args": ["/bin/probe", "status:Cpus_allowed_list"], "execCPUAffinity": {"initial": "0", "final": "0"}}
@@ -693,6 +716,20 @@ def test_exec_cpu_affinity():
                 assert "execCPUAffinity" in p.stderr, p.stderr
             else:
                 assert answers(p.stdout)["status:Cpus_allowed_list"] == "0", p.stdout
+
+
+def test_exec_beside_an_init_with_groups():
+    """An init has made groups below its own, which then takes no process: exec goes where the init is."""
+    if not os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        raise Skip("control groups of version 1 take processes everywhere")
+    with Bundle() as b, b.running() as name:
+        group = "/sys/fs/cgroup" + b.config["linux"]["cgroupsPath"]
+        os.mkdir(group + "/init.scope")
+        for path, text in ((group + "/init.scope/cgroup.procs", str(b.state(name)["pid"])), (group + "/cgroup.subtree_control", "+pids")):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(text)
+        a = answers(b.good("exec", name, "/bin/probe", "read:/proc/self/cgroup"))
+        assert a["read:/proc/self/cgroup"] == "0::/init.scope|", a
 
 
 def test_spec_and_features():

@@ -453,7 +453,7 @@ def test_o21_bombs():
     with Bundle() as b:
         b.config["linux"]["resources"]["pids"] = {"limit": 50}
         b.config["linux"]["resources"]["memory"] = {"limit": 32 << 20, "swap": 32 << 20}
-        b.config["process"]["args"] = ["/bin/probe", "forks:10000", "eat:1000"]
+        b.config["process"]["args"] = ["/bin/probe", "forks:10000", "eat:400"]
         b.save()
         start = time.time()
         p = b.call("run", "bomb")
