@@ -309,31 +309,31 @@ static void add_freezer(struct work *w)
 	criu_text(&w->job.options, CRIU_FREEZER, path);
 }
 
-/* What CRIU has said last of all that went wrong. */
+/* What CRIU has said first of all that went wrong: the rest follows from it. */
 static int explain(const struct work *w, int rc, const char *what, struct err *err)
 {
-	char last[200] = "", *line = NULL;
+	char said[200] = "", *line = NULL;
 	size_t room = 0;
 	int fd = openat(w->folder, w->log, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	const char *where = w->options->work ? w->options->work : w->options->images;
 
 	/* "(00.012345) Error (criu/file.c:123): ..." */
-	while (f && getline(&line, &room, f) > 0) {
+	while (f && !said[0] && getline(&line, &room, f) > 0) {
 		const char *at = strstr(line, "Error (");
 
 		if (at)
-			snprintf(last, sizeof(last), "%.*s", (int)strcspn(at, "\n"), at);
+			snprintf(said, sizeof(said), "%.*s", (int)strcspn(at, "\n"), at);
 	}
 	free(line);
 	if (f)
 		fclose(f);
-	for (char *p = last; *p; p++)
+	for (char *p = said; *p; p++)
 		if ((u8)*p < 0x20 || *p == 0x7f)
 			*p = '?';
-	if (last[0])
+	if (said[0])
 		return err_set(err, rc, "cannot %s container '%s': %s; more is in %.200s/%s", what,
-			       w->status->id, last, where, w->log);
+			       w->status->id, said, where, w->log);
 	return err_wrap(err, "cannot %s container '%s'", what, w->status->id);
 }
 

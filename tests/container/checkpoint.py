@@ -194,7 +194,10 @@ def test_the_real_one():
         b.good("create", "x")
         b.good("start", "x")
         time.sleep(1)
-        b.good("checkpoint", "--leave-running", "x")
+        p = b.call("checkpoint", "--leave-running", "x")
+        if p.returncode:
+            with open(b.folder + "/checkpoint/dump.log", encoding="utf-8") as f:
+                raise AssertionError(p.stderr + "".join(f.readlines()[-40:]))
         time.sleep(0.3)
         b.good("checkpoint", "--image-path", b.folder + "/images", "x")
         with open(b.rootfs + "/tmp/n", encoding="utf-8") as f:
