@@ -7,8 +7,7 @@
 #define CTR_HOOK     "--make-eth0" /* what the container's hook is called with, and the path of a socket */
 
 struct ctr_run_options {
-	const char *name, *network, *user, *cwd, *hostname, *memory, *cpus, *pids, *stop_signal,
-		*seccomp;
+	const char *name, *network, *user, *cwd, *hostname, *memory, *cpus, *pids, *stop_signal, *seccomp;
 	const char *env[CTR_MAX_LIST], *volumes[CTR_MAX_LIST], *caps[CTR_MAX_LIST], *ports[CTR_MAX_LIST];
 	unsigned env_count, volume_count, cap_count, port_count;
 	bool detach, tty, remove, read_only, system;

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@ struct work {
 	struct criu_job job;
 	const char *log;
 	bool refused; /* by us, at a step */
+	pid_t first;  /* of a restored tree; 0: not there yet */
 	struct cgroup_door door;
 	unsigned kept;
 	json_t *descriptors;
@@ -513,8 +515,11 @@ static int check_processes(struct work *w, pid_t first, struct err *err)
 	for (unsigned i = 0; i < count && !rc; i++) {
 		/* CRIU is there too, in the host's. A user namespace that the container has made has capabilities of its own. */
 		if (nsview_inode(pids[i], kind) != nsview_inode(0, kind) &&
-		    nsview_inode(pids[i], NS_USER) == nsview_inode(first, NS_USER))
+		    nsview_inode(pids[i], NS_USER) == nsview_inode(first, NS_USER)) {
 			rc = check_process(w, pids[i], err);
+			if (rc)
+				kill(pids[i], SIGKILL);
+		}
 	}
 	free(pids);
 	return rc;
@@ -533,7 +538,13 @@ static int on_step(void *opaque, const char *step, pid_t pid, int fd, struct err
 	} else if (!strcmp(step, "orphan-pts-master") && fd >= 0 && c->console_socket >= 0) {
 		rc = wire_send_fd(c->console_socket, fd, "/dev/ptmx", strlen("/dev/ptmx"), err);
 	} else if (!strcmp(step, "post-restore") && pid) {
-		rc = check_processes(w, pid, err);
+		w->first = pid;
+	} else if (!strcmp(step, "pre-resume")) {
+		/* The last before they run, and the first at which they are what they will be. CRIU goes on after a failure here. */
+		rc = w->first > 0 ? check_processes(w, w->first, err)
+				  : err_set(err, -EPROTO, "CRIU does not say which process it has made");
+		if (rc && w->first > 0)
+			kill(w->first, SIGKILL);
 	}
 	if (fd >= 0)
 		close(fd);
@@ -556,6 +567,7 @@ int checkpoint_restore(const struct checkpoint_options *options, struct containe
 	pid_t pid = 0;
 	int root = -1, rc = begin(&w, false, err);
 
+	w.job.no_new_privs = c->spec.process->no_new_privileges;
 	criu_number(&w.job.options, CRIU_SIBLING, 1);
 	if (!rc)
 		rc = check_images(&w, err);
@@ -571,11 +583,13 @@ int checkpoint_restore(const struct checkpoint_options *options, struct containe
 		rc = add_namespaces(&w, err);
 	if (!rc && w.cg && !(rc = cgroup_door_open(w.cg, &w.door, err)))
 		w.job.door = &w.door;
-	if (!rc && options->cgroup_mode && strcmp(options->cgroup_mode, "ignore") != 0 && w.cg) {
-		for (unsigned i = 0; i < w.cg->count; i++)
+	/* Where CRIU leaves groups alone, it leaves their namespace too: all that it makes gets its own. */
+	if (!options->cgroup_mode || !strcmp(options->cgroup_mode, "ignore"))
+		w.job.cgroup_ns = c->spec.has_namespace[NS_CGROUP] && !c->spec.namespace_path[NS_CGROUP];
+	else
+		for (unsigned i = 0; w.cg && i < w.cg->count; i++)
 			if (w.cg->at[i].joined)
 				add_pair(&w, CRIU_CGROUP_ROOT, w.cg->at[i].controllers, w.cg->path);
-	}
 	if (!rc)
 		rc = ask(&w, &pid, "restore", err);
 	if (!rc && pid <= 0)

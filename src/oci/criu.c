@@ -187,9 +187,13 @@ static int child_steps(const struct criu_job *job, int fd, struct err *err)
 
 	if (rc)
 		return rc;
+	if (job->cgroup_ns && unshare(CLONE_NEWCGROUP) < 0)
+		return err_sys(err, -errno, "cannot make a cgroup namespace for CRIU");
 	if (job->root && (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
 			  mount(job->root, job->root, NULL, MS_BIND | MS_REC, NULL) < 0))
 		return err_sys(err, -errno, "cannot make a mount of the root '%.200s' for CRIU", job->root);
+	if (job->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return err_sys(err, -errno, "process.noNewPrivileges: cannot be set");
 	fcntl(fd, F_SETFD, 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(job->keep) && job->keep[i] >= 0; i++)
 		fcntl(job->keep[i], F_SETFD, 0);

@@ -63,6 +63,8 @@ struct criu_job {
 	enum criu_request request;
 	struct criu_message options; /* taken and freed */
 	struct cgroup_door *door;    /* what CRIU and all that it makes is in; NULL: the caller's */
+	bool cgroup_ns;              /* in a namespace whose root that group is */
+	bool no_new_privs;           /* which older ones do not restore; all that it makes has what it has */
 	/* A folder that is to be a mount, for CRIU alone; NULL: none. */
 	const char *root;
 	int keep[5]; /* descriptors that CRIU gets under the same number; -1 ends them */

@@ -26,6 +26,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -230,6 +231,23 @@ static int set_priorities(const struct spec_process *s, struct err *err)
 	return rc;
 }
 
+/* The null device of the host becomes the container's own: nothing of the host's file systems stays open, and a checkpoint finds
+ * where it is. Another file under that name is left alone. */
+static void own_null(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	struct stat st, own;
+
+	if (null >= 0 && !fstat(null, &own) && S_ISCHR(own.st_mode) && own.st_rdev == makedev(1, 3)) {
+		fcntl(null, F_SETFL, O_RDWR);
+		for (int fd = 0; fd < 3; fd++)
+			if (!fstat(fd, &st) && S_ISCHR(st.st_mode) && st.st_rdev == own.st_rdev)
+				dup2(null, fd);
+	}
+	if (null >= 0)
+		close(null);
+}
+
 /* Standard input, output and error belong to the process's user, so that it can open /proc/self/fd/1 again. */
 static void own_stdio(const struct spec_process *s)
 {
@@ -332,6 +350,7 @@ int process_drop(struct process *p, struct err *err)
 		return rc;
 	if (s->user.has_umask)
 		umask(s->user.umask);
+	own_null();
 	own_stdio(s);
 	if (!s->no_new_privileges)
 		rc = load_filter(p, err);

@@ -10,7 +10,7 @@ import sys
 
 folder = os.environ["FAKE_CRIU"]
 libc = ctypes.CDLL(None, use_errno=True)
-CLONE_PARENT, NAMESPACES = 0x8000, 0x20000 | 0x4000000 | 0x8000000 | 0x20000000 | 0x40000000 | 0x2000000
+CLONE_PARENT, NAMESPACES = 0x8000, 0x20000 | 0x4000000 | 0x8000000 | 0x20000000 | 0x40000000
 TEXT, PAIR = {10, 13, 14, 37, 44, 53, 63}, {11, 23, 25, 27, 39}
 
 
@@ -116,7 +116,7 @@ def main():
             os.kill(options["2"][0], signal.SIGKILL)
     if kind == 2 and good:
         pid = restored()
-        for step in ("setup-namespaces", "post-restore"):
+        for step in ("setup-namespaces", "post-restore", "pre-resume"):
             if good and not tell(step, pid):
                 os.kill(pid, signal.SIGKILL)
                 good = False
