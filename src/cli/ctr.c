@@ -570,6 +570,7 @@ static const struct opt run_opts[] = {
 	FLAG("system", 0, run.system,
 	     "Run an init (/sbin/init) as process 1: own /run and /tmp, control groups that it may write, more capabilities, and "
 	     "RTMIN+3 to stop it."),
+	FLAG("bundle-hooks", 0, run.hooks, "Run the hooks of the bundle, which are programs of this host."),
 	STR("stop-signal", 0, "SIGNAL", run.stop_signal, "What 'stop' sends first."),
 	END,
 };

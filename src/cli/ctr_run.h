@@ -10,7 +10,7 @@ struct ctr_run_options {
 	const char *name, *network, *user, *cwd, *hostname, *memory, *cpus, *pids, *stop_signal, *seccomp;
 	const char *env[CTR_MAX_LIST], *volumes[CTR_MAX_LIST], *caps[CTR_MAX_LIST], *ports[CTR_MAX_LIST];
 	unsigned env_count, volume_count, cap_count, port_count;
-	bool detach, tty, remove, read_only, system;
+	bool detach, tty, remove, read_only, system, hooks;
 };
 
 enum ctr_network { CTR_USER, CTR_PRIVATE, CTR_HOST, CTR_NONE };

@@ -321,7 +321,7 @@ def test_long_mount_data():
         assert [l for l in a["read:/proc/self/mountinfo"].split("|") if " /over " in l and "nodev" in l], a
 
 
-def test_id_mapped_mount():
+def test_o36_id_mapped_mount():
     need_newer_mount_calls()
     with Bundle() as b:
         data = os.path.join(b.folder, "data")
@@ -334,9 +334,19 @@ def test_id_mapped_mount():
                                    "gidMappings": ids})
         a = b.ask("stat:/m/file")
         assert " 5000:5000 " in a["stat:/m/file"], a
+        # What the root of a user namespace makes there is nobody's else: not the host's root's, and not its own on the host.
+        os.chown(data, 1000, 1000)
+        ids[0].update(containerID=1000, hostID=100000)
+        b.config["linux"]["namespaces"].append({"type": "user"})
+        for kind in ("uid", "gid"):
+            b.config["linux"][kind + "Mappings"] = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+        a = b.ask("write:/m/new@y", "stat:/m/new", "stat:/m/file")
+        assert a["write:/m/new@y"] == "ok" and " 0:0 " in a["stat:/m/new"] and " 0:0 " in a["stat:/m/file"], a
+        st = os.stat(data + "/new")
+        assert (st.st_uid, st.st_gid) == (1000, 1000), st
 
 
-def test_propagation_does_not_reach_the_host():
+def test_o11_propagation_does_not_reach_the_host():
     with Bundle() as b:
         b.config["linux"]["rootfsPropagation"] = "rshared"
         b.config["process"]["capabilities"] = {k: ["CAP_SYS_ADMIN"] for k in ("bounding", "permitted", "effective")}

@@ -367,6 +367,21 @@ def test_bundle():
             "link:/proc/self/ns/net": os.readlink("/proc/self/ns/net")}
 
 
+def test_o23_hooks_of_a_bundle():
+    with People() as p:
+        subprocess.run([container.runtime, "spec", "--bundle", p.folder], check=True)
+        with open(p.folder + "/config.json", encoding="utf-8") as f:
+            config = json.load(f)
+        config["process"]["args"] = ["/bin/probe", "pid"]
+        config["hooks"] = {"createRuntime": [{"path": "/usr/bin/touch", "args": ["touch", p.folder + "/mark"]}]}
+        with open(p.folder + "/config.json", "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        p.wrong("run", "--network", "none", p.folder, expected="--bundle-hooks")
+        assert not os.path.exists(p.folder + "/mark")
+        p.good("run", "--rm", "--network", "none", "--bundle-hooks", p.folder)
+        assert os.path.exists(p.folder + "/mark")
+
+
 def test_mistakes():
     with People() as p:
         for words, expected in (

@@ -261,6 +261,10 @@ static void answer(char *word, char *what)
 		time_of(what);
 	else if (!strcmp(word, "tty"))
 		printf("%d %d %d %s", isatty(0), isatty(1), isatty(2), ttyname(0) ? ttyname(0) : "?");
+	else if (!strcmp(word, "type"))
+		printf("%s", outcome(ioctl(atoi(what), TIOCSTI, "x")));
+	else if (!strcmp(word, "steal"))
+		printf("%s", outcome(ioctl(atoi(what), TIOCSCTTY, 1)));
 	else if (!strcmp(word, "line"))
 		printf("%.*s", (int)strcspn(read_line(text, sizeof(text)), "\n"), text);
 	else if (!strcmp(word, "syscall"))
