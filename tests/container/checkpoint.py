@@ -51,7 +51,7 @@ def test_dump_and_restore():
     with new_bundle() as b, fake(b) as asked:
         start(b, "x")
         pid = b.state("x")["pid"]
-        b.good("checkpoint", "--image-path", b.folder + "/images", "--work-path", b.folder + "/work", "--tcp-established", "--file-locks",
+        b.good("checkpoint", "--image-path", b.folder + "/images", "--work-path", b.folder + "/criu", "--tcp-established", "--file-locks",
                "--ext-unix-sk", "--shell-job", "x")
         assert b.call("state", "x").returncode == 1 and os.path.exists(b.folder + "/images/core-1.img")
         a = asked()

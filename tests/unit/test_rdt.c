@@ -64,7 +64,7 @@ static bool there(const char *path)
 
 static int set_up(void **state)
 {
-	strcpy(root, "/tmp/bothy-rdt-XXXXXX");
+	strcpy(root, "/tmp/unit-rdt-XXXXXX");
 	assert_non_null(mkdtemp(root));
 	put("schemata", "    L3:0=ff;1=ff\n");
 	put("tasks", "");
