@@ -38,7 +38,8 @@ static void put(struct criu_message *m, const void *data, size_t len)
 		m->data = more;
 		m->room = room;
 	}
-	memcpy(m->data + m->len, data, len);
+	if (m->data)
+		memcpy(m->data + m->len, data, len);
 	m->len += len;
 }
 
@@ -286,8 +287,8 @@ static int receive(int fd, struct answer *a, int *ret_fd, struct err *err)
 static int converse(struct criu_job *job, int fd, pid_t *ret_pid, struct err *err)
 {
 	struct criu_message m = { 0 };
-	struct answer a;
-	int got, rc;
+	struct answer a = { 0 };
+	int got = -1, rc;
 
 	criu_number(&m, 1, job->request);
 	criu_part(&m, 2, &job->options);
@@ -327,7 +328,7 @@ static int converse(struct criu_job *job, int fd, pid_t *ret_pid, struct err *er
 int criu_run(struct criu_job *job, pid_t *ret_pid, struct err *err)
 {
 	pid_t criu = 0;
-	int fd, rc = start(job, &fd, &criu, err);
+	int fd = -1, rc = start(job, &fd, &criu, err);
 
 	if (!rc) {
 		rc = converse(job, fd, ret_pid, err);
