@@ -162,7 +162,7 @@ int systemd_group(const struct systemd_unit *unit, char *ret_path, size_t size, 
 {
 	sd_bus_error e = SD_BUS_ERROR_NULL;
 	char *own = NULL, at[1024];
-	sd_bus *bus;
+	sd_bus *bus = NULL;
 	size_t n;
 	int rc = open_bus(&bus, err);
 
@@ -357,7 +357,7 @@ int systemd_start(const struct systemd_unit *unit, const char *description, pid_
 	struct job job = { 0 };
 	struct err first = { 0 };
 	bool exists;
-	sd_bus *bus;
+	sd_bus *bus = NULL;
 	int rc = open_bus(&bus, err);
 
 	if (rc)
@@ -386,7 +386,7 @@ int systemd_update(const char *name, const struct limits *limits, struct err *er
 {
 	sd_bus_error e = SD_BUS_ERROR_NULL;
 	sd_bus_message *m = NULL;
-	sd_bus *bus;
+	sd_bus *bus = NULL;
 	int rc = open_bus(&bus, err);
 
 	if (rc)
@@ -412,7 +412,7 @@ int systemd_update(const char *name, const struct limits *limits, struct err *er
 int systemd_stop(const char *name, struct err *err)
 {
 	sd_bus_error e = SD_BUS_ERROR_NULL;
-	sd_bus *bus;
+	sd_bus *bus = NULL;
 	int rc = open_bus(&bus, err);
 
 	if (rc)
