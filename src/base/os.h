@@ -32,3 +32,6 @@ int os_pread_all(int fd, const char *path, void *buf, size_t len, u64 offset, st
 
 /* Writes all of buf, retrying short writes and EINTR. Returns 0 or -errno. */
 int os_write_all(int fd, const void *buf, size_t len);
+
+/* Every descriptor from `first` on closes with the next execve(2). -errno. */
+int os_cloexec_from(int first);

@@ -564,10 +564,13 @@ static const struct opt run_opts[] = {
 	STR("cpus", 0, "N", run.cpus, "Limit of processor time, in processors, as 0.5."),
 	STR("pids", 0, "N", run.pids, "Limit of processes and threads."),
 	LIST("cap", 0, "CAPABILITY", run.caps, run.cap_count, "One more capability, as CAP_NET_ADMIN."),
+	STR("seccomp", 0, "FILE", run.seccomp,
+	    "Its filter of system calls: a file as linux.seccomp of a bundle or as engines have it, or unconfined for none."),
 	FLAG("read-only", 0, run.read_only, "Its root cannot be written."),
 	FLAG("system", 0, run.system,
 	     "Run an init (/sbin/init) as process 1: own /run and /tmp, control groups that it may write, more capabilities, and "
 	     "RTMIN+3 to stop it."),
+	FLAG("bundle-hooks", 0, run.hooks, "Run the hooks of the bundle, which are programs of this host."),
 	STR("stop-signal", 0, "SIGNAL", run.stop_signal, "What 'stop' sends first."),
 	END,
 };

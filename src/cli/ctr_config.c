@@ -105,6 +105,15 @@ static json_t *begin(const struct ctr_plan *p, bool *ret_bundle, struct err *err
 	o = read_bundle(p->root, err);
 	if (!o)
 		return NULL;
+	/* Hooks are programs that run outside of the container, as whoever calls [O23]. */
+	if (!p->options->hooks && json_object_size(json_object_get(o, "hooks"))) {
+		json_decref(o);
+		err_set(err, -EPERM,
+			"'%.200s' has hooks: programs that would run on this host, outside of the container; look at them, "
+			"and use --bundle-hooks to run them",
+			path);
+		return NULL;
+	}
 	make_absolute(member(o, "root", false), "path", p->root);
 	mounts = member(o, "mounts", true);
 	json_array_foreach(mounts, i, m) if (is_bind(m)) make_absolute(m, "source", p->root);
@@ -298,7 +307,9 @@ static int fill(json_t *o, const struct ctr_plan *p, const struct ctr *c, bool b
 	if (opt->system)
 		set_system(o);
 	set_network(o, p, c);
-	rc = opt->user ? set_user(process, opt->user, err) : 0;
+	rc = ctr_seccomp_set(lin, process, opt->seccomp, bundle, err);
+	if (!rc && opt->user)
+		rc = set_user(process, opt->user, err);
 	if (!rc)
 		rc = set_limits(lin, opt, err);
 	for (unsigned i = 0; !rc && i < opt->volume_count; i++)

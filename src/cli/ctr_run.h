@@ -7,10 +7,10 @@
 #define CTR_HOOK     "--make-eth0" /* what the container's hook is called with, and the path of a socket */
 
 struct ctr_run_options {
-	const char *name, *network, *user, *cwd, *hostname, *memory, *cpus, *pids, *stop_signal;
+	const char *name, *network, *user, *cwd, *hostname, *memory, *cpus, *pids, *stop_signal, *seccomp;
 	const char *env[CTR_MAX_LIST], *volumes[CTR_MAX_LIST], *caps[CTR_MAX_LIST], *ports[CTR_MAX_LIST];
 	unsigned env_count, volume_count, cap_count, port_count;
-	bool detach, tty, remove, read_only, system;
+	bool detach, tty, remove, read_only, system, hooks;
 };
 
 enum ctr_network { CTR_USER, CTR_PRIVATE, CTR_HOST, CTR_NONE };
@@ -29,6 +29,9 @@ struct ctr_plan {
 
 /* Writes FOLDER/NAME/config.json (ctr_config.c). */
 int ctr_config_write(const struct ctr_plan *plan, const struct ctr *ctr, struct err *err);
+/* linux.seccomp for a process with its capabilities (ctr_seccomp.c). how: "unconfined", a file, or NULL: the usual one, and with
+ * `bundle` whatever is there. */
+int ctr_seccomp_set(json_t *lin, const json_t *process, const char *how, bool bundle, struct err *err);
 /* "[ADDRESS:]PORT:PORT[/udp]", as net_user_conf has it, into 64 bytes. */
 int ctr_config_port(const char *text, char *ret_text, struct err *err);
 

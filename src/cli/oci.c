@@ -23,6 +23,7 @@
 
 #include "base/os.h"
 #include "base/params.h"
+#include "oci/checkpoint.h"
 #include "oci/container.h"
 #include "oci/container_exec.h"
 #include "oci/report.h"
@@ -34,8 +35,9 @@
 /* What all commands have in common. */
 struct oci_options {
 	const char *log, *log_format, *cgroup_manager, *rootless;
-	bool debug, systemd_cgroup;
+	bool debug;
 	struct container_options container;
+	struct checkpoint_options checkpoint;
 
 	/* of single commands */
 	const char *format, *process_file, *cwd, *user, *resources, *apparmor, *console_size;
@@ -383,6 +385,55 @@ static int run_features(const struct command *c, int argc, char **argv, struct e
 	return print_text(report_features(), err);
 }
 
+/* --- checkpoint, restore --- */
+
+static int need_images(struct err *err)
+{
+	if (!oci.checkpoint.images)
+		oci.checkpoint.images = "checkpoint";
+	if (oci.checkpoint.images[0])
+		return 0;
+	return err_set(err, -EINVAL, "--image-path: is empty; give a folder");
+}
+
+static int run_checkpoint(const struct command *c, int argc, char **argv, struct err *err)
+{
+	const char *id = NULL;
+	int rc = take_id(c, argc, argv, 0, &id, err);
+
+	if (!rc)
+		rc = need_images(err);
+	return rc ? rc : container_checkpoint(&oci.container, id, &oci.checkpoint, err);
+}
+
+static int run_restore(const struct command *c, int argc, char **argv, struct err *err)
+{
+	const char *id = NULL;
+	char *images, *work;
+	int status = 0, rc = take_id(c, argc, argv, 0, &id, err);
+
+	if (!rc)
+		rc = need_images(err);
+	if (rc)
+		return rc;
+	/* The bundle becomes the working directory. */
+	images = realpath(oci.checkpoint.images, NULL);
+	if (!images)
+		return err_sys(err, -errno, "--image-path: cannot find '%.200s'", oci.checkpoint.images);
+	oci.checkpoint.images = images;
+	if (oci.checkpoint.work && mkdir(oci.checkpoint.work, 0700) < 0 && errno != EEXIST)
+		rc = err_sys(err, -errno, "--work-path: cannot make '%.200s'", oci.checkpoint.work);
+	work = oci.checkpoint.work && !rc ? realpath(oci.checkpoint.work, NULL) : NULL;
+	oci.checkpoint.work = work;
+	oci.container.restore = &oci.checkpoint;
+	oci.container.stay = !oci.detach;
+	if (!rc)
+		rc = container_run(&oci.container, id, &status, err);
+	free(images);
+	free(work);
+	return rc ? rc : status;
+}
+
 /* --- update --- */
 
 static int parse_limit(const char *option, const char *text, bool bytes, struct limits_value *v,
@@ -527,6 +578,7 @@ static const char *manager_choice(unsigned i, const char **ret_help)
 {
 	static const char *const rows[][2] = {
 		{ "cgroupfs", "the runtime makes control groups itself" },
+		{ "systemd", "systemd does, as with --systemd-cgroup" },
 		{ "disabled", "the container stays in the caller's" },
 	};
 
@@ -601,7 +653,8 @@ static const struct opt global_opts[] = {
 	  .default_text = "text",
 	  OFF(log_format) },
 	FLAG("debug", debug, "Say more."),
-	FLAG("systemd-cgroup", systemd_cgroup, "Refused: this runtime makes control groups itself."),
+	FLAG("systemd-cgroup", container.systemd,
+	     "Have systemd make the control group, as a scope; linux.cgroupsPath is SLICE:PREFIX:NAME then."),
 	{ .name = "cgroup-manager",
 	  .kind = OPT_STRING,
 	  .arg = "MANAGER",
@@ -709,6 +762,52 @@ static const struct opt spec_opts[] = {
 	END,
 };
 
+#define IMAGES                                                                                              \
+	FILE_OPT("image-path", "FOLDER", checkpoint.images,                                                 \
+		 "The folder of the images; ./checkpoint if not given."),                                   \
+		FILE_OPT("work-path", "FOLDER", checkpoint.work,                                            \
+			 "Where CRIU's log goes; else beside the images."),                                 \
+		FLAG("tcp-established", checkpoint.tcp_established, "With connections of TCP."),            \
+		FLAG("ext-unix-sk", checkpoint.ext_unix_sk, "With sockets whose other end is outside."),    \
+		FLAG("shell-job", checkpoint.shell_job,                                                     \
+		     "With a session, or a terminal, that is from outside."),                               \
+		FLAG("file-locks", checkpoint.file_locks, "With locks on files."),                          \
+		FLAG("auto-dedup", checkpoint.auto_dedup, "Keep no page twice, here and in the parent's."), \
+		FLAG("lazy-pages", checkpoint.lazy_pages,                                                   \
+		     "Memory comes when it is touched, from a page server."),                               \
+		STR("manage-cgroups-mode", "MODE", checkpoint.cgroup_mode,                                  \
+		    "soft, full or strict: CRIU sees to control groups too; else the runtime alone."),      \
+		STR("empty-ns", "KIND", checkpoint.empty_ns, "network: it is left empty.")
+
+static const struct opt checkpoint_opts[] = {
+	IMAGES,
+	STR("parent-path", "FOLDER", checkpoint.parent,
+	    "Images of a pre-dump, from the folder of the images."),
+	STR("page-server", "ADDRESS:PORT", checkpoint.page_server,
+	    "Memory goes there instead of into files."),
+	STR("status-fd", "N", checkpoint.status_fd,
+	    "A descriptor that CRIU writes to when memory can be fetched."),
+	FLAG("leave-running", checkpoint.leave_running, "The container goes on."),
+	FLAG("pre-dump", checkpoint.pre_dump,
+	     "Memory alone, for a later checkpoint with --parent-path; it goes on."),
+	END,
+};
+
+static const struct opt restore_opts[] = {
+	BUNDLE,
+	PID_FILE,
+	CONSOLE,
+	DETACH,
+	NO_PIVOT,
+	FLAG("no-subreaper", no_subreaper, "Accepted for other runtimes' callers; never done."),
+	IMAGES,
+	STR("lsm-profile", "TYPE:NAME", checkpoint.lsm_profile,
+	    "The label of the processes, instead of theirs."),
+	STR("lsm-mount-context", "LABEL", checkpoint.lsm_mount_context,
+	    "The label of mounts, instead of theirs."),
+	END,
+};
+
 static const struct opt update_opts[] = {
 	{ .name = "resources",
 	  .letter = 'r',
@@ -760,18 +859,23 @@ COMMAND(resume, "let them go on", "ID", NULL, run_pause, NULL);
 COMMAND(update, "change a container's limits", "[OPTIONS] ID", update_opts, run_update, NULL);
 COMMAND(events, "print what a container uses and each kill for want of memory, as JSON", "[OPTIONS] ID",
 	events_opts, run_events, NULL);
+COMMAND(checkpoint, "write a container's processes to files, and end it", "[OPTIONS] ID", checkpoint_opts,
+	run_checkpoint, "CRIU (criu) has to be installed.");
+COMMAND(restore, "make a container's processes from such files", "[OPTIONS] ID", restore_opts, run_restore,
+	"The bundle is to be as it was. Without --detach it stays until the container ends, and the status is the container's.");
 COMMAND(spec, "write a configuration to begin with", "[OPTIONS]", spec_opts, run_spec, NULL);
 COMMAND(features, "print what this runtime can do, as JSON", "", NULL, run_features, NULL);
 
 static const struct command *const oci_rows[] = {
-	&create_row, &start_row, &run_row,    &state_row,  &kill_row,   &delete_row, &exec_row,     &list_row,
-	&ps_row,     &pause_row, &resume_row, &update_row, &events_row, &spec_row,   &features_row, NULL,
+	&create_row, &start_row, &run_row,      &state_row,      &kill_row,    &delete_row,
+	&exec_row,   &list_row,  &ps_row,       &pause_row,      &resume_row,  &update_row,
+	&events_row, &spec_row,  &features_row, &checkpoint_row, &restore_row, NULL,
 };
 
 /* Commands of which a child will be in a container. */
 static bool enters_container(const struct command *c)
 {
-	return c == &create_row || c == &run_row || c == &exec_row;
+	return c == &create_row || c == &run_row || c == &exec_row || c == &restore_row;
 }
 
 static int run_row_command(const struct command *row, int argc, char **argv, struct err *err)
@@ -781,11 +885,7 @@ static int run_row_command(const struct command *row, int argc, char **argv, str
 
 	if (rc)
 		return rc;
-	if (oci.systemd_cgroup)
-		return err_set(
-			err, -ENOTSUP,
-			"--systemd-cgroup: this runtime makes control groups itself; have the engine use cgroupfs "
-			"(podman: --cgroup-manager cgroupfs)");
+	oci.container.systemd |= oci.cgroup_manager && !strcmp(oci.cgroup_manager, "systemd");
 	oci.container.no_cgroup = oci.cgroup_manager && !strcmp(oci.cgroup_manager, "disabled");
 	return row->run(row, argc - used, argv + used, err);
 }

@@ -8,7 +8,7 @@
  * version 1 cannot be killed, one of version 2 can. A process is in the group of every hierarchy, so it does not matter
  * which is asked.
  *
- * Omitted: groups made by systemd. A path of its form (slice:prefix:name) is refused.
+ * A path of systemd's form (slice:prefix:name) is refused here: systemd.c makes groups of such names.
  */
 #include "jail/cgroup.h"
 
@@ -144,7 +144,7 @@ int cgroup_init(struct cgroup *cg, const char *path, const char *id, struct err 
 	if (path && path[0] != '/' && strchr(path, ':'))
 		return err_set(
 			err, -ENOTSUP,
-			"linux.cgroupsPath: '%.200s' has the form of systemd's groups, which are not supported; give "
+			"linux.cgroupsPath: '%.200s' has the form of systemd's groups; use --systemd-cgroup, or give "
 			"a path that begins with '/'",
 			path);
 	if (!path || !*path) {
@@ -381,7 +381,7 @@ int cgroup_create(struct cgroup *cg, struct err *err)
 {
 	for (unsigned i = 0; i < cg->count; i++) {
 		struct cgroup_hierarchy *h = &cg->at[i];
-		int rc = create_in(cg, h, err);
+		int rc = h->joined ? 0 : create_in(cg, h, err);
 
 		if (rc == -EBUSY || (rc && geteuid() == 0 && rc != -EROFS))
 			return rc;
@@ -405,6 +405,28 @@ int cgroup_join(const struct cgroup *cg, pid_t pid, struct err *err)
 				       (int)pid, cg->at[i].mount, cg->path);
 	}
 	return 0;
+}
+
+void cgroup_descend(struct cgroup *cg, pid_t pid)
+{
+	char text[256] = "", path[64], line[1200];
+	size_t len = strlen(cg->path);
+	FILE *f;
+
+	if (!cgroup_is_unified(cg) ||
+	    cgroup_read(cg, &cg->at[0], "cgroup.subtree_control", text, sizeof(text)) || !text[0])
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+	f = fopen(path, "re");
+	/* "0::/box/init.scope" */
+	if (f && fgets(line, sizeof(line), f) && !strncmp(line, "0::", 3)) {
+		line[strcspn(line, "\n")] = 0;
+		if (!strncmp(line + 3, cg->path, len) && line[3 + len] == '/' &&
+		    strlen(line + 3) < sizeof(cg->path))
+			memcpy(cg->path, line + 3, strlen(line + 3) + 1);
+	}
+	if (f)
+		fclose(f);
 }
 
 int cgroup_door_open(const struct cgroup *cg, struct cgroup_door *ret_door, struct err *err)

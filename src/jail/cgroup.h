@@ -33,8 +33,8 @@ int cgroup_init(struct cgroup *cg, const char *path, const char *id, struct err 
 /* The same for a group whose path cgroup_init() has made before: `joined` is set where it exists. */
 int cgroup_find(struct cgroup *cg, const char *full_path, struct err *err);
 
-/* Makes the group. One that exists already must be empty. Where the caller has no permission for a hierarchy and is
- * not root, that one is left out. */
+/* Makes the group where it is not `joined`. One that exists already must be empty. Where the caller has no permission for a
+ * hierarchy and is not root, that one is left out. */
 int cgroup_create(struct cgroup *cg, struct err *err);
 int cgroup_join(const struct cgroup *cg, pid_t pid, struct err *err);
 
@@ -51,6 +51,10 @@ void cgroup_door_close(struct cgroup_door *door);
 /* In the process, while it has one thread: enters the hierarchies of version 1, and that of version 2 unless it was
  * `made_inside`. Closes the door. The privileges that count are those of who has opened it. */
 int cgroup_door_enter(struct cgroup_door *door, bool made_inside, struct err *err);
+
+/* Where version 2 is all there is, a group that limits those below it takes no process itself, as that of a container in which
+ * an init has made more: the path becomes that of the group below which pid is in. Else it stays. */
+void cgroup_descend(struct cgroup *cg, pid_t pid);
 
 /* The processes in the group and below it, fresh memory. */
 int cgroup_processes(const struct cgroup *cg, pid_t **ret_pids, unsigned *ret_count, struct err *err);

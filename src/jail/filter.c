@@ -23,6 +23,8 @@
 #if HAVE_SECCOMP
 #include <seccomp.h>
 
+#include "base/lazy.h"
+
 static const struct {
 	const char *name;
 	u32 action;
@@ -113,6 +115,27 @@ bool filter_available(void)
 	return true;
 }
 
+/* Loaded with the first filter (base/lazy.h): most calls of the runtime make none. */
+static struct {
+	__typeof__(seccomp_init) *init;
+	__typeof__(seccomp_release) *release;
+	__typeof__(seccomp_attr_set) *attr_set;
+	__typeof__(seccomp_arch_add) *arch_add;
+	__typeof__(seccomp_rule_add_array) *add_rule;
+	__typeof__(seccomp_export_bpf) *export_bpf;
+	__typeof__(seccomp_syscall_resolve_name) *resolve_name;
+} lib;
+
+static const struct lazy_function lib_functions[] = {
+	{ "seccomp_init", &lib.init },
+	{ "seccomp_release", &lib.release },
+	{ "seccomp_attr_set", &lib.attr_set },
+	{ "seccomp_arch_add", &lib.arch_add },
+	{ "seccomp_rule_add_array", &lib.add_rule },
+	{ "seccomp_export_bpf", &lib.export_bpf },
+	{ "seccomp_syscall_resolve_name", &lib.resolve_name },
+};
+
 static int find_action(const char *name, bool has_errno, u32 number, u32 *ret_action, struct err *err)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(filter_actions); i++) {
@@ -161,7 +184,7 @@ static int compile_rule(scmp_filter_ctx ctx, const struct filter_rule *r, u32 ac
 			return rc;
 	}
 	for (unsigned n = 0; n < r->name_count; n++) {
-		int call = seccomp_syscall_resolve_name(r->names[n]);
+		int call = lib.resolve_name(r->names[n]);
 
 		if (call == __NR_SCMP_ERROR)
 			continue;
@@ -169,9 +192,9 @@ static int compile_rule(scmp_filter_ctx ctx, const struct filter_rule *r, u32 ac
 		rc = 0;
 		if (repeated)
 			for (unsigned i = 0; !rc && i < r->arg_count; i++)
-				rc = seccomp_rule_add_array(ctx, action, call, 1, &cmp[i]);
+				rc = lib.add_rule(ctx, action, call, 1, &cmp[i]);
 		else
-			rc = seccomp_rule_add_array(ctx, action, call, r->arg_count, cmp);
+			rc = lib.add_rule(ctx, action, call, r->arg_count, cmp);
 		if (rc && rc != -EEXIST)
 			return err_sys(err, rc, "linux.seccomp: libseccomp refuses the rule for %.64s",
 				       r->names[n]);
@@ -186,7 +209,7 @@ static int export_code(scmp_filter_ctx ctx, struct filter *f, struct err *err)
 
 	if (fd < 0)
 		return err_sys(err, -errno, "cannot make memory for a filter");
-	if (seccomp_export_bpf(ctx, fd) < 0 || (size = lseek(fd, 0, SEEK_END)) <= 0) {
+	if (lib.export_bpf(ctx, fd) < 0 || (size = lseek(fd, 0, SEEK_END)) <= 0) {
 		rc = err_set(err, -EINVAL, "linux.seccomp: libseccomp cannot make a program of these rules");
 	} else if (size / 8 > BPF_MAXINSNS) {
 		rc = err_set(err, -E2BIG,
@@ -213,6 +236,8 @@ int filter_compile(const struct filter_spec *spec, struct filter *ret_filter, st
 	int rc = find_action(spec->default_action, spec->has_default_errno, spec->default_errno,
 			     &default_action, err);
 
+	if (!rc && (rc = lazy_load("libseccomp.so.2", lib_functions, ARRAY_SIZE(lib_functions), err)) < 0)
+		err_wrap(err, "linux.seccomp");
 	if (rc)
 		return rc;
 	if (!strcmp(spec->default_action, "SCMP_ACT_NOTIFY"))
@@ -230,11 +255,11 @@ int filter_compile(const struct filter_spec *spec, struct filter *ret_filter, st
 				       spec->flags[i]);
 		f.flags |= filter_flags[k].flag;
 	}
-	ctx = seccomp_init(default_action);
+	ctx = lib.init(default_action);
 	if (!ctx)
 		return err_set(err, -ENOMEM, "libseccomp cannot begin a filter");
 	/* A search tree instead of a list: hundreds of calls are the rule. */
-	seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	lib.attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	for (unsigned i = 0; !rc && i < spec->architecture_count; i++) {
 		unsigned k = 0;
 
@@ -245,7 +270,7 @@ int filter_compile(const struct filter_spec *spec, struct filter *ret_filter, st
 			rc = err_set(err, -EINVAL,
 				     "linux.seccomp.architectures[%u]: unknown architecture '%.64s'", i,
 				     spec->architectures[i]);
-		else if ((rc = seccomp_arch_add(ctx, filter_arches[k].arch)) && rc != -EEXIST)
+		else if ((rc = lib.arch_add(ctx, filter_arches[k].arch)) && rc != -EEXIST)
 			rc = err_sys(err, rc, "linux.seccomp.architectures[%u]: libseccomp refuses '%.64s'",
 				     i, spec->architectures[i]);
 		else
@@ -262,7 +287,7 @@ int filter_compile(const struct filter_spec *spec, struct filter *ret_filter, st
 	}
 	if (!rc)
 		rc = export_code(ctx, &f, err);
-	seccomp_release(ctx);
+	lib.release(ctx);
 	if (!rc)
 		*ret_filter = f;
 	return rc;

@@ -213,6 +213,16 @@ static int apply_memory(const struct cgroup *cg, const struct limits *l, struct 
 	return t.h && t.h->v2 ? apply_memory_v2(&t, l, err) : apply_memory_v1(&t, l, err);
 }
 
+s64 limits_cpu_weight(s64 shares)
+{
+	return 1 + (MAX(2, MIN(shares, 262144)) - 2) * 9999 / 262142;
+}
+
+s64 limits_io_weight(s64 weight)
+{
+	return 1 + (MAX(weight, 10) - 10) * 9999 / 990;
+}
+
 static int apply_cpu_v2(const struct target *t, const struct limits *l, struct err *err)
 {
 	char text[64], now[64] = "";
@@ -220,8 +230,7 @@ static int apply_cpu_v2(const struct target *t, const struct limits *l, struct e
 	int rc = 0;
 
 	if (l->cpu_shares.set && shares) {
-		shares = MAX(2, MIN(shares, 262144));
-		rc = put_number(t, "cpu.weight", 1 + (shares - 2) * 9999 / 262142, err);
+		rc = put_number(t, "cpu.weight", limits_cpu_weight(shares), err);
 	}
 	if (!rc && ((l->cpu_quota.set && l->cpu_quota.v) || (l->cpu_period.set && l->cpu_period.v))) {
 		char quota[32];
@@ -301,7 +310,7 @@ static int apply_weights(const struct target *t, const struct limits *l, struct 
 
 	if (l->io_weight.set && weight) {
 		if (v2 && !strcmp(file, "io.weight"))
-			weight = 1 + (MAX(weight, 10) - 10) * 9999 / 990;
+			weight = limits_io_weight(weight);
 		rc = put_number(t, file, weight, err);
 	}
 	if (!rc && l->io_leaf_weight.set && l->io_leaf_weight.v && !v2)

@@ -76,5 +76,9 @@ struct limits {
 	unsigned device_count;
 };
 
+/* Version 2's weight, 1 to 10000, for version 1's shares and for the weight of disk accesses, 10 to 1000. */
+s64 limits_cpu_weight(s64 shares);
+s64 limits_io_weight(s64 weight);
+
 /* Everything but the devices. The sentence names the limit, the value and the file. */
 int limits_apply(const struct cgroup *cg, const struct limits *limits, struct err *err);

@@ -266,7 +266,12 @@ static int join_words(const struct mounts_options *o, char *text, size_t size, u
 		*flags |= flag;
 		if (flag)
 			continue;
-		n += (size_t)snprintf(text + n, size - n, "%s%s", n ? "," : "", o->data[i]);
+		/* The commas of a label are its own. */
+		if (!strncmp(o->data[i], "context=", 8))
+			n += (size_t)snprintf(text + n, size - n, "%scontext=\"%s\"", n ? "," : "",
+					      o->data[i] + 8);
+		else
+			n += (size_t)snprintf(text + n, size - n, "%s%s", n ? "," : "", o->data[i]);
 		if (n >= size)
 			return err_set(err, -E2BIG, "a mount's options have more than %zu bytes", size - 1);
 	}

@@ -11,9 +11,29 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "base/lazy.h"
+
 #define HEADER_LEN    13
 #define CHUNK_EXTRA   12 /* length, type, and check sum */
 #define DEFLATE_LEVEL 3
+
+/* Of zlib, loaded for the first picture: most machines make none. */
+static struct {
+	__typeof__(compressBound) *bound;
+	__typeof__(compress2) *compress;
+	__typeof__(crc32) *crc32;
+} zlib;
+
+static int load_zlib(struct err *err)
+{
+	static const struct lazy_function functions[] = {
+		{ "compressBound", &zlib.bound },
+		{ "compress2", &zlib.compress },
+		{ "crc32", &zlib.crc32 },
+	};
+
+	return zlib.crc32 ? 0 : lazy_load("libz.so.1", functions, ARRAY_SIZE(functions), err);
+}
 
 static u8 *put32(u8 *p, u32 v)
 {
@@ -27,7 +47,7 @@ static u8 *seal_chunk(u8 *p, const char *type, u32 len)
 {
 	put32(p, len);
 	memcpy(p + 4, type, 4);
-	return put32(p + 8 + len, (u32)crc32(0, p + 4, len + 4));
+	return put32(p + 8 + len, (u32)zlib.crc32(0, p + 4, len + 4));
 }
 
 /* Each line with a zero before it: filter type none [PNG 9]. */
@@ -51,12 +71,17 @@ int png_encode(const u32 *pixels, u32 width, u32 height, u8 **ret_file, size_t *
 	/* 8 bits, RGB, deflate, the only set of filters, not interlaced [PNG 11.2.2] */
 	static const u8 form[] = { 8, 2, 0, 0, 0 };
 	size_t raw_len = ((size_t)width * 3 + 1) * height;
-	uLongf packed = compressBound(raw_len);
-	u8 *raw = malloc(raw_len), *p;
-	u8 *file = malloc(sizeof(signature) + HEADER_LEN + packed + 3 * (size_t)CHUNK_EXTRA);
+	u8 *raw, *file, *p;
+	uLongf packed;
 	int r;
 
 	assert(width && height && width <= 0xffff && height <= 0xffff);
+	r = load_zlib(err);
+	if (r < 0)
+		return r;
+	packed = zlib.bound(raw_len);
+	raw = malloc(raw_len);
+	file = malloc(sizeof(signature) + HEADER_LEN + packed + 3 * (size_t)CHUNK_EXTRA);
 	if (!raw || !file) {
 		free(raw);
 		free(file);
@@ -69,7 +94,7 @@ int png_encode(const u32 *pixels, u32 width, u32 height, u8 **ret_file, size_t *
 	put32(p + 12, height);
 	memcpy(p + 16, form, sizeof(form));
 	p = seal_chunk(p, "IHDR", HEADER_LEN);
-	r = compress2(p + 8, &packed, raw, raw_len, DEFLATE_LEVEL);
+	r = zlib.compress(p + 8, &packed, raw, raw_len, DEFLATE_LEVEL);
 	free(raw);
 	if (r != Z_OK) { /* there is room enough, so: no memory */
 		free(file);

@@ -16,12 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/os.h"
+#include "jail/systemd.h"
+#include "oci/checkpoint.h"
 #include "oci/container_init.h"
 #include "oci/hooks.h"
 #include "oci/process.h"
@@ -71,6 +74,21 @@ int container_write_pid(const char *path, pid_t pid, struct err *err)
 	return rc ? err_sys(err, rc, "--pid-file: cannot write '%s'", path) : 0;
 }
 
+static int leave_rdt(const struct status *s, struct err *err)
+{
+	struct spec spec;
+	char root[1024];
+	int rc = container_config(s, &spec, err);
+
+	if (rc)
+		return rc;
+	/* Not mounted any more, it has no classes. */
+	if (spec.intel_rdt && !rdt_find(root, sizeof(root), NULL))
+		rc = rdt_delete(root, spec.intel_rdt, s->id, s->rdt, err);
+	spec_close(&spec);
+	return rc;
+}
+
 /* Undoes everything. Goes on after a failure; the first one is reported, and the state is kept then. */
 static int destroy(int root, struct status *s, struct cgroup *cg, struct err *err)
 {
@@ -92,6 +110,15 @@ static int destroy(int root, struct status *s, struct cgroup *cg, struct err *er
 		close(pidfd);
 	if (!rc && cg)
 		rc = cgroup_delete(cg, err);
+	if (!rc && s->unit[0]) {
+		struct err stop = { 0 };
+
+		/* It has nothing any more; a manager that is not there has forgotten it. */
+		if (systemd_stop(s->unit, &stop))
+			log_warn("%s", stop.msg);
+	}
+	if (!rc && (s->rdt.clos || s->rdt.monitoring))
+		rc = leave_rdt(s, err);
 	if (!rc && s->hooks) {
 		struct spec spec;
 		struct err hook = { 0 };
@@ -150,19 +177,77 @@ static int read_config(struct container *c, const char *bundle, struct err *err)
 	return check_terminal(c, err);
 }
 
+/* systemd takes no unit without a process, and ends one whose last process has gone. So there is one that waits, until the
+ * container's is made in the group like in any other. It dies with the runtime. */
+static int start_unit(struct container *c, const struct systemd_unit *unit, struct err *err)
+{
+	char description[STATUS_MAX_ID + 32];
+	pid_t runtime = getpid();
+	int rc;
+
+	c->keeper = fork();
+	if (c->keeper == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		while (getppid() == runtime)
+			pause();
+		_exit(0);
+	}
+	if (c->keeper < 0) {
+		c->keeper = 0;
+		return err_sys(err, -errno, "cannot make a process");
+	}
+	snprintf(description, sizeof(description), "bothy container %s", c->status.id);
+	rc = systemd_start(unit, description, c->keeper, &c->spec.limits, err);
+	if (rc)
+		return rc;
+	rc = cgroup_find(&c->cgroup, c->status.cgroup, err);
+	for (unsigned i = 0; !rc && i < c->cgroup.count; i++)
+		if (c->cgroup.at[i].joined)
+			return 0;
+	return rc ? rc
+		  : err_set(err, -ENOENT,
+			    "systemd has started the unit '%s', but there is no control group '%s'",
+			    unit->name, c->status.cgroup);
+}
+
+static void end_keeper(struct container *c)
+{
+	if (!c->keeper)
+		return;
+	kill(c->keeper, SIGKILL);
+	while (waitpid(c->keeper, NULL, 0) < 0 && errno == EINTR)
+		;
+	c->keeper = 0;
+}
+
 static int prepare_cgroup(struct container *c, struct err *err)
 {
-	const struct limits *l = &c->spec.limits;
 	const char *path = c->spec.cgroups_path;
-	int rc;
+	bool systemd = c->options->systemd;
+	struct systemd_unit unit = { "", "" };
+	char group[sizeof(c->status.cgroup)];
+	int rc = 0;
 
 	if (c->options->no_cgroup)
 		return 0;
-	rc = cgroup_init(&c->cgroup, path, c->status.id, err);
+	if (systemd) {
+		rc = systemd_parse(path, c->status.id, &unit, err);
+		if (!rc)
+			rc = systemd_group(&unit, group, sizeof(group), err);
+		path = group;
+	}
+	if (!rc)
+		rc = cgroup_init(&c->cgroup, path, c->status.id, err);
 	if (rc)
 		return rc;
 	memcpy(c->status.cgroup, c->cgroup.path, sizeof(c->status.cgroup));
+	memcpy(c->status.unit, unit.name, sizeof(c->status.unit));
 	rc = status_save(&c->status, err);
+	if (!rc && systemd && (rc = start_unit(c, &unit, err)) < 0) {
+		/* There is none, or it is somebody else's. */
+		c->status.cgroup[0] = c->status.unit[0] = 0;
+		return rc;
+	}
 	if (!rc)
 		rc = cgroup_create(&c->cgroup, err);
 	if (rc) {
@@ -172,9 +257,31 @@ static int prepare_cgroup(struct container *c, struct err *err)
 		return rc;
 	}
 	c->has_cgroup = true;
-	rc = limits_apply(&c->cgroup, l, err);
+	return 0;
+}
+
+static int join_rdt(struct container *c, struct err *err)
+{
+	char root[1024];
+	int rc;
+
+	if (!c->spec.intel_rdt)
+		return 0;
+	rc = rdt_find(root, sizeof(root), err);
+	if (!rc)
+		rc = rdt_create(root, c->spec.intel_rdt, c->status.id, &c->status.rdt, err);
+	if (!rc)
+		rc = rdt_join(root, c->spec.intel_rdt, c->status.id, c->status.pid, err);
+	return rc;
+}
+
+static int apply_limits(struct container *c, struct err *err)
+{
+	const struct limits *l = &c->spec.limits;
+	int rc = c->has_cgroup ? limits_apply(&c->cgroup, l, err) : 0;
+
 	/* Without privileges nodes cannot be made anyway, and the rules cannot be set. */
-	if (!rc && l->devices &&
+	if (!rc && c->has_cgroup && l->devices &&
 	    (cgroup_v1(&c->cgroup, "devices") || (geteuid() == 0 && cgroup_v2(&c->cgroup))))
 		rc = devfilter_apply(&c->cgroup, l->devices, l->device_count, err);
 	return rc;
@@ -272,8 +379,10 @@ static int bring_up(struct container *c, int wire, struct err *err)
 {
 	const struct spec_process *p = c->spec.process;
 	bool left = false; /* limits that the process could not set itself */
-	int rc = status_save(&c->status, err);
+	int rc = join_rdt(c, err);
 
+	if (!rc)
+		rc = status_save(&c->status, err);
 	if (!rc)
 		rc = process_set_oom_score(c->status.pid, p, err);
 	if (rc)
@@ -319,8 +428,38 @@ static void close_child_fds(struct container *c)
 	rootfs_close(&c->rootfs);
 }
 
+/* The processes come from images: what is between create and start is not there. */
+static int restore(struct container *c, int foreground, struct err *err)
+{
+	int rc = 0;
+
+	if (foreground >= 0)
+		c->console_socket = foreground;
+	else if (c->options->console_socket)
+		rc = wire_connect(c->options->console_socket, &c->console_socket, err);
+	if (!rc)
+		rc = checkpoint_restore(c->options->restore, c, err);
+	close_child_fds(c);
+	if (!rc && c->keeper) {
+		end_keeper(c);
+		rc = apply_limits(c, err);
+	}
+	c->status.complete = true;
+	if (!rc)
+		rc = status_save(&c->status, err);
+	if (!rc)
+		rc = container_write_pid(c->options->pid_file, c->status.pid, err);
+	if (rc && c->status.pid) {
+		kill(c->status.pid, SIGKILL);
+		while (waitpid(c->status.pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	return rc;
+}
+
 static int make(struct container *c, int foreground, struct err *err)
 {
+	bool kept;
 	size_t len;
 	void *text;
 	int root_fd, wire, rc;
@@ -330,26 +469,40 @@ static int make(struct container *c, int foreground, struct err *err)
 		rc = status_write_file(&c->status, "config.json", text, len, err);
 		free(text);
 	}
-	if (!rc)
-		rc = rootfs_find(&c->spec, c->status.rootfs, &root_fd, err);
+	if (!rc && c->spec.namespace_path[NS_MNT])
+		snprintf(c->status.rootfs, sizeof(c->status.rootfs), "%s", c->spec.root.path);
+	else if (!rc && !(rc = rootfs_find(&c->spec, c->status.rootfs, &root_fd, err)))
+		close(root_fd);
 	if (rc)
 		return rc;
-	close(root_fd);
 	c->status.hooks = c->spec.hooks[SPEC_POSTSTART].count || c->spec.hooks[SPEC_POSTSTOP].count;
 	c->runtime_hooks = c->spec.hooks[SPEC_PRESTART].count || c->spec.hooks[SPEC_CREATE_RUNTIME].count;
 	rc = prepare_cgroup(c, err);
+	/* Some limits are for an empty group only; others would count the process that keeps systemd's. */
+	if (!rc && !c->keeper)
+		rc = apply_limits(c, err);
+	if (c->options->restore) {
+		rc = rc ? rc : restore(c, foreground, err);
+		end_keeper(c);
+		return rc;
+	}
 	rootfs_init(&c->rootfs, &c->spec, c->has_cgroup ? &c->cgroup : NULL);
 	if (!rc)
 		rc = open_sockets(c, foreground, err);
 	/* Sources may be closed to the users that the container's are mapped to: they are opened here, if we may. */
-	if (!rc && geteuid() == 0 && mounts_detached())
+	if (!rc && geteuid() == 0 && mounts_detached() && !c->spec.namespace_path[NS_MNT])
 		rc = rootfs_open(&c->rootfs, err);
 	if (!rc)
 		rc = start_child(c, &wire, err);
 	close_child_fds(c);
+	kept = c->keeper != 0;
+	end_keeper(c);
 	if (rc)
 		return rc;
-	rc = bring_up(c, wire, err);
+	if (kept)
+		rc = apply_limits(c, err);
+	if (!rc)
+		rc = bring_up(c, wire, err);
 	close(wire);
 	if (rc) {
 		kill(c->status.pid, SIGKILL);
@@ -481,7 +634,8 @@ int container_run(const struct container_options *options, const char *id, int *
 		rc = create(options, id, pair[1], &s, err);
 	if (rc)
 		return rc;
-	rc = container_start(options, id, err);
+	if (!options->restore)
+		rc = container_start(options, id, err);
 	if (!rc && options->stay) {
 		/* Nothing has come where the container has no terminal. */
 		if (pair[0] >= 0)
@@ -621,6 +775,32 @@ int container_delete(const struct container_options *options, const char *id, bo
 	return rc;
 }
 
+int container_checkpoint(const struct container_options *options, const char *id,
+			 const struct checkpoint_options *checkpoint, struct err *err)
+{
+	struct spec spec = { 0 };
+	enum status_phase phase;
+	int rc;
+	struct existing *e = open_existing(options, id, true, &rc, err);
+
+	if (!e)
+		return rc;
+	phase = status_phase(&e->status);
+	if (phase != STATUS_RUNNING)
+		rc = err_set(err, -EINVAL, "cannot checkpoint container '%s', which is %s", id,
+			     status_phase_name(phase));
+	if (!rc)
+		rc = container_config(&e->status, &spec, err);
+	if (!rc)
+		rc = checkpoint_dump(checkpoint, &e->status, &spec, e->has_cgroup ? &e->cgroup : NULL, err);
+	/* Its processes have ended with the dump. */
+	if (!rc && !checkpoint->leave_running && !checkpoint->pre_dump)
+		rc = destroy(e->root, &e->status, e->has_cgroup ? &e->cgroup : NULL, err);
+	spec_close(&spec);
+	close_existing(e);
+	return rc;
+}
+
 int container_freeze(const struct container_options *options, const char *id, bool freeze, struct err *err)
 {
 	enum status_phase phase;
@@ -658,6 +838,8 @@ int container_update(const struct container_options *options, const char *id, co
 		rc = need_cgroup(e, err);
 	if (!rc)
 		rc = limits_apply(&e->cgroup, limits, err);
+	if (!rc && e->status.unit[0])
+		rc = systemd_update(e->status.unit, limits, err);
 	if (!rc && devices)
 		rc = devfilter_apply(&e->cgroup, limits->devices, limits->device_count, err);
 	close_existing(e);

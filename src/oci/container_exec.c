@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ struct job {
 	struct spec_process process;
 	struct filter filter;
 	int console_socket, agent;
+	int proc; /* the host's: the container's is not asked for the attribute of a label */
 	char *agent_state;
 };
 
@@ -77,10 +79,16 @@ static int child_steps(struct job *j, int wire, struct process *p, struct err *e
 
 	if (!rc && j->spec.has_namespace[NS_USER])
 		rc = spawn_become_root(err);
+	/* Here, where it is in its control group, whose processors it got with it. */
+	if (!rc)
+		rc = process_set_affinity(0, j->process.cpu_affinity.final, "final", err);
 	if (rc)
 		return rc;
 	if (!j->options->no_keyring)
 		rc = container_init_keyring(j->status.id, err);
+	if (!rc)
+		rc = label_open(&p->label, j->proc, err);
+	close(j->proc);
 	if (!rc && chdir("/") < 0)
 		rc = err_sys(err, -errno, "cannot enter the container's root");
 	if (!rc && j->process.terminal)
@@ -107,7 +115,7 @@ static void child(void *opaque, int wire)
 		.filter = j->spec.seccomp ? &j->filter : NULL,
 		.agent = j->agent,
 		.agent_state = j->agent_state,
-		.apparmor = -1,
+		.label = { j->process.apparmor, j->process.selinux, -1 },
 		.preserve_fds = j->options->preserve_fds,
 	};
 	struct err err = { 0 };
@@ -243,23 +251,9 @@ static int open_namespaces(const struct job *j, int *fds, struct err *err)
 
 static int bring_in(struct job *j, pid_t pid, int wire, struct err *err)
 {
-	struct cgroup *cg = j->status.cgroup[0] ? malloc(sizeof(*cg)) : NULL;
 	bool left = false;
-	int rc = 0;
+	int rc = process_set_oom_score(pid, &j->process, err);
 
-	/* The first while it moves into the group, the second from then on [runtime-spec config.md#linux-process]. */
-	rc = process_set_affinity(pid, j->process.cpu_affinity.initial, "initial", err);
-	if (cg) {
-		if (!rc)
-			rc = container_cgroup(&j->status, cg, err);
-		if (!rc)
-			rc = cgroup_join(cg, pid, err);
-		free(cg);
-	}
-	if (!rc)
-		rc = process_set_affinity(pid, j->process.cpu_affinity.final, "final", err);
-	if (!rc)
-		rc = process_set_oom_score(pid, &j->process, err);
 	if (rc)
 		return rc;
 	wire_send(wire, WIRE_GO, NULL, 0);
@@ -285,9 +279,15 @@ static int prepare(struct job *j, int foreground, struct err *err)
 {
 	const struct filter_spec *f = j->spec.seccomp;
 	int rc = read_process(j, err);
+	struct label label = { j->process.apparmor, j->process.selinux, -1 };
 
+	if (!rc)
+		rc = label_check(&label, err);
 	if (rc)
 		return rc;
+	j->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (j->proc < 0)
+		return err_sys(err, -errno, "cannot open /proc");
 	if (j->process.terminal && !j->options->console_socket && foreground < 0)
 		return err_set(
 			err, -EINVAL,
@@ -314,26 +314,52 @@ static int prepare(struct job *j, int foreground, struct err *err)
 	return rc;
 }
 
+static int open_door(const struct job *j, struct cgroup_door *ret_door, struct err *err)
+{
+	struct cgroup *cg = malloc(sizeof(*cg));
+	int rc = cg ? container_cgroup(&j->status, cg, err) : err_set(err, -ENOMEM, "no memory");
+
+	if (!rc) {
+		cgroup_descend(cg, j->status.pid);
+		rc = cgroup_door_open(cg, ret_door, err);
+	}
+	free(cg);
+	return rc;
+}
+
 static int run_job(struct job *j, int foreground, pid_t *ret_pid, struct err *err)
 {
 	struct spawn how = { .child = child, .opaque = j };
-	int wire, rc = prepare(j, foreground, err);
+	struct cgroup_door door;
+	cpu_set_t before;
+	int wire, rc;
 
+	memset(how.join, 0xff, sizeof(how.join));
+	rc = prepare(j, foreground, err);
 	if (!rc)
 		rc = open_namespaces(j, how.join, err);
-	else
-		memset(how.join, 0xff, sizeof(how.join));
+	if (!rc && j->status.cgroup[0] && !(rc = open_door(j, &door, err)))
+		how.door = &door;
+	/* Where the runtime runs until the process goes into the group [runtime-spec config.md#linux-process]. */
+	sched_getaffinity(0, sizeof(before), &before);
+	if (!rc)
+		rc = process_set_affinity(0, j->process.cpu_affinity.initial, "initial", err);
 	if (!rc)
 		rc = spawn(&how, ret_pid, &wire, err);
+	if (j->process.cpu_affinity.initial)
+		sched_setaffinity(0, sizeof(before), &before);
 	for (enum ns_kind k = 0; k < NS_KINDS; k++)
 		if (how.join[k] >= 0)
 			close(how.join[k]);
+	if (how.door)
+		cgroup_door_close(how.door);
 	if (rc)
 		return rc;
 	if (j->console_socket >= 0)
 		close(j->console_socket);
 	if (j->agent >= 0)
 		close(j->agent);
+	close(j->proc);
 	rc = bring_in(j, *ret_pid, wire, err);
 	close(wire);
 	if (rc) {
@@ -356,7 +382,7 @@ int container_exec(const struct container_options *options, const char *id, cons
 		return err_set(err, -ENOMEM, "no memory");
 	j->options = options;
 	j->exec = exec;
-	j->console_socket = j->agent = -1;
+	j->console_socket = j->agent = j->proc = -1;
 	*ret_status = 0;
 	rc = status_open_root(options->root, &root, err);
 	if (!rc) {

@@ -9,6 +9,7 @@
 #include "oci/container_init.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/keyctl.h>
 #include <net/if.h>
 #include <sched.h>
@@ -71,11 +72,33 @@ static int set_personality(const struct spec *s, struct err *err)
 	return 0;
 }
 
+/* The mounts are those of a namespace that was joined: only the root is one's own. */
+static int enter_joined(const struct spec *s, struct err *err)
+{
+	if (chdir(s->root.path) < 0 || chroot(".") < 0 || chdir("/") < 0)
+		return err_sys(err, -errno,
+			       "root.path: cannot enter '%.200s' in the mount namespace that is joined",
+			       s->root.path);
+	return 0;
+}
+
+static int set_label(struct process *p, struct err *err)
+{
+	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC), rc = label_check(&p->label, err);
+
+	if (!rc)
+		rc = label_open(&p->label, proc, err);
+	if (proc >= 0)
+		close(proc);
+	return rc;
+}
+
 /* Namespaces and the tree of mounts. */
 static int build(struct container *c, int wire, struct process *p, struct err *err)
 {
 	const struct spec *s = &c->spec;
 	pid_t pid = 0; /* as the runtime sees it */
+	bool joined = s->namespace_path[NS_MNT];
 	int rc = wire_expect(wire, WIRE_GO, &pid, sizeof(pid), NULL, err);
 
 	if (!rc && s->has_namespace[NS_USER])
@@ -92,8 +115,8 @@ static int build(struct container *c, int wire, struct process *p, struct err *e
 	if (!rc)
 		rc = set_names(s, err);
 	if (!rc)
-		rc = process_open_apparmor(s->process, &p->apparmor, err);
-	if (!rc)
+		rc = set_label(p, err);
+	if (!rc && !joined)
 		rc = rootfs_mount(&c->rootfs, err);
 	if (!rc)
 		rc = rootfs_write_sysctl(s, err);
@@ -108,10 +131,10 @@ static int build(struct container *c, int wire, struct process *p, struct err *e
 	}
 	if (!rc)
 		rc = hooks_run(s, SPEC_CREATE_CONTAINER, &c->status, "creating", pid, err);
-	if (!rc)
+	if (!rc && !joined)
 		rc = rootfs_seal(&c->rootfs, err);
 	if (!rc)
-		rc = rootfs_enter(&c->rootfs, c->options->no_pivot, err);
+		rc = joined ? enter_joined(s, err) : rootfs_enter(&c->rootfs, c->options->no_pivot, err);
 	/* No working directory by a descriptor of a mount either [O02]. */
 	rootfs_close(&c->rootfs);
 	/* The agent is told about the container as it will be. */
@@ -208,7 +231,7 @@ void container_init(struct container *c, int wire)
 		.spec = c->spec.process,
 		.filter = c->spec.seccomp ? &filter : NULL,
 		.agent = c->agent,
-		.apparmor = -1,
+		.label = { c->spec.process->apparmor, c->spec.process->selinux, -1 },
 		.preserve_fds = c->options->preserve_fds,
 	};
 	struct err err = { 0 };

@@ -48,7 +48,7 @@ static void hook_child(const struct spec_hook *h, int input)
 	signal(SIGPIPE, SIG_DFL);
 	if (dup2(input, 0) < 0 || dup2(2, 1) < 0)
 		_exit(127);
-	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	os_cloexec_from(3);
 	execve(h->path, h->arg_count ? (char **)h->args : no_args, h->env_count ? (char **)h->env : no_env);
 	_exit(errno == ENOENT ? 126 : 127);
 }

@@ -26,6 +26,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -43,34 +44,6 @@ void process_begin(void)
 		signal(s, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-int process_open_apparmor(const struct spec_process *spec, int *ret_fd, struct err *err)
-{
-	static const char *const files[] = { "/proc/self/attr/apparmor/exec", "/proc/self/attr/exec" };
-	char enabled = 'N';
-	int fd;
-
-	*ret_fd = -1;
-	if (!spec->apparmor || !*spec->apparmor || !strcmp(spec->apparmor, "unconfined"))
-		return 0;
-	fd = open("/sys/module/apparmor/parameters/enabled", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		if (read(fd, &enabled, 1) != 1)
-			enabled = 'N';
-		close(fd);
-	}
-	if (enabled != 'Y')
-		return err_set(
-			err, -ENOTSUP,
-			"process.apparmorProfile: AppArmor is not enabled on this host; take '%.64s' out",
-			spec->apparmor);
-	for (unsigned i = 0; i < ARRAY_SIZE(files); i++) {
-		*ret_fd = open(files[i], O_WRONLY | O_CLOEXEC);
-		if (*ret_fd >= 0)
-			return 0;
-	}
-	return err_sys(err, -errno, "process.apparmorProfile: cannot open '%s'", files[0]);
 }
 
 static const char *get_env(char *const *env, const char *name)
@@ -258,6 +231,23 @@ static int set_priorities(const struct spec_process *s, struct err *err)
 	return rc;
 }
 
+/* The null device of the host becomes the container's own: nothing of the host's file systems stays open, and a checkpoint finds
+ * where it is. Another file under that name is left alone. */
+static void own_null(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	struct stat st, own;
+
+	if (null >= 0 && !fstat(null, &own) && S_ISCHR(own.st_mode) && own.st_rdev == makedev(1, 3)) {
+		fcntl(null, F_SETFL, O_RDWR);
+		for (int fd = 0; fd < 3; fd++)
+			if (!fstat(fd, &st) && S_ISCHR(st.st_mode) && st.st_rdev == own.st_rdev)
+				dup2(null, fd);
+	}
+	if (null >= 0)
+		close(null);
+}
+
 /* Standard input, output and error belong to the process's user, so that it can open /proc/self/fd/1 again. */
 static void own_stdio(const struct spec_process *s)
 {
@@ -351,21 +341,16 @@ int process_drop(struct process *p, struct err *err)
 	u64 available = caps_available(), asked;
 	int rc;
 
-	if (s->apparmor && p->apparmor >= 0) {
-		char text[512];
-		int n = snprintf(text, sizeof(text), "exec %.400s", s->apparmor);
-
-		if (write(p->apparmor, text, (size_t)n) != n)
-			return err_sys(err, -errno, "process.apparmorProfile: cannot set '%.64s'",
-				       s->apparmor);
-	}
-	rc = set_priorities(s, err);
+	rc = label_set(&p->label, err);
+	if (!rc)
+		rc = set_priorities(s, err);
 	if (!rc)
 		rc = enter_cwd(s->cwd, true, err);
 	if (rc)
 		return rc;
 	if (s->user.has_umask)
 		umask(s->user.umask);
+	own_null();
 	own_stdio(s);
 	if (!s->no_new_privileges)
 		rc = load_filter(p, err);
@@ -397,11 +382,11 @@ int process_drop(struct process *p, struct err *err)
 int process_execute(struct process *p, struct err *err)
 {
 	const struct spec_process *s = p->spec;
-	int rc = 0;
+	int rc = os_cloexec_from(3 + (int)p->preserve_fds);
 
 	/* A change of user has made the process inspectable again, or not, by the kernel's own rules; at execve() they apply. */
-	if (close_range(3 + p->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-		return err_sys(err, -errno, "cannot have descriptors closed");
+	if (rc)
+		return err_sys(err, rc, "cannot have descriptors closed");
 	for (u32 i = 0; i < p->preserve_fds; i++)
 		fcntl(3 + (int)i, F_SETFD, 0);
 	if (s->no_new_privileges)

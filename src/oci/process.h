@@ -2,6 +2,7 @@
  * a container's first process and for one that joins it. */
 #pragma once
 
+#include "jail/label.h"
 #include "oci/spec.h"
 #include "oci/status.h"
 
@@ -12,16 +13,13 @@ struct process {
 	const struct filter *filter; /* NULL: none */
 	int agent;                   /* connected socket of the seccomp agent; -1: none */
 	const char *agent_state;     /* what the agent is told */
-	int apparmor;     /* attribute file of this process, opened before the root changed; -1: none */
-	u32 preserve_fds; /* besides standard input, output and error */
-	bool limits_left; /* process_drop() may not set some limits: its parent has to */
+	struct label label;          /* opened before the root changed */
+	u32 preserve_fds;            /* besides standard input, output and error */
+	bool limits_left;            /* process_drop() may not set some limits: its parent has to */
 };
 
 /* Standard signals and a session of its own; not to be inspected by others from now on [CVE-2016-9962]. */
 void process_begin(void);
-/* Opens the attribute that AppArmor's profile is written to, through the host's own /proc. */
-int process_open_apparmor(const struct spec_process *spec, int *ret_fd, struct err *err);
-
 /* In the container's root: finds the program, in PATH of the process's environment where it has no '/', and makes the
  * environment. */
 int process_find_program(struct process *p, struct err *err);

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "jail/systemd.h"
 #include "oci/container.h"
 
 static char *finish(json_t *o, size_t flags, struct err *err)
@@ -406,11 +407,11 @@ char *report_features(void)
 	json_t *lin = json_pack(
 		"{s:o,s:o,s:{s:b,s:b,s:b,s:b,s:b},s:{s:b,s:o,s:o,s:o,s:o,s:o},s:{s:b},s:{s:b},s:{s:b},s:{s:{s:b}}}",
 		"namespaces", names(spec_namespace_name), "capabilities", names(caps_name), "cgroup", "v1", 1,
-		"v2", 1, "systemd", 0, "systemdUser", 0, "rdma", 1, "seccomp", "enabled", filter_available(),
-		"actions", names(filter_action_name), "operators", names(filter_operator_name), "archs",
-		names(filter_arch_name), "knownFlags", names(filter_flag_name), "supportedFlags",
-		names(filter_flag_name), "apparmor", "enabled", 1, "selinux", "enabled", 0, "intelRdt",
-		"enabled", 0, "mountExtensions", "idmap", "enabled", 1);
+		"v2", 1, "systemd", systemd_available(), "systemdUser", systemd_available(), "rdma", 1,
+		"seccomp", "enabled", filter_available(), "actions", names(filter_action_name), "operators",
+		names(filter_operator_name), "archs", names(filter_arch_name), "knownFlags",
+		names(filter_flag_name), "supportedFlags", names(filter_flag_name), "apparmor", "enabled", 1,
+		"selinux", "enabled", 1, "intelRdt", "enabled", 1, "mountExtensions", "idmap", "enabled", 1);
 	json_t *o =
 		json_pack("{s:s,s:s,s:o,s:o,s:o}", "ociVersionMin", "1.0.0", "ociVersionMax", SPEC_VERSION,
 			  "hooks", names(hook_name), "mountOptions", names(mounts_option_name), "linux", lin);

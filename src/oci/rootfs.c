@@ -28,6 +28,7 @@
 
 #include "base/log.h"
 #include "jail/inroot.h"
+#include "jail/label.h"
 #include "oci/copyup.h"
 
 #ifndef DEVPTS_SUPER_MAGIC
@@ -244,7 +245,7 @@ static int new_file_system(struct rootfs *rf, struct spec_mount *m, int target, 
 			   struct err *err)
 {
 	struct mounts_options o = m->options;
-	char mode[24];
+	char mode[24], label[256];
 	struct stat st;
 	int rc;
 
@@ -257,6 +258,13 @@ static int new_file_system(struct rootfs *rf, struct spec_mount *m, int target, 
 		snprintf(mode, sizeof(mode), "mode=%o", st.st_mode & 07777);
 		if (!given)
 			o.data[o.data_count++] = mode;
+	}
+	/* Those that have no labels of their own get the container's [runtime-spec config-linux.md#mount-label]. */
+	if (rf->spec->mount_label && *rf->spec->mount_label && strcmp(m->type, "proc") != 0 &&
+	    strcmp(m->type, "sysfs") != 0 && strcmp(m->type, "cgroup2") != 0) {
+		if (snprintf(label, sizeof(label), "context=%s", rf->spec->mount_label) >= (int)sizeof(label))
+			return err_set(err, -E2BIG, "linux.mountLabel: is too long");
+		o.data[o.data_count++] = label;
 	}
 	/* Read-only only after something has been put in. */
 	if (o.copy_up)
@@ -465,6 +473,10 @@ int rootfs_mount(struct rootfs *rf, struct err *err)
 	mode_t mask = umask(0);
 	int rc = 0;
 
+	if (s->mount_label && *s->mount_label && !label_has_selinux())
+		return err_set(err, -ENOTSUP,
+			       "linux.mountLabel: SELinux is not enabled on this host; take '%.64s' out",
+			       s->mount_label);
 	/* Nothing that is mounted from here on is seen by the host. */
 	if (mount(NULL, "/", NULL, MS_REC | (private ? MS_PRIVATE : MS_SLAVE), NULL) < 0)
 		return err_sys(err, -errno, "cannot take the mounts out of the host's sight");

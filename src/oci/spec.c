@@ -3,7 +3,7 @@
  * A member that has no row here is ignored, as the specification says; so are the sections of other systems. What the
  * tables cannot say, because it takes two members or a meaning, is in spec_check.c.
  *
- * Omitted: linux.intelRdt is only noticed (spec_check.c refuses it), and the VM section is not looked at.
+ * Omitted: the VM section is not looked at.
  */
 #include "oci/spec.h"
 
@@ -510,7 +510,17 @@ static const struct jtable offset_table[] = {
 	END,
 };
 
-static const struct jtable none_table[] = { END };
+static const struct jtable rdt_table[] = {
+	STRING("closID", rdt, clos),
+	STRING("l3CacheSchema", rdt, l3_cache),
+	STRING("memBwSchema", rdt, bandwidth),
+	STRINGS("schemata", rdt, schemata, schema_count),
+	/* Older ones for the same. */
+	BOOL("enableCMT", rdt, monitoring_cmt),
+	BOOL("enableMBM", rdt, monitoring_mbm),
+	BOOL("enableMonitoring", rdt, monitoring),
+	END,
+};
 
 static const struct jtable linux_table[] = {
 	OBJECTS("namespaces", spec, namespaces, namespace_count, namespace_table),
@@ -526,11 +536,7 @@ static const struct jtable linux_table[] = {
 	STRINGS("readonlyPaths", spec, read_only, read_only_count),
 	STRING("mountLabel", spec, mount_label),
 	{ .name = "personality", .kind = JTABLE_OBJECT, .offset = 0, .sub = personality_table },
-	{ .name = "intelRdt",
-	  .kind = JTABLE_OBJECT,
-	  .offset = 0,
-	  .sub = none_table,
-	  .present_offset = AT(spec, has_intel_rdt) },
+	OPTIONAL("intelRdt", spec, intel_rdt, rdt_table),
 	{ .name = "timeOffsets",
 	  .kind = JTABLE_NAMED,
 	  .offset = AT(spec, offsets),

@@ -12,6 +12,7 @@
 #include "jail/limits.h"
 #include "jail/mounts.h"
 #include "jail/ns.h"
+#include "jail/rdt.h"
 #include "oci/jtable.h"
 
 #define SPEC_VERSION "1.2.0"
@@ -161,7 +162,7 @@ struct spec {
 	unsigned masked_count, read_only_count;
 	const char *mount_label;
 	const char *personality;
-	bool has_intel_rdt;
+	struct rdt *intel_rdt; /* NULL: none */
 	struct spec_offset *offsets;
 	unsigned offset_count;
 };

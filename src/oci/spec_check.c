@@ -104,11 +104,6 @@ int spec_check_process(struct spec_process *p, struct err *err)
 	}
 	if (p->user.uid == UINT32_MAX || p->user.gid == UINT32_MAX)
 		return err_set(err, -ERANGE, "process.user: %u is no user or group id", UINT32_MAX);
-	/* Labels that are not put into force must not be taken for ones that are. */
-	if (p->selinux && *p->selinux)
-		return err_set(
-			err, -ENOTSUP,
-			"process.selinuxLabel: this runtime puts no SELinux labels into force; take it out");
 	spec_check_capabilities(p);
 	return 0;
 }
@@ -136,10 +131,6 @@ static int check_namespaces(struct spec *s, struct err *err)
 			err, -EINVAL,
 			"linux.namespaces: one of type mount is needed; without it the container's mounts would be "
 			"the host's");
-	if (s->namespace_path[NS_MNT])
-		return err_set(
-			err, -ENOTSUP,
-			"linux.namespaces: joining a mount namespace by path is not supported; give it no path");
 	return 0;
 }
 
@@ -180,7 +171,7 @@ static int check_mounts(struct spec *s, struct err *err)
 			       s->mount_count);
 	for (unsigned i = 0; i < s->mount_count; i++) {
 		struct spec_mount *m = &s->mounts[i];
-		const char **data = jtable_alloc(&s->doc, (m->word_count + 2) * sizeof(*data));
+		const char **data = jtable_alloc(&s->doc, (m->word_count + 3) * sizeof(*data));
 		struct idmap uids = { m->uids, m->uid_count }, gids = { m->gids, m->gid_count };
 		char name[64];
 		int rc;
@@ -289,13 +280,15 @@ static int check_linux(struct spec *s, struct err *err)
 {
 	int rc;
 
-	if (s->has_intel_rdt)
-		return err_set(err, -ENOTSUP,
-			       "linux.intelRdt: this runtime does not set up Intel RDT; take it out");
-	if (s->mount_label && *s->mount_label)
-		return err_set(
-			err, -ENOTSUP,
-			"linux.mountLabel: this runtime puts no SELinux labels into force; take it out");
+	if (s->intel_rdt && s->intel_rdt->clos &&
+	    (!s->intel_rdt->clos[0] || s->intel_rdt->clos[0] == '.' || strchr(s->intel_rdt->clos, '/') ||
+	     strchr(s->intel_rdt->clos, '\n') || strlen(s->intel_rdt->clos) > 255))
+		return err_set(err, -EINVAL, "linux.intelRdt.closID: '%.64s' is no name of a folder",
+			       s->intel_rdt->clos);
+	if (s->intel_rdt && s->intel_rdt->clos &&
+	    (!strcmp(s->intel_rdt->clos, "info") || !strncmp(s->intel_rdt->clos, "mon_", 4)))
+		return err_set(err, -EINVAL, "linux.intelRdt.closID: '%.64s' is a folder of the kernel's",
+			       s->intel_rdt->clos);
 	for (unsigned i = 0; i < s->device_count; i++) {
 		const struct spec_device *d = &s->devices[i];
 		char type = d->type[0];
@@ -405,6 +398,42 @@ static int check_hooks(const struct spec *s, struct err *err)
 	return 0;
 }
 
+/* A mount namespace that is there has its mounts. What would be made in it would be seen by all who are in it, and stay. */
+static int check_joined_mounts(const struct spec *s, struct err *err)
+{
+	const struct {
+		const char *member;
+		bool given;
+	} rows[] = {
+		{ "mounts", s->mount_count },
+		{ "root.readonly", s->root.read_only },
+		{ "process.terminal", s->process && s->process->terminal },
+		{ "hooks.createContainer", s->hooks[SPEC_CREATE_CONTAINER].count },
+		{ "linux.devices", s->device_count },
+		{ "linux.sysctl", s->sysctl_count },
+		{ "linux.maskedPaths", s->masked_count },
+		{ "linux.readonlyPaths", s->read_only_count },
+		{ "linux.rootfsPropagation", s->propagation && *s->propagation },
+	};
+
+	if (!s->namespace_path[NS_MNT])
+		return 0;
+	if (s->root.path[0] != '/')
+		return err_set(
+			err, -EINVAL,
+			"root.path: '%.200s' is not absolute; with a mount namespace that is joined it is a "
+			"path in there",
+			s->root.path);
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+		if (rows[i].given)
+			return err_set(
+				err, -EINVAL,
+				"%s: the mount namespace that is joined has its own; take it out, or give that "
+				"namespace no path",
+				rows[i].member);
+	return 0;
+}
+
 int spec_check(struct spec *s, struct err *err)
 {
 	int rc;
@@ -428,6 +457,8 @@ int spec_check(struct spec *s, struct err *err)
 		rc = check_linux(s, err);
 	if (!rc)
 		rc = check_hooks(s, err);
+	if (!rc)
+		rc = check_joined_mounts(s, err);
 	if (!rc && (s->hostname || s->domainname) && !s->has_namespace[NS_UTS])
 		return err_set(
 			err, -EINVAL,

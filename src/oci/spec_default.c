@@ -72,12 +72,14 @@ char *spec_default(bool rootless, u32 uid, u32 gid)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
 		json_array_append_new(namespaces, json_pack("{s:s}", "type", kinds[i]));
-	lin = json_pack("{s:o,s:o,s:o}", "namespaces", namespaces, "maskedPaths",
-			STRINGS("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys",
-				"/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-				"/proc/sched_debug", "/sys/firmware", "/proc/scsi"),
-			"readonlyPaths",
-			STRINGS("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"));
+	lin = json_pack(
+		"{s:o,s:o,s:o}", "namespaces", namespaces, "maskedPaths",
+		/* What tells about the host, or about what others do on it: energy and interrupts do. */
+		STRINGS("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+			"/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
+			"/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"),
+		"readonlyPaths",
+		STRINGS("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"));
 	if (rootless) {
 		json_object_set_new(lin, "uidMappings",
 				    json_pack("[{s:i,s:I,s:i}]", "containerID", 0, "hostID", (json_int_t)uid,

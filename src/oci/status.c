@@ -29,6 +29,7 @@
 
 #include "base/os.h"
 #include "jail/cgroup.h"
+#include "jail/systemd.h"
 #include "oci/jtable.h"
 
 #define LOCK_PATIENCE_NS (10 * 1000000000ull)
@@ -151,10 +152,11 @@ int status_create(int root, const char *id, struct status *ret_status, struct er
 
 /* state.json is itself read by a table. */
 struct state_file {
-	const char *version, *id, *bundle, *rootfs, *cgroup, *created, *boot;
+	const char *version, *id, *bundle, *rootfs, *cgroup, *unit, *created, *boot;
 	s64 pid;
 	u64 pid_start, pid_inode;
 	bool complete, hooks;
+	struct rdt_made rdt;
 	u32 owner;
 };
 
@@ -168,6 +170,7 @@ static const struct jtable state_table[] = {
 	FIELD("bundle", JTABLE_STRING, bundle),
 	FIELD("rootfs", JTABLE_STRING, rootfs),
 	FIELD("cgroup", JTABLE_STRING, cgroup),
+	FIELD("unit", JTABLE_STRING, unit),
 	FIELD("created", JTABLE_STRING, created),
 	{ .name = "pid",
 	  .kind = JTABLE_S64,
@@ -179,6 +182,8 @@ static const struct jtable state_table[] = {
 	FIELD("boot", JTABLE_STRING, boot),
 	FIELD("complete", JTABLE_BOOL, complete),
 	FIELD("hooks", JTABLE_BOOL, hooks),
+	FIELD("rdtClass", JTABLE_BOOL, rdt.clos),
+	FIELD("rdtMonitoring", JTABLE_BOOL, rdt.monitoring),
 	FIELD("owner", JTABLE_U32, owner),
 	{ .name = NULL },
 };
@@ -208,6 +213,11 @@ static int read_state(struct status *s, const char *text, size_t len, struct err
 	if (!rc)
 		rc = copy_text(s->cgroup, sizeof(s->cgroup), f.cgroup, "cgroup", err);
 	if (!rc)
+		rc = copy_text(s->unit, sizeof(s->unit), f.unit, "unit", err);
+	/* One that was edited to be a service would be stopped. */
+	if (!rc && s->unit[0] && !systemd_is_scope(s->unit))
+		rc = err_set(err, -EINVAL, "unit: '%.64s' is no scope", s->unit);
+	if (!rc)
 		rc = copy_text(s->created, sizeof(s->created), f.created, "created", err);
 	if (!rc)
 		rc = copy_text(s->boot, sizeof(s->boot), f.boot, "boot", err);
@@ -226,6 +236,7 @@ static int read_state(struct status *s, const char *text, size_t len, struct err
 	s->pid_inode = f.pid_inode;
 	s->complete = f.complete;
 	s->hooks = f.hooks;
+	s->rdt = f.rdt;
 	s->owner = f.owner;
 	jtable_close(&doc);
 	return rc;
@@ -364,6 +375,12 @@ int status_save(const struct status *s, struct err *err)
 		json_object_set_new(o, "pidStart", json_integer((json_int_t)s->pid_start));
 		json_object_set_new(o, "pidInode", json_integer((json_int_t)s->pid_inode));
 		json_object_set_new(o, "boot", json_string(s->boot));
+		if (s->rdt.clos)
+			json_object_set_new(o, "rdtClass", json_true());
+		if (s->rdt.monitoring)
+			json_object_set_new(o, "rdtMonitoring", json_true());
+		if (s->unit[0])
+			json_object_set_new(o, "unit", json_string(s->unit));
 	}
 	text = o ? json_dumps(o, JSON_COMPACT) : NULL;
 	json_decref(o);

@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/types.h"
+#include "jail/rdt.h"
 
 #define STATUS_MAX_ID 255
 
@@ -24,12 +25,14 @@ struct status {
 	pid_t pid;     /* of the container's first process, in the caller's pid namespace; 0: not made yet */
 	u64 pid_start; /* when, in clock ticks since boot */
 	u64 pid_inode; /* of its pidfd: no other process has it until the next boot; 0: the kernel does not tell */
-	char boot[37]; /* of the kernel that it is a process of */
-	bool complete; /* create has finished */
-	bool hooks;    /* start or delete has hooks to run */
+	char boot[37];       /* of the kernel that it is a process of */
+	bool complete;       /* create has finished */
+	struct rdt_made rdt; /* classes of resctrl that are the container's */
+	bool hooks;          /* start or delete has hooks to run */
 	char bundle[4096];
 	char rootfs[4096];
 	char cgroup[1024]; /* path in each hierarchy; "": none */
+	char unit[256];    /* of systemd, which made the group; "": the runtime did */
 	char created[40];  /* RFC 3339 */
 	u32 owner;         /* user id of who created it */
 };

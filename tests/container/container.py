@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 
 # Not its real path: the name says that it is the OCI runtime.
@@ -160,6 +161,15 @@ def census():
     # The common parent folder is made by the first container and stays.
     groups = {g for g in cgroup_folders() if not g.endswith("/" + mark)}
     return {"namespaces": namespaces, "processes": processes, "mounts": mounts, "groups": groups}
+
+
+def settle(before):
+    """Waits until what has been killed is gone."""
+    end = time.time() + 5
+    while census() != before and time.time() < end:
+        time.sleep(0.005)
+    after = census()
+    assert after == before, (before, after)
 
 
 @contextlib.contextmanager

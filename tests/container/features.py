@@ -47,6 +47,32 @@ def test_namespaces_by_path():
                 assert a["link:/proc/self/ns/" + f] == os.readlink(f"/proc/{pid}/ns/{f}"), f
 
 
+def test_mount_namespace_by_path():
+    """It is in another's mounts, with a root of its own in there."""
+    with Bundle() as first, Bundle() as second:
+        first.config["mounts"].append({"destination": "/inner", "type": "tmpfs", "source": "tmpfs"})
+        with first.running() as name:
+            pid = first.state(name)["pid"]
+            first.good("exec", name, "/bin/probe", "write:/inner/there@here")
+            lin = second.config["linux"]
+            lin["namespaces"] = [{"type": "mount", "path": f"/proc/{pid}/ns/mnt"}, {"type": "pid", "path": f"/proc/{pid}/ns/pid"}, {"type": "uts"}]
+            del lin["maskedPaths"], lin["readonlyPaths"]
+            second.config["mounts"] = []
+            second.config["root"]["path"] = "/"
+            a = second.ask("link:/proc/self/ns/mnt", "read:/inner/there", "list:/", "fds")
+            assert a["link:/proc/self/ns/mnt"] == os.readlink(f"/proc/{pid}/ns/mnt") and a["read:/inner/there"] == "here" and not a["fds"], a
+            for member, change in (("mounts", lambda c: c["mounts"].append({"destination": "/x", "type": "tmpfs"})),
+                                   ("maskedPaths", lambda c: c["linux"].update(maskedPaths=["/x"])),
+                                   ("root.readonly", lambda c: c["root"].update(readonly=True)),
+                                   ("terminal", lambda c: c["process"].update(terminal=True)),
+                                   ("not absolute", lambda c: c["root"].update(path="rootfs")),
+                                   ("no/such", lambda c: c["root"].update(path="/no/such"))):
+                c = container.deep(second.config)
+                change(c)
+                second.refused(member, config=c)
+            assert first.state(name)["status"] == "running"
+
+
 def test_namespace_lives_as_long_as_its_last_reference():
     with Bundle() as b:
         with b.running() as name:
@@ -295,7 +321,7 @@ def test_long_mount_data():
         assert [l for l in a["read:/proc/self/mountinfo"].split("|") if " /over " in l and "nodev" in l], a
 
 
-def test_id_mapped_mount():
+def test_o36_id_mapped_mount():
     need_newer_mount_calls()
     with Bundle() as b:
         data = os.path.join(b.folder, "data")
@@ -308,9 +334,19 @@ def test_id_mapped_mount():
                                    "gidMappings": ids})
         a = b.ask("stat:/m/file")
         assert " 5000:5000 " in a["stat:/m/file"], a
+        # What the root of a user namespace makes there is nobody's else: not the host's root's, and not its own on the host.
+        os.chown(data, 1000, 1000)
+        ids[0].update(containerID=1000, hostID=100000)
+        b.config["linux"]["namespaces"].append({"type": "user"})
+        for kind in ("uid", "gid"):
+            b.config["linux"][kind + "Mappings"] = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+        a = b.ask("write:/m/new@y", "stat:/m/new", "stat:/m/file")
+        assert a["write:/m/new@y"] == "ok" and " 0:0 " in a["stat:/m/new"] and " 0:0 " in a["stat:/m/file"], a
+        st = os.stat(data + "/new")
+        assert (st.st_uid, st.st_gid) == (1000, 1000), st
 
 
-def test_propagation_does_not_reach_the_host():
+def test_o11_propagation_does_not_reach_the_host():
     with Bundle() as b:
         b.config["linux"]["rootfsPropagation"] = "rshared"
         b.config["process"]["capabilities"] = {k: ["CAP_SYS_ADMIN"] for k in ("bounding", "permitted", "effective")}
@@ -632,7 +668,7 @@ def test_oom_events():
             first = json.loads(p.stdout.readline())
             assert first["type"] == "stats" and first["id"] == name, first
             # One that takes more than there is, beside the container's first process.
-            assert b.call("exec", name, "/bin/probe", "eat:1000").returncode == 137
+            assert b.call("exec", name, "/bin/probe", "eat:400").returncode == 137
             lines.append(json.loads(p.stdout.readline()))
             assert lines == [{"type": "oom", "id": name}], lines
             b.good("kill", name, "KILL")
@@ -654,6 +690,29 @@ def test_without_any_newer_mount_call():
             assert a["pid"] == "1" and a["write:/proc/sys/kernel/hostname@x"] == "EROFS", (name, a)
 
 
+def test_without_each_other_newer_call():
+    """The whole life of a container without each of them; and nothing that the runtime was given leaks into it."""
+    if container.without:
+        raise Skip("some are absent already")
+    fd = os.open("/dev/null", os.O_RDONLY)
+    for name in ("openat2", "pidfd_open", "close_range", "clone3", "clone3,pidfd_open,close_range,openat2," + ",".join(MOUNT_CALLS)):
+        with Bundle() as b:
+            b.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["ptrace"], "action": "SCMP_ACT_ERRNO"}]}
+            b.config["hooks"] = {"poststop": [{"path": "/bin/true", "timeout": 5}]}
+            container.prefix = [os.path.join(os.path.dirname(container.probe), "container_without"), name]
+            try:
+                a = b.ask("fds", "syscall:101", pass_fds=[fd])
+                assert a["fds"] == "" and a["syscall:101"] == "EPERM", (name, a)
+                with b.running() as c:
+                    assert answers(b.good("exec", c, "/bin/probe", "fds", pass_fds=[fd]))["fds"] == "", name
+                    b.good("pause", c)
+                    b.good("resume", c)
+                    b.good("kill", c, "KILL")
+            finally:
+                container.prefix = []
+    os.close(fd)
+
+
 def test_exec_cpu_affinity():
     with Bundle() as b, b.running() as name:
         process = {"cwd": "/", "args": ["/bin/probe", "status:Cpus_allowed_list"], "execCPUAffinity": {"initial": "0", "final": "0"}}
@@ -667,6 +726,20 @@ def test_exec_cpu_affinity():
                 assert "execCPUAffinity" in p.stderr, p.stderr
             else:
                 assert answers(p.stdout)["status:Cpus_allowed_list"] == "0", p.stdout
+
+
+def test_exec_beside_an_init_with_groups():
+    """An init has made groups below its own, which then takes no process: exec goes where the init is."""
+    if not os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        raise Skip("control groups of version 1 take processes everywhere")
+    with Bundle() as b, b.running() as name:
+        group = "/sys/fs/cgroup" + b.config["linux"]["cgroupsPath"]
+        os.mkdir(group + "/init.scope")
+        for path, text in ((group + "/init.scope/cgroup.procs", str(b.state(name)["pid"])), (group + "/cgroup.subtree_control", "+pids")):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(text)
+        a = answers(b.good("exec", name, "/bin/probe", "read:/proc/self/cgroup"))
+        assert a["read:/proc/self/cgroup"] == "0::/init.scope|", a
 
 
 def test_spec_and_features():

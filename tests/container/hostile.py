@@ -34,6 +34,8 @@ def full_config(b):
         "devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 0, "gid": 0}],
         "sysctl": {"net.ipv4.ip_forward": "1"}, "rootfsPropagation": "rslave", "mountLabel": "",
         "personality": {"domain": "LINUX"},
+        "intelRdt": {"closID": "x", "l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=70", "schemata": ["L3:0=f"], "enableCMT": False,
+                     "enableMBM": False, "enableMonitoring": False},
         "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1, "architectures": ["SCMP_ARCH_X86_64"],
                     "flags": ["SECCOMP_FILTER_FLAG_LOG"], "listenerPath": "", "listenerMetadata": "",
                     "syscalls": [{"names": ["ptrace"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1,
@@ -223,6 +225,23 @@ def test_o03_o04_image_with_its_own_dev():
         assert open(secret, encoding="utf-8").read() == "secret"
 
 
+def test_o05_writes_to_proc_go_to_the_host_s():
+    """What is mounted over /proc and /proc/sys of the container takes no setting away."""
+    with Bundle() as b:
+        os.makedirs(b.folder + "/proc/sys/net/ipv4")
+        setting = b.folder + "/proc/sys/net/ipv4/ip_forward"
+        with open(setting, "w", encoding="utf-8") as f:
+            f.write("old")
+        b.config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
+        b.config["linux"]["maskedPaths"] = b.config["linux"]["readonlyPaths"] = []
+        b.config["process"]["oomScoreAdj"] = 300
+        b.config["mounts"].append({"destination": "/proc/sys", "source": b.folder + "/proc/sys", "options": ["bind"]})
+        b.config["mounts"].append({"destination": "/real", "type": "proc", "source": "proc"})
+        a = b.ask("read:/proc/sys/net/ipv4/ip_forward", "read:/real/sys/net/ipv4/ip_forward", "read:/real/self/oom_score_adj")
+        assert a["read:/proc/sys/net/ipv4/ip_forward"] == "old" and open(setting, encoding="utf-8").read() == "old", a
+        assert a["read:/real/sys/net/ipv4/ip_forward"] == "1|" and a["read:/real/self/oom_score_adj"] == "300|", a
+
+
 def test_o06_o08_links_where_the_kernels_file_systems_go():
     for name in ("proc", "sys", "dev"):
         with Bundle() as b:
@@ -398,6 +417,18 @@ def test_o16_maps():
             b.refused(word)
 
 
+def test_o17_maps_are_numbers():
+    with Bundle() as b:
+        b.config["process"]["args"] = ["/bin/probe"]
+        b.config["linux"]["namespaces"].append({"type": "user"})
+        good = {"containerID": 0, "hostID": 100000, "size": 1000}
+        b.config["linux"]["gidMappings"] = [good]
+        for key in good:
+            for bad in ("0", "0 0 4294967295", "--help", "0\n0 0 1", -1, 1.5, 1e10, 1 << 40, None, [0], {"v": 0}):
+                b.config["linux"]["uidMappings"] = [dict(good, **{key: bad})]
+                b.refused(key)
+
+
 def test_o18_seccomp():
     with Bundle() as b:
         b.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW",
@@ -451,7 +482,7 @@ def test_o21_bombs():
     with Bundle() as b:
         b.config["linux"]["resources"]["pids"] = {"limit": 50}
         b.config["linux"]["resources"]["memory"] = {"limit": 32 << 20, "swap": 32 << 20}
-        b.config["process"]["args"] = ["/bin/probe", "forks:10000", "eat:1000"]
+        b.config["process"]["args"] = ["/bin/probe", "forks:10000", "eat:400"]
         b.save()
         start = time.time()
         p = b.call("run", "bomb")
@@ -480,6 +511,45 @@ def test_o25_exec_sees_the_container_alone():
         os.mkfifo(b.rootfs + "/etc/passwd")
         a = b.ask("env:HOME")
         assert a["env:HOME"] == "/", a
+
+
+def test_o24_nothing_of_the_container_is_loaded():
+    """Whoever opens one of these waits for ever: what the C library would read for a program on its way."""
+    with Bundle() as b:
+        for name in ("etc/nsswitch.conf", "etc/group", "etc/ld.so.cache", "etc/ld.so.preload", "etc/host.conf", "etc/resolv.conf",
+                     "lib/x86_64-linux-gnu/libnss_files.so.2", "lib/x86_64-linux-gnu/libc.so.6", "usr/lib/locale/locale-archive",
+                     "etc/localtime", "lib64/ld-linux-x86-64.so.2"):
+            os.makedirs(os.path.dirname(f"{b.rootfs}/{name}"), exist_ok=True)
+            os.mkfifo(f"{b.rootfs}/{name}")
+        b.config["process"]["user"] = {"uid": 5, "gid": 6, "additionalGids": [7]}
+        b.config["process"]["args"] = ["probe", "sleep:1000"]
+        b.save()
+        b.good("create", "x", timeout=10)
+        b.good("start", "x", timeout=10)
+        assert answers(b.good("exec", "--user", "9", "x", "probe", "pid", timeout=10))["pid"]
+        b.good("delete", "--force", "x", timeout=10)
+
+
+def test_o27_terminal_of_the_caller():
+    """A container that has the caller's terminal as its standard input cannot type there."""
+    with Bundle() as b:
+        b.config["process"]["args"] = ["/bin/probe", "type:0", "steal:0", "type:0", "type:1"]
+        b.config["process"]["capabilities"] = {}
+        b.save()
+        master, slave = os.openpty()
+
+        def own():
+            os.setsid()
+            __import__("fcntl").ioctl(slave, 0x540E, 0)
+
+        p = subprocess.Popen([*container.prefix, container.runtime, "--root", b.root, "run", "x"], cwd=b.folder, stdin=slave, stdout=slave,
+                             stderr=slave, preexec_fn=own)
+        os.close(slave)
+        assert p.wait(20) == 0
+        text = os.read(master, 65536).decode()
+        os.close(master)
+        lines = [l.split("=")[1] for l in text.replace("\r", "").splitlines() if "=" in l]
+        assert len(lines) == 4 and set(lines) <= {"EPERM", "EIO"}, text
 
 
 def test_o26_cannot_be_inspected_before_its_program():

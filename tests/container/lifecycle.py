@@ -216,11 +216,7 @@ def create_killed(b, words, n):
 
 def clean(b, before):
     b.good("delete", "--force", "x")
-    end = time.time() + 5
-    while container.census() != before and time.time() < end:
-        time.sleep(0.005)
-    after = container.census()
-    assert after == before, (before, after)
+    container.settle(before)
     assert not os.path.isdir(b.root) or not os.listdir(b.root), os.listdir(b.root)
 
 

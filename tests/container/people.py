@@ -101,6 +101,71 @@ def test_run():
             assert expected in p.good("ls", "-q").split()
 
 
+def test_o18_o19_usual_filter():
+    """What it leaves out, by what each call says without a filter and with it; a capability brings some back."""
+    calls = {"keyctl": 250, "io_uring_setup": 425, "userfaultfd": 323, "bpf": 321, "perf_event_open": 298, "unshare": 272, "setns": 308,
+             "mount": 165, "kexec_load": 246, "add_key": 248, "ptrace": 101}
+    asked = ["syscall:%d" % n for n in [*calls.values(), 435, 56, 0x40000000 | 39]] + ["socket:1", "socket:38", "socket:40", "status:Seccomp"]
+    with People() as p:
+        def ask(*options):
+            return answers(p.good("run", "--rm", "--network", "none", *options, p.rootfs, "/bin/probe", *asked))
+
+        a, free = ask(), ask("--seccomp", "unconfined")
+        assert a["status:Seccomp"] == "2" and free["status:Seccomp"] == "0", (a, free)
+        for name, n in calls.items():
+            assert a[f"syscall:{n}"] == "EPERM", (name, a)
+        assert [n for n in calls if free[f"syscall:{calls[n]}"] not in ("EPERM", "ENOSYS")], free
+        # clone3, and clone with flags for namespaces: as on a kernel that has neither.
+        assert a["syscall:435"] == a["syscall:56"] == "ENOSYS" and free["syscall:56"] == "EINVAL", (a, free)
+        # The same kernel by another ABI's numbers.
+        assert a["syscall:%d" % (0x40000000 | 39)] in ("signal 31", "ENOSYS"), a
+        assert a["socket:1"] == "ok" and a["socket:38"] == a["socket:40"] == "EAFNOSUPPORT", a
+        more = ask("--cap", "CAP_SYS_ADMIN", "--cap", "CAP_SYS_PTRACE")
+        assert more["syscall:272"] == "EINVAL" and more["syscall:101"] not in ("EPERM", "ENOSYS") and more["syscall:250"] == "EPERM", more
+
+
+def test_o18_filter_from_a_file():
+    with People() as p:
+        path = p.folder + "/filter.json"
+
+        def write(text):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(text if isinstance(text, str) else json.dumps(text))
+
+        def ask(*options):
+            return answers(p.good("run", "--rm", "--network", "none", "--seccomp", path, *options, p.rootfs, "/bin/probe",
+                                  "syscall:39", "syscall:102", "syscall:104", "syscall:107", "syscall:108"))
+
+        error = {"action": "SCMP_ACT_ERRNO", "errnoRet": 5}
+        rules = [dict(error, names=["getpid"]), dict(error, names=["getuid"], includes={"caps": ["CAP_SYS_ADMIN"]}),
+                 dict(error, names=["getgid"], excludes={"caps": ["CAP_CHOWN"]}), dict(error, names=["geteuid"], includes={"minKernel": "99.1"}),
+                 dict(error, names=["getegid"], includes={"arches": ["s390x"]})]
+        # An engine's profile, and one of a bundle.
+        write({"defaultAction": "SCMP_ACT_ALLOW", "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+               "syscalls": rules})
+        a = ask()
+        assert a == {"syscall:39": "EIO", **{f"syscall:{n}": "ok" for n in (102, 104, 107, 108)}}, a
+        assert ask("--cap", "CAP_SYS_ADMIN")["syscall:102"] == "EIO"
+        write({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [dict(error, names=["getgid"])]})
+        assert ask()["syscall:104"] == "EIO"
+        for text, expected in (("{", "no filter"), ("[]", "no filter"), ({"syscalls": []}, "no filter"),
+                               ({"defaultAction": "ALLOW"}, "defaultAction"), ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [5]}, "syscalls"),
+                               ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": 5, "archMap": 5}, "syscalls")):
+            write(text)
+            p.wrong("run", "--seccomp", path, p.rootfs, "/bin/probe", expected=expected)
+        p.wrong("run", "--seccomp", "/no/such", p.rootfs, "/bin/probe", expected="/no/such")
+        assert p.good("ls", "-q") == ""
+
+
+def test_o28_masked():
+    with People() as p:
+        got = answers(p.good("run", "--rm", "--network", "none", p.rootfs, "/bin/probe", "read:/proc/kcore", "read:/proc/keys",
+                             "read:/proc/timer_list", "read:/proc/interrupts", "list:/sys/firmware", "list:/proc/acpi",
+                             "write:/proc/sysrq-trigger@x", "write:/proc/sys/kernel/core_pattern@x", "write:/sys/kernel/uevent_helper@x"))
+        for name, answer in got.items():
+            assert answer in ("", "ENOENT", "EROFS", "EACCES"), (name, answer)
+
+
 def test_detached():
     with People() as p:
         with p.running("/bin/probe", "pid", "sleep:1000", options=("--network", "none")) as name:
@@ -300,6 +365,21 @@ def test_bundle():
         assert answers(p.good("run", "--name", p.name(), "--network", "none", p.folder)) == {"env:A": "bundle", "cwd": "/tmp"}
         assert answers(p.good("run", "--name", p.name(), "--network", "host", p.folder, "/bin/probe", "link:/proc/self/ns/net")) == {
             "link:/proc/self/ns/net": os.readlink("/proc/self/ns/net")}
+
+
+def test_o23_hooks_of_a_bundle():
+    with People() as p:
+        subprocess.run([container.runtime, "spec", "--bundle", p.folder], check=True)
+        with open(p.folder + "/config.json", encoding="utf-8") as f:
+            config = json.load(f)
+        config["process"]["args"] = ["/bin/probe", "pid"]
+        config["hooks"] = {"createRuntime": [{"path": "/usr/bin/touch", "args": ["touch", p.folder + "/mark"]}]}
+        with open(p.folder + "/config.json", "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        p.wrong("run", "--network", "none", p.folder, expected="--bundle-hooks")
+        assert not os.path.exists(p.folder + "/mark")
+        p.good("run", "--rm", "--network", "none", "--bundle-hooks", p.folder)
+        assert os.path.exists(p.folder + "/mark")
 
 
 def test_mistakes():

@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -180,6 +181,18 @@ static void time_of(const char *clock)
 	printf("%lld", (long long)ts.tv_sec);
 }
 
+/* For ever: the number that is in memory goes into a file. */
+static void count(const char *path)
+{
+	for (unsigned n = 1;; n++) {
+		int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+
+		dprintf(fd, "%u\n", n);
+		close(fd);
+		usleep(20000);
+	}
+}
+
 static const char *read_line(char *text, size_t size)
 {
 	ssize_t n = read(0, text, size - 1);
@@ -248,10 +261,16 @@ static void answer(char *word, char *what)
 		time_of(what);
 	else if (!strcmp(word, "tty"))
 		printf("%d %d %d %s", isatty(0), isatty(1), isatty(2), ttyname(0) ? ttyname(0) : "?");
+	else if (!strcmp(word, "type"))
+		printf("%s", outcome(ioctl(atoi(what), TIOCSTI, "x")));
+	else if (!strcmp(word, "steal"))
+		printf("%s", outcome(ioctl(atoi(what), TIOCSCTTY, 1)));
 	else if (!strcmp(word, "line"))
 		printf("%.*s", (int)strcspn(read_line(text, sizeof(text)), "\n"), text);
 	else if (!strcmp(word, "syscall"))
 		try_syscall(atol(what));
+	else if (!strcmp(word, "socket"))
+		printf("%s", outcome(socket(atoi(what), SOCK_STREAM, 0)));
 	else if (!strcmp(word, "forks"))
 		forks(atoi(what));
 	else if (!strcmp(word, "eat"))
@@ -262,6 +281,8 @@ static void answer(char *word, char *what)
 		exit(atoi(what));
 	else if (!strcmp(word, "sleep"))
 		sleep((unsigned)atoi(what));
+	else if (!strcmp(word, "count"))
+		count(what);
 	else if (!strcmp(word, "spin"))
 		spin();
 	else if (!strcmp(word, "ignore"))

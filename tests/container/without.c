@@ -22,7 +22,10 @@ static const struct {
 	{ "move_mount", SYS_move_mount },
 	{ "mount_setattr", SYS_mount_setattr },
 	{ "pidfd_open", SYS_pidfd_open },
+	{ "fsconfig", SYS_fsconfig },
+	{ "fsmount", SYS_fsmount },
 	{ "close_range", SYS_close_range },
+	{ "clone3", SYS_clone3 },
 };
 
 int main(int argc, char **argv)

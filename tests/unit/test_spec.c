@@ -120,12 +120,13 @@ static void test_refusals(void **state)
 	refused("", ",\"timeOffsets\":{\"monotonic\":{\"nanosecs\":1000000000}}",
 		"linux.timeOffsets.monotonic.nanosecs");
 	refused("", ",\"seccomp\":{}", "linux.seccomp.defaultAction: is missing");
-	refused("", ",\"intelRdt\":{}", "intelRdt");
+	refused("", ",\"intelRdt\":{\"closID\":\"../x\"}", "intelRdt.closID");
+	refused("", ",\"intelRdt\":{\"closID\":\"mon_groups\"}", "intelRdt.closID");
 	refused(",\"env\":[\"PATH=/\",\"x\"]", "", "process.env[1]");
 	refused(",\"user\":{\"uid\":4294967296}", "", "process.user.uid");
 	refused(",\"user\":{\"additionalGids\":[1,\"x\"]}", "", "process.user.additionalGids[1]");
 	refused(",\"apparmorProfile\":5", "", "process.apparmorProfile: a string is needed");
-	refused(",\"selinuxLabel\":\"x\"", "", "selinuxLabel");
+	refused(",\"selinuxLabel\":5", "", "selinuxLabel");
 }
 
 static void test_documents(void **state)
