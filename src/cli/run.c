@@ -25,6 +25,7 @@
 #endif
 #include "base/loop.h"
 #include "cli/opts_file.h"
+#include "gdb/gdb.h"
 #include "machine/machine.h"
 #include "vm/device.h"
 #include "vm/exit.h"
@@ -37,6 +38,7 @@ struct run_options {
 	struct machine_config config;
 	const char *exits; /* NULL, "table" or "json" */
 	const char *api;   /* NULL, "none" or a path */
+	const char *gdb;   /* NULL, or as gdb_open() */
 	char *config_text; /* of --config */
 	bool print_config;
 };
@@ -117,6 +119,20 @@ static const char *net_choice(unsigned i, const char **ret_help)
 		{ "user", "the host's network through this process, as an ordinary program uses it" },
 		{ "tap=NAME", "a TAP interface of the host, which an administrator has made" },
 		{ "none", "no adapter" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
+static const char *gdb_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ ":PORT", "a TCP port, for programs of this host only" },
+		{ "HOST:PORT", "a TCP port at that numeric address of this host" },
+		{ "unix:PATH", "a Unix socket, for this user only" },
 	};
 
 	if (i >= ARRAY_SIZE(rows))
@@ -346,6 +362,20 @@ static const struct opt run_opts[] = {
 		.offset = offsetof(struct run_options, api),
 	},
 	{
+		.name = "gdb",
+		.kind = OPT_STRING,
+		.arg = "ADDR",
+		.help = "Let gdb debug the guest, with 'target remote ADDR'.",
+		.choice = gdb_choice,
+		.free_form = true,
+		.more = "Who can connect there has the guest in hand. Settings may follow. wait - stand still before the first "
+			"instruction until gdb lets it go on; bits=16|32|64 - what kind of code gdb is told that this is (64). "
+			"Breakpoints and watchpoints, of which there are 1024 and 64, are not seen by the guest; a step is one "
+			"instruction, and interrupts wait meanwhile. In 16- and 32-bit code the program counter is the linear "
+			"address. 'monitor help' lists more.",
+		.offset = offsetof(struct run_options, gdb),
+	},
+	{
 		.name = "config",
 		.kind = OPT_CONFIG,
 		.arg = "FILE",
@@ -506,6 +536,7 @@ static int boot(const struct machine_config *config, const struct run_options *o
 		struct outside *outside, struct signals *signals, struct err *err)
 {
 	struct machine *machine = NULL;
+	struct gdb *gdb = NULL;
 	char *exits = NULL;
 	bool quit = false;
 	int status = MACHINE_FAILED;
@@ -518,12 +549,15 @@ static int boot(const struct machine_config *config, const struct run_options *o
 	rc = signals_watch(signals, machine_vm(machine), err);
 	if (!rc)
 		rc = outside_serve(outside, machine, options->api, err);
+	if (!rc && options->gdb)
+		rc = gdb_open(machine, options->gdb, &gdb, err);
 	if (!rc)
 		rc = machine_run(machine, &status, err);
 	/* A debug-exit device may give the same number as MACHINE_QUIT. */
 	quit = !rc && atomic_load(&machine_vm(machine)->request) == VM_REQ_QUIT;
 	if (!rc && options->exits)
 		exits = compose_exits(machine_vm(machine), options->exits);
+	gdb_close(gdb, status);
 	outside_end(outside);
 	loop_fd_del(signals->handle);
 	signals->handle = NULL;

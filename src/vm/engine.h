@@ -14,6 +14,7 @@ enum run_end {
 	RUN_REQUEST,  /* a mailbox bit the common loop handles (STOP, PAUSE, INIT, SIPI) is set */
 	RUN_HLT,      /* waits; the state is after HLT */
 	RUN_SHUTDOWN, /* triple fault; the engine has described it through vm_crash() */
+	RUN_DEBUG,    /* vcpu->debug.why says why */
 };
 
 /* A figure; the name is of lower-case letters, digits and underscores. */
@@ -47,6 +48,12 @@ struct engine_ops {
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
 	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);
+	/* Main thread, while the vCPU is paused: vm->debug or vcpu->debug.action is another one now. NULL: this engine cannot be
+	 * debugged. */
+	void (*debug)(struct vcpu *vcpu);
+	/* Where the linear address la is, by the vCPU's page tables, whatever their rights; no side effect. False: nowhere. While
+	 * the vCPU is paused. NULL with debug. */
+	bool (*translate)(struct vcpu *vcpu, gva_t la, gpa_t *ret_gpa);
 };
 
 /* How an engine runs, from `--engine NAME,KEY=VALUE,...`. */

@@ -17,7 +17,8 @@
  *
  * Parking. A paused thread waits for a semaphore between two runs, with its engine's state as it is: a vCPU that was halted is
  * halted still when it goes on, since the engine comes back with RUN_HLT again. Bits that are posted meanwhile stay set. The
- * time does not count as the vCPU's.
+ * time does not count as the vCPU's. Meanwhile the main thread may have it call a function (vcpu_call()): what an engine does
+ * only on a vCPU's own thread.
  *
  * The local timer's deadline is the thread's own: it bounds the time in the futex and is checked
  * after it, so the local APIC's timer costs no other thread.
@@ -31,6 +32,7 @@
  */
 #include "vm/vcpu.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -248,9 +250,15 @@ static void vcpu_park(struct vcpu *vcpu)
 	u64 t0 = vcpu_rdtsc();
 
 	__atomic_store_n(&stats->stop_tsc, t0, __ATOMIC_RELAXED);
-	sem_post(&vcpu->parked);
-	while (sem_wait(&vcpu->unpark) < 0 && errno == EINTR)
-		;
+	for (;;) {
+		sem_post(&vcpu->parked);
+		while (sem_wait(&vcpu->unpark) < 0 && errno == EINTR)
+			;
+		if (!vcpu->call)
+			break;
+		vcpu->call(vcpu, vcpu->call_opaque);
+		vcpu->call = NULL;
+	}
 	__atomic_store_n(&stats->start_tsc, stats->start_tsc + (vcpu_rdtsc() - t0), __ATOMIC_RELAXED);
 	__atomic_store_n(&stats->stop_tsc, 0, __ATOMIC_RELAXED);
 }
@@ -263,6 +271,11 @@ static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 	while (!(atomic_load(&vcpu->requests) & VCPU_REQ_STOP)) {
 		if (atomic_load(&vcpu->requests) & VCPU_REQ_PAUSE) {
 			vcpu_park(vcpu);
+			continue;
+		}
+		/* Until it has been paused, and the debugger has said what is next. */
+		if (vcpu->debug.action == DEBUG_HOLD || vcpu->debug.why) {
+			vcpu_wait(vcpu, VCPU_REQ_STOP | VCPU_REQ_PAUSE, false);
 			continue;
 		}
 		if (vcpu_take(vcpu, VCPU_REQ_INIT))
@@ -282,6 +295,7 @@ static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 			vcpu_timer_check(vcpu);
 			break;
 		case RUN_SHUTDOWN: mode = VCPU_SHUT_DOWN; break;
+		case RUN_DEBUG: debug_stopped(vcpu); break;
 		}
 	}
 }
@@ -357,7 +371,7 @@ int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err
 	sigset_t mask, old;
 	int rc;
 
-	atomic_fetch_and(&vcpu->requests, ~(u32)(VCPU_REQ_STOP | VCPU_REQ_PAUSE));
+	atomic_fetch_and(&vcpu->requests, ~(u32)VCPU_REQ_STOP);
 	if (!vcpu->vm->tsc_khz)
 		return err_set(err, -EINVAL, "the machine has no TSC rate");
 	sem_init(&birth.done, 0, 0);
@@ -417,6 +431,16 @@ void vcpu_resume(struct vcpu *vcpu)
 	if (vcpu->timer_tsc != VCPU_NEVER)
 		vcpu->timer_tsc = 0;
 	sem_post(&vcpu->unpark);
+}
+
+void vcpu_call(struct vcpu *vcpu, void (*fn)(struct vcpu *vcpu, void *opaque), void *opaque)
+{
+	assert(vcpu->paused);
+	vcpu->call_opaque = opaque;
+	vcpu->call = fn;
+	sem_post(&vcpu->unpark);
+	while (sem_wait(&vcpu->parked) < 0 && errno == EINTR)
+		;
 }
 
 u64 vcpu_cpu_ns(const struct vcpu *vcpu)

@@ -8,6 +8,7 @@
 #include "base/loop.h"
 #include "base/types.h"
 #include "vm/bus.h"
+#include "vm/debug.h"
 #include "vm/engine.h"
 #include "vm/irq.h"
 #include "vm/ram.h"
@@ -46,6 +47,7 @@ struct vm {
 	pthread_mutex_t intc_lock; /* see irq.h */
 	const struct intc_ops *intc;
 	void *intc_opaque;
+	struct vm_debug *debug;  /* see debug.h; NULL: nobody can */
 	const struct pv_ops *pv; /* see pv.h */
 	void *pv_opaque;
 
@@ -69,5 +71,5 @@ void vm_request(struct vm *vm, enum vm_request req);
  * by it from its next access on, the others soon. */
 void vm_memory_changed(struct vm *vm);
 
-/* Engines: a guest crash, described by text (copied), then VM_REQ_CRASH. */
+/* Engines: a guest crash, described by text (copied), then VM_REQ_CRASH, or a stop of this vCPU for a debugger. */
 void vm_crash(struct vm *vm, const char *text);

@@ -432,9 +432,28 @@ static void store_bytes(struct soft_cpu *c, const struct tlb_place *p, const u8 
 		walk_code_written(c, p->gpa, len);
 }
 
-static void check_breakpoints(struct soft_cpu *c, gva_t la, unsigned len, bool write)
+/* A debugger's watchpoint: the machine stops after the instruction. */
+static void check_watchpoints(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len, bool write)
 {
-	if (likely(!(c->dr7 & 0xff)))
+	struct debug_vcpu *d = &c->vcpu->debug;
+	const struct debug_data *p = debug_find_data(c->debug, la, len, write ? DEBUG_WRITE : DEBUG_READ);
+
+	if (!p || d->why)
+		return;
+	d->kind = p->kind;
+	d->addr = la - p->addr < p->len ? la : p->addr;
+	d->why = DEBUG_AT_DATA;
+	c->attention |= ATT_DEBUG;
+	if (i != c->jit_insn)
+		code_stop(c);
+}
+
+static void check_breakpoints(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len, bool write,
+			      bool implicit)
+{
+	if (unlikely(c->debug))
+		check_watchpoints(c, i, la, len, write);
+	if (likely(!(c->dr7 & 0xff)) || implicit)
 		return;
 	u64 hit = excp_data_breakpoint(c, la, len, write);
 	if (hit) {
@@ -459,8 +478,7 @@ static u64 load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned siz
 		for (unsigned k = 0; k < size; k++)
 			v |= (u64)bytes[k] << (8 * k);
 	}
-	if (!implicit)
-		check_breakpoints(c, la, size, false);
+	check_breakpoints(c, i, la, size, false, implicit);
 	return v;
 }
 
@@ -480,8 +498,7 @@ static void store(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned s
 		if (n < size)
 			store_bytes(c, &p[1], bytes + n, size - n);
 	}
-	if (!implicit)
-		check_breakpoints(c, la, size, true);
+	check_breakpoints(c, i, la, size, true, implicit);
 }
 
 u64 mmu_load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, unsigned acc)
@@ -502,7 +519,7 @@ void *mmu_atomic(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned si
 	*ret_gpa = p[0].gpa;
 	if (unlikely(c->log))
 		storelog_add(c->log, p[0].host, size);
-	check_breakpoints(c, la, size, true);
+	check_breakpoints(c, i, la, size, true, false);
 	return p[0].host;
 }
 
@@ -544,7 +561,7 @@ void mmu_read_buf(struct soft_cpu *c, const struct insn *i, gva_t la, void *buf,
 	load_bytes(c, &p[0], buf, n);
 	if (n < len)
 		load_bytes(c, &p[1], (u8 *)buf + n, len - n);
-	check_breakpoints(c, la, len, false);
+	check_breakpoints(c, i, la, len, false, false);
 }
 
 void mmu_write_buf(struct soft_cpu *c, const struct insn *i, gva_t la, const void *buf, unsigned len)
@@ -556,7 +573,7 @@ void mmu_write_buf(struct soft_cpu *c, const struct insn *i, gva_t la, const voi
 	store_bytes(c, &p[0], buf, n);
 	if (n < len)
 		store_bytes(c, &p[1], (const u8 *)buf + n, len - n);
-	check_breakpoints(c, la, len, true);
+	check_breakpoints(c, i, la, len, true, false);
 }
 
 const u8 *mmu_fetch(struct soft_cpu *c, gva_t la)

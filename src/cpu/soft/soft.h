@@ -224,6 +224,8 @@ struct soft_cpu {
 	u64 icount;          /* instructions begun */
 	u64 pause_first, pause_last; /* TSC of the first and the last PAUSE of a loop */
 	struct vcpu *vcpu;
+	const struct vm_debug *debug; /* a debugger has set points; NULL: none */
+	bool debug_begun;             /* the step it wants has begun */
 	struct block *cur;     /* the block being executed */
 	u64 trail[SOFT_TRAIL]; /* RIPs of the last blocks, for the description of a crash */
 	u32 trail_next;
@@ -344,6 +346,7 @@ enum {
 	ATT_INTR = 1 << 4,   /* the controller may have a vector; taken when IF allows */
 	ATT_NMI = 1 << 5,
 	ATT_BREAK = 1 << 6, /* code breakpoints armed: single-step and compare */
+	ATT_DEBUG = 1 << 7, /* a debugger wants one step, or to hear of a watchpoint */
 };
 
 /* What is to be attended to now: an interrupt that IF holds off is not. */
@@ -701,3 +704,4 @@ static inline void soft_zero(void *dst, u64 n)
 void code_invalidate(struct soft_cpu *c, gpa_t gpa,
 		     u64 len); /* drops blocks that overlap; stops the current one after this instruction */
 void code_beside(struct soft_cpu *c, gpa_t gpa); /* a store has hit a page with code, and none of it */
+void code_stop(struct soft_cpu *c);              /* the current block ends after this instruction */

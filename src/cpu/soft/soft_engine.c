@@ -19,6 +19,7 @@
 #include "cpu/soft/jit/lockstep.h"
 #include "cpu/soft/soft_stats.h"
 #include "cpu/soft/thunk.h"
+#include "cpu/soft/walk.h"
 #include "x86/cpuid.h"
 #include "x86/disasm.h"
 
@@ -301,7 +302,7 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 	/* CPL is SS.DPL, except where there are no descriptors [SDM3 5.5]. */
 	c->cpl = !(s->cr0 & CR0_PE) ? 0 : s->rflags & FL_VM ? 3 : s->seg[SEG_SS].attr >> SA_DPL_SHIFT & 3;
 	c->flags = FL_RES1;
-	c->attention = (s->sti_shadow ? ATT_SHADOW : 0) | (s->movss_shadow ? ATT_MOVSS : 0) |
+	c->attention = (c->attention & ATT_DEBUG) | (s->sti_shadow ? ATT_SHADOW : 0) | (s->movss_shadow ? ATT_MOVSS : 0) |
 		       (s->nmi_pending ? ATT_NMI : 0) | (s->exc_pending ? ATT_DB : 0) |
 		       (s->dr7 & 0xff ? ATT_BREAK : 0) | ATT_INTR;
 	c->delivering = -1;
@@ -321,6 +322,33 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 	soft_mode_changed(c);
 	share_leave(c);
 	return 0;
+}
+
+/* --- debugging --------------------------------------------------------------------------- */
+/* What a TLB knows of pages hangs on the points: VCPU_REQ_FLUSH is the caller's to post where these have changed. */
+static void soft_debug(struct vcpu *vcpu)
+{
+	struct soft_cpu *c = vcpu->engine;
+	const struct vm_debug *d = vcpu->vm->debug;
+
+	c->debug = d && (d->nr_code || d->nr_data) ? d : NULL;
+	c->debug_begun = false;
+	c->attention &= ~(u32)ATT_DEBUG;
+	if (vcpu->debug.action == DEBUG_STEP)
+		c->attention |= ATT_DEBUG;
+}
+
+static bool soft_translate(struct vcpu *vcpu, gva_t la, gpa_t *ret_gpa)
+{
+	struct soft_cpu *c = vcpu->engine;
+	struct walk w;
+
+	if (soft_long(c) ? bits_sext(la, 48) != la : la >> 32)
+		return false;
+	if (!walk_page(c, la, TLB_SUP_AC, 0, &w))
+		return false;
+	*ret_gpa = w.gpa;
+	return true;
 }
 
 /* --- a triple fault, for people ---------------------------------------------------------- */
@@ -406,4 +434,6 @@ const struct engine_ops soft_engine = {
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
 	.stats = soft_stats,
+	.debug = soft_debug,
+	.translate = soft_translate,
 };
