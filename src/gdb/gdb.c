@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -467,6 +468,13 @@ static void on_client(void *opaque, u32 events)
 	serve(g);
 }
 
+static bool has_left(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0;
+}
+
 static void on_listener(void *opaque, u32 events)
 {
 	struct gdb *g = opaque;
@@ -474,8 +482,10 @@ static void on_listener(void *opaque, u32 events)
 
 	if (fd < 0)
 		return;
-	/* One at a time; who has not said a word makes room. */
-	if (g->fd >= 0 && g->session.engaged) {
+	if (g->fd >= 0)
+		on_client(g, EPOLLIN); /* its last word, if it has left */
+	/* One at a time; who has left, or has not said a word, makes room. */
+	if (g->fd >= 0 && g->session.engaged && !has_left(g->fd)) {
 		close(fd);
 		return;
 	}
