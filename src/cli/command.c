@@ -20,6 +20,7 @@
 const struct command *const command_table[] = {
 	&run_command,          &control_ps,    &control_stop,    &control_kill,  &control_pause,
 	&control_resume,       &control_reset, &console_command, &figures_exits, &figures_stats,
+	&figures_timeline,
 	&top_command,          &ctr_command,   &oci_command,     &image_command, &help_command,
 	&help_version_command, NULL,
 };

@@ -512,6 +512,11 @@ static int start(struct machine *m, struct err *err)
 	s64 offset;
 
 	m->running = true;
+	timeline_begin(vm, m->config.kernel);
+	for (unsigned i = 0; i < m->config.nr_disks; i++) {
+		m->disk[i].block->on_read_opaque = vm;
+		m->disk[i].block->on_read = m->config.kernel ? NULL : timeline_disk_read;
+	}
 	clock_resume(vm);
 	offset = (s64)(0 - vcpu_rdtsc());
 	m->boot_state.tsc_offset = (u64)offset;

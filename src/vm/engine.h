@@ -48,6 +48,9 @@ struct engine_ops {
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
 	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);
+	/* Instructions begun so far; *ret_exact: that is all of them, else at least so many. Any thread, a little old. NULL: not
+	 * known. */
+	u64 (*insns)(struct vcpu *vcpu, bool *ret_exact);
 	/* Main thread, while the vCPU is paused: vm->debug or vcpu->debug.action is another one now. NULL: this engine cannot be
 	 * debugged. */
 	void (*debug)(struct vcpu *vcpu);

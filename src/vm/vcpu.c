@@ -234,6 +234,7 @@ static enum vcpu_mode vcpu_do_sipi(struct vcpu *vcpu)
 	struct x86_state state;
 	enum vcpu_mode mode;
 
+	timeline_started(vcpu);
 	vcpu->vm->engine->get_state(vcpu, &state);
 	state.seg[SEG_CS].sel = (u16)(vector << 8);
 	state.seg[SEG_CS].base = (u64)vector << 12;
@@ -290,6 +291,7 @@ static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 		switch (engine->run(vcpu)) {
 		case RUN_REQUEST: break;
 		case RUN_HLT:
+			timeline_note(vcpu->vm, TIMELINE_IDLE);
 			t0 = vcpu_wait(vcpu, ~0u, true);
 			exit_account(vcpu, EXIT_HLT, EXIT_NO_KEY, t0);
 			vcpu_timer_check(vcpu);
@@ -345,6 +347,8 @@ static void *vcpu_main(void *arg)
 	sem_post(&birth->done); /* birth is gone from here on */
 	if (rc)
 		return NULL;
+	if (!vcpu->id)
+		timeline_first(vcpu);
 	vcpu->delay_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	vcpu_loop(vcpu, mode);
 	vcpu->delay_before = vcpu_delay_ns(vcpu);

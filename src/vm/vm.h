@@ -12,6 +12,7 @@
 #include "vm/engine.h"
 #include "vm/irq.h"
 #include "vm/ram.h"
+#include "vm/timeline.h"
 #include "vm/vcpu.h"
 #include "x86/cpuid.h"
 
@@ -59,6 +60,7 @@ struct vm {
 
 	_Atomic int request; /* enum vm_request, the first one wins */
 	_Atomic int exit_status;
+	struct timeline timeline;
 	char crash[8192]; /* a description of the crash: registers, last instructions */
 };
 

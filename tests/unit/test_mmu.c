@@ -56,6 +56,10 @@ void code_beside(struct soft_cpu *cpu, gpa_t gpa)
 {
 }
 
+void code_stop(struct soft_cpu *cpu)
+{
+}
+
 void code_invalidate(struct soft_cpu *cpu, gpa_t gpa, u64 len)
 {
 	code_gpa = gpa;

@@ -97,6 +97,14 @@ void soft_out_set_cr8(struct soft_cpu *c, u64 cr8)
 	irq_set_cr8(c->vcpu, cr8);
 }
 
+void soft_out_timeline(struct soft_cpu *c, enum timeline_event event)
+{
+	if (!timeline_wants(&c->vcpu->vm->timeline, event))
+		return;
+	fpu_spill(c);
+	timeline_happened(c->vcpu->vm, event);
+}
+
 void soft_out_yield(struct soft_cpu *c)
 {
 	c->once = true;

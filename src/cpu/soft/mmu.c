@@ -52,6 +52,10 @@ static void windows_select(struct soft_cpu *c, enum tlb_mode mode)
 	if (user == c->windows_user)
 		return;
 	c->windows_user = user;
+	if (unlikely(c->user_news) && user && !soft_vm86(c)) {
+		soft_out_timeline(c, TIMELINE_PROCESS);
+		c->user_news = timeline_wants(&c->vcpu->vm->timeline, TIMELINE_PROCESS);
+	}
 	if (likely(!c->windows_mixed))
 		return;
 	tlb_drop_windows(c, 0, 0);
@@ -64,6 +68,9 @@ void mmu_select(struct soft_cpu *c)
 	u64 role = (c->cr0 & (CR0_PG | CR0_WP)) | (c->efer & (EFER_NXE | EFER_LMA)) |
 		   (c->cr4 & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)) << 32;
 	if (unlikely(role != c->tlb_role)) {
+		/* Firmware and boot loaders of a BIOS do without paging. */
+		if (role & ~c->tlb_role & CR0_PG && !c->vcpu->id)
+			soft_out_timeline(c, TIMELINE_KERNEL);
 		c->tlb_role = role;
 		mmu_flush_all(c);
 	}

@@ -226,6 +226,7 @@ struct soft_cpu {
 	struct vcpu *vcpu;
 	const struct vm_debug *debug; /* a debugger has set points; NULL: none */
 	bool debug_begun;             /* the step it wants has begun */
+	bool user_news;               /* the first CPL 3 is still to be told */
 	struct block *cur;     /* the block being executed */
 	u64 trail[SOFT_TRAIL]; /* RIPs of the last blocks, for the description of a crash */
 	u32 trail_next;
@@ -659,6 +660,7 @@ int soft_out_irq_ack(struct soft_cpu *c);
 u64 soft_out_get_cr8(struct soft_cpu *c);
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8);
 void soft_out_yield(struct soft_cpu *c);
+void soft_out_timeline(struct soft_cpu *c, enum timeline_event event);
 
 /* Any thread, signal handlers: translated code comes back soon. */
 static inline void soft_recall(struct soft_cpu *c)

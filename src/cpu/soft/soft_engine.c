@@ -308,6 +308,7 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 	c->delivering = -1;
 	c->cur = NULL;
 	c->budget = 0;
+	c->user_news = true;
 	if (s->cr0 & CR0_PG && s->cr4 & CR4_PAE && !(s->efer & EFER_LMA) && !mmu_load_pdptes(c, s->cr3))
 		return err_set(err, -EINVAL,
 			       "the CPU state has reserved bits in its page-directory pointers (CR3 = %#llx)",
@@ -322,6 +323,14 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 	soft_mode_changed(c);
 	share_leave(c);
 	return 0;
+}
+
+static u64 soft_insns(struct vcpu *vcpu, bool *ret_exact)
+{
+	const struct soft_cpu *c = vcpu->engine;
+
+	*ret_exact = !c->jit || !__atomic_load_n(&c->jit_cpu->nr_entries, __ATOMIC_RELAXED);
+	return __atomic_load_n(&c->icount, __ATOMIC_RELAXED);
 }
 
 /* --- debugging --------------------------------------------------------------------------- */
@@ -434,6 +443,7 @@ const struct engine_ops soft_engine = {
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
 	.stats = soft_stats,
+	.insns = soft_insns,
 	.debug = soft_debug,
 	.translate = soft_translate,
 };

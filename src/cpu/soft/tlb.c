@@ -255,6 +255,9 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 	ret->host = host ? host + (la & PAGE_MASK) : NULL;
 	ret->rom = host && ram_is_rom(c->ram, gpa);
 	if (host && acc & ACC_X) {
+		/* UEFI and its loaders run where addresses are physical ones. */
+		if (upper && unlikely(timeline_wants(&c->vcpu->vm->timeline, TIMELINE_KERNEL)))
+			soft_out_timeline(c, TIMELINE_KERNEL);
 		/* Of a page with breakpoints nothing is known here, so that all of it comes to the loop. */
 		if (likely(!c->debug || !debug_code_in_page(c->debug, la)))
 			code_add(c, &(upper ? c->upper_code : c->asid->code)[mode == TLB_USER], la,
