@@ -668,10 +668,10 @@ int machine_pause(struct machine *m, struct err *err)
 {
 	enum machine_state state = machine_state(m);
 
-	if (m->pause_wanted)
-		return err_set(err, -EALREADY, "'%s' is paused already", m->vm.name);
 	if (state != MACHINE_RUNNING && state != MACHINE_PAUSED)
 		return refuse(m, -ESHUTDOWN, err);
+	if (m->pause_wanted)
+		return err_set(err, -EALREADY, "'%s' is paused already", m->vm.name);
 	if (state == MACHINE_RUNNING)
 		stand_still(m);
 	m->pause_wanted = true;
