@@ -132,20 +132,22 @@ static const struct api_field event_fields[] = {
 	{ "name", API_STRING, "The same for people.", NULL, false },
 	{ "ns", API_INT, "When it came first, in the host's time since the reset.", NULL, false },
 	{ "exits", API_INT, "How many exits there had been.", NULL, false },
-	{ "instructions", API_INT, "How many instructions the guest had begun, if the engine knows.", NULL, true },
+	{ "instructions", API_INT, "How many instructions the guest had begun, if the engine knows.", NULL,
+	  true },
 	{ "exact", API_BOOL, "False: at least so many, for translated code does not count.", NULL, true },
 	{ "vcpu", API_INT, "On which processor.", NULL, true },
 	{ .name = NULL },
 };
 
 static const struct api_field timeline_fields[] = {
-	{ "boot", API_STRING, "direct: the kernel was loaded without firmware; firmware: from the reset vector.", NULL,
-	  false },
+	{ "boot", API_STRING,
+	  "direct: the kernel was loaded without firmware; firmware: from the reset vector.", NULL, false },
 	{ "events", API_LIST, "Those that have come, in the order of time.", event_fields, false },
 	{ .name = NULL },
 };
 
-static int get_timeline(const struct api *api, const struct api_args *args, json_t **ret_result, struct err *err)
+static int get_timeline(const struct api *api, const struct api_args *args, json_t **ret_result,
+			struct err *err)
 {
 	char *text = NULL;
 	size_t len = 0;
@@ -358,8 +360,8 @@ const struct api_method machine_api_methods[] = {
 	  exits_params, exits_fields, get_exits },
 	{ "stats", "GET", "/vm/stats", "What processors, memory, disks and network have done so far.", NULL,
 	  stats_fields, get_stats },
-	{ "timeline", "GET", "/vm/timeline", "How far the guest's boot came when, since the last reset.", NULL, timeline_fields,
-	  get_timeline },
+	{ "timeline", "GET", "/vm/timeline", "How far the guest's boot came when, since the last reset.",
+	  NULL, timeline_fields, get_timeline },
 	{ "pause", "POST", "/vm/pause", "Makes the machine stand still.", NULL, state_fields, do_pause },
 	{ "resume", "POST", "/vm/resume", "Makes a paused machine go on.", NULL, state_fields, do_resume },
 	{ "stop", "POST", "/vm/stop", "Presses the power button.", stop_params, state_fields, do_stop },

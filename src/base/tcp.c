@@ -20,7 +20,8 @@ static bool split(const char *address, char host[64], char port[8])
 	size_t len = colon ? (size_t)(colon - address) : 0;
 	char *end;
 
-	if (!colon || colon[1] < '0' || colon[1] > '9' || strlen(colon + 1) > 5 || strtoul(colon + 1, &end, 10) > 65535 || *end)
+	if (!colon || colon[1] < '0' || colon[1] > '9' || strlen(colon + 1) > 5 ||
+	    strtoul(colon + 1, &end, 10) > 65535 || *end)
 		return false;
 	strcpy(port, colon + 1);
 	if (len >= 2 && address[0] == '[' && address[len - 1] == ']') {
@@ -40,15 +41,17 @@ static bool split(const char *address, char host[64], char port[8])
 
 int tcp_listen(const char *what, const char *address, int *ret_fd, struct err *err)
 {
-	const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM };
+	const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+					.ai_socktype = SOCK_STREAM };
 	struct addrinfo *info = NULL;
 	char host[64], port[8];
 	int fd, on = 1, rc = 0;
 
 	if (!split(address, host, port) || getaddrinfo(host, port, &hints, &info) != 0)
-		return err_set(err, -EINVAL,
-			       "%s: '%s' is no address; write :PORT for this host only, or HOST:PORT with a numeric HOST (IPv6 in brackets)",
-			       what, address);
+		return err_set(
+			err, -EINVAL,
+			"%s: '%s' is no address; write :PORT for this host only, or HOST:PORT with a numeric HOST (IPv6 in brackets)",
+			what, address);
 	fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
@@ -62,7 +65,8 @@ int tcp_listen(const char *what, const char *address, int *ret_fd, struct err *e
 	if (fd >= 0)
 		close(fd);
 	if (rc == -EADDRINUSE)
-		return err_set(err, rc, "%s: another program listens at %s already; choose another port", what, address);
+		return err_set(err, rc, "%s: another program listens at %s already; choose another port",
+			       what, address);
 	return err_sys(err, rc, "%s: cannot listen at %s", what, address);
 }
 

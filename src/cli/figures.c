@@ -289,7 +289,8 @@ static void print_timeline(const json_t *timeline)
 	size_t i;
 	json_t *e;
 
-	printf("%-28s %12s %12s %16s %12s %5s\n", "event", "ms", "since before", "instructions", "exits", "vCPU");
+	printf("%-28s %12s %12s %16s %12s %5s\n", "event", "ms", "since before", "instructions", "exits",
+	       "vCPU");
 	json_array_foreach(json_object_get(timeline, "events"), i, e)
 	{
 		const json_t *insns = json_object_get(e, "instructions"), *vcpu = json_object_get(e, "vcpu");
@@ -297,12 +298,13 @@ static void print_timeline(const json_t *timeline)
 		char count[32] = "-", number[16] = "-";
 
 		if (insns)
-			snprintf(count, sizeof(count), "%s%.0f", json_is_true(json_object_get(e, "exact")) ? "" : ">=",
+			snprintf(count, sizeof(count), "%s%.0f",
+				 json_is_true(json_object_get(e, "exact")) ? "" : ">=",
 				 json_number_value(insns));
 		if (vcpu)
 			snprintf(number, sizeof(number), "%.0f", json_number_value(vcpu));
-		printf("%-28s %12.3f %12.3f %16s %12.0f %5s\n", vmname_string(e, "name"), ns / 1e6, (ns - before) / 1e6, count,
-		       vmname_number(e, "exits"), number);
+		printf("%-28s %12.3f %12.3f %16s %12.0f %5s\n", vmname_string(e, "name"), ns / 1e6,
+		       (ns - before) / 1e6, count, vmname_number(e, "exits"), number);
 		before = ns;
 	}
 }
@@ -369,8 +371,9 @@ const struct command figures_timeline = {
 	.name = "timeline",
 	.summary = "show how far the guest's boot came when",
 	.synopsis = "NAME [--json]",
-	.about = "From the last reset to the first process, by what the machine sees: no agent in the guest. Instructions with >= "
-		 "are at least so many, for translated code does not count its own.",
+	.about =
+		"From the last reset to the first process, by what the machine sees: no agent in the guest. Instructions with >= "
+		"are at least so many, for translated code does not count its own.",
 	.takes_machine = true,
 	.opts = stats_opts,
 	.run = run_timeline,

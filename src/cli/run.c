@@ -36,11 +36,11 @@
 
 struct run_options {
 	struct machine_config config;
-	const char *exits; /* NULL, "table" or "json" */
-	const char *api;   /* NULL, "none" or a path */
-	const char *gdb;   /* NULL, or as gdb_open() */
+	const char *exits;    /* NULL, "table" or "json" */
+	const char *api;      /* NULL, "none" or a path */
+	const char *gdb;      /* NULL, or as gdb_open() */
 	const char *timeline; /* NULL, "text", "json" or the name of a picture */
-	char *config_text; /* of --config */
+	char *config_text;    /* of --config */
 	bool print_config;
 };
 
@@ -572,7 +572,8 @@ static int open_picture(const char *timeline, FILE **ret_file, struct err *err)
 	if (!timeline || !strcmp(timeline, "text") || !strcmp(timeline, "json"))
 		return 0;
 	if (len < 5 || strcmp(timeline + len - 4, ".svg") != 0)
-		return err_set(err, -EINVAL, "--timeline: '%s' is neither text nor json nor a file name that ends in .svg",
+		return err_set(err, -EINVAL,
+			       "--timeline: '%s' is neither text nor json nor a file name that ends in .svg",
 			       timeline);
 	*ret_file = fopen(timeline, "we");
 	return *ret_file ? 0 : err_sys(err, -errno, "--timeline: cannot write '%s'", timeline);
@@ -608,9 +609,11 @@ static int boot(const struct machine_config *config, const struct run_options *o
 	/* A debug-exit device may give the same number as MACHINE_QUIT. */
 	quit = !rc && atomic_load(&machine_vm(machine)->request) == VM_REQ_QUIT;
 	if (!rc && options->exits)
-		exits = compose(strcmp(options->exits, "json") ? print_exits : print_exits_json, machine_vm(machine));
+		exits = compose(strcmp(options->exits, "json") ? print_exits : print_exits_json,
+				machine_vm(machine));
 	if (!rc && options->timeline && !picture)
-		timeline = compose(strcmp(options->timeline, "json") ? timeline_print : timeline_print_json, machine_vm(machine));
+		timeline = compose(strcmp(options->timeline, "json") ? timeline_print : timeline_print_json,
+				   machine_vm(machine));
 	if (!rc && picture)
 		timeline_print_svg(machine_vm(machine), picture);
 	if (picture && fclose(picture) != 0 && !rc)

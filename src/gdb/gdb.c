@@ -141,7 +141,8 @@ static const char *op_cpu_text(void *opaque, unsigned cpu)
 /* The host address of what is at la, up to the page's end; NULL: nothing in RAM. */
 static u8 *host_at(struct gdb *g, unsigned cpu, gva_t la, gpa_t *ret_gpa)
 {
-	return g->vm->engine->translate(vcpu_of(g, cpu), la, ret_gpa) ? ram_ptr(&g->vm->ram, *ret_gpa, 1) : NULL;
+	return g->vm->engine->translate(vcpu_of(g, cpu), la, ret_gpa) ? ram_ptr(&g->vm->ram, *ret_gpa, 1)
+								      : NULL;
 }
 
 static bool is_rom(const struct ram *ram, gpa_t gpa)
@@ -229,7 +230,9 @@ static int del_code(struct gdb *g, struct gdb_list *list, gva_t addr)
 
 static int op_point(void *opaque, bool add, enum session_point kind, gva_t addr, u64 len)
 {
-	static const u8 kinds[] = { [POINT_WRITE] = DEBUG_WRITE, [POINT_READ] = DEBUG_READ, [POINT_ACCESS] = DEBUG_ACCESS };
+	static const u8 kinds[] = {
+		[POINT_WRITE] = DEBUG_WRITE, [POINT_READ] = DEBUG_READ, [POINT_ACCESS] = DEBUG_ACCESS
+	};
 	struct gdb *g = opaque;
 
 	g->flush = true;
@@ -541,8 +544,9 @@ static int open_at(struct gdb *g, char *text, struct err *err)
 	if (rc)
 		return rc;
 	if (!g->vm->engine->debug || g->vm->engine_conf.lockstep)
-		return err_set(err, -ENOTSUP, "--gdb: the engine '%s'%s cannot be debugged; use --engine soft", g->vm->engine->name,
-			       g->vm->engine_conf.lockstep ? " in lock-step" : "");
+		return err_set(err, -ENOTSUP,
+			       "--gdb: the engine '%s'%s cannot be debugged; use --engine soft",
+			       g->vm->engine->name, g->vm->engine_conf.lockstep ? " in lock-step" : "");
 	if (settings.bits == 3 && !is_64)
 		return err_set(err, -EINVAL, "--gdb: bits=64, but the processor of --cpu has no 64-bit mode");
 	g->bits = settings.bits ? 8u << settings.bits : is_64 ? 64 : 32;
@@ -590,7 +594,8 @@ void gdb_close(struct gdb *g, int status)
 	if (g->fd >= 0) {
 		session_ended(&g->session, status);
 		/* Who does not take these few bytes now does not get them. */
-		if (g->session.out.len && send(g->fd, g->session.out.data, g->session.out.len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		if (g->session.out.len &&
+		    send(g->fd, g->session.out.data, g->session.out.len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 			g->session.out.len = 0;
 		client_close(g);
 		session_fini(&g->session);

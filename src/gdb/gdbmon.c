@@ -26,7 +26,8 @@ static void do_exits(struct gdbmon *m)
 		unsigned long n = strtoul(m->argument, &end, 10);
 
 		if (*end || end == m->argument || n >= m->vm->nr_vcpus) {
-			fprintf(m->out, "There is no vCPU '%s'; there are 0 to %u.\n", m->argument, m->vm->nr_vcpus - 1);
+			fprintf(m->out, "There is no vCPU '%s'; there are 0 to %u.\n", m->argument,
+				m->vm->nr_vcpus - 1);
 			return;
 		}
 		vcpu = (int)n;
@@ -46,7 +47,8 @@ static void print_engine(struct gdbmon *m, unsigned cpu)
 static void do_stats(struct gdbmon *m)
 {
 	for (u32 k = 0; k < m->vm->nr_vcpus; k++)
-		fprintf(m->out, "vCPU %u: %.3f s of processor time\n", k, (double)vcpu_cpu_ns(m->vm->vcpu[k]) / 1e9);
+		fprintf(m->out, "vCPU %u: %.3f s of processor time\n", k,
+			(double)vcpu_cpu_ns(m->vm->vcpu[k]) / 1e9);
 	for (struct device *dev = m->vm->devices; dev; dev = dev->next) {
 		struct device_stat stat[DEVICE_MAX_STATS];
 		unsigned n = dev->ops->stats ? dev->ops->stats(dev, stat) : 0;
@@ -75,10 +77,12 @@ static void do_translations(struct gdbmon *m)
 	if (*end || errno)
 		fprintf(m->out, "'%s' is no address.\n", m->argument);
 	else if (!m->vm->engine->translate(vcpu, la, &gpa))
-		fprintf(m->out, "%#llx is not mapped by the page tables of vCPU %u.\n", (unsigned long long)la, m->cpu);
+		fprintf(m->out, "%#llx is not mapped by the page tables of vCPU %u.\n",
+			(unsigned long long)la, m->cpu);
 	else
-		fprintf(m->out, "%#llx is at the physical address %#llx, which is %s.\n", (unsigned long long)la,
-			(unsigned long long)gpa, ram_ptr(&m->vm->ram, gpa, 1) ? "in memory" : "not in memory");
+		fprintf(m->out, "%#llx is at the physical address %#llx, which is %s.\n",
+			(unsigned long long)la, (unsigned long long)gpa,
+			ram_ptr(&m->vm->ram, gpa, 1) ? "in memory" : "not in memory");
 }
 
 static void do_reset(struct gdbmon *m)
@@ -111,8 +115,8 @@ static const struct {
 static void do_help(struct gdbmon *m)
 {
 	for (size_t k = 0; k < ARRAY_SIZE(words); k++)
-		fprintf(m->out, "monitor %s %s%s- %s\n", words[k].word, words[k].argument, *words[k].argument ? " " : "",
-			words[k].help);
+		fprintf(m->out, "monitor %s %s%s- %s\n", words[k].word, words[k].argument,
+			*words[k].argument ? " " : "", words[k].help);
 }
 
 void gdbmon_run(struct machine *machine, unsigned cpu, const char *line, FILE *out)

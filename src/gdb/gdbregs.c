@@ -15,38 +15,34 @@
 enum { F_CORE, F_SEGMENTS, F_SSE, F_SYSTEM, F_AVX, F_AVX512, NR_FEATURES };
 
 static const char *const feature_names[NR_FEATURES] = {
-	[F_CORE] = "org.gnu.gdb.i386.core",     [F_SEGMENTS] = "org.gnu.gdb.i386.segments",
-	[F_SSE] = "org.gnu.gdb.i386.sse",       [F_SYSTEM] = "org.bothy.x86.system",
-	[F_AVX] = "org.gnu.gdb.i386.avx",       [F_AVX512] = "org.gnu.gdb.i386.avx512",
+	[F_CORE] = "org.gnu.gdb.i386.core", [F_SEGMENTS] = "org.gnu.gdb.i386.segments",
+	[F_SSE] = "org.gnu.gdb.i386.sse",   [F_SYSTEM] = "org.bothy.x86.system",
+	[F_AVX] = "org.gnu.gdb.i386.avx",   [F_AVX512] = "org.gnu.gdb.i386.avx512",
 };
 
 /* Types that are used in a feature have to be in it. */
-#define TYPE_FLAGS                                                                                                          \
-	"<flags id=\"i386_eflags\" size=\"4\"><field name=\"CF\" start=\"0\" end=\"0\"/><field name=\"\" start=\"1\" "      \
-	"end=\"1\"/><field name=\"PF\" start=\"2\" end=\"2\"/><field name=\"AF\" start=\"4\" end=\"4\"/><field "            \
-	"name=\"ZF\" start=\"6\" end=\"6\"/><field name=\"SF\" start=\"7\" end=\"7\"/><field name=\"TF\" start=\"8\" "      \
-	"end=\"8\"/><field name=\"IF\" start=\"9\" end=\"9\"/><field name=\"DF\" start=\"10\" end=\"10\"/><field "          \
-	"name=\"OF\" start=\"11\" end=\"11\"/><field name=\"NT\" start=\"14\" end=\"14\"/><field name=\"RF\" "              \
-	"start=\"16\" end=\"16\"/><field name=\"VM\" start=\"17\" end=\"17\"/><field name=\"AC\" start=\"18\" "             \
-	"end=\"18\"/><field name=\"VIF\" start=\"19\" end=\"19\"/><field name=\"VIP\" start=\"20\" end=\"20\"/><field "     \
+#define TYPE_FLAGS                                                                                                      \
+	"<flags id=\"i386_eflags\" size=\"4\"><field name=\"CF\" start=\"0\" end=\"0\"/><field name=\"\" start=\"1\" "  \
+	"end=\"1\"/><field name=\"PF\" start=\"2\" end=\"2\"/><field name=\"AF\" start=\"4\" end=\"4\"/><field "        \
+	"name=\"ZF\" start=\"6\" end=\"6\"/><field name=\"SF\" start=\"7\" end=\"7\"/><field name=\"TF\" start=\"8\" "  \
+	"end=\"8\"/><field name=\"IF\" start=\"9\" end=\"9\"/><field name=\"DF\" start=\"10\" end=\"10\"/><field "      \
+	"name=\"OF\" start=\"11\" end=\"11\"/><field name=\"NT\" start=\"14\" end=\"14\"/><field name=\"RF\" "          \
+	"start=\"16\" end=\"16\"/><field name=\"VM\" start=\"17\" end=\"17\"/><field name=\"AC\" start=\"18\" "         \
+	"end=\"18\"/><field name=\"VIF\" start=\"19\" end=\"19\"/><field name=\"VIP\" start=\"20\" end=\"20\"/><field " \
 	"name=\"ID\" start=\"21\" end=\"21\"/></flags>"
-#define TYPE_VEC128                                                                                                         \
-	"<vector id=\"v4f\" type=\"ieee_single\" count=\"4\"/><vector id=\"v2d\" type=\"ieee_double\" count=\"2\"/>"        \
-	"<vector id=\"v16i8\" type=\"int8\" count=\"16\"/><vector id=\"v8i16\" type=\"int16\" count=\"8\"/>"                \
-	"<vector id=\"v4i32\" type=\"int32\" count=\"4\"/><vector id=\"v2i64\" type=\"int64\" count=\"2\"/>"                \
-	"<union id=\"vec128\"><field name=\"v4_float\" type=\"v4f\"/><field name=\"v2_double\" type=\"v2d\"/>"              \
-	"<field name=\"v16_int8\" type=\"v16i8\"/><field name=\"v8_int16\" type=\"v8i16\"/>"                                \
-	"<field name=\"v4_int32\" type=\"v4i32\"/><field name=\"v2_int64\" type=\"v2i64\"/>"                                \
+#define TYPE_VEC128                                                                                                  \
+	"<vector id=\"v4f\" type=\"ieee_single\" count=\"4\"/><vector id=\"v2d\" type=\"ieee_double\" count=\"2\"/>" \
+	"<vector id=\"v16i8\" type=\"int8\" count=\"16\"/><vector id=\"v8i16\" type=\"int16\" count=\"8\"/>"         \
+	"<vector id=\"v4i32\" type=\"int32\" count=\"4\"/><vector id=\"v2i64\" type=\"int64\" count=\"2\"/>"         \
+	"<union id=\"vec128\"><field name=\"v4_float\" type=\"v4f\"/><field name=\"v2_double\" type=\"v2d\"/>"       \
+	"<field name=\"v16_int8\" type=\"v16i8\"/><field name=\"v8_int16\" type=\"v8i16\"/>"                         \
+	"<field name=\"v4_int32\" type=\"v4i32\"/><field name=\"v2_int64\" type=\"v2i64\"/>"                         \
 	"<field name=\"uint128\" type=\"uint128\"/></union>"
 #define TYPE_V2UI128 "<vector id=\"v2ui128\" type=\"uint128\" count=\"2\"/>"
 
 static const char *const feature_types[NR_FEATURES] = {
-	[F_CORE] = TYPE_FLAGS,
-	[F_SEGMENTS] = "",
-	[F_SSE] = TYPE_VEC128,
-	[F_SYSTEM] = "",
-	[F_AVX] = "",
-	[F_AVX512] = TYPE_VEC128 TYPE_V2UI128,
+	[F_CORE] = TYPE_FLAGS, [F_SEGMENTS] = "", [F_SSE] = TYPE_VEC128,
+	[F_SYSTEM] = "",       [F_AVX] = "",      [F_AVX512] = TYPE_VEC128 TYPE_V2UI128,
 };
 
 /* Where a register's value is. */
@@ -94,20 +90,22 @@ static const u64 component[] = {
 
 /* ---- the table ---- */
 
-static void add(struct gdb_regs *t, unsigned feature, const char *name, int number, const char *tail, unsigned size,
-		const char *type, unsigned source, unsigned at)
+static void add(struct gdb_regs *t, unsigned feature, const char *name, int number, const char *tail,
+		unsigned size, const char *type, unsigned source, unsigned at)
 {
 	struct gdb_reg *r = &t->reg[t->nr++];
 
-	*r = (struct gdb_reg){ .type = type, .feature = (u8)feature, .source = (u8)source, .size = (u8)size, .at = (u16)at };
+	*r = (struct gdb_reg){
+		.type = type, .feature = (u8)feature, .source = (u8)source, .size = (u8)size, .at = (u16)at
+	};
 	if (number >= 0)
 		snprintf(r->name, sizeof(r->name), "%s%d%s", name, number, tail);
 	else
 		snprintf(r->name, sizeof(r->name), "%s", name);
 }
 
-static void add1(struct gdb_regs *t, unsigned feature, const char *name, unsigned size, const char *type, unsigned source,
-		 unsigned at)
+static void add1(struct gdb_regs *t, unsigned feature, const char *name, unsigned size, const char *type,
+		 unsigned source, unsigned at)
 {
 	add(t, feature, name, -1, "", size, type, source, at);
 }
@@ -128,7 +126,10 @@ static void add_core(struct gdb_regs *t)
 		bool stack = r == R_SP || r == R_BP;
 
 		add1(t, F_CORE, is_64 ? names64[k] : names32[k], word,
-		     stack ? "data_ptr" : is_64 ? "int64" : "int32", S_FIELD, AT_N(gpr, r));
+		     stack   ? "data_ptr"
+		     : is_64 ? "int64"
+			     : "int32",
+		     S_FIELD, AT_N(gpr, r));
 	}
 	for (int k = 8; is_64 && k < 16; k++)
 		add(t, F_CORE, "r", k, "", 8, "int64", S_FIELD, AT_N(gpr, (unsigned)k));
@@ -157,9 +158,11 @@ static void add_vectors(struct gdb_regs *t, bool avx, bool avx512)
 	if (!avx512)
 		return;
 	for (int k = 0; k < 8; k++)
-		add(t, F_AVX512, "k", k, "", 8, "uint64", S_OPMASK, X86_XSAVE_OPMASK_OFFSET + 8 * (unsigned)k);
+		add(t, F_AVX512, "k", k, "", 8, "uint64", S_OPMASK,
+		    X86_XSAVE_OPMASK_OFFSET + 8 * (unsigned)k);
 	for (int k = 0; k < n; k++)
-		add(t, F_AVX512, "zmm", k, "h", 32, "v2ui128", S_ZMM_HI256, X86_XSAVE_ZMM_HI256_OFFSET + 32 * (unsigned)k);
+		add(t, F_AVX512, "zmm", k, "h", 32, "v2ui128", S_ZMM_HI256,
+		    X86_XSAVE_ZMM_HI256_OFFSET + 32 * (unsigned)k);
 	for (int k = 16; n == 16 && k < 32; k++) {
 		unsigned at = X86_XSAVE_HI16_ZMM_OFFSET + 64 * (unsigned)(k - 16);
 
@@ -400,18 +403,22 @@ char *gdbregs_xml(const struct gdb_regs *regs)
 	fprintf(out,
 		"<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target><architecture>%s"
 		"</architecture>",
-		regs->bits == 64 ? "i386:x86-64" : regs->bits == 32 ? "i386" : "i8086");
+		regs->bits == 64   ? "i386:x86-64"
+		: regs->bits == 32 ? "i386"
+				   : "i8086");
 	for (unsigned k = 0; k < regs->nr; k++) {
 		const struct gdb_reg *r = &regs->reg[k];
-		const char *group = r->feature == F_SYSTEM ? "system" : !strcmp(r->type, "int") ? "float" : NULL;
+		const char *group = r->feature == F_SYSTEM    ? "system"
+				    : !strcmp(r->type, "int") ? "float"
+							      : NULL;
 
 		if (r->feature != feature) {
 			fprintf(out, "%s<feature name=\"%s\">%s", feature < 0 ? "" : "</feature>",
 				feature_names[r->feature], feature_types[r->feature]);
 			feature = r->feature;
 		}
-		fprintf(out, "<reg name=\"%s\" bitsize=\"%u\" type=\"%s\" regnum=\"%u\"", r->name, r->size * 8u, r->type,
-			k);
+		fprintf(out, "<reg name=\"%s\" bitsize=\"%u\" type=\"%s\" regnum=\"%u\"", r->name,
+			r->size * 8u, r->type, k);
 		if (group)
 			fprintf(out, " group=\"%s\"", group);
 		fputs("/>", out);

@@ -5,7 +5,7 @@
 
 #include "base/types.h"
 
-#define PACKET_MAX     16384u           /* what a frame may hold, after unescaping; as told to the client */
+#define PACKET_MAX     16384u         /* what a frame may hold, after unescaping; as told to the client */
 #define PACKET_OUT_MAX (1024 * 1024u) /* what may wait to be sent */
 
 enum packet_event {

@@ -146,7 +146,9 @@ static void do_thread_text(struct session *s, const char *p)
 
 static void put_stop(struct session *s)
 {
-	static const char *const words[] = { [DEBUG_WRITE] = "watch", [DEBUG_READ] = "rwatch", [DEBUG_ACCESS] = "awatch" };
+	static const char *const words[] = {
+		[DEBUG_WRITE] = "watch", [DEBUG_READ] = "rwatch", [DEBUG_ACCESS] = "awatch"
+	};
 	const struct session_stop *stop = &s->last;
 
 	packet_begin(&s->out);
@@ -264,7 +266,8 @@ static void do_vcont(struct session *s, const char *p)
 		char what = *p++;
 		unsigned cpu = SESSION_ALL;
 		u64 signal;
-		bool known = what == 'c' || what == 's' || ((what == 'C' || what == 'S') && packet_number(&p, &signal));
+		bool known = what == 'c' || what == 's' ||
+			     ((what == 'C' || what == 'S') && packet_number(&p, &signal));
 
 		if (!known || (take(&p, ':') && !take_thread(s, &p, &cpu))) {
 			answer_error(s, BAD_COMMAND);
@@ -356,7 +359,8 @@ static void do_set_register(struct session *s, const char *p)
 	u8 value[GDBREGS_MAX_SIZE];
 	u64 n;
 
-	if (!packet_number(&p, &n) || !take(&p, '=') || n >= s->regs.nr || !packet_unhex(&p, value, s->regs.reg[n].size) || *p) {
+	if (!packet_number(&p, &n) || !take(&p, '=') || n >= s->regs.nr ||
+	    !packet_unhex(&p, value, s->regs.reg[n].size) || *p) {
 		answer_error(s, BAD_COMMAND);
 		return;
 	}
@@ -406,7 +410,8 @@ static void do_write_hex(struct session *s, const char *p)
 	u8 bytes[PACKET_MAX / 2];
 	u64 addr, len;
 
-	if (!take_range(&p, &addr, &len) || !take(&p, ':') || len > sizeof(bytes) || !packet_unhex(&p, bytes, (size_t)len) || *p)
+	if (!take_range(&p, &addr, &len) || !take(&p, ':') || len > sizeof(bytes) ||
+	    !packet_unhex(&p, bytes, (size_t)len) || *p)
 		answer_error(s, BAD_COMMAND);
 	else
 		write_bytes(s, addr, bytes, (size_t)len);
@@ -458,10 +463,11 @@ static void do_supported(struct session *s, const char *p)
 	s->swbreak = strstr(p, "swbreak+");
 	s->hwbreak = strstr(p, "hwbreak+");
 	packet_begin(&s->out);
-	packet_text(&s->out,
-		    "PacketSize=%x;qXfer:features:read+;qXfer:threads:read+;swbreak+;hwbreak+;vContSupported+;"
-		    "QStartNoAckMode+",
-		    PACKET_MAX);
+	packet_text(
+		&s->out,
+		"PacketSize=%x;qXfer:features:read+;qXfer:threads:read+;swbreak+;hwbreak+;vContSupported+;"
+		"QStartNoAckMode+",
+		PACKET_MAX);
 	packet_end(&s->out);
 }
 
@@ -677,7 +683,8 @@ size_t session_input(struct session *s, const u8 *bytes, size_t len)
 	return taken;
 }
 
-int session_init(struct session *s, const struct session_ops *ops, void *opaque, unsigned bits, bool avx, bool avx512)
+int session_init(struct session *s, const struct session_ops *ops, void *opaque, unsigned bits, bool avx,
+		 bool avx512)
 {
 	memset(s, 0, sizeof(*s));
 	s->ops = ops;

@@ -22,7 +22,8 @@ struct session_ops {
 	/* action[cpu]. A stop is told later by session_stopped(). */
 	void (*resume)(void *opaque, const enum debug_action *action);
 	void (*get)(void *opaque, unsigned cpu, struct gdb_cpu *ret_cpu);
-	int (*set)(void *opaque, unsigned cpu, const struct gdb_cpu *state); /* 0, or -errno and nothing changed */
+	int (*set)(void *opaque, unsigned cpu,
+		   const struct gdb_cpu *state); /* 0, or -errno and nothing changed */
 	/* Memory by linear address; how many bytes it was, from the first. */
 	size_t (*read)(void *opaque, unsigned cpu, gva_t la, void *buf, size_t len);
 	size_t (*write)(void *opaque, unsigned cpu, gva_t la, const void *buf, size_t len);
@@ -49,18 +50,19 @@ struct session {
 	struct packet_in in;
 	struct packet_out out;
 	struct session_stop last;
-	unsigned cpu;       /* chosen for registers and memory */
-	unsigned cpu_run;   /* chosen for s and c, SESSION_ALL: all */
-	bool no_ack, engaged; /* it has said something that is a command */
-	bool swbreak, hwbreak; /* it understands these words in a stop */
-	bool closing;       /* end the connection when out is empty */
-	bool detached;      /* by its own word */
+	unsigned cpu;           /* chosen for registers and memory */
+	unsigned cpu_run;       /* chosen for s and c, SESSION_ALL: all */
+	bool no_ack, engaged;   /* it has said something that is a command */
+	bool swbreak, hwbreak;  /* it understands these words in a stop */
+	bool closing;           /* end the connection when out is empty */
+	bool detached;          /* by its own word */
 	struct gdb_cpu scratch; /* too large for the stack */
 };
 #define SESSION_ALL (~0u)
 
 /* bits: as gdbregs_init(). -ENOMEM. */
-int session_init(struct session *s, const struct session_ops *ops, void *opaque, unsigned bits, bool avx, bool avx512);
+int session_init(struct session *s, const struct session_ops *ops, void *opaque, unsigned bits, bool avx,
+		 bool avx512);
 void session_fini(struct session *s);
 /* Takes bytes from the client while nothing waits to be sent; returns how many. */
 size_t session_input(struct session *s, const u8 *bytes, size_t len);

@@ -72,7 +72,8 @@ struct machine {
 	cpu_set_t host_cpus[VM_MAX_VCPUS]; /* by vCPU */
 	bool lock_made, engine_made, ran, running;
 	bool paused;
-	bool pause_wanted, held; /* by machine_pause(), machine_hold(); while it runs, one or both mean paused */
+	bool pause_wanted,
+		held;  /* by machine_pause(), machine_hold(); while it runs, one or both mean paused */
 	u64 pause_tsc; /* host TSC at the pause */
 };
 
@@ -685,7 +686,8 @@ int machine_resume(struct machine *m, struct err *err)
 	if (machine_state(m) != MACHINE_PAUSED)
 		return refuse(m, -ESHUTDOWN, err);
 	if (!m->pause_wanted)
-		return err_set(err, -EBUSY, "'%s' is not paused, but stopped by its debugger; let it go on there",
+		return err_set(err, -EBUSY,
+			       "'%s' is not paused, but stopped by its debugger; let it go on there",
 			       m->vm.name);
 	m->pause_wanted = false;
 	if (!m->held)

@@ -30,7 +30,7 @@ struct vm_debug {
 	u32 nr_code;
 	struct debug_data data[DEBUG_MAX_DATA];
 	u32 nr_data;
-	_Atomic bool crash_stops; /* a triple fault stops its vCPU instead of ending the machine */
+	_Atomic bool crash_stops;      /* a triple fault stops its vCPU instead of ending the machine */
 	void (*stopped)(void *opaque); /* on any vCPU's thread: some debug.why was set */
 	void *opaque;
 };
@@ -83,7 +83,8 @@ static inline bool debug_code_in_page(const struct vm_debug *d, gva_t la)
 }
 
 /* The first watchpoint of one of the kinds that [la, la + len) touches, or NULL. */
-static inline const struct debug_data *debug_find_data(const struct vm_debug *d, gva_t la, u64 len, unsigned kinds)
+static inline const struct debug_data *debug_find_data(const struct vm_debug *d, gva_t la, u64 len,
+						       unsigned kinds)
 {
 	for (u32 k = 0; k < d->nr_data; k++) {
 		const struct debug_data *p = &d->data[k];

@@ -11,7 +11,7 @@
 #include "base/os.h"
 #include "vm/vm.h"
 
-#define EL_TORITO (17 * 2048) /* the boot record of a CD-ROM, by its specification 2.0 */
+#define EL_TORITO    (17 * 2048) /* the boot record of a CD-ROM, by its specification 2.0 */
 #define BIT_OF(NAME) (1u << TIMELINE_##NAME)
 
 static const struct {
@@ -94,8 +94,9 @@ void timeline_begin(struct vm *vm, bool direct)
 	t->exits_at_reset = count_exits(vm);
 	atomic_store(&t->wanted, BIT_OF(RESET));
 	timeline_happened(vm, TIMELINE_RESET);
-	atomic_store(&t->wanted, BIT_OF(PCI) | (direct ? BIT_OF(KERNEL) : BIT_OF(FIRMWARE) | BIT_OF(MEMORY) |
-										  BIT_OF(BOOT_SECTOR)));
+	atomic_store(&t->wanted,
+		     BIT_OF(PCI) | (direct ? BIT_OF(KERNEL)
+					   : BIT_OF(FIRMWARE) | BIT_OF(MEMORY) | BIT_OF(BOOT_SECTOR)));
 }
 
 void timeline_first(struct vcpu *vcpu)
@@ -170,7 +171,8 @@ void timeline_print(struct vm *vm, FILE *out)
 	u64 before = 0;
 
 	get_line(vm, &l);
-	fprintf(out, "%-28s %12s %12s %16s %12s %5s\n", "event", "ms", "since before", "instructions", "exits", "vCPU");
+	fprintf(out, "%-28s %12s %12s %16s %12s %5s\n", "event", "ms", "since before", "instructions",
+		"exits", "vCPU");
 	for (unsigned k = 0; k < l.nr; k++) {
 		const struct timeline_mark *m = &l.mark[l.event[k]];
 		char insns[32], vcpu[16] = "-";
@@ -178,8 +180,9 @@ void timeline_print(struct vm *vm, FILE *out)
 		insns_text(m, insns);
 		if (m->vcpu >= 0)
 			snprintf(vcpu, sizeof(vcpu), "%d", m->vcpu);
-		fprintf(out, "%-28s %12.3f %12.3f %16s %12llu %5s\n", names[l.event[k]].text, (double)m->ns / 1e6,
-			(double)(m->ns - before) / 1e6, insns, (unsigned long long)m->exits, vcpu);
+		fprintf(out, "%-28s %12.3f %12.3f %16s %12llu %5s\n", names[l.event[k]].text,
+			(double)m->ns / 1e6, (double)(m->ns - before) / 1e6, insns,
+			(unsigned long long)m->exits, vcpu);
 		before = m->ns;
 	}
 }
@@ -193,8 +196,9 @@ void timeline_print_json(struct vm *vm, FILE *out)
 	for (unsigned k = 0; k < l.nr; k++) {
 		const struct timeline_mark *m = &l.mark[l.event[k]];
 
-		fprintf(out, "%s\n    {\"event\": \"%s\", \"name\": \"%s\", \"ns\": %llu, \"exits\": %llu", k ? "," : "",
-			names[l.event[k]].json, names[l.event[k]].text, (unsigned long long)m->ns, (unsigned long long)m->exits);
+		fprintf(out, "%s\n    {\"event\": \"%s\", \"name\": \"%s\", \"ns\": %llu, \"exits\": %llu",
+			k ? "," : "", names[l.event[k]].json, names[l.event[k]].text,
+			(unsigned long long)m->ns, (unsigned long long)m->exits);
 		if (m->counted)
 			fprintf(out, ", \"instructions\": %llu, \"exact\": %s", (unsigned long long)m->insns,
 				m->exact ? "true" : "false");
@@ -226,7 +230,8 @@ static void escape(const char *text, FILE *out)
 
 void timeline_print_svg(struct vm *vm, FILE *out)
 {
-	static const char *const colours[] = { "#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#b07aa1" };
+	static const char *const colours[] = { "#4e79a7", "#f28e2b", "#59a14f",
+					       "#e15759", "#76b7b2", "#b07aa1" };
 	struct line l;
 	unsigned height;
 	u64 end, before = 0;
@@ -249,12 +254,14 @@ void timeline_print_svg(struct vm *vm, FILE *out)
 		char insns[32];
 
 		insns_text(m, insns);
-		fprintf(out, "<text x=\"%u\" y=\"%u\" text-anchor=\"end\">%s</text>\n", SVG_LEFT - 10, y + 17, names[l.event[k]].text);
-		fprintf(out, "<line x1=\"%.1f\" y1=\"%u\" x2=\"%.1f\" y2=\"%u\" stroke=\"#dddddd\"/>\n", to, SVG_TOP - 6, to,
-			height - 8);
-		fprintf(out, "<rect x=\"%.1f\" y=\"%u\" width=\"%.1f\" height=\"%u\" fill=\"%s\"/>\n", from, y + 4,
-			MAX(to - from, 1.5), SVG_ROW - 8, colours[k % ARRAY_SIZE(colours)]);
-		fprintf(out, "<text x=\"%u\" y=\"%u\">%.3f ms, ", SVG_LEFT + SVG_WIDTH + 10, y + 17, (double)m->ns / 1e6);
+		fprintf(out, "<text x=\"%u\" y=\"%u\" text-anchor=\"end\">%s</text>\n", SVG_LEFT - 10, y + 17,
+			names[l.event[k]].text);
+		fprintf(out, "<line x1=\"%.1f\" y1=\"%u\" x2=\"%.1f\" y2=\"%u\" stroke=\"#dddddd\"/>\n", to,
+			SVG_TOP - 6, to, height - 8);
+		fprintf(out, "<rect x=\"%.1f\" y=\"%u\" width=\"%.1f\" height=\"%u\" fill=\"%s\"/>\n", from,
+			y + 4, MAX(to - from, 1.5), SVG_ROW - 8, colours[k % ARRAY_SIZE(colours)]);
+		fprintf(out, "<text x=\"%u\" y=\"%u\">%.3f ms, ", SVG_LEFT + SVG_WIDTH + 10, y + 17,
+			(double)m->ns / 1e6);
 		escape(insns, out); /* >= */
 		fprintf(out, " insns, %llu exits</text>\n", (unsigned long long)m->exits);
 		before = m->ns;

@@ -18,17 +18,17 @@ struct vm;
 struct vcpu;
 
 /* X(NAME, "name in JSON", "for people") in the order of a boot. */
-#define TIMELINE_EVENTS(X)                                                          \
-	X(RESET, "cpu_reset", "CPU reset")                                          \
-	X(FIRMWARE, "first_firmware_instruction", "first firmware instruction")     \
-	X(MEMORY, "memory_detected", "memory detected")                             \
-	X(PCI, "pci_bus_probed", "PCI bus probed")                                  \
-	X(BOOT_SECTOR, "boot_sector_read", "boot sector read")                      \
-	X(SECOND_STAGE, "second_stage_loader", "second-stage loader")               \
-	X(KERNEL, "kernel_entry", "kernel entry")                                   \
-	X(SIPI, "first_startup_ipi", "first start-up IPI")                          \
-	X(LAST_CPU, "last_cpu_online", "last CPU on line")                          \
-	X(IDLE, "first_idle", "first idle (HLT)")                                   \
+#define TIMELINE_EVENTS(X)                                                      \
+	X(RESET, "cpu_reset", "CPU reset")                                      \
+	X(FIRMWARE, "first_firmware_instruction", "first firmware instruction") \
+	X(MEMORY, "memory_detected", "memory detected")                         \
+	X(PCI, "pci_bus_probed", "PCI bus probed")                              \
+	X(BOOT_SECTOR, "boot_sector_read", "boot sector read")                  \
+	X(SECOND_STAGE, "second_stage_loader", "second-stage loader")           \
+	X(KERNEL, "kernel_entry", "kernel entry")                               \
+	X(SIPI, "first_startup_ipi", "first start-up IPI")                      \
+	X(LAST_CPU, "last_cpu_online", "last CPU on line")                      \
+	X(IDLE, "first_idle", "first idle (HLT)")                               \
 	X(PROCESS, "first_process", "first process")
 
 /* clang-format off */
@@ -66,10 +66,10 @@ static inline bool timeline_wants(const struct timeline *t, enum timeline_event 
 {
 	return atomic_load_explicit(&t->wanted, memory_order_relaxed) >> event & 1;
 }
-#define timeline_note(vm, event)                                   \
-	do {                                                       \
+#define timeline_note(vm, event)                                      \
+	do {                                                          \
 		if (unlikely(timeline_wants(&(vm)->timeline, event))) \
-			timeline_happened(vm, event);              \
+			timeline_happened(vm, event);                 \
 	} while (0)
 
 /* Main thread, no vCPU runs: a reset. direct: the kernel is loaded without firmware. */

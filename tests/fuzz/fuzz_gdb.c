@@ -14,12 +14,12 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len);
 
 static struct fake_target target;
 
-#define must(ok)                                            \
-	do {                                                \
-		if (!(ok)) {                                \
+#define must(ok)                                              \
+	do {                                                  \
+		if (!(ok)) {                                  \
 			fprintf(stderr, "not so: %s\n", #ok); \
-			abort();                            \
-		}                                           \
+			abort();                              \
+		}                                             \
 	} while (0)
 
 static int digit(u8 c)
@@ -85,9 +85,42 @@ static void say_frame(const char *word, const u8 *bytes, size_t len)
 static void say_command(u8 which, const u8 *bytes, size_t len)
 {
 	static const char *const words[] = {
-		"?", "C", "D", "G", "Hg", "Hc", "M", "M1000,", "P", "P3=", "QStartNoAckMode", "S", "T", "X", "X1000,", "Z0,", "Z2,1000,",
-		"c", "g", "k", "m", "m1000,", "p", "qRcmd,", "qSupported:", "qThreadExtraInfo,", "qXfer:features:read:target.xml:",
-		"qXfer:threads:read::", "qfThreadInfo", "s", "vCont", "vCont;", "vCont;s:", "vCont?", "vKill;", "z0,",
+		"?",
+		"C",
+		"D",
+		"G",
+		"Hg",
+		"Hc",
+		"M",
+		"M1000,",
+		"P",
+		"P3=",
+		"QStartNoAckMode",
+		"S",
+		"T",
+		"X",
+		"X1000,",
+		"Z0,",
+		"Z2,1000,",
+		"c",
+		"g",
+		"k",
+		"m",
+		"m1000,",
+		"p",
+		"qRcmd,",
+		"qSupported:",
+		"qThreadExtraInfo,",
+		"qXfer:features:read:target.xml:",
+		"qXfer:threads:read::",
+		"qfThreadInfo",
+		"s",
+		"vCont",
+		"vCont;",
+		"vCont;s:",
+		"vCont?",
+		"vKill;",
+		"z0,",
 	};
 	static const char alphabet[] = "0123456789abcdef0123456789abcdef,:;=-.}x";
 	u8 text[256];
@@ -110,7 +143,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 		case 1: say_frame("", data, n); break;
 		case 2:
 			if (target.running && target.session.engaged)
-				fake_target_stop(&target, which % FAKE_CPUS, (enum debug_why)(1 + which % 3), 0x1234);
+				fake_target_stop(&target, which % FAKE_CPUS, (enum debug_why)(1 + which % 3),
+						 0x1234);
 			drain();
 			n = 0;
 			break;

@@ -75,7 +75,7 @@ __attribute__((noinline, aligned(4096))) void at_data(void)
 	at_write.neighbour = at_read.neighbour;
 	(void)at_read.value;
 	__asm__ volatile("lock addq $5, %0" : "+m"(at_write.value));
-	__asm__ volatile("movups %%xmm0, %0" : "=m"(*(u64(*)[2])&at_vector.value));
+	__asm__ volatile("movups %%xmm0, %0" : "=m"(*(u64(*)[2]) & at_vector.value));
 	__asm__ volatile("rep stosb" : : "D"(at_string), "c"(sizeof(at_string)), "a"(7) : "memory");
 }
 
@@ -99,8 +99,11 @@ static void own_debugging(void)
 	u64 flags;
 
 	interrupt_handler[DB] = on_debug;
-	__asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; call at_target; pushfq; andl $~0x100, (%%rsp); popfq"
-			 : : : "rax", "rcx", "rdx", "rsi", "cc", "memory");
+	__asm__ volatile(
+		"pushfq; orl $0x100, (%%rsp); popfq; call at_target; pushfq; andl $~0x100, (%%rsp); popfq"
+		:
+		:
+		: "rax", "rcx", "rdx", "rsi", "cc", "memory");
 	/* call; mov, lea, pushfq, pop, call; mov, 3 x (dec, jnz), ret; add, ret; pushfq, andl, popfq. POPFQ that sets TF traps after the next. */
 	check(steps_seen == 1 + 5 + 8 + 2 + 3, "%u single steps", steps_seen);
 	__asm__ volatile("mov %0, %%dr0; mov %1, %%dr7" : : "r"((u64)at_second), "r"(0x401ull));

@@ -165,7 +165,9 @@ void fake_target_fini(struct fake_target *f)
 
 void fake_target_stop(struct fake_target *f, unsigned cpu, enum debug_why why, gva_t addr)
 {
-	const struct session_stop stop = { .cpu = cpu, .signal = 5, .why = why, .kind = DEBUG_WRITE, .addr = addr };
+	const struct session_stop stop = {
+		.cpu = cpu, .signal = 5, .why = why, .kind = DEBUG_WRITE, .addr = addr
+	};
 
 	f->running = false;
 	session_stopped(&f->session, &stop);

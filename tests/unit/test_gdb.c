@@ -332,10 +332,12 @@ static void test_no_answer_is_read(void **state)
 
 	ask("?");
 	/* The second waits until the first has been answered and that has been taken. */
-	assert_int_equal(session_input(&target.session, (const u8 *)two, sizeof(two) - 1), (sizeof(two) - 1) / 2);
+	assert_int_equal(session_input(&target.session, (const u8 *)two, sizeof(two) - 1),
+			 (sizeof(two) - 1) / 2);
 	assert_int_equal(session_input(&target.session, (const u8 *)two, sizeof(two) - 1), 0);
 	answer();
-	assert_int_equal(session_input(&target.session, (const u8 *)two, sizeof(two) - 1), (sizeof(two) - 1) / 2);
+	assert_int_equal(session_input(&target.session, (const u8 *)two, sizeof(two) - 1),
+			 (sizeof(two) - 1) / 2);
 	answer();
 }
 
@@ -366,8 +368,8 @@ static void test_debug_code(void **state)
 static void test_debug_data(void **state)
 {
 	static struct vm_debug d;
-	const struct debug_data last = { ~0ull - 7, 8, DEBUG_WRITE }, wraps = { ~0ull - 7, 9, DEBUG_WRITE }, none = { 5, 0, DEBUG_READ },
-				vast = { 5, DEBUG_MAX_DATA_LEN + 1, DEBUG_READ };
+	const struct debug_data last = { ~0ull - 7, 8, DEBUG_WRITE }, wraps = { ~0ull - 7, 9, DEBUG_WRITE },
+				none = { 5, 0, DEBUG_READ }, vast = { 5, DEBUG_MAX_DATA_LEN + 1, DEBUG_READ };
 
 	assert_int_equal(debug_add_data(&d, &wraps), -EINVAL);
 	assert_int_equal(debug_add_data(&d, &none), -EINVAL);

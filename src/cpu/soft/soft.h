@@ -227,8 +227,8 @@ struct soft_cpu {
 	const struct vm_debug *debug; /* a debugger has set points; NULL: none */
 	bool debug_begun;             /* the step it wants has begun */
 	bool user_news;               /* the first CPL 3 is still to be told */
-	struct block *cur;     /* the block being executed */
-	u64 trail[SOFT_TRAIL]; /* RIPs of the last blocks, for the description of a crash */
+	struct block *cur;            /* the block being executed */
+	u64 trail[SOFT_TRAIL];        /* RIPs of the last blocks, for the description of a crash */
 	u32 trail_next;
 	struct x86_segreg seg[X86_NR_SEG + 1]; /* [SEG_FLAT] has base 0 */
 

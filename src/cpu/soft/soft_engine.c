@@ -302,9 +302,9 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 	/* CPL is SS.DPL, except where there are no descriptors [SDM3 5.5]. */
 	c->cpl = !(s->cr0 & CR0_PE) ? 0 : s->rflags & FL_VM ? 3 : s->seg[SEG_SS].attr >> SA_DPL_SHIFT & 3;
 	c->flags = FL_RES1;
-	c->attention = (c->attention & ATT_DEBUG) | (s->sti_shadow ? ATT_SHADOW : 0) | (s->movss_shadow ? ATT_MOVSS : 0) |
-		       (s->nmi_pending ? ATT_NMI : 0) | (s->exc_pending ? ATT_DB : 0) |
-		       (s->dr7 & 0xff ? ATT_BREAK : 0) | ATT_INTR;
+	c->attention = (c->attention & ATT_DEBUG) | (s->sti_shadow ? ATT_SHADOW : 0) |
+		       (s->movss_shadow ? ATT_MOVSS : 0) | (s->nmi_pending ? ATT_NMI : 0) |
+		       (s->exc_pending ? ATT_DB : 0) | (s->dr7 & 0xff ? ATT_BREAK : 0) | ATT_INTR;
 	c->delivering = -1;
 	c->cur = NULL;
 	c->budget = 0;
