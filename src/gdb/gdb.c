@@ -145,14 +145,6 @@ static u8 *host_at(struct gdb *g, unsigned cpu, gva_t la, gpa_t *ret_gpa)
 								      : NULL;
 }
 
-static bool is_rom(const struct ram *ram, gpa_t gpa)
-{
-	for (unsigned k = 0; k < ram->nr_roms; k++)
-		if (gpa >= ram->rom[k].start && gpa < ram->rom[k].end)
-			return true;
-	return false;
-}
-
 /* A device's registers are not memory: to read them may have effects. */
 static size_t op_read(void *opaque, unsigned cpu, gva_t la, void *buf, size_t len)
 {
@@ -182,7 +174,7 @@ static size_t op_write(void *opaque, unsigned cpu, gva_t la, const void *buf, si
 		gpa_t gpa;
 		u8 *p = host_at(g, cpu, la + done, &gpa);
 
-		if (!p || is_rom(&g->vm->ram, gpa))
+		if (!p || ram_is_rom(&g->vm->ram, gpa))
 			break;
 		memcpy(p, (const u8 *)buf + done, n);
 		ram_code_written(&g->vm->ram, gpa, n);

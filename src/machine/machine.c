@@ -513,10 +513,10 @@ static int start(struct machine *m, struct err *err)
 	s64 offset;
 
 	m->running = true;
-	timeline_begin(vm, m->config.kernel);
+	timeline_begin(vm, !m->firmware.path);
 	for (unsigned i = 0; i < m->config.nr_disks; i++) {
 		m->disk[i].block->on_read_opaque = vm;
-		m->disk[i].block->on_read = m->config.kernel ? NULL : timeline_disk_read;
+		m->disk[i].block->on_read = m->firmware.path ? timeline_disk_read : NULL;
 	}
 	clock_resume(vm);
 	offset = (s64)(0 - vcpu_rdtsc());
