@@ -185,7 +185,8 @@ void packet_end(struct packet_out *out)
 void packet_sent(struct packet_out *out, size_t len)
 {
 	out->len -= len;
-	memmove(out->data, out->data + len, out->len);
+	if (out->len)
+		memmove(out->data, out->data + len, out->len);
 }
 
 /* ---- numbers ---- */
