@@ -43,6 +43,21 @@ static void respond(struct http_response *res, int status, json_t *value)
 	json_decref(value);
 }
 
+const struct api_field api_text_result[] = { { .name = NULL } };
+
+static void respond_text(struct http_response *res, json_t *value)
+{
+	const char *text = json_string_value(value);
+
+	res->status = OK;
+	res->type = "text/plain; version=0.0.4";
+	res->body = text ? strdup(text) : NULL;
+	res->body_len = res->body ? strlen(res->body) : 0;
+	if (!res->body)
+		res->status = INTERNAL_ERROR;
+	json_decref(value);
+}
+
 static int status_of(int code)
 {
 	switch (code) {
@@ -246,6 +261,8 @@ void api_handle(void *opaque, const struct http_request *req, struct http_respon
 		rc = m->run(api, &args, &result, &err);
 	if (rc)
 		respond_error(res, status_of(rc), &err);
+	else if (m->result == API_TEXT)
+		respond_text(res, result);
 	else
 		respond(res, OK, result);
 }
@@ -335,7 +352,11 @@ static json_t *describe_method(const struct api_method *m)
 		json_object_set_new(op, "parameters", describe_query(m));
 	else if (m->params)
 		json_object_set_new(op, "requestBody", describe_body(m));
-	responses = json_pack("{s:o}", "200", describe_response("Done.", object_schema(m->result)));
+	responses = json_pack("{s:o}", "200",
+			      m->result == API_TEXT
+				      ? json_pack("{s:s, s:{s:{s:{s:s}}}}", "description", "Done.", "content",
+						  "text/plain", "schema", "type", "string")
+				      : describe_response("Done.", object_schema(m->result)));
 	json_object_set_new(responses, "default",
 			    describe_response("400: a parameter is wrong. 409: not in this state.",
 					      json_pack("{s:s}", "$ref", "#/components/schemas/Error")));

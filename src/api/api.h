@@ -48,10 +48,14 @@ struct api_method {
 	const char *verb, *path;
 	const char *summary;            /* one sentence */
 	const struct api_param *params; /* NULL: none */
-	const struct api_field *result; /* NULL: any object */
+	const struct api_field *result; /* NULL: any object; API_TEXT: plain text, a JSON string for run */
 	/* *ret_result: a new reference. A failure is a negative errno, from which the HTTP status follows, with a sentence. */
 	int (*run)(const struct api *api, const struct api_args *args, json_t **ret_result, struct err *err);
 };
+
+/* As a result: text for people or other programs, version 0.0.4 of Prometheus' format. */
+extern const struct api_field api_text_result[];
+#define API_TEXT api_text_result
 
 struct api {
 	const struct api_method *methods;

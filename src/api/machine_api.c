@@ -12,6 +12,7 @@
 
 #include "base/loop.h"
 #include "base/os.h"
+#include "api/metrics.h"
 #include "base/sock.h"
 #include "machine/machine.h"
 #include "vm/clock.h"
@@ -71,6 +72,12 @@ static int get_info(const struct api *api, const struct api_args *args, json_t *
 	return *ret_result ? 0 : err_set(err, -ENOMEM, "no memory for the answer");
 }
 
+static const struct api_field hist_fields[] = {
+	{ "below_ns", API_INT, "Where the bucket ends.", NULL, false },
+	{ "count", API_INT, "Exits in it, and in no earlier one.", NULL, false },
+	{ .name = NULL },
+};
+
 static const struct api_field key_fields[] = {
 	{ "key", API_STRING, "Port, address, MSR, vector or register, in hexadecimal.", NULL, false },
 	{ "count", API_INT, "How often.", NULL, false },
@@ -84,6 +91,8 @@ static const struct api_field reason_fields[] = {
 	{ "count", API_INT, "How often.", NULL, false },
 	{ "ns", API_INT, "How long in all.", NULL, false },
 	{ "key", API_STRING, "What the keys are.", NULL, true },
+	{ "histogram", API_LIST, "By the time that one took; buckets with something in them.", hist_fields,
+	  false },
 	{ "keys", API_LIST, "By key, largest first.", key_fields, true },
 	{ .name = NULL },
 };
@@ -296,6 +305,16 @@ static int get_stats(const struct api *api, const struct api_args *args, json_t 
 	return *ret_result ? 0 : err_set(err, -ENOMEM, "no memory for the answer");
 }
 
+static int get_metrics(const struct api *api, const struct api_args *args, json_t **ret_result,
+		       struct err *err)
+{
+	char *text = metrics_text(machine_vm(machine_of(api)), state_of(api));
+
+	*ret_result = text ? json_string(text) : NULL;
+	free(text);
+	return *ret_result ? 0 : err_set(err, -ENOMEM, "no memory for the answer");
+}
+
 /* ---- acting ---- */
 
 static const struct api_field state_fields[] = {
@@ -330,6 +349,34 @@ static int do_kill(const struct api *api, const struct api_args *args, json_t **
 	return answer_state(api, machine_request_quit(machine_of(api), err), ret_result);
 }
 
+static const struct api_field engine_fields[] = {
+	{ "engine", API_STRING, "What executes the guest now.", NULL, false },
+	{ "took_ns", API_INT, "How long that took; the guest stood still for a part of it.", NULL, false },
+	{ .name = NULL },
+};
+
+static int move_to(const struct api *api, const char *engine, json_t **ret_result, struct err *err)
+{
+	struct machine *m = machine_of(api);
+	u64 t0 = os_now_ns();
+	int rc = machine_set_engine(m, engine, err);
+
+	if (!rc)
+		*ret_result = json_pack("{s:s, s:I}", "engine", machine_vm(m)->engine->name, "took_ns",
+					(json_int_t)(os_now_ns() - t0));
+	return rc;
+}
+
+static int do_soft(const struct api *api, const struct api_args *args, json_t **ret_result, struct err *err)
+{
+	return move_to(api, "soft", ret_result, err);
+}
+
+static int do_kvm(const struct api *api, const struct api_args *args, json_t **ret_result, struct err *err)
+{
+	return move_to(api, "kvm", ret_result, err);
+}
+
 static const struct api_param stop_params[] = {
 	{ "kill_after", API_INT, 0, MAX_KILL_AFTER,
 	  "Seconds after which a machine that still runs is ended, as by kill. Not given: never." },
@@ -362,10 +409,16 @@ const struct api_method machine_api_methods[] = {
 	  stats_fields, get_stats },
 	{ "timeline", "GET", "/vm/timeline", "How far the guest's boot came when, since the last reset.",
 	  NULL, timeline_fields, get_timeline },
+	{ "metrics", "GET", "/vm/metrics", "All figures, as Prometheus reads them.", NULL, API_TEXT,
+	  get_metrics },
 	{ "pause", "POST", "/vm/pause", "Makes the machine stand still.", NULL, state_fields, do_pause },
 	{ "resume", "POST", "/vm/resume", "Makes a paused machine go on.", NULL, state_fields, do_resume },
 	{ "stop", "POST", "/vm/stop", "Presses the power button.", stop_params, state_fields, do_stop },
 	{ "kill", "POST", "/vm/kill", "Ends the machine at once.", NULL, state_fields, do_kill },
+	{ "engine-soft", "POST", "/vm/engine/soft", "Moves the guest to the software engine.", NULL,
+	  engine_fields, do_soft },
+	{ "engine-kvm", "POST", "/vm/engine/kvm", "Moves the guest to the host's KVM.", NULL, engine_fields,
+	  do_kvm },
 	{ "reset", "POST", "/vm/reset", "Presses the reset button.", NULL, state_fields, do_reset },
 	{ .name = NULL },
 };

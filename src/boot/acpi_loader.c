@@ -42,7 +42,7 @@ static u8 *record(struct script *s, u32 command, const char *file)
 	assert(s->used + RECORD <= ACPI_LOADER_SCRIPT);
 	s->used += RECORD;
 	st32(p, command);
-	memcpy(p + 4, file, strlen(file));
+	memcpy(p + 4, file, strlen(file) + 1);
 	return p + 4 + NAME_SIZE;
 }
 

@@ -10,6 +10,8 @@
 #include "cli/console.h"
 #include "cli/control.h"
 #include "cli/ctr.h"
+#include "cli/doctor.h"
+#include "cli/engines.h"
 #include "cli/figures.h"
 #include "cli/help.h"
 #include "cli/image.h"
@@ -18,12 +20,10 @@
 #include "cli/top.h"
 
 const struct command *const command_table[] = {
-	&run_command,   &control_ps,           &control_stop,
-	&control_kill,  &control_pause,        &control_resume,
-	&control_reset, &console_command,      &figures_exits,
-	&figures_stats, &figures_timeline,     &top_command,
-	&ctr_command,   &oci_command,          &image_command,
-	&help_command,  &help_version_command, NULL,
+	&run_command,    &control_ps,       &control_stop,    &control_kill,         &control_pause,
+	&control_resume, &control_reset,    &engines_command, &console_command,      &figures_exits,
+	&figures_stats,  &figures_timeline, &top_command,     &doctor_command,       &ctr_command,
+	&oci_command,    &image_command,    &help_command,    &help_version_command, NULL,
 };
 
 static const char *command_name(const void *opaque, unsigned i)

@@ -15,7 +15,7 @@
 #define CLEAR_SCREEN "\033[H\033[J"
 
 struct figures_options {
-	bool json;
+	bool json, histogram;
 	u32 vcpu, watch;
 };
 
@@ -38,6 +38,12 @@ static const struct opt exits_opts[] = {
 		.default_text = "all added up",
 		.max = 63,
 		.offset = offsetof(struct figures_options, vcpu),
+	},
+	{
+		.name = "histogram",
+		.kind = OPT_FLAG,
+		.help = "Show below each reason how long its exits took, instead of ports, addresses and MSRs.",
+		.offset = offsetof(struct figures_options, histogram),
 	},
 	{
 		.name = "json",
@@ -110,6 +116,28 @@ static void print_keys(const json_t *reason, const json_t *before, double wall, 
 		printf("       and %u more\n", more);
 }
 
+/* Buckets by the time that an exit took, each twice as long as the one before. */
+static void print_histogram(const json_t *reason, const json_t *before, double seconds)
+{
+	const json_t *old = json_object_get(before, "histogram");
+	double all = vmname_number(reason, "count") - vmname_number(before, "count");
+	size_t i;
+	json_t *bucket;
+
+	json_array_foreach(json_object_get(reason, "histogram"), i, bucket)
+	{
+		double n = vmname_number(bucket, "count") -
+			   vmname_number(same(old, "below_ns", bucket), "count");
+		char label[64];
+
+		if (n <= 0)
+			continue;
+		snprintf(label, sizeof(label), "       below %.0f ns", vmname_number(bucket, "below_ns"));
+		printf("%-38s %12.0f %.*s\n", label, n / seconds, (int)(40 * MIN(n / all, 1.0) + 0.5),
+		       "########################################");
+	}
+}
+
 static void print_share(const char *label, const char *member, const json_t *now, const json_t *before,
 			double wall, double seconds)
 {
@@ -119,7 +147,7 @@ static void print_share(const char *label, const char *member, const json_t *now
 }
 
 /* before NULL: all since the start; else what has come within `seconds`, per second. */
-static void print_exits(const json_t *now, const json_t *before, double seconds)
+static void print_exits(const json_t *now, const json_t *before, double seconds, bool histogram)
 {
 	const json_t *old = json_object_get(before, "reasons");
 	double wall = vmname_number(now, "wall_ns") - vmname_number(before, "wall_ns");
@@ -138,7 +166,10 @@ static void print_exits(const json_t *now, const json_t *before, double seconds)
 		snprintf(label, sizeof(label), "%4.0f  %s", vmname_number(reason, "reason"),
 			 vmname_string(reason, "name"));
 		print_row(label, reason, past, wall, seconds);
-		print_keys(reason, past, wall, seconds);
+		if (histogram)
+			print_histogram(reason, past, seconds);
+		else
+			print_keys(reason, past, wall, seconds);
 	}
 	print_share("in the guest", "guest_ns", now, before, wall, seconds);
 	print_share("in exits (all but HLT)", "exits_ns", now, before, wall, seconds);
@@ -172,7 +203,7 @@ static int watch(const char *name, const char *path, const struct figures_option
 		} else {
 			if (tty)
 				fputs(CLEAR_SCREEN, stdout);
-			print_exits(now, before, options->watch);
+			print_exits(now, before, options->watch, options->histogram);
 			if (!tty)
 				putchar('\n');
 		}
@@ -204,7 +235,7 @@ static int run_exits(const struct command *command, int argc, char **argv, struc
 	if (options.json)
 		vmname_print_json(now);
 	else
-		print_exits(now, NULL, 1);
+		print_exits(now, NULL, 1, options.histogram);
 	json_decref(now);
 	return 0;
 }

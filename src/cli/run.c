@@ -56,7 +56,7 @@ struct signals {
 static const char *engine_choice(unsigned i, const char **ret_help)
 {
 	static const char *const rows[][2] = {
-		{ "auto", "kvm where it works, else soft" },
+		{ "auto", "kvm where it is the faster one, else soft" },
 		{ "soft", "bothy's own software engine" },
 		{ "kvm", "hardware virtualization through /dev/kvm" },
 	};

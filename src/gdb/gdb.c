@@ -95,7 +95,8 @@ static void get_on_thread(struct vcpu *vcpu, void *opaque)
 {
 	struct gdb_call *call = opaque;
 
-	call->engine->get_state(vcpu, &call->cpu->state);
+	if (call->engine->get_state(vcpu, &call->cpu->state, NULL))
+		memset(&call->cpu->state, 0, sizeof(call->cpu->state)); /* the machine ends */
 	call->cpu->cr8 = irq_get_cr8(vcpu);
 }
 

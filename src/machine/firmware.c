@@ -122,17 +122,13 @@ static int read_image(const char *path, size_t max, u8 **ret_data, size_t *ret_l
 /* The name of the template beside the code, to be freed; NULL: there is none. */
 static char *template_of(const char *code)
 {
-	const char *slash = strrchr(code, '/');
-	char *path = strdup(code), *at;
+	const char *slash = strrchr(code, '/'), *at = strstr(slash ? slash : code, CODE);
+	char *path;
 
-	if (!path)
+	if (!at || asprintf(&path, "%.*s%s%s", (int)(at - code), code, VARS, at + strlen(CODE)) < 0)
 		return NULL;
-	at = strstr(path + (slash ? slash + 1 - code : 0), CODE);
-	if (at) {
-		memcpy(at, VARS, strlen(VARS));
-		if (access(path, F_OK) == 0)
-			return path;
-	}
+	if (access(path, F_OK) == 0)
+		return path;
 	free(path);
 	return NULL;
 }

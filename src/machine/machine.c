@@ -14,7 +14,8 @@
  * kept in memory (files may have changed or gone since) and starts over. So nothing of the old run is left,
  * which is more than a PC promises, whose RAM survives.
  *
- * The guest's TSC starts near zero: host TSC at the start of the run, negated, is the offset of all vCPUs.
+ * The guest's TSC starts near zero: host TSC at the start of the run, negated, is the offset of all vCPUs. (Some hosts' KVM
+ * cannot do that: there the guest has the host's, and sees pauses in it.)
  *
  * A pause parks the vCPUs' threads, stops guest time, then lets the devices finish. A resume takes the time that has passed out of
  * the TSC offsets, so that guests and their local timers see none of it.
@@ -48,6 +49,7 @@
 #include "vm/backend.h"
 #include "vm/clock.h"
 #include "vm/device.h"
+#include "vm/handover.h"
 #include "vm/vm.h"
 
 #define MAX_KERNEL_FILE (2 * GiB)
@@ -497,7 +499,7 @@ static void go_on(struct machine *m)
 	u64 passed;
 
 	clock_resume(vm);
-	passed = vcpu_rdtsc() - m->pause_tsc;
+	passed = vm->tsc_fixed ? 0 : vcpu_rdtsc() - m->pause_tsc;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vm->vcpu[i]->tsc_offset = (s64)((u64)vm->vcpu[i]->tsc_offset - passed);
 	pc_tsc_changed(&m->pc);
@@ -519,7 +521,7 @@ static int start(struct machine *m, struct err *err)
 		m->disk[i].block->on_read = m->firmware.path ? timeline_disk_read : NULL;
 	}
 	clock_resume(vm);
-	offset = (s64)(0 - vcpu_rdtsc());
+	offset = vm->tsc_fixed ? 0 : (s64)(0 - vcpu_rdtsc());
 	m->boot_state.tsc_offset = (u64)offset;
 	m->ap_state.tsc_offset = (u64)offset;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
@@ -707,6 +709,44 @@ void machine_release(struct machine *m)
 	if (m->held && machine_state(m) == MACHINE_PAUSED && !m->pause_wanted)
 		go_on(m);
 	m->held = false;
+}
+
+/* What can be known before is checked before anything stops. */
+static const struct engine_ops *other_engine(struct machine *m, const char *name, struct err *err)
+{
+	const struct engine_ops *to = engine_select(name, NULL, 0, err);
+
+	if (m->vm.debug) {
+		err_set(err, -EBUSY, "'%s' was started with --gdb, so its engine stays", m->vm.name);
+		return NULL;
+	}
+	if (to == m->vm.engine) {
+		err_set(err, -EALREADY, "'%s' runs on the %s engine already", m->vm.name, name);
+		return NULL;
+	}
+	return !to || handover_check(&m->vm, to, err) ? NULL : to;
+}
+
+int machine_set_engine(struct machine *m, const char *name, struct err *err)
+{
+	bool paused = machine_state(m) == MACHINE_PAUSED;
+	const struct engine_ops *to;
+	struct err own = { 0 };
+	int r;
+
+	if (!paused && machine_state(m) != MACHINE_RUNNING)
+		return refuse(m, -ESHUTDOWN, err);
+	to = other_engine(m, name, &own);
+	if (!to)
+		return err_set(err, own.code, "%s", own.msg);
+	r = paused ? 0 : machine_pause(m, err);
+	if (r < 0)
+		return r;
+	r = handover_run(&m->vm, to, err);
+	/* It may have come to its end meanwhile. */
+	if (!paused && machine_state(m) == MACHINE_PAUSED)
+		machine_resume(m, NULL);
+	return r;
 }
 
 int machine_press_power(struct machine *m, struct err *err)

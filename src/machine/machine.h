@@ -93,6 +93,11 @@ int machine_press_power(struct machine *machine, struct err *err);
 int machine_request_reset(struct machine *machine, struct err *err);
 int machine_request_quit(struct machine *machine, struct err *err);
 
+/* Moves a running or paused machine to the engine `name`, soft or kvm, without the guest noticing more than a pause;
+ * afterwards it runs, or is paused, as before. Refused before the pause where it is on that one already (-EALREADY), the
+ * host does not have it, or it lacks a feature that the guest was promised (-ENOTSUP). */
+int machine_set_engine(struct machine *machine, const char *name, struct err *err);
+
 /* One line on why this engine was taken; empty when it was asked for by name. */
 const char *machine_engine_why(const struct machine *machine);
 

@@ -22,7 +22,7 @@ struct engine_stat {
 	const char *name;
 	u64 value;
 };
-#define ENGINE_MAX_STATS 32
+#define ENGINE_MAX_STATS 64
 
 struct engine_ops {
 	const char *name;
@@ -42,8 +42,9 @@ struct engine_ops {
 	/* The only call from other threads: makes run() look at the mailbox soon. NULL: it polls. */
 	void (*kick)(struct vcpu *vcpu);
 	/* The whole architectural state. On the vCPU's thread, or while it is stopped.
-	 * set checks the combination (-EINVAL with a sentence) and drops every cached translation of addresses. */
-	void (*get_state)(struct vcpu *vcpu, struct x86_state *ret_state);
+	 * get fails only where the host does. set checks the combination (-EINVAL with a sentence) and drops every cached
+	 * translation of addresses. */
+	int (*get_state)(struct vcpu *vcpu, struct x86_state *ret_state, struct err *err);
 	int (*set_state)(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
@@ -57,6 +58,17 @@ struct engine_ops {
 	/* Where the linear address la is, by the vCPU's page tables, whatever their rights; no side effect. False: nowhere. While
 	 * the vCPU is paused. NULL with debug. */
 	bool (*translate)(struct vcpu *vcpu, gva_t la, gpa_t *ret_gpa);
+	/* The speed of this host, for the choice by --engine auto: a small guest is run, and what an instruction took
+	 * given in picoseconds. -errno with a sentence where that does not work. Main thread. NULL: as fast as it is. */
+	int (*trial)(u64 *ret_ps, struct err *err);
+	/* Carries a vCPU of another engine over an instruction that that one cannot execute: begins with the one at
+	 * state's RIP and leaves in state what comes after it, an exception's delivery included. Devices, exits
+	 * and interrupts are the vCPU's own; the guest's memory may change in any way between two calls. *carrier is
+	 * NULL at the first call, then this engine's. *ret_end: RUN_REQUEST (go on), RUN_HLT or RUN_SHUTDOWN. On
+	 * the vCPU's thread. carry_end frees a carrier. NULL: this engine cannot. */
+	int (*carry)(struct vcpu *vcpu, void **carrier, struct x86_state *state, enum run_end *ret_end,
+		     struct err *err);
+	void (*carry_end)(void *carrier);
 };
 
 /* How an engine runs, from `--engine NAME,KEY=VALUE,...`. */
@@ -69,7 +81,7 @@ struct engine_conf {
 	u32 warm; /* soft: executions after which a block is translated; 0: the engine's own choice (default) */
 };
 
-extern const struct engine_ops soft_engine;
+extern const struct engine_ops soft_engine, kvm_engine;
 
 void engine_conf_init(struct engine_conf *ret_conf); /* the defaults */
 
@@ -79,5 +91,6 @@ int engine_conf_parse(const char *text, char *ret_name, size_t name_len, struct 
 		      struct err *err);
 
 /* `name`: auto, soft or kvm. The engine, and in ret_why one line on why this one (empty when asked for by
- * name). An unknown name, or kvm where it cannot be had, is an error naming the valid ones. */
+ * name). auto takes kvm where its trial says that the host's processor runs guests, else soft. An unknown name, or an
+ * engine that this host does not have, is an error. */
 const struct engine_ops *engine_select(const char *name, char *ret_why, size_t why_len, struct err *err);

@@ -85,6 +85,11 @@ static struct exit_key_count *exit_key_slot(struct exit_stats *stats, unsigned r
 	return least;
 }
 
+static unsigned exit_bucket(u64 tsc)
+{
+	return tsc ? MIN(64u - (unsigned)__builtin_clzll(tsc), EXIT_HIST - 1u) : 0;
+}
+
 static void exit_book(struct vcpu *vcpu, unsigned reason, u64 key, u64 tsc)
 {
 	struct exit_stats *stats = &vcpu->stats;
@@ -94,6 +99,7 @@ static void exit_book(struct vcpu *vcpu, unsigned reason, u64 key, u64 tsc)
 		tsc = 0; /* a host whose TSCs differ between CPUs */
 	exit_add(&stats->reason[reason].count, 1);
 	exit_add(&stats->reason[reason].tsc, tsc);
+	exit_add(&stats->hist[reason][exit_bucket(tsc)], 1);
 	if (key == EXIT_NO_KEY)
 		return;
 	k = exit_key_slot(stats, reason, key);
@@ -163,6 +169,7 @@ struct exit_report {
 	unsigned nr_reasons;
 	struct exit_row *key; /* sorted by reason, then largest first */
 	size_t nr_keys;
+	u64 hist[EXIT_NR][EXIT_HIST];
 	u64 keys_dropped;
 	u64 wall, guest, exits, idle; /* TSC ticks */
 	u64 insns;
@@ -264,6 +271,8 @@ static void exit_collect_sums(struct vm *vm, int vcpu, struct exit_report *rep)
 		for (unsigned r = 0; r < EXIT_NR; r++) {
 			sum[r].count += exit_get(&s->reason[r].count);
 			sum[r].tsc += exit_get(&s->reason[r].tsc);
+			for (unsigned b = 0; sum[r].count && b < EXIT_HIST; b++)
+				rep->hist[r][b] += exit_get(&s->hist[r][b]);
 		}
 	}
 	for (unsigned r = 0; r < EXIT_NR; r++) {
@@ -307,7 +316,28 @@ void exit_sum(struct vm *vm, int vcpu, struct exit_sums *ret_sums)
 
 		ret_sums->reason[row->reason].count = row->n.count;
 		ret_sums->reason[row->reason].ns = exit_ns(&rep, row->n.tsc);
+		memcpy(ret_sums->reason[row->reason].hist, rep.hist[row->reason], sizeof(rep.hist[0]));
 	}
+	for (unsigned b = 0; b < EXIT_HIST; b++)
+		ret_sums->hist_ns[b] = exit_ns(&rep, BIT(b));
+}
+
+void exit_each_key(struct vm *vm,
+		   void (*fn)(void *opaque, enum exit_reason reason, const char *what, u64 key, u64 count,
+			      u64 ns),
+		   void *opaque)
+{
+	struct exit_report rep;
+
+	exit_collect(vm, EXIT_ALL_VCPUS, &rep);
+	for (size_t i = 0; i < rep.nr_keys; i++) {
+		const struct exit_row *row = &rep.key[i];
+		const char *what = exit_info[row->reason].key;
+
+		fn(opaque, (enum exit_reason)row->reason, what ? what : "key", row->key, row->n.count,
+		   exit_ns(&rep, row->n.tsc));
+	}
+	free(rep.key);
 }
 
 static double exit_ms(const struct exit_report *rep, u64 tsc)
@@ -446,6 +476,22 @@ static void exit_json_count(const struct exit_report *rep, const struct exit_row
 		(unsigned long long)exit_ns(rep, row->n.tsc));
 }
 
+/* Buckets with something in them; those of exits that were not timed are left out. */
+static void exit_json_hist(const struct exit_report *rep, unsigned reason, FILE *out)
+{
+	const char *sep = "";
+
+	fprintf(out, ", \"histogram\": [");
+	for (unsigned b = 1; b < EXIT_HIST; b++) {
+		if (!rep->hist[reason][b])
+			continue;
+		fprintf(out, "%s{\"below_ns\": %llu, \"count\": %llu}", sep,
+			(unsigned long long)exit_ns(rep, BIT(b)), (unsigned long long)rep->hist[reason][b]);
+		sep = ", ";
+	}
+	fputc(']', out);
+}
+
 static void exit_json_reason(const struct exit_report *rep, const struct exit_row *row, FILE *out)
 {
 	const char *sep = "";
@@ -464,7 +510,9 @@ static void exit_json_reason(const struct exit_report *rep, const struct exit_ro
 		fprintf(out, "}");
 		sep = ",";
 	}
-	fprintf(out, "]}");
+	fputc(']', out);
+	exit_json_hist(rep, row->reason, out);
+	fputc('}', out);
 }
 
 void exit_print_json(struct vm *vm, int vcpu, FILE *out)

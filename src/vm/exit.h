@@ -1,6 +1,6 @@
 /* What a vCPU leaves guest execution with: one form, one dispatcher, one account, for both engines.
  *
- * Reasons are the SDM's basic exit reasons [SDM3 appendix C]. An engine fills a
+ * Reasons are the SDM's basic exit reasons [SDM3 appendix C], and from EXIT_OWN on bothy's own. An engine fills a
  * struct vm_exit and calls exit_dispatch(), which lets the machine answer and books
  * count and time under the reason and, where there is one, the key (port, MMIO address,
  * MSR, vector, control register). What an engine finishes by itself (CPUID, a CR
@@ -42,17 +42,19 @@ struct vm;
 	X(EPT_MISCONFIG, 49, "EPT misconfiguration", "address") \
 	X(WBINVD, 54, "WBINVD", NULL)                           \
 	X(XSETBV, 55, "XSETBV", NULL)                           \
-	X(INVPCID, 58, "INVPCID", NULL)
+	X(INVPCID, 58, "INVPCID", NULL)                         \
+	X(CARRIED, 79, "by the other engine", "RIP")
 
 /* clang-format off */
 enum exit_reason {
 #define EXIT_ENUM_(NAME, number, name, key) EXIT_##NAME = number,
 	EXIT_REASONS(EXIT_ENUM_)
 #undef EXIT_ENUM_
-	EXIT_NR = 70
+	EXIT_NR = 80
 };
 /* clang-format on */
 
+#define EXIT_OWN    79u
 #define EXIT_NO_KEY (~0ull)
 
 struct vm_exit {
@@ -79,11 +81,16 @@ struct exit_key_count {
 	struct exit_count n;
 };
 
+/* Buckets of a histogram of times: the first counts exits that were not timed, bucket b those below 2^b TSC ticks (and not in
+ * an earlier one), the last all others too. */
+#define EXIT_HIST 40
+
 #define EXIT_MAX_KEYS 256 /* per vCPU; the rarest give way, and are booked under the reason alone */
 
 /* One per vCPU; written by its thread only, read by any (a torn read is a slightly old figure). */
 struct exit_stats {
 	struct exit_count reason[EXIT_NR];
+	u64 hist[EXIT_NR][EXIT_HIST];
 	struct exit_key_count key[EXIT_MAX_KEYS]; /* open addressing */
 	u64 keys_dropped;                         /* exits of the keys that gave way */
 	u64 start_tsc, stop_tsc;                  /* of the vCPU's thread; stop 0 while it runs */
@@ -107,9 +114,17 @@ void exit_print_json(struct vm *vm, int vcpu, FILE *out);
 struct exit_sums {
 	struct {
 		u64 count, ns;
+		u64 hist[EXIT_HIST];
 	} reason[EXIT_NR];
+	u64 hist_ns[EXIT_HIST]; /* where each bucket ends; of the first and the last it means nothing */
 	u64 wall_ns, guest_ns, exits_ns, idle_ns, insns;
 };
 void exit_sum(struct vm *vm, int vcpu, struct exit_sums *ret_sums);
+
+/* Each key of each reason, all vCPUs added up, by reason, then largest first. Any thread. */
+void exit_each_key(struct vm *vm,
+		   void (*fn)(void *opaque, enum exit_reason reason, const char *what, u64 key, u64 count,
+			      u64 ns),
+		   void *opaque);
 
 const char *exit_name(enum exit_reason reason);

@@ -213,6 +213,19 @@ static enum vcpu_mode vcpu_load(struct vcpu *vcpu, const struct x86_state *state
 	return VCPU_SHUT_DOWN;
 }
 
+/* False: the host failed, and the machine ends. */
+static bool vcpu_save(struct vcpu *vcpu, struct x86_state *ret_state)
+{
+	struct err err = { 0 };
+	char text[1200];
+
+	if (!vcpu->vm->engine->get_state(vcpu, ret_state, &err))
+		return true;
+	snprintf(text, sizeof(text), "vCPU %u does not give its state: %s\n", vcpu->id, err.msg);
+	vm_crash(vcpu->vm, text);
+	return false;
+}
+
 static enum vcpu_mode vcpu_do_init(struct vcpu *vcpu)
 {
 	u64 t0 = vcpu_rdtsc();
@@ -220,7 +233,8 @@ static enum vcpu_mode vcpu_do_init(struct vcpu *vcpu)
 	enum vcpu_mode mode;
 
 	vcpu->kicked = false;
-	vcpu->vm->engine->get_state(vcpu, &state);
+	if (!vcpu_save(vcpu, &state))
+		return VCPU_SHUT_DOWN;
 	x86_state_reset(&state, true, vcpu->id == 0, vcpu->vm->cpuid.signature);
 	mode = vcpu_load(vcpu, &state);
 	exit_account(vcpu, EXIT_INIT, EXIT_NO_KEY, t0);
@@ -235,7 +249,8 @@ static enum vcpu_mode vcpu_do_sipi(struct vcpu *vcpu)
 	enum vcpu_mode mode;
 
 	timeline_started(vcpu);
-	vcpu->vm->engine->get_state(vcpu, &state);
+	if (!vcpu_save(vcpu, &state))
+		return VCPU_SHUT_DOWN;
 	state.seg[SEG_CS].sel = (u16)(vector << 8);
 	state.seg[SEG_CS].base = (u64)vector << 12;
 	state.rip = 0;

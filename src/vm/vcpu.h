@@ -86,8 +86,8 @@ u64 vcpu_delay_ns(struct vcpu *vcpu);
 void vcpu_timer_check(struct vcpu *vcpu);
 
 /* Starts the thread in state (loaded on the thread itself; returns when that is done). The mailbox keeps what
- * was posted before, but for STOP: who starts over after a reset empties it first. With PAUSE posted before, it begins parked;
- * vcpu_pause() is to follow. Needs vm->tsc_khz. */
+ * was posted before, but for STOP: who starts over after a reset empties it first, and where PAUSE was posted the thread
+ * parks before it executes anything: vcpu_pause() then waits for that. Needs vm->tsc_khz. */
 int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
 /* Posts STOP for good and joins, paused or not. */
 void vcpu_join(struct vcpu *vcpu);

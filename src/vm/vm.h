@@ -53,6 +53,8 @@ struct vm {
 	void *pv_opaque;
 
 	u64 tsc_khz;
+	/* Set by an engine that cannot give the guest another TSC than the host's: all offsets are 0, for good. */
+	bool tsc_fixed;
 	u64 clock_base_ns; /* os_now_ns() - guest time, while running */
 	u64 clock_paused_ns;
 	bool clock_paused;

@@ -244,6 +244,24 @@ static int cpuid_check_level(const struct cpuid_table *t, unsigned level, struct
 		       t->model, missing);
 }
 
+unsigned cpuid_missing(const struct cpuid_table *t, const u64 engine_features[4], char *ret_names, size_t len)
+{
+	unsigned missing = 0;
+	size_t n = 0;
+
+	if (len)
+		*ret_names = 0;
+	for (unsigned f = 0; f < X86_NR_FEATURES; f++) {
+		if (!cpuid_bit(t->features, f) || cpuid_bit(engine_features, f) || f == F(HTT) ||
+		    cpuid_listed(cpuid_machine, ARRAY_SIZE(cpuid_machine), f))
+			continue;
+		missing++;
+		if (n < len)
+			n += (size_t)snprintf(ret_names + n, len - n, " %s", cpuid_feature[f].name);
+	}
+	return missing;
+}
+
 /* ---- the leaves ---- */
 
 static struct cpuid_entry *cpuid_add(struct cpuid_table *t, u32 leaf, u32 a, u32 b, u32 c, u32 d)
@@ -374,7 +392,8 @@ static void cpuid_add_hypervisor(struct cpuid_table *t, const struct cpuid_param
 	static const char signature[12] = "KVMKVMKVM";
 	/* Clock source (old and new MSRs), no I/O delays, the clock is stable across vCPUs; stolen time; halting for a
 	 * spinlock, TLB flushes, interrupts and yielding by hypercall (dev/kvmpv.c). */
-	u32 features = BIT(0) | BIT(1) | BIT(3) | BIT(24) | BIT(5) | BIT(7) | BIT(9) | BIT(11) | BIT(13);
+	u32 features = (u32)(BIT(0) | BIT(1) | BIT(3) | BIT(24) | BIT(5) | BIT(9)) |
+		       cpuid_word(t, CPUID_HV_BASE + 1, 0, REG_EAX);
 
 	cpuid_add(t, CPUID_HV_BASE, CPUID_HV_TSC, ld32(signature), ld32(signature + 4), ld32(signature + 8));
 	cpuid_add(t, CPUID_HV_BASE + 1, features, 0, 0, 0);

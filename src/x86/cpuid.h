@@ -67,7 +67,10 @@ struct cpuid_table {
 	X(PREFETCHW, 0x80000001, 0, 2, 8, 9)                                                       \
 	X(SYSCALL, 0x80000001, 0, 3, 11, 1) X(NX, 0x80000001, 0, 3, 20, 1)                         \
 	X(PDPE1GB, 0x80000001, 0, 3, 26, 1) X(RDTSCP, 0x80000001, 0, 3, 27, 1)                     \
-	X(LM, 0x80000001, 0, 3, 29, 1) X(INVTSC, 0x80000007, 0, 3, 8, 1)
+	X(LM, 0x80000001, 0, 3, 29, 1) X(INVTSC, 0x80000007, 0, 3, 8, 1)                           \
+	/* Of KVM's interface: those that a guest makes hypercalls for. */                         \
+	X(PV_UNHALT, 0x40000001, 0, 0, 7, 1) X(PV_SEND_IPI, 0x40000001, 0, 0, 11, 1)               \
+	X(PV_SCHED_YIELD, 0x40000001, 0, 0, 13, 1)
 /* clang-format on */
 
 /* clang-format off */
@@ -96,6 +99,10 @@ struct cpuid_params {
 /* Builds the table. An unknown model is refused with the valid ones listed; a model that the
  * host cannot serve (v3 on a host without AVX2) is refused naming the missing features. */
 int cpuid_build(struct cpuid_table *t, const struct cpuid_params *p, struct err *err);
+
+/* The features of t that are not among engine_features, as " NAME NAME" into ret_names (cut at len); how many. */
+unsigned cpuid_missing(const struct cpuid_table *t, const u64 engine_features[4], char *ret_names,
+		       size_t len);
 
 /* What CPUID returns for vCPU (its APIC id) in EAX..EDX order; out-of-range leaves behave as on hardware
  * (the highest basic leaf's data on Intel; zeros here, as AMD does). Dynamic bits (OSXSAVE, APIC id,

@@ -10,6 +10,8 @@
  */
 #include "x86/regs.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -77,4 +79,50 @@ void x86_state_reset(struct x86_state *s, bool init, bool bsp, u32 family_model_
 	s->exc_vector = 0;
 	s->exc_has_error = false;
 	s->exc_error = 0;
+	s->intr_taken = false;
+	s->intr_vector = 0;
+}
+
+int x86_state_check(const struct x86_state *s, struct err *err)
+{
+	if (s->activity > X86_WAIT_SIPI)
+		return err_set(err, -EINVAL, "the CPU state has activity %u, which does not exist",
+			       s->activity);
+	if (s->exc_pending && s->exc_vector != EXC_DB)
+		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
+			       s->exc_vector);
+	return 0;
+}
+
+static size_t x86_segreg_describe(const char *name, const struct x86_segreg *s, char *out, size_t len)
+{
+	return (size_t)snprintf(out, len, "%-4s %04x base %016llx limit %08x attr %05x\n", name, s->sel,
+				(unsigned long long)s->base, s->limit, s->attr);
+}
+
+size_t x86_state_describe(const struct x86_state *s, char *ret_text, size_t len)
+{
+	static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					     "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+	static const char *const segs[] = { "es", "cs", "ss", "ds", "fs", "gs" };
+	char text[2048]; /* more than all of it */
+	size_t n = 0;
+
+	n += (size_t)snprintf(text + n, sizeof(text) - n, "rip %016llx rflags %08llx\n",
+			      (unsigned long long)s->rip, (unsigned long long)s->rflags);
+	for (unsigned r = 0; r < X86_NR_GPR; r++)
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%-3s %016llx%c", names[r],
+				      (unsigned long long)s->gpr[r], r % 4 == 3 ? '\n' : ' ');
+	for (unsigned k = 0; k < X86_NR_SEG; k++)
+		n += x86_segreg_describe(segs[k], &s->seg[k], text + n, sizeof(text) - n);
+	n += x86_segreg_describe("tr", &s->tr, text + n, sizeof(text) - n);
+	n += x86_segreg_describe("ldtr", &s->ldtr, text + n, sizeof(text) - n);
+	snprintf(text + n, sizeof(text) - n,
+		 "gdtr %016llx limit %04x  idtr %016llx limit %04x\n"
+		 "cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %llx\n",
+		 (unsigned long long)s->gdtr.base, s->gdtr.limit, (unsigned long long)s->idtr.base,
+		 s->idtr.limit, (unsigned long long)s->cr0, (unsigned long long)s->cr2,
+		 (unsigned long long)s->cr3, (unsigned long long)s->cr4, (unsigned long long)s->efer);
+	n = (size_t)snprintf(ret_text, len, "%s", text);
+	return len ? MIN(n, len - 1) : 0;
 }

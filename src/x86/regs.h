@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/err.h"
 #include "base/types.h"
 #include "x86/defs.h"
 
@@ -69,6 +70,8 @@ struct x86_state {
 	u8 exc_vector;
 	bool exc_has_error;
 	u32 exc_error;
+	bool intr_taken; /* an interrupt taken from the controller but not delivered yet */
+	u8 intr_vector;
 
 	u8 xsave[X86_XSAVE_SIZE] __attribute__((aligned(64)));
 };
@@ -77,3 +80,9 @@ struct x86_state {
  * CR0.CD/NW, the TSC and most MSRs; bsp says whether the processor then executes
  * from FFFFFFF0H or waits for a start-up IPI. family_model_stepping goes to EDX. */
 void x86_state_reset(struct x86_state *s, bool init, bool bsp, u32 family_model_stepping);
+
+/* What no engine takes, whatever the rest is: -EINVAL with a sentence. */
+int x86_state_check(const struct x86_state *s, struct err *err);
+
+/* General, segment and control registers as lines of text; how many characters (cut at len). Any thread. */
+size_t x86_state_describe(const struct x86_state *s, char *ret_text, size_t len);

@@ -670,7 +670,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 		atomic_fetch_or(&vcpu.requests, VCPU_REQ_INTR | (one_in(4) ? VCPU_REQ_NMI : 0));
 	}
 	alarm(0);
-	vm.engine->get_state(&vcpu, &s);
+	vm.engine->get_state(&vcpu, &s, NULL);
 	if (end == RUN_SHUTDOWN && (atomic_load(&vm.request) != VM_REQ_CRASH || !vm.crash[0]))
 		fail("a triple fault", "not described");
 	check_state(&s);

@@ -79,7 +79,8 @@ static void test_local(void)
 	ipi(SELF | 0x62);
 	ipi(SELF | 0x92);
 	let_in(1000000);
-	check(nr_order == 2 && order[0] == 0x92 && order[1] == 0x62, "the higher priority comes first");
+	check(nr_order == 2 && order[0] == 0x92 && order[1] == 0x62,
+	      "the higher priority comes first: %u of them, %x, %x", nr_order, order[0], order[1]);
 
 	/* in service: lower classes wait for the EOI */
 	no_eoi = true;
@@ -100,7 +101,8 @@ static void test_local(void)
 	ipi(SELF | 0x65);
 	ipi(SELF | 0x85);
 	let_in(1000000);
-	check(count[0x65] == 0 && count[0x85] == 1, "TPR holds off its class and lower ones");
+	check(count[0x65] == 0 && count[0x85] == 1, "TPR holds off its class and lower ones: %u, %u",
+	      count[0x65], count[0x85]);
 #if BITS == 64
 	u64 cr8;
 	__asm__ volatile("mov %%cr8, %0" : "=r"(cr8));

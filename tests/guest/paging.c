@@ -2,15 +2,8 @@
  * codes, TLB invalidation. The 32-bit image does 32-bit paging (4 KiB, 4 MiB) and PAE (4 KiB, 2 MiB), the
  * 64-bit image 4-level paging (4 KiB, 2 MiB, 1 GiB). [SDM3 chapter 4] */
 #include "lib/guest.h"
+#include "lib/paging.h"
 
-#define P    1ull
-#define W    2ull
-#define U    4ull
-#define A    0x20ull
-#define D    0x40ull
-#define PS   0x80ull
-#define G    0x100ull
-#define NX   (1ull << 63)
 #define ADDR 0x000ffffffffff000ull
 
 #define EC_P 1
@@ -19,14 +12,7 @@
 #define EC_R 8
 #define EC_I 16
 
-#define CR0_WP   0x10000ul
-#define CR0_PG   0x80000000ul
-#define CR4_PSE  0x10ul
-#define CR4_PAE  0x20ul
-#define CR4_PGE  0x80ul
-#define CR4_SMEP 0x100000ul
-#define CR4_SMAP 0x200000ul
-#define FL_AC    0x40000ul
+#define FL_AC 0x40000ul
 
 /* The address that is remapped, and the physical page behind it. A 1 GiB page maps physical 0, and TEST_PA is inside it. */
 #define TEST_VA (0x40000000ul + test_off)

@@ -33,9 +33,18 @@ struct shared {
 extern const u8 start_ap[];
 typedef u32 (*function)(void);
 
-static void out8(u16 port, u8 v) { __asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port) : "memory"); }
-static void out16(u16 port, u16 v) { __asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port) : "memory"); }
-static void out32(u16 port, u32 v) { __asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port) : "memory"); }
+static void out8(u16 port, u8 v)
+{
+	__asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port) : "memory");
+}
+static void out16(u16 port, u16 v)
+{
+	__asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port) : "memory");
+}
+static void out32(u16 port, u32 v)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port) : "memory");
+}
 static u8 in8(u16 port)
 {
 	u8 v;
@@ -52,10 +61,22 @@ static u64 tsc(void)
 	return (u64)hi << 32 | lo;
 }
 
-static u8 get8(u64 a) { return *(volatile u8 *)a; }
-static u32 get32(u64 a) { return *(volatile u32 *)a; }
-static void put8(u64 a, u8 v) { *(volatile u8 *)a = v; }
-static void put32(u64 a, u32 v) { *(volatile u32 *)a = v; }
+static u8 get8(u64 a)
+{
+	return *(volatile u8 *)a;
+}
+static u32 get32(u64 a)
+{
+	return *(volatile u32 *)a;
+}
+static void put8(u64 a, u8 v)
+{
+	*(volatile u8 *)a = v;
+}
+static void put32(u64 a, u32 v)
+{
+	*(volatile u32 *)a = v;
+}
 
 static void say(const char *s)
 {
@@ -110,8 +131,8 @@ static void rom_is_seen(u32 eax_at_reset)
 	put32(0xf0000, 0x12345678);
 	put32(0xffff0000, 0x12345678);
 	put32(0xc0000, 0x12345678);
-	check("stores change no ROM", get32(0xf0000) != 0x12345678 && get32(0xffff0000) != 0x12345678 &&
-					      get32(0xc0000) == ~0u);
+	check("stores change no ROM",
+	      get32(0xf0000) != 0x12345678 && get32(0xffff0000) != 0x12345678 && get32(0xc0000) == ~0u);
 }
 
 static void shadow_states(void)

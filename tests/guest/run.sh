@@ -1,9 +1,14 @@
 #!/bin/sh
-# Runs one bare-metal test image under bothy: run.sh BOTHY IMAGE [CPUS]. With QEMU=1 under QEMU's TCG instead of BOTHY, to see
+# Runs one bare-metal test image under bothy: run.sh BOTHY IMAGE [CPUS [processor]]. The last word: skipped where the host's KVM
+# is none or an emulator. With QEMU=1 under QEMU's TCG instead of BOTHY, to see
 # whether a test is right itself. BOTHY_ENGINE is bothy's --engine (soft). Passes when the guest says so (status 1)
 # and at least one check passed.
 set -u
-bothy=$1 image=$2 cpus=${3:-1}
+bothy=$1 image=$2 cpus=${3:-1} kvm=${4:-}
+if [ "$kvm" = processor ] && ! "$bothy" doctor | grep -q '^KVM *yes'; then
+	echo "skipped: $("$bothy" doctor | grep '^KVM')"
+	exit 77
+fi
 log=$(mktemp) || exit 99
 trap 'rm -f "$log"' EXIT
 
@@ -17,6 +22,10 @@ fi
 timeout 120 "$@" </dev/null >"$log" 2>&1
 status=$?
 
+if grep -q 'the kvm engine cannot run on this host' "$log"; then
+	echo "skipped: $(cat "$log")"
+	exit 77
+fi
 tr -d '\r' <"$log" | grep -v '^PASS ' | tail -60
 if [ $status -ne 1 ] || ! grep -q '^PASS ' "$log"; then
 	echo "status $status of: $*"

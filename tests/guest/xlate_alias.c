@@ -3,20 +3,10 @@
  * the same for data: what a warm load or store reaches after the mapping has changed. [SDM3 4.10] */
 #include "lib/guest.h"
 #include "lib/emit.h"
+#include "lib/paging.h"
 
-#define P  1ull
-#define W  2ull
-#define U  4ull
-#define PS 0x80ull
-#define G  0x100ull
-#define NX (1ull << 63)
-
-#define CR4_PGE   0x80ul
-#define CR4_PCIDE 0x20000ul
-#define CR4_SMEP  0x100000ul
-#define CR4_SMAP  0x200000ul
-#define NO_FLUSH  (1ul << 63)
-#define FL_ZF     0x40ul
+#define NO_FLUSH (1ul << 63)
+#define FL_ZF    0x40ul
 
 /* The window of 4 KiB pages; again in the upper half. Page n is physical page n at first. */
 #define WINDOW 0x40000000ul

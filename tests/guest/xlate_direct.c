@@ -2,17 +2,7 @@
  * rights, its accessed bit, who reads, what is watched. The next read must do what the processor does, whatever an
  * engine keeps of a range of addresses that are physical ones plus a constant. [SDM3 4.6, 4.8, 4.10, 17.2] */
 #include "lib/irq.h"
-
-#define P  1ull
-#define W  2ull
-#define U  4ull
-#define A  0x20ull
-#define D  0x40ull
-#define PS 0x80ull
-#define G  0x100ull
-
-#define CR4_PGE  0x80ul
-#define CR4_SMAP 0x200000ul
+#include "lib/paging.h"
 
 /* NR large pages, of the memory from PHYS on. */
 #define MAP   0xffff888000000000ul

@@ -3,10 +3,7 @@
  * Then code at one address that leads to it, code that changes, deep calls, and returns into another copy. [SDM1 3.5.1] */
 #include "lib/guest.h"
 #include "lib/emit.h"
-
-#define P  1ull
-#define W  2ull
-#define PS 0x80ull
+#include "lib/paging.h"
 
 #define WINDOW 0x40000000ul
 #define PHYS   0x4000000ul

@@ -3,19 +3,9 @@
  * keeps by register for accesses that went where the last ones went. [SDM3 4.6, 4.10, 17.2] */
 #include "lib/emit.h"
 #include "lib/irq.h"
+#include "lib/paging.h"
 
-#define P  1ull
-#define W  2ull
-#define U  4ull
-#define A  0x20ull
-#define D  0x40ull
-#define PS 0x80ull
-#define G  0x100ull
-
-#define CR0_WP   0x10000ul
-#define CR4_PGE  0x80ul
-#define CR4_SMAP 0x200000ul
-#define FL_AC    0x40000ul
+#define FL_AC 0x40000ul
 
 /* The window of 4 KiB pages, in both halves; page n is physical page n at first. Code lies in the first pages. */
 #define LOW  0x40000000ul

@@ -184,7 +184,7 @@ void machine_run(struct insn_case *c)
 	if (vm.engine->set_state(&vcpu, &s, &err) < 0)
 		fail(&err);
 	enum run_end end = vm.engine->run(&vcpu);
-	vm.engine->get_state(&vcpu, &s);
+	vm.engine->get_state(&vcpu, &s, NULL);
 	memset(res, 0, sizeof(*res));
 	for (u64 p = 0; p < INSN_DATA_SIZE; p += 4096)
 		memcpy(res->state.data + p, vm.ram.base + data_page(p), 4096);

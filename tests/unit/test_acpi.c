@@ -12,6 +12,7 @@
 
 #include "base/bits.h"
 #include "boot/acpi.h"
+#include "boot/acpi_loader.h"
 #include "boot/acpi_map.h"
 
 #define AREA     0xe0000
@@ -227,6 +228,54 @@ static void refuses_a_small_area(void **state)
 	}
 }
 
+/* What firmware does: the files somewhere, then the script. The result is what acpi_build() makes for that place. */
+static void script_gives_the_same_tables(void **state)
+{
+	static struct acpi_files files;
+	static u8 want[ACPI_LOADER_TABLES];
+	const u32 place = 0x7ff00000;
+	unsigned pointers = 0, sums = 0;
+	struct err err;
+	u32 rsdp;
+
+	assert_int_equal(acpi_loader_build(&board_template, &files, &err), 0);
+	assert_int_equal(acpi_build(&board_template, want + ACPI_FACS_SIZE, place + ACPI_FACS_SIZE,
+				    sizeof(want) - ACPI_FACS_SIZE, want, place, &rsdp, NULL, &err),
+			 0);
+	for (const u8 *p = files.script; ld32(p); p += 128) {
+		const char *name = (const char *)p + 4;
+		bool in_rsdp = !strcmp(name, "etc/acpi/rsdp");
+		u8 *file = in_rsdp ? files.rsdp : files.tables;
+		u32 len = in_rsdp ? sizeof(files.rsdp) : sizeof(files.tables);
+
+		assert_true(in_rsdp || !strcmp(name, "etc/acpi/tables"));
+		if (ld32(p) == 1) {
+			assert_int_equal(p[64], in_rsdp ? 2 : 1); /* below 1 MiB, or anywhere */
+			assert_int_equal(ld32(p + 60), in_rsdp ? 16 : 64);
+		} else if (ld32(p) == 2) {
+			u32 at = ld32(p + 116);
+
+			assert_string_equal((const char *)p + 60, "etc/acpi/tables");
+			assert_true(p[120] == 4 || p[120] == 8);
+			assert_true(at <= len - p[120]);
+			st32(file + at, ld32(file + at) + place);
+			pointers++;
+		} else {
+			u32 at = ld32(p + 60), start = ld32(p + 64), n = ld32(p + 68);
+
+			assert_int_equal(ld32(p), 3);
+			assert_true(at < len && start < len && n <= len - start);
+			assert_int_equal(file[at], 0);
+			file[at] = (u8)-sum(file + start, n);
+			sums++;
+		}
+	}
+	assert_true(pointers == 15 && sums == 10);
+	assert_memory_equal(files.rsdp, want + ACPI_FACS_SIZE, sizeof(files.rsdp));
+	memset(want + ACPI_FACS_SIZE, 0, ACPI_LOADER_RSDP);
+	assert_memory_equal(files.tables, want, sizeof(want));
+}
+
 /* Runs iasl on files in the current folder; returns its exit status, its output in text. */
 static int iasl(const char *args, char *text, size_t size)
 {
@@ -311,9 +360,8 @@ static void iasl_agrees(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(tables_are_found),
-		cmocka_unit_test(madt_lists_processors),
-		cmocka_unit_test(refuses_a_small_area),
+		cmocka_unit_test(tables_are_found),     cmocka_unit_test(madt_lists_processors),
+		cmocka_unit_test(refuses_a_small_area), cmocka_unit_test(script_gives_the_same_tables),
 		cmocka_unit_test(iasl_agrees),
 	};
 

@@ -114,6 +114,25 @@ static const struct exit_key_count *key_of(const struct vcpu *vcpu, unsigned rea
 	return NULL;
 }
 
+/* A time's bucket is the first that ends behind it. */
+static void test_histogram(void **state)
+{
+	struct exit_sums sums;
+	unsigned b;
+
+	for (unsigned i = 0; i < 3; i++)
+		exit_account(&cpu[0], EXIT_CPUID, 0, 0);
+	exit_account(&cpu[0], EXIT_CPUID, 0, vcpu_rdtsc() - (1 << 30));
+	exit_account(&cpu[0], EXIT_CPUID, 0, 1); /* since the host's start */
+	exit_sum(&vm, EXIT_ALL_VCPUS, &sums);
+	assert_int_equal(sums.reason[EXIT_CPUID].hist[0], 3);
+	assert_int_equal(sums.reason[EXIT_CPUID].hist[31], 1); /* it took 2^30 and a little */
+	for (b = EXIT_HIST - 1; !sums.reason[EXIT_CPUID].hist[b]; b--)
+		;
+	assert_true(b > 31);
+	assert_true(sums.hist_ns[20] > sums.hist_ns[19]);
+}
+
 static void test_account(void **state)
 {
 	exit_account(&cpu[0], EXIT_CPUID, 0, 0);
@@ -295,7 +314,9 @@ static void test_json(void **state)
 		       "\"ns\": 2200000}"));
 	/* All keys here, not only the largest. */
 	assert_non_null(strstr(text, "\"0x79\""));
-	assert_non_null(strstr(text, "\"name\": \"HLT\", \"count\": 4, \"ns\": 4000000, \"keys\": []}"));
+	assert_non_null(
+		strstr(text,
+		       "\"name\": \"HLT\", \"count\": 4, \"ns\": 4000000, \"keys\": [], \"histogram\": []}"));
 	free(text);
 }
 
@@ -341,9 +362,9 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup(f, setup)
 	const struct CMUnitTest tests[] = {
-		T(test_dispatch), T(test_account),     T(test_G45_port_sweep), T(test_frequent_key_stays),
-		T(test_print),    T(test_print_empty), T(test_json),           T(test_one_vcpu),
-		T(test_names),
+		T(test_dispatch),           T(test_account), T(test_histogram),   T(test_G45_port_sweep),
+		T(test_frequent_key_stays), T(test_print),   T(test_print_empty), T(test_json),
+		T(test_one_vcpu),           T(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

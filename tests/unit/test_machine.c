@@ -82,9 +82,10 @@ static enum run_end fake_run(struct vcpu *vcpu)
 	return RUN_REQUEST;
 }
 
-static void fake_get_state(struct vcpu *vcpu, struct x86_state *ret_state)
+static int fake_get_state(struct vcpu *vcpu, struct x86_state *ret_state, struct err *err)
 {
 	*ret_state = fake.state[vcpu->id];
+	return 0;
 }
 
 static int fake_set_state(struct vcpu *vcpu, const struct x86_state *state, struct err *err)

@@ -37,9 +37,10 @@ static struct fake *fake_of(struct vcpu *vcpu)
 	return vcpu->engine;
 }
 
-static void fake_get_state(struct vcpu *vcpu, struct x86_state *ret_state)
+static int fake_get_state(struct vcpu *vcpu, struct x86_state *ret_state, struct err *err)
 {
 	*ret_state = fake_of(vcpu)->state;
+	return 0;
 }
 
 static int fake_set_state(struct vcpu *vcpu, const struct x86_state *state, struct err *err)

@@ -32,7 +32,7 @@
 #define CODE_MAX_INNER   5
 #define CODE_HASH_BITS   16
 #define CODE_REGIONS     8u
-#define CODE_REGION      (2 * MiB)
+#define CODE_REGION      (3 * MiB)
 
 struct xblock;
 

@@ -325,8 +325,9 @@ static enum found find(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, struc
 	u64 limit_room = ~0ull;
 	enum found found = FOUND;
 
-	if (!p)
-		return build_temp(c, la, key, NULL, 0, ret);
+	/* A carrier is told of no writes. */
+	if (!p || c->svm->only)
+		return build_temp(c, la, key, p, p ? room : 0, ret);
 	if ((key & KEY_MODE) != MODE_64) {
 		if (c->rip > c->seg[SEG_CS].limit)
 			soft_gp(c, NULL, 0);

@@ -189,6 +189,11 @@ static int look(struct soft_cpu *c)
 	if (c->activity == X86_WAIT_SIPI)
 		return RUN_HLT;
 
+	if (unlikely(c->attention & ATT_TAKEN)) {
+		c->attention &= ~(u32)ATT_TAKEN;
+		c->activity = X86_ACTIVE;
+		return excp_deliver_async(c, c->taken_vector, EXCP_INTR) ? GO_ON : SHUT_DOWN;
+	}
 	shadow = c->attention & (ATT_SHADOW | ATT_MOVSS);
 	if (c->attention & ATT_DB && !(shadow & ATT_MOVSS)) {
 		c->attention &= ~(u32)ATT_DB;
@@ -405,24 +410,45 @@ static void unbook(struct soft_cpu *c)
 		}
 }
 
+/* Delivers what has come back to the setjmp of a run; false: a triple fault, and it is described. */
+static bool deliver(struct soft_cpu *c)
+{
+	unbook(c);
+	c->activity = X86_ACTIVE; /* a single-step trap after HLT ends the waiting */
+	if (likely(excp_deliver_pending(c)))
+		return true;
+	interp_crash(c);
+	return false;
+}
+
+static enum run_end leave(struct soft_cpu *c, enum run_end end)
+{
+	fpu_spill(c);
+	share_leave(c);
+	return end;
+}
+
 enum run_end interp_run(struct soft_cpu *c)
 {
 	struct soft_cpu *volatile self = c;
-	enum run_end end;
+
+	share_enter(c);
+	if (__builtin_setjmp(self->jb) && !deliver(self))
+		return leave(self, RUN_SHUTDOWN);
+	return leave(self, loop(self));
+}
+
+enum run_end interp_carry(struct soft_cpu *c)
+{
+	struct soft_cpu *volatile self = c;
 
 	share_enter(c);
 	if (__builtin_setjmp(self->jb)) {
-		unbook(self);
-		self->activity = X86_ACTIVE; /* a single-step trap after HLT ends the waiting */
-		if (!excp_deliver_pending(self)) {
-			interp_crash(self);
-			fpu_spill(self);
-			share_leave(self);
-			return RUN_SHUTDOWN;
-		}
+		if (!deliver(self))
+			return leave(self, RUN_SHUTDOWN);
+	} else {
+		self->attention &= ~(u32)(ATT_SHADOW | ATT_MOVSS);
+		step(self);
 	}
-	end = loop(self);
-	fpu_spill(self);
-	share_leave(self);
-	return end;
+	return leave(self, self->activity == X86_HLT ? RUN_HLT : RUN_REQUEST);
 }

@@ -35,6 +35,8 @@ struct thunk_arena;
 
 struct soft_vm {
 	struct vm *vm;
+	/* Of a carrier (soft_engine.c): its one CPU, which executes an instruction of another engine's vCPU now and then. */
+	struct soft_cpu *only;
 	struct code_cache *code;
 	struct jit *jit; /* NULL: interpret only */
 	struct thunk_arena *thunks;
@@ -65,6 +67,8 @@ void share_kick(const struct soft_vm *s, const struct soft_cpu *c);
 /* The k-th vCPU; NULL: none yet. */
 static inline struct soft_cpu *share_cpu(const struct soft_vm *s, u32 k)
 {
+	if (s->only)
+		return k ? NULL : s->only;
 	return s->vm->vcpu[k] ? s->vm->vcpu[k]->engine : NULL;
 }
 

@@ -244,6 +244,7 @@ struct soft_cpu {
 	u64 pdpte[4]; /* PAE: loaded with CR3 [SDM3 4.4.1] */
 	u8 activity;
 	bool nmi_blocked, nmi_pending;
+	u8 taken_vector; /* with ATT_TAKEN */
 
 	/* --- exception in flight --- */
 	struct {
@@ -347,7 +348,8 @@ enum {
 	ATT_INTR = 1 << 4,   /* the controller may have a vector; taken when IF allows */
 	ATT_NMI = 1 << 5,
 	ATT_BREAK = 1 << 6, /* code breakpoints armed: single-step and compare */
-	ATT_DEBUG = 1 << 7, /* a debugger wants one step, or to hear of a watchpoint */
+	ATT_DEBUG = 1 << 8, /* a debugger wants one step, or to hear of a watchpoint */
+	ATT_TAKEN = 1 << 7, /* an interrupt was taken before this engine took over: taken_vector */
 };
 
 /* What is to be attended to now: an interrupt that IF holds off is not. */

@@ -46,9 +46,37 @@ static void soft_code_written(void *opaque, gpa_t gpa, u64 len)
 	code_written(opaque, gpa, len);
 }
 
+static void free_vm(struct soft_vm *svm)
+{
+	if (!svm)
+		return;
+	jit_vm_fini(svm);
+	code_vm_fini(svm);
+	thunk_arena_free(svm->thunks);
+	free(svm);
+}
+
+/* Without a translator; NULL with a sentence. */
+static struct soft_vm *new_vm(struct vm *vm, struct err *err)
+{
+	struct soft_vm *svm = calloc(1, sizeof(*svm));
+
+	if (!svm) {
+		err_set(err, -ENOMEM, "no memory for the software engine");
+		return NULL;
+	}
+	svm->vm = vm;
+	if (thunk_arena_new(&svm->thunks, err) || code_vm_init(svm, err)) {
+		free_vm(svm);
+		return NULL;
+	}
+	return svm;
+}
+
 static int soft_vm_init(struct vm *vm, struct err *err)
 {
 	int rc = lockstep_check(vm, err);
+	struct err why = { 0 };
 	struct soft_vm *svm;
 
 	if (!rc)
@@ -59,16 +87,8 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 		return err_set(err, -EINVAL,
 			       "the software engine runs machines with less than %llu GiB of memory",
 			       (unsigned long long)(BIT(TLB_KEY_PFN_BITS) * RAM_PAGE_SIZE / GiB));
-	svm = calloc(1, sizeof(*svm));
-	vm->engine_vm = svm;
-	if (!svm)
-		return err_set(err, -ENOMEM, "no memory for the software engine");
-	svm->vm = vm;
-	rc = thunk_arena_new(&svm->thunks, err);
-	if (!rc)
-		rc = code_vm_init(svm, err);
-	if (!rc)
-		rc = jit_vm_init(svm, err);
+	svm = vm->engine_vm = new_vm(vm, &why);
+	rc = svm ? jit_vm_init(svm, err) : err_set(err, why.code, "%s", why.msg);
 	if (rc)
 		return rc;
 	vm->ram.code_written = soft_code_written;
@@ -76,24 +96,19 @@ static int soft_vm_init(struct vm *vm, struct err *err)
 	return 0;
 }
 
+/* Nobody else tracks writes to code, so its marks go with the blocks. */
 static void soft_vm_fini(struct vm *vm)
 {
-	struct soft_vm *svm = vm->engine_vm;
-
 	vm->ram.code_written = NULL;
+	free_vm(vm->engine_vm);
 	vm->engine_vm = NULL;
-	if (!svm)
-		return;
-	jit_vm_fini(svm);
-	code_vm_fini(svm);
-	thunk_arena_free(svm->thunks);
-	free(svm);
+	for (u64 page = 0; vm->ram.code_map && page < vm->ram.end / RAM_PAGE_SIZE; page++)
+		if (atomic_load_explicit(&vm->ram.code_map[page], memory_order_relaxed))
+			atomic_store(&vm->ram.code_map[page], 0);
 }
 
-static void soft_vcpu_fini(struct vcpu *vcpu)
+static void free_cpu(struct soft_cpu *c)
 {
-	struct soft_cpu *c = vcpu->engine;
-
 	if (!c)
 		return;
 	jit_fini(c);
@@ -102,6 +117,11 @@ static void soft_vcpu_fini(struct vcpu *vcpu)
 	free(c->xsave);
 	free(c->bounce);
 	free(c);
+}
+
+static void soft_vcpu_fini(struct vcpu *vcpu)
+{
+	free_cpu(vcpu->engine);
 	vcpu->engine = NULL;
 }
 
@@ -114,16 +134,19 @@ static bool is_amd(const struct cpuid_table *t)
 	return r[1] == 0x68747541 || r[1] == 0x6f677948;
 }
 
-static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
+/* NULL with a sentence. */
+static struct soft_cpu *new_cpu(struct vcpu *vcpu, struct soft_vm *svm, struct err *err)
 {
 	struct soft_cpu *c = aligned_alloc(64, ALIGN_UP(sizeof(*c), 64));
 	int rc;
 
-	if (!c)
-		return err_set(err, -ENOMEM, "no memory for vCPU %u", vcpu->id);
+	if (!c) {
+		err_set(err, -ENOMEM, "no memory for vCPU %u", vcpu->id);
+		return NULL;
+	}
 	memset(c, 0, sizeof(*c));
 	c->vcpu = vcpu;
-	c->svm = vcpu->vm->engine_vm;
+	c->svm = svm;
 	c->ram = &vcpu->vm->ram;
 	c->features = vcpu->vm->cpuid.features;
 	c->amd = is_amd(&vcpu->vm->cpuid);
@@ -140,10 +163,18 @@ static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
 		rc = code_init(c, err);
 	if (!rc)
 		rc = jit_init(c, err);
-	vcpu->engine = c;
-	if (rc)
-		soft_vcpu_fini(vcpu);
-	return rc;
+	if (!rc)
+		return c;
+	free_cpu(c);
+	return NULL;
+}
+
+static int soft_vcpu_init(struct vcpu *vcpu, struct err *err)
+{
+	struct err why = { 0 };
+
+	vcpu->engine = new_cpu(vcpu, vcpu->vm->engine_vm, &why);
+	return vcpu->engine ? 0 : err_set(err, why.code, "%s", why.msg);
 }
 
 /* --- running ----------------------------------------------------------------------------- */
@@ -218,10 +249,8 @@ static void enter_thread(struct soft_cpu *c)
 #define SOFT_SHARED_ARRAYS(COPY) COPY(dr) COPY(mtrr_fixed) COPY(mtrr_base) COPY(mtrr_mask)
 /* clang-format on */
 
-static void soft_get_state(struct vcpu *vcpu, struct x86_state *s)
+static void get_state(struct soft_cpu *c, struct x86_state *s)
 {
-	struct soft_cpu *c = vcpu->engine;
-
 	fpu_spill(c);
 	memset(s, 0, sizeof(*s));
 #define GET_FIELD_(f) s->f = c->f;
@@ -232,12 +261,20 @@ static void soft_get_state(struct vcpu *vcpu, struct x86_state *s)
 	memcpy(s->seg, c->seg, sizeof(s->seg));
 	fpu_export(c, s->xsave);
 	s->rflags = soft_get_flags(c);
-	s->tsc_offset = (u64)vcpu->tsc_offset;
+	s->tsc_offset = (u64)c->vcpu->tsc_offset;
 	s->sti_shadow = c->attention & ATT_SHADOW;
 	s->movss_shadow = c->attention & ATT_MOVSS;
 	/* A debug trap that is due is the only exception that can wait between instructions. */
 	s->exc_pending = c->attention & ATT_DB;
 	s->exc_vector = s->exc_pending ? EXC_DB : 0;
+	s->intr_taken = c->attention & ATT_TAKEN;
+	s->intr_vector = s->intr_taken ? c->taken_vector : 0;
+}
+
+static int soft_get_state(struct vcpu *vcpu, struct x86_state *ret_state, struct err *err)
+{
+	get_state(vcpu->engine, ret_state);
+	return 0;
 }
 
 /* MSRs that WRMSR only lets canonical addresses into, which what uses them counts on. */
@@ -267,23 +304,18 @@ static int soft_check_state(const struct x86_state *s, struct err *err)
 			       (unsigned long long)s->efer, (unsigned long long)s->cr0);
 	if (s->efer & EFER_LMA && !(s->cr4 & CR4_PAE))
 		return err_set(err, -EINVAL, "the CPU state is in long mode without CR4.PAE");
-	if (s->activity > X86_WAIT_SIPI)
-		return err_set(err, -EINVAL, "the CPU state has activity %u, which does not exist",
-			       s->activity);
-	if (s->exc_pending && s->exc_vector != EXC_DB)
-		return err_set(err, -EINVAL, "the CPU state has exception %u pending, which cannot wait",
-			       s->exc_vector);
 	if (s->efer & EFER_LMA && s->seg[SEG_CS].attr & SA_L && bits_sext(s->rip, 48) != s->rip)
 		return err_set(err, -EINVAL, "the CPU state has the non-canonical RIP %#llx",
 			       (unsigned long long)s->rip);
 	return soft_check_addresses(s, err);
 }
 
-static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct err *err)
+static int set_state(struct soft_cpu *c, const struct x86_state *s, struct err *err)
 {
-	struct soft_cpu *c = vcpu->engine;
-	int rc = soft_check_state(s, err);
+	int rc = x86_state_check(s, err);
 
+	if (!rc)
+		rc = soft_check_state(s, err);
 	if (rc)
 		return rc;
 	/* On the vCPU's own thread the host's registers may hold the old state: forget it. */
@@ -298,13 +330,15 @@ static int soft_set_state(struct vcpu *vcpu, const struct x86_state *s, struct e
 	memset(&c->seg[SEG_FLAT], 0, sizeof(c->seg[SEG_FLAT]));
 	fpu_import(c, s->xsave);
 	fpu_image_loaded(c);
-	vcpu->tsc_offset = (s64)s->tsc_offset;
+	c->vcpu->tsc_offset = (s64)s->tsc_offset;
+	c->taken_vector = s->intr_vector;
 	/* CPL is SS.DPL, except where there are no descriptors [SDM3 5.5]. */
 	c->cpl = !(s->cr0 & CR0_PE) ? 0 : s->rflags & FL_VM ? 3 : s->seg[SEG_SS].attr >> SA_DPL_SHIFT & 3;
 	c->flags = FL_RES1;
 	c->attention = (c->attention & ATT_DEBUG) | (s->sti_shadow ? ATT_SHADOW : 0) |
 		       (s->movss_shadow ? ATT_MOVSS : 0) | (s->nmi_pending ? ATT_NMI : 0) |
-		       (s->exc_pending ? ATT_DB : 0) | (s->dr7 & 0xff ? ATT_BREAK : 0) | ATT_INTR;
+		       (s->exc_pending ? ATT_DB : 0) | (s->dr7 & 0xff ? ATT_BREAK : 0) |
+		       (s->intr_taken ? ATT_TAKEN : 0) | ATT_INTR;
 	c->delivering = -1;
 	c->cur = NULL;
 	c->budget = 0;
@@ -360,13 +394,56 @@ static bool soft_translate(struct vcpu *vcpu, gva_t la, gpa_t *ret_gpa)
 	return true;
 }
 
-/* --- a triple fault, for people ---------------------------------------------------------- */
-static int print_seg(char *out, size_t len, const char *name, const struct x86_segreg *s)
+static int soft_set_state(struct vcpu *vcpu, const struct x86_state *state, struct err *err)
 {
-	return snprintf(out, len, "%-4s %04x base %016llx limit %08x attr %05x\n", name, s->sel,
-			(unsigned long long)s->base, s->limit, s->attr);
+	return set_state(vcpu->engine, state, err);
 }
 
+/* --- an instruction of another engine's vCPU ----------------------------------------------- */
+/* A carrier is a CPU with blocks and thunks of its own: nothing of the vCPU's own engine is touched, and what was decoded
+ * is never used again without its bytes being looked at (code_find.c). */
+static void soft_carry_end(void *carrier)
+{
+	struct soft_cpu *c = carrier;
+	struct soft_vm *svm = c->svm;
+
+	free_cpu(c);
+	free_vm(svm);
+}
+
+static int new_carrier(struct vcpu *vcpu, void **ret_carrier, struct err *err)
+{
+	struct err why = { 0 };
+	struct soft_vm *svm = thunk_init(&why) ? NULL : new_vm(vcpu->vm, &why);
+	struct soft_cpu *c = svm ? new_cpu(vcpu, svm, &why) : NULL;
+
+	if (!c) {
+		free_vm(svm);
+		return err_set(err, why.code, "the software engine cannot help out: %s", why.msg);
+	}
+	svm->only = c;
+	*ret_carrier = c;
+	return 0;
+}
+
+static int soft_carry(struct vcpu *vcpu, void **carrier, struct x86_state *state, enum run_end *ret_end,
+		      struct err *err)
+{
+	struct soft_cpu *c;
+	int rc = *carrier ? 0 : new_carrier(vcpu, carrier, err);
+
+	c = *carrier;
+	if (!c)
+		return rc;
+	rc = set_state(c, state, err);
+	if (rc)
+		return rc;
+	*ret_end = interp_carry(c);
+	get_state(c, state);
+	return 0;
+}
+
+/* --- a triple fault, for people ---------------------------------------------------------- */
 /* The instructions of the last blocks up to RIP, oldest first. */
 static void print_trail(struct soft_cpu *c, char *out, size_t len)
 {
@@ -399,33 +476,17 @@ static void print_trail(struct soft_cpu *c, char *out, size_t len)
 
 void interp_crash(struct soft_cpu *c)
 {
-	static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					     "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
-	static const char *const segs[] = { "es", "cs", "ss", "ds", "fs", "gs" };
 	char text[sizeof(c->vcpu->vm->crash)];
+	struct x86_state state;
 	size_t n = 0, len = sizeof(text);
 
-	fpu_spill(c);
+	get_state(c, &state);
 	n += (size_t)snprintf(text + n, len - n, "triple fault on vCPU %u, first by exception %u",
 			      c->vcpu->id, c->exc.vector);
 	if (c->exc.has_error)
 		n += (size_t)snprintf(text + n, len - n, " (error code %#x)", c->exc.error);
-	n += (size_t)snprintf(text + n, len - n, "\nrip %016llx rflags %08llx cpl %u\n",
-			      (unsigned long long)c->rip, (unsigned long long)soft_get_flags(c), c->cpl);
-	for (unsigned r = 0; r < X86_NR_GPR; r++)
-		n += (size_t)snprintf(text + n, len - n, "%-3s %016llx%c", names[r],
-				      (unsigned long long)c->gpr[r], r % 4 == 3 ? '\n' : ' ');
-	for (unsigned s = 0; s < X86_NR_SEG; s++)
-		n += (size_t)print_seg(text + n, len - n, segs[s], &c->seg[s]);
-	n += (size_t)print_seg(text + n, len - n, "tr", &c->tr);
-	n += (size_t)print_seg(text + n, len - n, "ldtr", &c->ldtr);
-	n += (size_t)snprintf(text + n, len - n,
-			      "gdtr %016llx limit %04x  idtr %016llx limit %04x\n"
-			      "cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %llx\n",
-			      (unsigned long long)c->gdtr.base, c->gdtr.limit,
-			      (unsigned long long)c->idtr.base, c->idtr.limit, (unsigned long long)c->cr0,
-			      (unsigned long long)c->cr2, (unsigned long long)c->cr3,
-			      (unsigned long long)c->cr4, (unsigned long long)c->efer);
+	n += (size_t)snprintf(text + n, len - n, ", cpl %u\n", c->cpl);
+	n += x86_state_describe(&state, text + n, len - n);
 	print_trail(c, text + n, len - n);
 	vm_crash(c->vcpu->vm, text);
 }
@@ -446,4 +507,6 @@ const struct engine_ops soft_engine = {
 	.insns = soft_insns,
 	.debug = soft_debug,
 	.translate = soft_translate,
+	.carry = soft_carry,
+	.carry_end = soft_carry_end,
 };

@@ -89,11 +89,11 @@ static inline bool wait_for(volatile u32 *count, u32 n)
 	return *count >= n;
 }
 
-/* Lets interrupts in for that many TSC ticks. */
+/* Lets interrupts in for that many TSC ticks, and some times at least, for hosts that are slow. */
 static inline void let_in(u64 ticks)
 {
 	u64 start = rdtsc();
 
-	while (rdtsc() - start < ticks)
+	for (u32 n = 0; n < 20 || rdtsc() - start < ticks; n++)
 		__asm__ volatile("sti; nop; pause; nop; cli" : : : "memory");
 }

@@ -1,0 +1,154 @@
+/* The KVM engine: what its files share. Nothing outside this folder includes it, and no other folder speaks to
+ * /dev/kvm [Linux Documentation/virt/kvm/api.rst, cited as KVM api].
+ *
+ *   kvm_engine.c  the contract's table: a VM, its memory slots, its vCPUs
+ *   kvm_sys.c     the device: what it offers, every ioctl
+ *   kvm_memory.c  slots of memory
+ *   kvm_cpuid.c   the CPU model's features and leaves
+ *   kvm_vcpu.c    the run loop: requests, interrupts, exits
+ *   kvm_state.c   struct x86_state in and out
+ *   kvm_msr.c     which MSRs are KVM's, which the machine's, which this engine's
+ *   kvm_stats.c   what KVM has counted
+ *   kvm_trial.c   how fast this host's KVM is
+ *
+ * All interrupt controllers are bothy's own, the local APIC too, so a line, a message or a timer takes the same way
+ * on both engines; KVM is told which vector to deliver, once the guest can take it.
+ */
+#pragma once
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "base/err.h"
+#include "base/types.h"
+#include "vm/vcpu.h"
+#include "vm/vm.h"
+
+#define KVM_MAX_MSRS 64
+
+/* An argument of an ioctl that ends in a list of up to n entries: head.entries[]. Zeroed by { .room = { 0 } }. */
+#define KVM_ROOM(header, entry, n)                                           \
+	{                                                                    \
+		struct header head;                                          \
+		u8 room[sizeof(struct header) + (n) * sizeof(struct entry)]; \
+	}
+union kvm_msr_args KVM_ROOM(kvm_msrs, kvm_msr_entry, KVM_MAX_MSRS);
+
+/* A part of memory that KVM knows. */
+struct kvm_slot {
+	gpa_t start, end; /* equal: free */
+	bool rom;
+};
+#define KVM_MAX_SLOTS 48 /* sixteen of the shadow, two for each of RAM_MAX_ROMS, and what lies between */
+
+struct kvm_vm {
+	struct vm *vm;
+	int fd;
+	u32 run_size;   /* of the mapping of a vCPU */
+	u32 xsave_size; /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
+	bool xsave2;    /* there is KVM_GET_XSAVE2 */
+	bool xcrs;      /* there is XCR0 */
+	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
+	u8 msr[KVM_MAX_MSRS];
+	bool msrs_known;
+	pthread_mutex_t memory_lock; /* of what follows */
+	struct kvm_slot slot[KVM_MAX_SLOTS];
+	bool memory_laid; /* the slots are those of: */
+	u32 shadow;       /* ram->shadow */
+	u64 rom_len;      /* ram->rom_len */
+};
+
+struct kvm_cpu {
+	struct vcpu *vcpu;
+	struct kvm_vm *kvm;
+	int fd;
+	struct kvm_run *run; /* shared with the kernel */
+	/* The thread is in KVM_RUN, or has looked at the mailbox for the last time before it: a kick is a signal. */
+	_Atomic bool in_run;
+	int tid;                     /* of the thread that runs it; 0: none did */
+	bool unfinished;             /* the last exit's instruction ends in the next KVM_RUN */
+	bool look;                   /* the controllers may have a vector */
+	bool tsc_exact;              /* KVM takes the TSC's offset as such */
+	bool tsc_known;              /* KVM has tsc_offset */
+	s64 tsc_offset;              /* that KVM has */
+	bool apic_off;               /* as KVM's CPUID has it */
+	u8 activity;                 /* enum x86_activity */
+	u64 tsc_adjust;              /* IA32_TSC_ADJUST */
+	u64 msr_given[KVM_MAX_MSRS]; /* by row of kvm_msr.c: as last set, for those that KVM does not keep */
+	timer_t timer;               /* of that thread, for the local APIC's deadline */
+	bool has_timer;
+	u64 armed_tsc; /* when it will ring; ~0: never */
+	u8 *xsave;     /* kvm->xsave_size bytes */
+	void *carrier; /* of the other engine, for instructions that KVM cannot execute; NULL: none was needed yet */
+	u64 nr_runs, nr_interrupted; /* statistics */
+	struct kvm_stats *stats;     /* KVM's own; NULL: this one has none */
+};
+
+/* --- kvm_sys.c --- */
+/* The signal that ends KVM_RUN: kicks, and the timer of the local APIC. */
+#define KVM_SYS_SIGNAL (SIGRTMIN + 1)
+
+/* Every ioctl of this engine. what: for the sentence, as "KVM_SET_REGS". The result, or -errno with a sentence (err may
+ * be NULL). */
+int kvm_sys_ioctl(int fd, unsigned long request, void *arg, const char *what, struct err *err);
+#define KVM_CALL(fd, request, arg, err) kvm_sys_ioctl(fd, request, (void *)(arg), #request, err)
+
+/* Opens /dev/kvm and checks version and needed capabilities. The descriptor, the caller's to close, or -errno. */
+int kvm_sys_open(struct err *err);
+/* What KVM says of a capability; 0: not offered. fd: of the device or of a VM. */
+int kvm_sys_cap(int fd, int cap);
+/* VMCALL can be left to the machine. */
+bool kvm_sys_hypercalls(int fd);
+/* Installs the handler of KVM_SYS_SIGNAL, once for the process. */
+int kvm_sys_signals(struct err *err);
+/* On a vCPU's thread: its signal ends this run; NULL: none. */
+void kvm_sys_thread(struct kvm_run *run);
+
+/* --- kvm_memory.c --- */
+/* Gives KVM what is RAM and ROM now, if that is something else than before. Main thread, or a vCPU's between two runs. */
+int kvm_memory_follow(struct kvm_vm *kvm, struct err *err);
+
+/* --- kvm_cpuid.c --- */
+void kvm_cpuid_features(u64 ret_features[4]);
+/* Does the model fit what this KVM shows of the processor? */
+int kvm_cpuid_check(int sys_fd, const struct cpuid_table *t, struct err *err);
+int kvm_cpuid_set(struct kvm_cpu *k, struct err *err);
+
+/* --- kvm_state.c --- */
+int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *err);
+int kvm_state_set(struct kvm_cpu *k, const struct x86_state *state, struct err *err);
+/* Gives KVM the TSC's offset that vcpu has. */
+int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err);
+/* Finds out, on the first vCPU, whether KVM does what it is told there: vm->tsc_fixed. */
+int kvm_state_try_tsc(struct kvm_cpu *k, struct err *err);
+
+/* --- kvm_msr.c --- */
+/* Which accesses leave the guest. */
+int kvm_msr_filter(int vm_fd, struct err *err);
+/* The first vCPU says which MSRs KVM keeps. */
+int kvm_msr_learn(struct kvm_cpu *k, struct err *err);
+int kvm_msr_get(struct kvm_cpu *k, struct x86_state *state, struct err *err);
+int kvm_msr_set(struct kvm_cpu *k, const struct x86_state *state, struct err *err);
+/* Answers KVM_EXIT_X86_RDMSR and _WRMSR. */
+void kvm_msr_exit(struct kvm_cpu *k);
+
+/* --- kvm_vcpu.c --- */
+enum run_end kvm_vcpu_run(struct kvm_cpu *k);
+void kvm_vcpu_kick(struct kvm_cpu *k);
+/* An instruction that has left the guest is brought to its end, so that the state is one between two instructions. */
+int kvm_vcpu_finish(struct kvm_cpu *k, struct err *err);
+void kvm_vcpu_drop_timer(struct kvm_cpu *k);
+
+/* --- kvm_stats.c --- */
+#define KVM_OWN_STATS 2 /* rows in front of KVM's */
+/* NULL where KVM has none. */
+struct kvm_stats *kvm_stats_open(int vcpu_fd);
+void kvm_stats_close(struct kvm_stats *stats); /* NULL is allowed */
+/* Rows into ret, at most ENGINE_MAX_STATS - KVM_OWN_STATS; how many. Any thread. */
+unsigned kvm_stats_read(const struct kvm_stats *stats, struct engine_stat *ret);
+
+/* --- kvm_trial.c --- */
+/* A small guest, run to its exit: picoseconds an instruction. -errno with a sentence. */
+int kvm_trial_run(u64 *ret_ps, struct err *err);

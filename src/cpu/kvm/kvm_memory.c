@@ -1,0 +1,144 @@
+/* Memory: a slot for each part between two changes of what it is: RAM, ROM (read-only to the guest), hole.
+ *
+ * An access to a hole, and a store to ROM, leaves the guest as MMIO, and the bus answers. The slots point into the mapping of
+ * the memfd, so devices and loaders see what the guest sees, at once; where a segment of the shadow (vm/ram.h) is
+ * mapped anew, KVM notices by itself. What it has to be told is which parts are read-only, and which are memory: a chip set or a
+ * flash changes that while the guest runs, and vm_memory_changed() brings each vCPU here before it goes on. Parts
+ * that stay what they are keep their slot. For one that changes there is none for a moment: another vCPU that
+ * gets in there then meets the bus, as on a board while its chip set is being set up.
+ *
+ * Threads: see kvm.h.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "cpu/kvm/kvm.h"
+
+struct plan {
+	struct kvm_slot part[KVM_MAX_SLOTS];
+	unsigned nr;
+};
+
+static void add(struct plan *p, gpa_t start, gpa_t end, bool rom)
+{
+	if (start < end && p->nr < KVM_MAX_SLOTS)
+		p->part[p->nr++] = (struct kvm_slot){ start, end, rom };
+}
+
+/* The first ROM that begins at or after gpa. */
+static const struct ram_range *next_rom(const struct ram *ram, gpa_t gpa)
+{
+	const struct ram_range *next = NULL;
+
+	for (unsigned i = 0; i < ram->nr_roms; i++)
+		if (ram->rom[i].start >= gpa && (!next || ram->rom[i].start < next->start))
+			next = &ram->rom[i];
+	return next;
+}
+
+/* [start, end) is RAM; ROMs lie inside of it or outside. */
+static void add_ram(struct plan *p, const struct ram *ram, gpa_t start, gpa_t end)
+{
+	while (start < end) {
+		const struct ram_range *rom = next_rom(ram, start);
+
+		if (!rom || rom->start >= end) {
+			add(p, start, end, false);
+			return;
+		}
+		add(p, start, rom->start, false);
+		add(p, rom->start, MIN(rom->end, end), true);
+		start = rom->end;
+	}
+}
+
+static void make_plan(struct plan *p, const struct ram *ram, u32 shadow, u64 rom_len)
+{
+	p->nr = 0;
+	if (ram->rom_size) {
+		add_ram(p, ram, 0, RAM_SHADOW_START);
+		for (unsigned i = 0; i < RAM_SHADOW_NR; i++)
+			add(p, RAM_SHADOW_START + i * RAM_SHADOW_SEGMENT,
+			    RAM_SHADOW_START + (i + 1) * RAM_SHADOW_SEGMENT, shadow >> 2 * i & 3);
+		add_ram(p, ram, RAM_SHADOW_END, ram->low_size);
+		add(p, RAM_HOLE_END - rom_len, RAM_HOLE_END, true);
+	} else {
+		add_ram(p, ram, 0, ram->low_size);
+	}
+	add_ram(p, ram, RAM_HOLE_END, ram->end);
+}
+
+static bool same(const struct kvm_slot *a, const struct kvm_slot *b)
+{
+	return a->start == b->start && a->end == b->end && a->rom == b->rom;
+}
+
+static bool listed(const struct kvm_slot *list, unsigned n, const struct kvm_slot *s)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (same(&list[i], s))
+			return true;
+	return false;
+}
+
+/* size 0 takes the slot away. */
+static int set_slot(struct kvm_vm *kvm, unsigned nr, const struct kvm_slot *s, u64 size, struct err *err)
+{
+	const struct kvm_userspace_memory_region region = {
+		.slot = nr,
+		.flags = s->rom ? KVM_MEM_READONLY : 0,
+		.guest_phys_addr = s->start,
+		.memory_size = size,
+		.userspace_addr = (u64)(uintptr_t)(kvm->vm->ram.base + s->start),
+	};
+	int r = KVM_CALL(kvm->fd, KVM_SET_USER_MEMORY_REGION, &region, err);
+
+	if (r < 0)
+		return r;
+	kvm->slot[nr] = size ? *s : (struct kvm_slot){ 0 };
+	return 0;
+}
+
+static int add_slot(struct kvm_vm *kvm, const struct kvm_slot *s, struct err *err)
+{
+	for (unsigned nr = 0; nr < KVM_MAX_SLOTS; nr++)
+		if (kvm->slot[nr].start == kvm->slot[nr].end)
+			return set_slot(kvm, nr, s, s->end - s->start, err);
+	return err_set(err, -ENOSPC, "the guest's memory has more parts than the KVM engine has room for");
+}
+
+static int follow(struct kvm_vm *kvm, u32 shadow, u64 rom_len, struct err *err)
+{
+	struct plan plan;
+	int r = 0;
+
+	make_plan(&plan, &kvm->vm->ram, shadow, rom_len);
+	for (unsigned nr = 0; nr < KVM_MAX_SLOTS && r >= 0; nr++)
+		if (kvm->slot[nr].start < kvm->slot[nr].end && !listed(plan.part, plan.nr, &kvm->slot[nr]))
+			r = set_slot(kvm, nr, &kvm->slot[nr], 0, err);
+	for (unsigned i = 0; i < plan.nr && r >= 0; i++)
+		if (!listed(kvm->slot, KVM_MAX_SLOTS, &plan.part[i]))
+			r = add_slot(kvm, &plan.part[i], err);
+	return r;
+}
+
+int kvm_memory_follow(struct kvm_vm *kvm, struct err *err)
+{
+	const struct ram *ram = &kvm->vm->ram;
+	u32 shadow;
+	u64 rom_len;
+	int r = 0;
+
+	pthread_mutex_lock(&kvm->memory_lock);
+	shadow = atomic_load(&ram->shadow);
+	rom_len = atomic_load(&ram->rom_len);
+	if (!kvm->memory_laid || kvm->shadow != shadow || kvm->rom_len != rom_len)
+		r = follow(kvm, shadow, rom_len, err);
+	if (r >= 0) {
+		kvm->memory_laid = true;
+		kvm->shadow = shadow;
+		kvm->rom_len = rom_len;
+	}
+	pthread_mutex_unlock(&kvm->memory_lock);
+	return r;
+}

@@ -1,0 +1,526 @@
+/* The KVM engine: state in and out, exits, every ioctl failing once; and the other engine's carrying of single instructions.
+ * What needs /dev/kvm is skipped where there is none that works. */
+#include <dirent.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/bits.h"
+#include "base/os.h"
+#include "vm/handover.h"
+#include "vm/vm.h"
+#include "x86/defs.h"
+
+#define KVM_IOCTLS 0xae /* the type of KVM's requests */
+#define CODE       0x1000
+#define DATA       0x2000
+#define HOLE       0xd0000000u
+
+static struct vm vm;
+static struct vcpu vcpu;
+static struct x86_state a, b;
+
+/* --- the shim --- */
+static unsigned calls, fail_at;
+
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+	void *arg;
+
+	va_start(args, request);
+	arg = va_arg(args, void *);
+	va_end(args);
+	if ((request >> 8 & 0xff) == KVM_IOCTLS && ++calls == fail_at) {
+		errno = EIO;
+		return -1;
+	}
+	return __real_ioctl(fd, request, arg);
+}
+
+/* --- a machine without devices --- */
+static void need_kvm(void)
+{
+	struct err err = { 0 };
+	u64 ps;
+
+	if (!kvm_engine.probe(&err) && !kvm_engine.trial(&ps, &err))
+		return;
+	print_message("skipped: %s\n", err.msg);
+	skip();
+}
+
+static void make_vm(const struct engine_ops *engine)
+{
+	u64 features[4], soft[4];
+	struct cpuid_params params = { .model = "host", .nr_vcpus = 1, .engine_features = features };
+	struct err err = { 0 };
+
+	memset(&vm, 0, sizeof(vm));
+	memset(&vcpu, 0, sizeof(vcpu));
+	vm.engine = engine;
+	engine_conf_init(&vm.engine_conf);
+	vm.nr_vcpus = 1;
+	vm.tsc_khz = params.tsc_khz = os_tsc_khz();
+	vm.vcpu[0] = &vcpu;
+	vcpu.vm = &vm;
+	vcpu.timer_tsc = ~0ull;
+	pthread_mutex_init(&vm.intc_lock, NULL);
+	engine->features(features);
+	soft_engine.features(soft);
+	for (unsigned i = 0; i < 4; i++)
+		features[i] &= soft[i];
+	if (ram_init(&vm.ram, 1 * MiB, &err) < 0 || cpuid_build(&vm.cpuid, &params, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void free_vm(void)
+{
+	ram_fini(&vm.ram);
+	pthread_mutex_destroy(&vm.intc_lock);
+}
+
+static void start_vm(const struct engine_ops *engine)
+{
+	struct err err = { 0 };
+
+	make_vm(engine);
+	if (engine->vm_init(&vm, &err) < 0 || engine->vcpu_init(&vcpu, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void stop_vm(void)
+{
+	vm.engine->vcpu_fini(&vcpu);
+	vm.engine->vm_fini(&vm);
+	free_vm();
+}
+
+/* Flat 32-bit protected mode without paging. */
+static void protected_mode(struct x86_state *s)
+{
+	const struct x86_segreg data = { .sel = 0x10, .attr = SA_P | SA_S | 3 | SA_DB | SA_G, .limit = ~0u };
+
+	x86_state_reset(s, false, true, vm.cpuid.signature);
+	s->cr0 = CR0_PE | CR0_ET | CR0_NE;
+	s->cr4 = CR4_OSFXSR;
+	for (unsigned i = 0; i < X86_NR_SEG; i++)
+		s->seg[i] = data;
+	s->seg[SEG_CS].sel = 8;
+	s->seg[SEG_CS].attr = SA_P | SA_S | 0xb | SA_DB | SA_G;
+	s->rip = CODE;
+	s->gpr[R_SP] = 0x8000;
+	s->tsc_offset = vm.tsc_fixed ? 0 : 0 - vcpu_rdtsc();
+}
+
+/* One of everything. */
+static void rich_state(struct x86_state *s)
+{
+	protected_mode(s);
+	for (unsigned i = 0; i < X86_NR_GPR; i++)
+		s->gpr[i] = 0x1111111111111111ull * i + 3;
+	s->rflags = FL_RES1 | FL_CF | FL_ZF | FL_ID;
+	s->cr2 = 0x12345678;
+	s->dr[0] = 0x1000;
+	s->dr[3] = 0x3000;
+	s->dr6 = 0xffff4ff1;
+	s->star = 0x0023001000000000;
+	s->lstar = 0xffffffff81000000;
+	s->cstar = 0xffffffff82000000;
+	s->sfmask = 0x47700;
+	s->kernel_gs_base = 0xffff888000000000;
+	s->sysenter_cs = 0x10;
+	s->sysenter_esp = 0x9000;
+	s->sysenter_eip = 0xa000;
+	s->pat = 0x0407050600070106;
+	s->mtrr_def_type = 0xc06;
+	s->mtrr_fixed[0] = 0x0606060606060606;
+	s->mtrr_base[0] = 0x80000000;
+	s->mtrr_mask[0] = 0xff80000800ull & (BIT(vm.cpuid.maxphyaddr) - 1);
+	s->tsc_adjust = 77;
+	s->xcr0 = vm.cpuid.xcr0_mask ? vm.cpuid.xcr0_mask : 1;
+	s->gdtr = (struct x86_dtr){ 0x3f, 0x4000 };
+	s->idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
+	st16(s->xsave, 0x37f);
+	for (unsigned i = 0; i < 256; i++)
+		s->xsave[160 + i] = (u8)(i * 7);
+	if (vm.cpuid.xcr0_mask & XFEATURE_AVX) {
+		for (unsigned i = 0; i < 256; i++)
+			s->xsave[X86_XSAVE_AVX_OFFSET + i] = (u8)(i * 5 + 1);
+		st64(s->xsave + 512, ld64(s->xsave + 512) | XFEATURE_AVX);
+	}
+	s->nmi_blocked = true;
+	s->activity = X86_HLT;
+}
+
+/* --- state --- */
+static void set(const struct x86_state *s)
+{
+	struct err err = { 0 };
+
+	if (vm.engine->set_state(&vcpu, s, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void get(struct x86_state *s)
+{
+	struct err err = { 0 };
+
+	memset(s, 0xa5, sizeof(*s));
+	if (vm.engine->get_state(&vcpu, s, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void same_text(const struct x86_state *x, const struct x86_state *y)
+{
+	char tx[2048], ty[2048];
+
+	x86_state_describe(x, tx, sizeof(tx));
+	x86_state_describe(y, ty, sizeof(ty));
+	assert_string_equal(tx, ty);
+}
+
+static void same_states(const struct x86_state *x, const struct x86_state *y)
+{
+	same_text(x, y);
+	assert_memory_equal(x->dr, y->dr, sizeof(x->dr));
+	assert_int_equal(x->dr6, y->dr6);
+	assert_int_equal(x->dr7, y->dr7);
+	/* MSRs lie next to each other, events and what follows too. */
+	assert_memory_equal(&x->star, &y->star,
+			    offsetof(struct x86_state, activity) - offsetof(struct x86_state, star));
+	assert_memory_equal(&x->activity, &y->activity,
+			    offsetof(struct x86_state, exc_error) - offsetof(struct x86_state, activity));
+	assert_int_equal(x->intr_taken, y->intr_taken);
+	assert_int_equal(x->intr_vector, y->intr_vector);
+	assert_memory_equal(x->xsave, y->xsave, sizeof(x->xsave));
+}
+
+static void test_state_round_trip(void **state)
+{
+	need_kvm();
+	start_vm(&kvm_engine);
+	rich_state(&a);
+	set(&a);
+	get(&b);
+	/* MXCSR_MASK belongs to the processor, not to the state. */
+	memcpy(a.xsave + 28, b.xsave + 28, 4);
+	same_states(&a, &b);
+	/* Once more: identical. */
+	set(&b);
+	get(&a);
+	same_states(&a, &b);
+	a.intr_taken = true;
+	a.intr_vector = 0x55;
+	a.nmi_blocked = false;
+	a.nmi_pending = true;
+	a.activity = X86_ACTIVE;
+	set(&a);
+	get(&b);
+	same_states(&a, &b);
+	stop_vm();
+}
+
+static void test_bad_states(void **state)
+{
+	struct err err = { 0 };
+
+	need_kvm();
+	start_vm(&kvm_engine);
+	protected_mode(&a);
+	a.activity = 9;
+	assert_int_equal(kvm_engine.set_state(&vcpu, &a, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "activity 9"));
+	a.activity = X86_ACTIVE;
+	a.exc_pending = true;
+	a.exc_vector = EXC_PF;
+	assert_int_equal(kvm_engine.set_state(&vcpu, &a, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "exception 14"));
+	a.exc_pending = false;
+	a.cr4 = BIT(60);
+	assert_true(kvm_engine.set_state(&vcpu, &a, &err) < 0);
+	assert_non_null(strstr(err.msg, "KVM"));
+	stop_vm();
+}
+
+/* --- running --- */
+/* Ports, MMIO, MSRs, HLT. */
+static const u8 tour[] = {
+	0xb0, 0x41,                   /* mov $0x41, %al */
+	0xe6, 0x80,                   /* out %al, $0x80 */
+	0xe5, 0x92,                   /* in $0x92, %eax: nobody, all-ones */
+	0x89, 0xc6,                   /* mov %eax, %esi */
+	0xa1, 0x00, 0x00, 0x00, 0xd0, /* mov HOLE, %eax: nobody */
+	0x89, 0xc7,                   /* mov %eax, %edi */
+	0xb9, 0x3b, 0x00, 0x00, 0x00, /* mov $IA32_TSC_ADJUST, %ecx */
+	0xb8, 0x64, 0x00, 0x00, 0x00, /* mov $100, %eax */
+	0x31, 0xd2,                   /* xor %edx, %edx */
+	0x0f, 0x30,                   /* wrmsr */
+	0x31, 0xc0,                   /* xor %eax, %eax */
+	0x0f, 0x32,                   /* rdmsr */
+	0xf4,                         /* hlt */
+};
+
+static void test_tour(void **state)
+{
+	s64 offset, moved;
+
+	need_kvm();
+	start_vm(&kvm_engine);
+	memcpy(vm.ram.base + CODE, tour, sizeof(tour));
+	protected_mode(&a);
+	set(&a);
+	offset = vcpu.tsc_offset;
+	assert_int_equal(kvm_engine.run(&vcpu), RUN_HLT);
+	get(&b);
+	assert_int_equal(b.rip, CODE + sizeof(tour));
+	assert_int_equal(b.activity, X86_HLT);
+	assert_int_equal((u32)b.gpr[R_SI], ~0u);
+	assert_int_equal((u32)b.gpr[R_DI], ~0u);
+	moved = vm.tsc_fixed ? 0 : 100;
+	assert_int_equal(b.gpr[R_AX], moved);
+	assert_int_equal(b.tsc_adjust, moved);
+	assert_int_equal(vcpu.tsc_offset - offset, moved);
+	assert_int_equal(vcpu.stats.reason[EXIT_IO].count, 2);
+	assert_int_equal(vcpu.stats.reason[EXIT_EPT_VIOLATION].count, 1);
+	assert_int_equal(vcpu.stats.reason[EXIT_WRMSR].count, 1);
+	assert_int_equal(vcpu.stats.reason[EXIT_RDMSR].count, 1);
+	/* It waits on, until somebody kicks it. */
+	assert_int_equal(kvm_engine.run(&vcpu), RUN_HLT);
+	vm.ram.base[CODE + sizeof(tour)] = 0xf4;
+	vcpu_post(&vcpu, VCPU_REQ_KICK);
+	assert_int_equal(kvm_engine.run(&vcpu), RUN_HLT);
+	get(&b);
+	assert_int_equal(b.rip, CODE + sizeof(tour) + 1);
+	/* A request is seen before anything runs. */
+	vcpu_post(&vcpu, VCPU_REQ_KICK | VCPU_REQ_STOP);
+	assert_int_equal(kvm_engine.run(&vcpu), RUN_REQUEST);
+	stop_vm();
+}
+
+static void test_triple_fault(void **state)
+{
+	need_kvm();
+	start_vm(&kvm_engine);
+	vm.ram.base[CODE] = 0x0f;
+	vm.ram.base[CODE + 1] = 0x0b; /* ud2 */
+	protected_mode(&a);
+	a.idtr.limit = 0;
+	set(&a);
+	assert_int_equal(kvm_engine.run(&vcpu), RUN_SHUTDOWN);
+	assert_non_null(strstr(vm.crash, "triple fault on vCPU 0"));
+	assert_int_equal(vm.request, VM_REQ_CRASH);
+	stop_vm();
+}
+
+/* --- the host fails --- */
+static unsigned open_files(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+/* A machine's whole life. True: something failed, and was said. */
+static bool live(void)
+{
+	struct err err = { 0 };
+	bool failed = true;
+
+	if (vm.engine->vm_init(&vm, &err) >= 0 && vm.engine->vcpu_init(&vcpu, &err) >= 0) {
+		protected_mode(&a);
+		if (vm.engine->set_state(&vcpu, &a, &err) >= 0) {
+			failed = vm.engine->run(&vcpu) != RUN_HLT;
+			if (failed)
+				snprintf(err.msg, sizeof(err.msg), "%.900s", vm.crash);
+			else
+				failed = vm.engine->get_state(&vcpu, &b, &err) < 0;
+		}
+		vm.engine->vcpu_fini(&vcpu);
+	}
+	vm.engine->vm_fini(&vm);
+	if (failed && !strstr(err.msg, "KVM"))
+		fail_msg("call %u fails, and that is all that is said: '%s'", fail_at, err.msg);
+	return failed;
+}
+
+static void test_every_ioctl_fails(void **state)
+{
+	unsigned failures = 0, files, n;
+
+	need_kvm();
+	make_vm(&kvm_engine);
+	memcpy(vm.ram.base + CODE, tour, sizeof(tour));
+	files = open_files();
+	for (fail_at = 1;; fail_at++) {
+		calls = 0;
+		failures += live();
+		assert_int_equal(open_files(), files);
+		atomic_store(&vm.request, VM_REQ_NONE);
+		*vm.crash = 0;
+		if (calls < fail_at)
+			break;
+	}
+	n = fail_at;
+	fail_at = 0;
+	free_vm();
+	/* Those that only ask for a capability or an MSR may be without consequence. */
+	print_message("%u ioctls, %u of them end the machine\n", n - 1, failures);
+	assert_true(failures >= 25);
+}
+
+/* --- the probe and the trial --- */
+static void test_probe_fails(void **state)
+{
+	struct err err = { 0 };
+	char why[256];
+	u64 ps;
+
+	need_kvm();
+	for (fail_at = 1;; fail_at++) {
+		calls = 0;
+		if (kvm_engine.trial(&ps, &err) >= 0 && calls < fail_at)
+			break;
+		calls = 0;
+		/* Whatever fails, somebody runs. */
+		assert_non_null(engine_select("auto", why, sizeof(why), &err));
+		assert_non_null(strstr(why, "engine runs: "));
+	}
+	fail_at = 0;
+}
+
+/* --- carrying --- */
+static enum run_end carry(void **carrier, struct x86_state *s)
+{
+	struct err err = { 0 };
+	enum run_end end;
+
+	if (soft_engine.carry(&vcpu, carrier, s, &end, &err) < 0)
+		fail_msg("%s", err.msg);
+	return end;
+}
+
+static void put_code(const char *bytes, size_t len)
+{
+	memcpy(vm.ram.base + CODE, bytes, len);
+}
+
+static void test_carry(void **state)
+{
+	void *carrier = NULL;
+
+	/* The machine is any other engine's: nothing of it is looked at. */
+	make_vm(&kvm_engine);
+	protected_mode(&a);
+	a.gpr[R_DX] = 0; /* EDX:EAX is what is there */
+	a.gpr[R_BX] = 0x11111111;
+	a.gpr[R_CX] = 0x22222222;
+	a.gpr[R_SI] = DATA;
+	put_code("\x0f\xc7\x0e\xf4", 4); /* cmpxchg8b (%esi); hlt */
+	assert_int_equal(carry(&carrier, &a), RUN_REQUEST);
+	assert_int_equal(a.rip, CODE + 3);
+	assert_int_equal(ld64(vm.ram.base + DATA), 0x2222222211111111);
+	assert_int_equal(carry(&carrier, &a), RUN_HLT);
+	assert_int_equal(a.activity, X86_HLT);
+
+	/* The same place says something else by now, and nobody has been told. */
+	for (unsigned i = 0; i < 3; i++) {
+		a.activity = X86_ACTIVE;
+		a.rip = CODE;
+		put_code(i & 1 ? "\x40" : "\x43", 1); /* inc %eax; inc %ebx */
+		a.gpr[R_AX] = a.gpr[R_BX] = 7;
+		assert_int_equal(carry(&carrier, &a), RUN_REQUEST);
+		assert_int_equal(a.gpr[i & 1 ? R_AX : R_BX], 8);
+	}
+	/* No granule is marked: nobody would take the mark away. */
+	assert_false(ram_has_code(&vm.ram, 0, 1 * MiB));
+
+	/* An exception is delivered: through a gate to DATA + 0x100. */
+	a.rip = CODE;
+	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
+	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };
+	st64(vm.ram.base + 0x4008, 0x00cf9b000000ffffull);
+	st64(vm.ram.base + 0x4010, 0x00cf93000000ffffull);
+	st64(vm.ram.base + 0x5000 + 8 * EXC_UD, (DATA + 0x100) | 8u << 16 | 0x8e00ull << 32);
+	put_code("\x0f\x0b", 2); /* ud2 */
+	a.gpr[R_SP] = 0x8000;
+	assert_int_equal(carry(&carrier, &a), RUN_REQUEST);
+	assert_int_equal(a.rip, DATA + 0x100);
+	assert_int_equal(ld32(vm.ram.base + a.gpr[R_SP]), CODE);
+
+	/* And where that is not possible, described. */
+	a.rip = CODE;
+	a.idtr.limit = 0;
+	assert_int_equal(carry(&carrier, &a), RUN_SHUTDOWN);
+	assert_non_null(strstr(vm.crash, "triple fault"));
+	soft_engine.carry_end(carrier);
+	free_vm();
+}
+
+/* A device's answer reaches the register, a fault leaves nothing half done. */
+static void test_carry_mmio(void **state)
+{
+	void *carrier = NULL;
+
+	make_vm(&kvm_engine);
+	protected_mode(&a);
+	a.gpr[R_SI] = HOLE;
+	put_code("\xf3\x0f\x6f\x06", 4); /* movdqu (%esi), %xmm0 */
+	memset(a.xsave + 160, 0, 16);
+	assert_int_equal(carry(&carrier, &a), RUN_REQUEST);
+	assert_int_equal(a.rip, CODE + 4);
+	assert_int_equal(ld64(a.xsave + 160), ~0ull);
+	assert_int_equal(ld64(a.xsave + 168), ~0ull);
+	assert_true(vcpu.stats.reason[EXIT_EPT_VIOLATION].count > 0);
+	soft_engine.carry_end(carrier);
+	free_vm();
+}
+
+/* --- an interrupt in flight reaches the other engine's guest --- */
+static void test_taken_interrupt(void **state)
+{
+	start_vm(&soft_engine);
+	protected_mode(&a);
+	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
+	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };
+	st64(vm.ram.base + 0x4008, 0x00cf9b000000ffffull);
+	st64(vm.ram.base + 0x4010, 0x00cf93000000ffffull);
+	st64(vm.ram.base + 0x5000 + 8 * 0x55, (DATA + 0x100) | 8u << 16 | 0x8e00ull << 32);
+	vm.ram.base[DATA + 0x100] = 0xf4;
+	a.intr_taken = true;
+	a.intr_vector = 0x55;
+	set(&a);
+	get(&b);
+	assert_true(b.intr_taken && b.intr_vector == 0x55);
+	assert_int_equal(soft_engine.run(&vcpu), RUN_HLT);
+	get(&b);
+	assert_false(b.intr_taken);
+	assert_int_equal(b.rip, DATA + 0x101);
+	stop_vm();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_carry),           cmocka_unit_test(test_carry_mmio),
+		cmocka_unit_test(test_taken_interrupt), cmocka_unit_test(test_state_round_trip),
+		cmocka_unit_test(test_bad_states),      cmocka_unit_test(test_tour),
+		cmocka_unit_test(test_triple_fault),    cmocka_unit_test(test_every_ioctl_fails),
+		cmocka_unit_test(test_probe_fails),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
