@@ -137,6 +137,41 @@ static int get_exits(const struct api *api, const struct api_args *args, json_t 
 	return *ret_result ? 0 : err_set(err, -ENOMEM, "no memory for the answer");
 }
 
+static const struct api_field event_fields[] = {
+	{ "event", API_STRING, "Which: a word.", NULL, false },
+	{ "name", API_STRING, "The same for people.", NULL, false },
+	{ "ns", API_INT, "When it came first, in the host's time since the reset.", NULL, false },
+	{ "exits", API_INT, "How many exits there had been.", NULL, false },
+	{ "instructions", API_INT, "How many instructions the guest had begun, if the engine knows.", NULL,
+	  true },
+	{ "exact", API_BOOL, "False: at least so many, for translated code does not count.", NULL, true },
+	{ "vcpu", API_INT, "On which processor.", NULL, true },
+	{ .name = NULL },
+};
+
+static const struct api_field timeline_fields[] = {
+	{ "boot", API_STRING,
+	  "direct: the kernel was loaded without firmware; firmware: from the reset vector.", NULL, false },
+	{ "events", API_LIST, "Those that have come, in the order of time.", event_fields, false },
+	{ .name = NULL },
+};
+
+static int get_timeline(const struct api *api, const struct api_args *args, json_t **ret_result,
+			struct err *err)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+
+	if (out) {
+		timeline_print_json(machine_vm(machine_of(api)), out);
+		fclose(out);
+		*ret_result = json_loadb(text, len, 0, NULL);
+		free(text);
+	}
+	return *ret_result ? 0 : err_set(err, -ENOMEM, "no memory for the answer");
+}
+
 static const struct api_field vcpu_fields[] = {
 	{ "vcpu", API_INT, "Its number.", NULL, false },
 	{ "cpu_ns", API_INT, "Processor time of the host that its thread has used.", NULL, false },
@@ -462,6 +497,8 @@ const struct api_method machine_api_methods[] = {
 	  exits_params, exits_fields, get_exits },
 	{ "stats", "GET", "/vm/stats", "What processors, memory, disks and network have done so far.", NULL,
 	  stats_fields, get_stats },
+	{ "timeline", "GET", "/vm/timeline", "How far the guest's boot came when, since the last reset.",
+	  NULL, timeline_fields, get_timeline },
 	{ "metrics", "GET", "/vm/metrics", "All figures, as Prometheus reads them.", NULL, API_TEXT,
 	  get_metrics },
 	{ "screen", "GET", "/vm/screen", "What the display adapter shows.", screen_params, screen_fields,

@@ -1,4 +1,4 @@
-/* bothy exits and bothy stats. Tables are made here, from what the control socket gives; --json prints that. With --watch the
+/* bothy exits, bothy stats and bothy timeline. Tables are made here, from what the control socket gives; --json prints that. With --watch the
  * table of exits shows what has come since the last look, per second.
  */
 #include "cli/figures.h"
@@ -314,7 +314,57 @@ static int run_stats(const struct command *command, int argc, char **argv, struc
 	return 0;
 }
 
+static void print_timeline(const json_t *timeline)
+{
+	double before = 0;
+	size_t i;
+	json_t *e;
+
+	printf("%-28s %12s %12s %16s %12s %5s\n", "event", "ms", "since before", "instructions", "exits",
+	       "vCPU");
+	json_array_foreach(json_object_get(timeline, "events"), i, e)
+	{
+		const json_t *insns = json_object_get(e, "instructions"), *vcpu = json_object_get(e, "vcpu");
+		double ns = vmname_number(e, "ns");
+		char count[32] = "-", number[16] = "-";
+
+		if (insns)
+			snprintf(count, sizeof(count), "%s%.0f",
+				 json_is_true(json_object_get(e, "exact")) ? "" : ">=",
+				 json_number_value(insns));
+		if (vcpu)
+			snprintf(number, sizeof(number), "%.0f", json_number_value(vcpu));
+		printf("%-28s %12.3f %12.3f %16s %12.0f %5s\n", vmname_string(e, "name"), ns / 1e6,
+		       (ns - before) / 1e6, count, vmname_number(e, "exits"), number);
+		before = ns;
+	}
+}
+
+static int run_timeline(const struct command *command, int argc, char **argv, struct err *err)
+{
+	struct figures_options options = { 0 };
+	const char *name = NULL;
+	json_t *timeline = NULL;
+	int rc = vmname_parse(stats_opts, argc, argv, &options, &name, err);
+
+	if (!rc)
+		rc = vmname_call(name, "GET", "/vm/timeline", NULL, &timeline, err);
+	if (rc)
+		return rc;
+	if (options.json)
+		vmname_print_json(timeline);
+	else
+		print_timeline(timeline);
+	json_decref(timeline);
+	return 0;
+}
+
 #else
+
+static int run_timeline(const struct command *command, int argc, char **argv, struct err *err)
+{
+	return vmname_unsupported(err);
+}
 
 static int run_exits(const struct command *command, int argc, char **argv, struct err *err)
 {
@@ -346,4 +396,16 @@ const struct command figures_stats = {
 	.takes_machine = true,
 	.opts = stats_opts,
 	.run = run_stats,
+};
+
+const struct command figures_timeline = {
+	.name = "timeline",
+	.summary = "show how far the guest's boot came when",
+	.synopsis = "NAME [--json]",
+	.about =
+		"From the last reset to the first process, by what the machine sees: no agent in the guest. Instructions with >= "
+		"are at least so many, for translated code does not count its own.",
+	.takes_machine = true,
+	.opts = stats_opts,
+	.run = run_timeline,
 };

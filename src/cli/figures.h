@@ -1,6 +1,6 @@
-/* bothy exits and bothy stats: what a running machine has counted. */
+/* bothy exits, stats and timeline: what a running machine has counted. */
 #pragma once
 
 #include "cli/command.h"
 
-extern const struct command figures_exits, figures_stats;
+extern const struct command figures_exits, figures_stats, figures_timeline;

@@ -25,6 +25,7 @@
 #endif
 #include "base/loop.h"
 #include "cli/opts_file.h"
+#include "gdb/gdb.h"
 #include "machine/machine.h"
 #include "vm/device.h"
 #include "vm/exit.h"
@@ -35,9 +36,11 @@
 
 struct run_options {
 	struct machine_config config;
-	const char *exits; /* NULL, "table" or "json" */
-	const char *api;   /* NULL, "none" or a path */
-	char *config_text; /* of --config */
+	const char *exits;    /* NULL, "table" or "json" */
+	const char *api;      /* NULL, "none" or a path */
+	const char *gdb;      /* NULL, or as gdb_open() */
+	const char *timeline; /* NULL, "text", "json" or the name of a picture */
+	char *config_text;    /* of --config */
 	bool print_config;
 };
 
@@ -131,6 +134,34 @@ static const char *net_choice(unsigned i, const char **ret_help)
 		{ "user", "the host's network through this process, as an ordinary program uses it" },
 		{ "tap=NAME", "a TAP interface of the host, which an administrator has made" },
 		{ "none", "no adapter" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
+static const char *timeline_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ "text", "a table" },
+		{ "json", "the same for programs" },
+		{ "FILE.svg", "a picture, into that file" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
+static const char *gdb_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ ":PORT", "a TCP port, for programs of this host only" },
+		{ "HOST:PORT", "a TCP port at that numeric address of this host" },
+		{ "unix:PATH", "a Unix socket, for this user only" },
 	};
 
 	if (i >= ARRAY_SIZE(rows))
@@ -402,6 +433,17 @@ static const struct opt run_opts[] = {
 		.offset = offsetof(struct run_options, exits),
 	},
 	{
+		.name = "timeline",
+		.kind = OPT_STRING,
+		.arg = "FORMAT",
+		.help = "At the end, print on standard error when the guest's boot came how far; or draw it.",
+		.choice = timeline_choice,
+		.free_form = true,
+		.optional = "text",
+		.default_text = "text",
+		.offset = offsetof(struct run_options, timeline),
+	},
+	{
 		.name = "api",
 		.kind = OPT_STRING,
 		.arg = "PATH",
@@ -409,6 +451,20 @@ static const struct opt run_opts[] = {
 			"control socket and is in no list.",
 		.is_file = true,
 		.offset = offsetof(struct run_options, api),
+	},
+	{
+		.name = "gdb",
+		.kind = OPT_STRING,
+		.arg = "ADDR",
+		.help = "Let gdb debug the guest, with 'target remote ADDR'.",
+		.choice = gdb_choice,
+		.free_form = true,
+		.more = "Who can connect there has the guest in hand. Settings may follow. wait - stand still before the first "
+			"instruction until gdb lets it go on; bits=16|32|64 - what kind of code gdb is told that this is (64). "
+			"Breakpoints and watchpoints, of which there are 1024 and 64, are not seen by the guest; a step is one "
+			"instruction, and interrupts wait meanwhile. In 16- and 32-bit code the program counter is the linear "
+			"address. 'monitor help' lists more.",
+		.offset = offsetof(struct run_options, gdb),
 	},
 	{
 		.name = "config",
@@ -549,8 +605,18 @@ static void signals_fini(struct signals *s)
 		pthread_sigmask(SIG_SETMASK, &s->old_mask, NULL);
 }
 
-/* The exit table as text; free(). NULL where memory is short. */
-static char *compose_exits(struct vm *vm, const char *format)
+static void print_exits(struct vm *vm, FILE *out)
+{
+	exit_print(vm, EXIT_ALL_VCPUS, out);
+}
+
+static void print_exits_json(struct vm *vm, FILE *out)
+{
+	exit_print_json(vm, EXIT_ALL_VCPUS, out);
+}
+
+/* What print prints, as text; free(). NULL where memory is short. */
+static char *compose(void (*print)(struct vm *vm, FILE *out), struct vm *vm)
 {
 	char *text = NULL;
 	size_t len = 0;
@@ -558,44 +624,76 @@ static char *compose_exits(struct vm *vm, const char *format)
 
 	if (!out)
 		return NULL;
-	if (!strcmp(format, "json")) {
-		exit_print_json(vm, EXIT_ALL_VCPUS, out);
-	} else {
-		exit_print(vm, EXIT_ALL_VCPUS, out);
-	}
+	print(vm, out);
 	fclose(out);
 	return text;
+}
+
+/* The file of --timeline FILE.svg, opened before the guest runs for hours. */
+static int open_picture(const char *timeline, FILE **ret_file, struct err *err)
+{
+	size_t len = timeline ? strlen(timeline) : 0;
+
+	if (!timeline || !strcmp(timeline, "text") || !strcmp(timeline, "json"))
+		return 0;
+	if (len < 5 || strcmp(timeline + len - 4, ".svg") != 0)
+		return err_set(err, -EINVAL,
+			       "--timeline: '%s' is neither text nor json nor a file name that ends in .svg",
+			       timeline);
+	*ret_file = fopen(timeline, "we");
+	return *ret_file ? 0 : err_sys(err, -errno, "--timeline: cannot write '%s'", timeline);
 }
 
 static int boot(const struct machine_config *config, const struct run_options *options,
 		struct outside *outside, struct signals *signals, struct err *err)
 {
 	struct machine *machine = NULL;
-	char *exits = NULL;
+	struct gdb *gdb = NULL;
+	char *exits = NULL, *timeline = NULL;
 	bool quit = false;
 	int status = MACHINE_FAILED;
-	int rc = machine_new(config, &machine, err);
+	FILE *picture = NULL;
+	int rc = open_picture(options->timeline, &picture, err);
 
-	if (rc)
+	if (!rc)
+		rc = machine_new(config, &machine, err);
+	if (rc) {
+		if (picture)
+			fclose(picture);
 		return rc;
+	}
 	if (machine_engine_why(machine)[0])
 		fprintf(stderr, "bothy: %s\n", machine_engine_why(machine));
 	rc = signals_watch(signals, machine_vm(machine), err);
 	if (!rc)
 		rc = outside_serve(outside, machine, options->api, err);
+	if (!rc && options->gdb)
+		rc = gdb_open(machine, options->gdb, &gdb, err);
 	if (!rc)
 		rc = machine_run(machine, &status, err);
 	/* A debug-exit device may give the same number as MACHINE_QUIT. */
 	quit = !rc && atomic_load(&machine_vm(machine)->request) == VM_REQ_QUIT;
 	if (!rc && options->exits)
-		exits = compose_exits(machine_vm(machine), options->exits);
+		exits = compose(strcmp(options->exits, "json") ? print_exits : print_exits_json,
+				machine_vm(machine));
+	if (!rc && options->timeline && !picture)
+		timeline = compose(strcmp(options->timeline, "json") ? timeline_print : timeline_print_json,
+				   machine_vm(machine));
+	if (!rc && picture)
+		timeline_print_svg(machine_vm(machine), picture);
+	if (picture && fclose(picture) != 0 && !rc)
+		rc = err_sys(err, -errno, "--timeline: cannot write '%s'", options->timeline);
+	gdb_close(gdb, status);
 	outside_end(outside);
 	loop_fd_del(signals->handle);
 	signals->handle = NULL;
 	machine_free(machine);
 	if (exits)
 		fputs(exits, stderr);
+	if (timeline)
+		fputs(timeline, stderr);
 	free(exits);
+	free(timeline);
 	if (rc)
 		return rc;
 	if (quit)

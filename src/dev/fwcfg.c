@@ -212,6 +212,8 @@ static void select_item(struct fwcfg *f, u16 key)
 	if (f->key == FWCFG_FILE_DIR)
 		make_dir(f);
 	item = find(f, f->key);
+	if (f->key == FWCFG_RAM_SIZE || (item && !strcmp(item->name, "etc/e820")))
+		timeline_note(f->dev.vm, TIMELINE_MEMORY);
 	if (item && item->fill)
 		item->fill(item->opaque, item->data);
 }

@@ -414,11 +414,22 @@ static void write_register(struct rtc *rtc, unsigned index, u8 val)
 	plan(rtc);
 }
 
+/* Where a PC's set-up, and this board, says how much memory there is. */
+static bool is_memory_size(u8 index)
+{
+	return (index >= 0x15 && index <= 0x18) || index == 0x30 || index == 0x31 || index == 0x34 ||
+	       index == 0x35 || (index >= 0x5b && index <= 0x5d);
+}
+
 static u64 rtc_read(void *opaque, u64 offset, unsigned size)
 {
 	struct rtc *rtc = opaque;
 
-	return offset ? read_register(rtc, rtc->index) : 0xff; /* the index cannot be read */
+	if (!offset)
+		return 0xff; /* the index cannot be read */
+	if (is_memory_size(rtc->index))
+		timeline_note(rtc->dev.vm, TIMELINE_MEMORY);
+	return read_register(rtc, rtc->index);
 }
 
 static void rtc_write(void *opaque, u64 offset, unsigned size, u64 val)

@@ -39,6 +39,7 @@ static void disk_submit(struct block *b, struct block_req *req)
 {
 	struct disk *d = container_of(b, struct disk, block);
 
+	block_tell(b, req);
 	if (b->read_only && req->op != BLOCK_READ && req->op != BLOCK_FLUSH)
 		req->done(req, -EROFS);
 	else

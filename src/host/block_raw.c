@@ -140,6 +140,7 @@ static void raw_submit(struct block *b, struct block_req *req)
 {
 	struct raw *r = container_of(b, struct raw, block);
 
+	block_tell(b, req);
 	req->rest = NULL;
 	req->nr_rest = 0;
 	req->progress = 0;

@@ -85,6 +85,8 @@ struct machine {
 	cpu_set_t host_cpus[VM_MAX_VCPUS]; /* by vCPU */
 	bool lock_made, engine_made, ran, running;
 	bool paused;
+	bool pause_wanted,
+		held;  /* by machine_pause(), machine_hold(); while it runs, one or both mean paused */
 	u64 pause_tsc; /* host TSC at the pause */
 };
 
@@ -565,12 +567,48 @@ int machine_new(const struct machine_config *config, struct machine **ret_machin
 
 /* ---- running ---- */
 
+/* All vCPUs are parked between two instructions, and devices stand still. */
+static void stand_still(struct machine *m)
+{
+	struct vm *vm = &m->vm;
+
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_post(vm->vcpu[i], VCPU_REQ_PAUSE);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_pause(vm->vcpu[i]);
+	m->pause_tsc = vcpu_rdtsc();
+	clock_pause(vm);
+	m->paused = true;
+	device_quiesce_all(vm);
+}
+
+static void go_on(struct machine *m)
+{
+	struct vm *vm = &m->vm;
+	u64 passed;
+
+	clock_resume(vm);
+	passed = vm->tsc_fixed ? 0 : vcpu_rdtsc() - m->pause_tsc;
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vm->vcpu[i]->tsc_offset = (s64)((u64)vm->vcpu[i]->tsc_offset - passed);
+	pc_tsc_changed(&m->pc);
+	m->paused = false;
+	device_resume_all(vm);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_resume(vm->vcpu[i]);
+}
+
 static int start(struct machine *m, struct err *err)
 {
 	struct vm *vm = &m->vm;
 	s64 offset;
 
 	m->running = true;
+	timeline_begin(vm, !m->firmware.path);
+	for (unsigned i = 0; i < m->config.nr_disks; i++) {
+		m->disk[i].block->on_read_opaque = vm;
+		m->disk[i].block->on_read = m->firmware.path ? timeline_disk_read : NULL;
+	}
 	clock_resume(vm);
 	offset = vm->tsc_fixed ? 0 : (s64)(0 - vcpu_rdtsc());
 	m->boot_state.tsc_offset = (u64)offset;
@@ -584,11 +622,17 @@ static int start(struct machine *m, struct err *err)
 	}
 	/* The first one last: it must not send a start-up IPI to a thread that is not there yet. */
 	for (u32 i = vm->nr_vcpus; i-- > 0;) {
-		int r = vcpu_start(vm->vcpu[i], i ? &m->ap_state : &m->boot_state, err);
+		int r;
 
+		if (m->held)
+			vcpu_post(vm->vcpu[i], VCPU_REQ_PAUSE);
+		vm->vcpu[i]->debug.why = DEBUG_NONE;
+		r = vcpu_start(vm->vcpu[i], i ? &m->ap_state : &m->boot_state, err);
 		if (r < 0)
 			return r;
 	}
+	if (m->held)
+		stand_still(m);
 	return 0;
 }
 
@@ -604,7 +648,7 @@ static void stop(struct machine *m)
 			vcpu_join(vm->vcpu[i]);
 	if (vm->loop)
 		clock_pause(vm);
-	m->running = m->paused = false;
+	m->running = m->paused = m->pause_wanted = false;
 }
 
 /* RAM reads zero again and costs the host nothing; the engine forgets code it had found there. */
@@ -719,42 +763,46 @@ static int refuse(const struct machine *m, int code, struct err *err)
 
 int machine_pause(struct machine *m, struct err *err)
 {
-	struct vm *vm = &m->vm;
+	enum machine_state state = machine_state(m);
 
-	if (machine_state(m) == MACHINE_PAUSED)
-		return err_set(err, -EALREADY, "'%s' is paused already", vm->name);
-	if (machine_state(m) != MACHINE_RUNNING)
+	if (state != MACHINE_RUNNING && state != MACHINE_PAUSED)
 		return refuse(m, -ESHUTDOWN, err);
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		vcpu_post(vm->vcpu[i], VCPU_REQ_PAUSE);
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		vcpu_pause(vm->vcpu[i]);
-	m->pause_tsc = vcpu_rdtsc();
-	clock_pause(vm);
-	m->paused = true;
-	device_quiesce_all(vm);
+	if (m->pause_wanted)
+		return err_set(err, -EALREADY, "'%s' is paused already", m->vm.name);
+	if (state == MACHINE_RUNNING)
+		stand_still(m);
+	m->pause_wanted = true;
 	return 0;
 }
 
 int machine_resume(struct machine *m, struct err *err)
 {
-	struct vm *vm = &m->vm;
-	u64 passed;
-
 	if (machine_state(m) == MACHINE_RUNNING)
-		return err_set(err, -EALREADY, "'%s' is not paused", vm->name);
+		return err_set(err, -EALREADY, "'%s' is not paused", m->vm.name);
 	if (machine_state(m) != MACHINE_PAUSED)
 		return refuse(m, -ESHUTDOWN, err);
-	clock_resume(vm);
-	passed = vm->tsc_fixed ? 0 : vcpu_rdtsc() - m->pause_tsc;
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		vm->vcpu[i]->tsc_offset = (s64)((u64)vm->vcpu[i]->tsc_offset - passed);
-	pc_tsc_changed(&m->pc);
-	m->paused = false;
-	device_resume_all(vm);
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		vcpu_resume(vm->vcpu[i]);
+	if (!m->pause_wanted)
+		return err_set(err, -EBUSY,
+			       "'%s' is not paused, but stopped by its debugger; let it go on there",
+			       m->vm.name);
+	m->pause_wanted = false;
+	if (!m->held)
+		go_on(m);
 	return 0;
+}
+
+void machine_hold(struct machine *m)
+{
+	if (machine_state(m) == MACHINE_RUNNING)
+		stand_still(m);
+	m->held = true;
+}
+
+void machine_release(struct machine *m)
+{
+	if (m->held && machine_state(m) == MACHINE_PAUSED && !m->pause_wanted)
+		go_on(m);
+	m->held = false;
 }
 
 /* What can be known before is checked before anything stops. */
@@ -762,6 +810,10 @@ static const struct engine_ops *other_engine(struct machine *m, const char *name
 {
 	const struct engine_ops *to = engine_select(name, NULL, 0, err);
 
+	if (m->vm.debug) {
+		err_set(err, -EBUSY, "'%s' was started with --gdb, so its engine stays", m->vm.name);
+		return NULL;
+	}
 	if (to == m->vm.engine) {
 		err_set(err, -EALREADY, "'%s' runs on the %s engine already", m->vm.name, name);
 		return NULL;

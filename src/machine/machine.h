@@ -95,6 +95,10 @@ const char *machine_state_name(enum machine_state state); /* one word, lower cas
  * Pausing takes as long as the longest disk request on its way. */
 int machine_pause(struct machine *machine, struct err *err);
 int machine_resume(struct machine *machine, struct err *err);
+/* For a debugger, besides pause and resume: the machine runs when neither holds it. A hold before machine_run(), or over a reset,
+ * is one before the first instruction. Any state of the machine is allowed, and twice is once. */
+void machine_hold(struct machine *machine);
+void machine_release(struct machine *machine);
 /* Presses the power button: the guest may power off, or not look. -EAGAIN while paused. */
 int machine_press_power(struct machine *machine, struct err *err);
 /* vm_request() for RESET or QUIT from outside; -ESHUTDOWN where one is under way. */

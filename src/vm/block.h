@@ -47,6 +47,10 @@ struct block {
 	const char *name; /* of the file, for messages */
 	/* Set by the device in its init: its lock. */
 	pthread_mutex_t *lock;
+	/* Told of each read, on the thread and under the lock of submit(), until it says that it has heard enough (false) or
+	 * is taken away; NULL: nobody asks. Set while no vCPU runs. */
+	bool (*on_read)(void *opaque, u64 offset);
+	void *on_read_opaque;
 };
 
 struct block_ops {
@@ -68,3 +72,10 @@ struct block_conf {
 	u64 bytes_per_s;
 	unsigned queues; /* 0: one */
 };
+
+/* For submit(): tells who asks. */
+static inline void block_tell(struct block *b, const struct block_req *req)
+{
+	if (b->on_read && req->op == BLOCK_READ && !b->on_read(b->on_read_opaque, req->offset))
+		b->on_read = NULL;
+}

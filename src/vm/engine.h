@@ -14,6 +14,7 @@ enum run_end {
 	RUN_REQUEST,  /* a mailbox bit the common loop handles (STOP, PAUSE, INIT, SIPI) is set */
 	RUN_HLT,      /* waits; the state is after HLT */
 	RUN_SHUTDOWN, /* triple fault; the engine has described it through vm_crash() */
+	RUN_DEBUG,    /* vcpu->debug.why says why */
 };
 
 /* A figure; the name is of lower-case letters, digits and underscores. */
@@ -48,6 +49,15 @@ struct engine_ops {
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
 	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);
+	/* Instructions begun so far; *ret_exact: that is all of them, else at least so many. Any thread, a little old. NULL: not
+	 * known. */
+	u64 (*insns)(struct vcpu *vcpu, bool *ret_exact);
+	/* Main thread, while the vCPU is paused: vm->debug or vcpu->debug.action is another one now. NULL: this engine cannot be
+	 * debugged. */
+	void (*debug)(struct vcpu *vcpu);
+	/* Where the linear address la is, by the vCPU's page tables, whatever their rights; no side effect. False: nowhere. While
+	 * the vCPU is paused. NULL with debug. */
+	bool (*translate)(struct vcpu *vcpu, gva_t la, gpa_t *ret_gpa);
 	/* The speed of this host, for the choice by --engine auto: a small guest is run, and what an instruction took
 	 * given in picoseconds. -errno with a sentence where that does not work. Main thread. NULL: as fast as it is. */
 	int (*trial)(u64 *ret_ps, struct err *err);

@@ -17,7 +17,8 @@
  *
  * Parking. A paused thread waits for a semaphore between two runs, with its engine's state as it is: a vCPU that was halted is
  * halted still when it goes on, since the engine comes back with RUN_HLT again. Bits that are posted meanwhile stay set. The
- * time does not count as the vCPU's.
+ * time does not count as the vCPU's. Meanwhile the main thread may have it call a function (vcpu_call()): what an engine does
+ * only on a vCPU's own thread.
  *
  * The local timer's deadline is the thread's own: it bounds the time in the futex and is checked
  * after it, so the local APIC's timer costs no other thread.
@@ -31,6 +32,7 @@
  */
 #include "vm/vcpu.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -246,6 +248,7 @@ static enum vcpu_mode vcpu_do_sipi(struct vcpu *vcpu)
 	struct x86_state state;
 	enum vcpu_mode mode;
 
+	timeline_started(vcpu);
 	if (!vcpu_save(vcpu, &state))
 		return VCPU_SHUT_DOWN;
 	state.seg[SEG_CS].sel = (u16)(vector << 8);
@@ -263,9 +266,15 @@ static void vcpu_park(struct vcpu *vcpu)
 	u64 t0 = vcpu_rdtsc();
 
 	__atomic_store_n(&stats->stop_tsc, t0, __ATOMIC_RELAXED);
-	sem_post(&vcpu->parked);
-	while (sem_wait(&vcpu->unpark) < 0 && errno == EINTR)
-		;
+	for (;;) {
+		sem_post(&vcpu->parked);
+		while (sem_wait(&vcpu->unpark) < 0 && errno == EINTR)
+			;
+		if (!vcpu->call)
+			break;
+		vcpu->call(vcpu, vcpu->call_opaque);
+		vcpu->call = NULL;
+	}
 	__atomic_store_n(&stats->start_tsc, stats->start_tsc + (vcpu_rdtsc() - t0), __ATOMIC_RELAXED);
 	__atomic_store_n(&stats->stop_tsc, 0, __ATOMIC_RELAXED);
 }
@@ -280,6 +289,11 @@ static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 			vcpu_park(vcpu);
 			continue;
 		}
+		/* Until it has been paused, and the debugger has said what is next. */
+		if (vcpu->debug.action == DEBUG_HOLD || vcpu->debug.why) {
+			vcpu_wait(vcpu, VCPU_REQ_STOP | VCPU_REQ_PAUSE, false);
+			continue;
+		}
 		if (vcpu_take(vcpu, VCPU_REQ_INIT))
 			mode = vcpu_do_init(vcpu);
 		if (vcpu_take(vcpu, VCPU_REQ_SIPI) && mode == VCPU_WAITS_SIPI)
@@ -292,11 +306,13 @@ static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 		switch (engine->run(vcpu)) {
 		case RUN_REQUEST: break;
 		case RUN_HLT:
+			timeline_note(vcpu->vm, TIMELINE_IDLE);
 			t0 = vcpu_wait(vcpu, ~0u, true);
 			exit_account(vcpu, EXIT_HLT, EXIT_NO_KEY, t0);
 			vcpu_timer_check(vcpu);
 			break;
 		case RUN_SHUTDOWN: mode = VCPU_SHUT_DOWN; break;
+		case RUN_DEBUG: debug_stopped(vcpu); break;
 		}
 	}
 }
@@ -346,6 +362,8 @@ static void *vcpu_main(void *arg)
 	sem_post(&birth->done); /* birth is gone from here on */
 	if (rc)
 		return NULL;
+	if (!vcpu->id)
+		timeline_first(vcpu);
 	vcpu->delay_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	vcpu_loop(vcpu, mode);
 	vcpu->delay_before = vcpu_delay_ns(vcpu);
@@ -432,6 +450,16 @@ void vcpu_resume(struct vcpu *vcpu)
 	if (vcpu->timer_tsc != VCPU_NEVER)
 		vcpu->timer_tsc = 0;
 	sem_post(&vcpu->unpark);
+}
+
+void vcpu_call(struct vcpu *vcpu, void (*fn)(struct vcpu *vcpu, void *opaque), void *opaque)
+{
+	assert(vcpu->paused);
+	vcpu->call_opaque = opaque;
+	vcpu->call = fn;
+	sem_post(&vcpu->unpark);
+	while (sem_wait(&vcpu->parked) < 0 && errno == EINTR)
+		;
 }
 
 u64 vcpu_cpu_ns(const struct vcpu *vcpu)

@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/types.h"
+#include "vm/debug.h"
 #include "vm/exit.h"
 #include "x86/regs.h"
 
@@ -57,6 +58,9 @@ struct vcpu {
 	u64 delay_before;     /* vcpu_delay_ns() of earlier lives of the thread */
 	bool paused;          /* the thread is parked; main thread only */
 	sem_t parked, unpark; /* while the thread exists */
+	void (*call)(struct vcpu *vcpu, void *opaque); /* what the parked thread is to do: vcpu_call() */
+	void *call_opaque;
+	struct debug_vcpu debug;
 	_Atomic u32 sleeping; /* futex word: 1 while waiting in HLT or stopped */
 	struct exit_stats stats;
 };
@@ -93,6 +97,8 @@ void vcpu_join(struct vcpu *vcpu);
  * thread, or paused already, it does nothing. resume: it goes on, first with a look at the local timer. */
 void vcpu_pause(struct vcpu *vcpu);
 void vcpu_resume(struct vcpu *vcpu);
+/* Runs fn on the thread of a paused vCPU, which stays paused, and returns when that is done. */
+void vcpu_call(struct vcpu *vcpu, void (*fn)(struct vcpu *vcpu, void *opaque), void *opaque);
 
 /* Any thread: nanoseconds of processor time that the thread has used so far, in this life; 0 without one. */
 u64 vcpu_cpu_ns(const struct vcpu *vcpu);

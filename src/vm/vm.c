@@ -38,7 +38,12 @@ void vm_crash(struct vm *vm, const char *text)
 
 		memcpy(vm->crash, text, len);
 		vm->crash[len] = 0;
-		vm_request(vm, VM_REQ_CRASH);
+		if (vm->debug && vcpu_self() && atomic_load(&vm->debug->crash_stops)) {
+			vcpu_self()->debug.why = DEBUG_CRASHED;
+			debug_stopped(vcpu_self());
+		} else {
+			vm_request(vm, VM_REQ_CRASH);
+		}
 	}
 	pthread_mutex_unlock(&lock);
 }

@@ -8,9 +8,11 @@
 #include "base/loop.h"
 #include "base/types.h"
 #include "vm/bus.h"
+#include "vm/debug.h"
 #include "vm/engine.h"
 #include "vm/irq.h"
 #include "vm/ram.h"
+#include "vm/timeline.h"
 #include "vm/vcpu.h"
 #include "x86/cpuid.h"
 
@@ -46,6 +48,7 @@ struct vm {
 	pthread_mutex_t intc_lock; /* see irq.h */
 	const struct intc_ops *intc;
 	void *intc_opaque;
+	struct vm_debug *debug;  /* see debug.h; NULL: nobody can */
 	const struct pv_ops *pv; /* see pv.h */
 	void *pv_opaque;
 
@@ -59,6 +62,7 @@ struct vm {
 
 	_Atomic int request; /* enum vm_request, the first one wins */
 	_Atomic int exit_status;
+	struct timeline timeline;
 	char crash[8192]; /* a description of the crash: registers, last instructions */
 };
 
@@ -71,5 +75,5 @@ void vm_request(struct vm *vm, enum vm_request req);
  * by it from its next access on, the others soon. */
 void vm_memory_changed(struct vm *vm);
 
-/* Engines: a guest crash, described by text (copied), then VM_REQ_CRASH. */
+/* Engines: a guest crash, described by text (copied), then VM_REQ_CRASH, or a stop of this vCPU for a debugger. */
 void vm_crash(struct vm *vm, const char *text);

@@ -56,6 +56,14 @@ void code_beside(struct soft_cpu *cpu, gpa_t gpa)
 {
 }
 
+void code_stop(struct soft_cpu *cpu)
+{
+}
+
+void soft_out_timeline(struct soft_cpu *cpu, enum timeline_event event)
+{
+}
+
 void code_invalidate(struct soft_cpu *cpu, gpa_t gpa, u64 len)
 {
 	code_gpa = gpa;

@@ -514,6 +514,22 @@ void code_invalidate(struct soft_cpu *c, gpa_t gpa, u64 len)
 	code_weigh(c, gpa / RAM_PAGE_SIZE, WEIGHT_STORE);
 }
 
+/* It is dropped for that, and decoded again when it is next run: stops are rare. */
+void code_stop(struct soft_cpu *c)
+{
+	struct block *b = c->cur;
+
+	if (!b || b->n == 1)
+		return;
+	share_lock(c->svm);
+	if (b->hva) {
+		if (!code_crosses(b))
+			code_page_remove(c->code, b);
+		code_drop(c->svm, c, b);
+	}
+	share_unlock(c->svm);
+}
+
 void code_written(struct soft_vm *s, gpa_t gpa, u64 len)
 {
 	if (invalidate(s, NULL, gpa, len))

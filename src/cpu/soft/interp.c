@@ -97,6 +97,14 @@ void soft_out_set_cr8(struct soft_cpu *c, u64 cr8)
 	irq_set_cr8(c->vcpu, cr8);
 }
 
+void soft_out_timeline(struct soft_cpu *c, enum timeline_event event)
+{
+	if (!timeline_wants(&c->vcpu->vm->timeline, event))
+		return;
+	fpu_spill(c);
+	timeline_happened(c->vcpu->vm, event);
+}
+
 void soft_out_yield(struct soft_cpu *c)
 {
 	c->once = true;
@@ -105,7 +113,7 @@ void soft_out_yield(struct soft_cpu *c)
 }
 
 /* --- events --- */
-enum { GO_ON = -1, STEP = -2, SHUT_DOWN = -3 };
+enum { GO_ON = -1, STEP = -2, SHUT_DOWN = -3, LOOK_AGAIN = -4 };
 
 static void take_requests(struct soft_cpu *c)
 {
@@ -126,8 +134,46 @@ static void take_requests(struct soft_cpu *c)
 		mmu_flush_all(c);
 }
 
+/* --- a debugger's (vm/debug.h) --- */
+static inline gva_t linear_rip(const struct soft_cpu *c)
+{
+	return likely(soft_mode64(c)) ? c->rip : (u32)(c->rip + c->seg[SEG_CS].base);
+}
+
+static bool debug_steps(const struct soft_cpu *c)
+{
+	return c->attention & ATT_DEBUG && c->vcpu->debug.action == DEBUG_STEP;
+}
+
+/* Is there a reason to stop between two blocks? */
+static bool debug_due(struct soft_cpu *c)
+{
+	struct debug_vcpu *d = &c->vcpu->debug;
+
+	if (!d->why && c->debug_begun)
+		d->why = DEBUG_STEPPED;
+	return d->why;
+}
+
+/* Does a breakpoint stop the instruction at la? One that is stepped is begun from there. */
+static bool debug_at_code(struct soft_cpu *c, gva_t la)
+{
+	if (!c->debug || debug_steps(c) || !debug_has_code(c->debug, la))
+		return false;
+	c->vcpu->debug.why = DEBUG_AT_CODE;
+	c->vcpu->debug.addr = la;
+	return true;
+}
+
+/* Is the instruction at la to be executed by itself, because it is in a page with breakpoints, or may end there? Neither page
+ * is in the TLB for code then, so no other way leads there. */
+static bool debug_alone(const struct soft_cpu *c, gva_t la)
+{
+	return debug_code_in_page(c->debug, la) || debug_code_in_page(c->debug, la + 14);
+}
+
 /* Between two blocks. GO_ON, STEP (run one instruction, then look again), SHUT_DOWN or an enum run_end. */
-static int events(struct soft_cpu *c)
+static int look(struct soft_cpu *c)
 {
 	u32 shadow, dr6_hit;
 	u64 dr6;
@@ -154,7 +200,8 @@ static int events(struct soft_cpu *c)
 		c->activity = X86_ACTIVE;
 		excp_debug_trap(c, 0);
 	}
-	if (!shadow) {
+	/* Else a step would end in the handler of a timer, again and again. */
+	if (!shadow && !(debug_steps(c) && c->activity == X86_ACTIVE)) {
 		if (c->nmi_pending && !c->nmi_blocked) {
 			c->nmi_pending = false;
 			c->attention &= ~(u32)ATT_NMI;
@@ -177,7 +224,7 @@ static int events(struct soft_cpu *c)
 		/* HLT in the shadow of STI: interrupts are let in while it waits. */
 		if (shadow) {
 			c->attention &= ~(u32)(ATT_SHADOW | ATT_MOVSS);
-			return events(c);
+			return look(c);
 		}
 		if (!c->vcpu->kicked)
 			return RUN_HLT;
@@ -196,12 +243,23 @@ static int events(struct soft_cpu *c)
 		return STEP;
 	}
 	dr6_hit = c->attention & (ATT_TF | ATT_DB);
-	return shadow || dr6_hit ? STEP : GO_ON;
+	return shadow || dr6_hit || debug_steps(c) ? STEP : GO_ON;
 }
 
-static inline gva_t linear_rip(const struct soft_cpu *c)
+static int events(struct soft_cpu *c)
 {
-	return likely(soft_mode64(c)) ? c->rip : (u32)(c->rip + c->seg[SEG_CS].base);
+	int what;
+
+	if (likely(!(c->attention & ATT_DEBUG)))
+		return look(c);
+	if (debug_due(c))
+		return RUN_DEBUG;
+	/* What is delivered, or executed, is the step. */
+	c->debug_begun = debug_steps(c);
+	what = look(c);
+	if (what == RUN_HLT || what == RUN_REQUEST)
+		c->debug_begun = false;
+	return what == GO_ON && c->debug_begun ? LOOK_AGAIN : what;
 }
 
 static inline void run_block(struct soft_cpu *c, struct block *b)
@@ -225,8 +283,10 @@ static void step(struct soft_cpu *c)
 	c->stopped_at = NULL;
 	run_block(c, b);
 	c->cur = NULL;
-	if (unlikely(c->stopped_at == &b->insn[0]))
-		return; /* another vCPU has dropped the block before its instruction began */
+	if (unlikely(c->stopped_at == &b->insn[0])) {
+		c->debug_begun = false; /* another vCPU has dropped the block before its instruction began */
+		return;
+	}
 	/* SYSCALL and SYSRET see to it themselves; INT n and its like have cleared TF, and with it the
 	 * trap, if they went through the IDT. */
 	if (fn == op_syscall || fn == op_sysret ||
@@ -296,7 +356,11 @@ static enum run_end loop(struct soft_cpu *c)
 			     atomic_load_explicit(&vcpu->requests, memory_order_relaxed))) {
 			c->cur = NULL;
 			what = events(c);
+			if (what == LOOK_AGAIN)
+				continue;
 			if (what == STEP) {
+				if (unlikely(debug_at_code(c, linear_rip(c))))
+					return RUN_DEBUG;
 				step(c);
 				continue;
 			}
@@ -315,8 +379,15 @@ static enum run_end loop(struct soft_cpu *c)
 		}
 		la = linear_rip(c);
 		b = find_fast(c, la);
-		if (unlikely(!b))
+		if (unlikely(!b)) {
+			if (unlikely(c->debug) && debug_alone(c, la)) {
+				if (debug_at_code(c, la))
+					return RUN_DEBUG;
+				step(c);
+				continue;
+			}
 			b = code_find(c, la, c->key);
+		}
 		if (c->jit && jit_block(c, b))
 			continue;
 		c->jit_rec = NULL;

@@ -52,6 +52,10 @@ static void windows_select(struct soft_cpu *c, enum tlb_mode mode)
 	if (user == c->windows_user)
 		return;
 	c->windows_user = user;
+	if (unlikely(c->user_news) && user && !soft_vm86(c)) {
+		soft_out_timeline(c, TIMELINE_PROCESS);
+		c->user_news = timeline_wants(&c->vcpu->vm->timeline, TIMELINE_PROCESS);
+	}
 	if (likely(!c->windows_mixed))
 		return;
 	tlb_drop_windows(c, 0, 0);
@@ -64,6 +68,9 @@ void mmu_select(struct soft_cpu *c)
 	u64 role = (c->cr0 & (CR0_PG | CR0_WP)) | (c->efer & (EFER_NXE | EFER_LMA)) |
 		   (c->cr4 & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)) << 32;
 	if (unlikely(role != c->tlb_role)) {
+		/* Firmware and boot loaders of a BIOS do without paging. */
+		if (role & ~c->tlb_role & CR0_PG && !c->vcpu->id)
+			soft_out_timeline(c, TIMELINE_KERNEL);
 		c->tlb_role = role;
 		mmu_flush_all(c);
 	}
@@ -432,9 +439,28 @@ static void store_bytes(struct soft_cpu *c, const struct tlb_place *p, const u8 
 		walk_code_written(c, p->gpa, len);
 }
 
-static void check_breakpoints(struct soft_cpu *c, gva_t la, unsigned len, bool write)
+/* A debugger's watchpoint: the machine stops after the instruction. */
+static void check_watchpoints(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len, bool write)
 {
-	if (likely(!(c->dr7 & 0xff)))
+	struct debug_vcpu *d = &c->vcpu->debug;
+	const struct debug_data *p = debug_find_data(c->debug, la, len, write ? DEBUG_WRITE : DEBUG_READ);
+
+	if (!p || d->why)
+		return;
+	d->kind = p->kind;
+	d->addr = la - p->addr < p->len ? la : p->addr;
+	d->why = DEBUG_AT_DATA;
+	c->attention |= ATT_DEBUG;
+	if (i != c->jit_insn)
+		code_stop(c);
+}
+
+static void check_breakpoints(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned len, bool write,
+			      bool implicit)
+{
+	if (unlikely(c->debug))
+		check_watchpoints(c, i, la, len, write);
+	if (likely(!(c->dr7 & 0xff)) || implicit)
 		return;
 	u64 hit = excp_data_breakpoint(c, la, len, write);
 	if (hit) {
@@ -459,8 +485,7 @@ static u64 load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned siz
 		for (unsigned k = 0; k < size; k++)
 			v |= (u64)bytes[k] << (8 * k);
 	}
-	if (!implicit)
-		check_breakpoints(c, la, size, false);
+	check_breakpoints(c, i, la, size, false, implicit);
 	return v;
 }
 
@@ -480,8 +505,7 @@ static void store(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned s
 		if (n < size)
 			store_bytes(c, &p[1], bytes + n, size - n);
 	}
-	if (!implicit)
-		check_breakpoints(c, la, size, true);
+	check_breakpoints(c, i, la, size, true, implicit);
 }
 
 u64 mmu_load(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned size, unsigned acc)
@@ -502,7 +526,7 @@ void *mmu_atomic(struct soft_cpu *c, const struct insn *i, gva_t la, unsigned si
 	*ret_gpa = p[0].gpa;
 	if (unlikely(c->log))
 		storelog_add(c->log, p[0].host, size);
-	check_breakpoints(c, la, size, true);
+	check_breakpoints(c, i, la, size, true, false);
 	return p[0].host;
 }
 
@@ -544,7 +568,7 @@ void mmu_read_buf(struct soft_cpu *c, const struct insn *i, gva_t la, void *buf,
 	load_bytes(c, &p[0], buf, n);
 	if (n < len)
 		load_bytes(c, &p[1], (u8 *)buf + n, len - n);
-	check_breakpoints(c, la, len, false);
+	check_breakpoints(c, i, la, len, false, false);
 }
 
 void mmu_write_buf(struct soft_cpu *c, const struct insn *i, gva_t la, const void *buf, unsigned len)
@@ -556,7 +580,7 @@ void mmu_write_buf(struct soft_cpu *c, const struct insn *i, gva_t la, const voi
 	store_bytes(c, &p[0], buf, n);
 	if (n < len)
 		store_bytes(c, &p[1], (const u8 *)buf + n, len - n);
-	check_breakpoints(c, la, len, true);
+	check_breakpoints(c, i, la, len, true, false);
 }
 
 const u8 *mmu_fetch(struct soft_cpu *c, gva_t la)

@@ -224,8 +224,11 @@ struct soft_cpu {
 	u64 icount;          /* instructions begun */
 	u64 pause_first, pause_last; /* TSC of the first and the last PAUSE of a loop */
 	struct vcpu *vcpu;
-	struct block *cur;     /* the block being executed */
-	u64 trail[SOFT_TRAIL]; /* RIPs of the last blocks, for the description of a crash */
+	const struct vm_debug *debug; /* a debugger has set points; NULL: none */
+	bool debug_begun;             /* the step it wants has begun */
+	bool user_news;               /* the first CPL 3 is still to be told */
+	struct block *cur;            /* the block being executed */
+	u64 trail[SOFT_TRAIL];        /* RIPs of the last blocks, for the description of a crash */
 	u32 trail_next;
 	struct x86_segreg seg[X86_NR_SEG + 1]; /* [SEG_FLAT] has base 0 */
 
@@ -345,6 +348,7 @@ enum {
 	ATT_INTR = 1 << 4,   /* the controller may have a vector; taken when IF allows */
 	ATT_NMI = 1 << 5,
 	ATT_BREAK = 1 << 6, /* code breakpoints armed: single-step and compare */
+	ATT_DEBUG = 1 << 8, /* a debugger wants one step, or to hear of a watchpoint */
 	ATT_TAKEN = 1 << 7, /* an interrupt was taken before this engine took over: taken_vector */
 };
 
@@ -658,6 +662,7 @@ int soft_out_irq_ack(struct soft_cpu *c);
 u64 soft_out_get_cr8(struct soft_cpu *c);
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8);
 void soft_out_yield(struct soft_cpu *c);
+void soft_out_timeline(struct soft_cpu *c, enum timeline_event event);
 
 /* Any thread, signal handlers: translated code comes back soon. */
 static inline void soft_recall(struct soft_cpu *c)
@@ -703,3 +708,4 @@ static inline void soft_zero(void *dst, u64 n)
 void code_invalidate(struct soft_cpu *c, gpa_t gpa,
 		     u64 len); /* drops blocks that overlap; stops the current one after this instruction */
 void code_beside(struct soft_cpu *c, gpa_t gpa); /* a store has hit a page with code, and none of it */
+void code_stop(struct soft_cpu *c);              /* the current block ends after this instruction */

@@ -19,6 +19,7 @@
 #include "cpu/soft/jit/lockstep.h"
 #include "cpu/soft/soft_stats.h"
 #include "cpu/soft/thunk.h"
+#include "cpu/soft/walk.h"
 #include "x86/cpuid.h"
 #include "x86/disasm.h"
 
@@ -334,12 +335,14 @@ static int set_state(struct soft_cpu *c, const struct x86_state *s, struct err *
 	/* CPL is SS.DPL, except where there are no descriptors [SDM3 5.5]. */
 	c->cpl = !(s->cr0 & CR0_PE) ? 0 : s->rflags & FL_VM ? 3 : s->seg[SEG_SS].attr >> SA_DPL_SHIFT & 3;
 	c->flags = FL_RES1;
-	c->attention = (s->sti_shadow ? ATT_SHADOW : 0) | (s->movss_shadow ? ATT_MOVSS : 0) |
-		       (s->nmi_pending ? ATT_NMI : 0) | (s->exc_pending ? ATT_DB : 0) |
-		       (s->dr7 & 0xff ? ATT_BREAK : 0) | (s->intr_taken ? ATT_TAKEN : 0) | ATT_INTR;
+	c->attention = (c->attention & ATT_DEBUG) | (s->sti_shadow ? ATT_SHADOW : 0) |
+		       (s->movss_shadow ? ATT_MOVSS : 0) | (s->nmi_pending ? ATT_NMI : 0) |
+		       (s->exc_pending ? ATT_DB : 0) | (s->dr7 & 0xff ? ATT_BREAK : 0) |
+		       (s->intr_taken ? ATT_TAKEN : 0) | ATT_INTR;
 	c->delivering = -1;
 	c->cur = NULL;
 	c->budget = 0;
+	c->user_news = true;
 	if (s->cr0 & CR0_PG && s->cr4 & CR4_PAE && !(s->efer & EFER_LMA) && !mmu_load_pdptes(c, s->cr3))
 		return err_set(err, -EINVAL,
 			       "the CPU state has reserved bits in its page-directory pointers (CR3 = %#llx)",
@@ -354,6 +357,41 @@ static int set_state(struct soft_cpu *c, const struct x86_state *s, struct err *
 	soft_mode_changed(c);
 	share_leave(c);
 	return 0;
+}
+
+static u64 soft_insns(struct vcpu *vcpu, bool *ret_exact)
+{
+	const struct soft_cpu *c = vcpu->engine;
+
+	*ret_exact = !c->jit || !__atomic_load_n(&c->jit_cpu->nr_entries, __ATOMIC_RELAXED);
+	return __atomic_load_n(&c->icount, __ATOMIC_RELAXED);
+}
+
+/* --- debugging --------------------------------------------------------------------------- */
+/* What a TLB knows of pages hangs on the points: VCPU_REQ_FLUSH is the caller's to post where these have changed. */
+static void soft_debug(struct vcpu *vcpu)
+{
+	struct soft_cpu *c = vcpu->engine;
+	const struct vm_debug *d = vcpu->vm->debug;
+
+	c->debug = d && (d->nr_code || d->nr_data) ? d : NULL;
+	c->debug_begun = false;
+	c->attention &= ~(u32)ATT_DEBUG;
+	if (vcpu->debug.action == DEBUG_STEP)
+		c->attention |= ATT_DEBUG;
+}
+
+static bool soft_translate(struct vcpu *vcpu, gva_t la, gpa_t *ret_gpa)
+{
+	struct soft_cpu *c = vcpu->engine;
+	struct walk w;
+
+	if (soft_long(c) ? bits_sext(la, 48) != la : la >> 32)
+		return false;
+	if (!walk_page(c, la, TLB_SUP_AC, 0, &w))
+		return false;
+	*ret_gpa = w.gpa;
+	return true;
 }
 
 static int soft_set_state(struct vcpu *vcpu, const struct x86_state *state, struct err *err)
@@ -466,6 +504,9 @@ const struct engine_ops soft_engine = {
 	.get_state = soft_get_state,
 	.set_state = soft_set_state,
 	.stats = soft_stats,
+	.insns = soft_insns,
+	.debug = soft_debug,
+	.translate = soft_translate,
 	.carry = soft_carry,
 	.carry_end = soft_carry_end,
 };

@@ -232,9 +232,11 @@ static void note_large(struct tlb_large *l, gva_t la, unsigned shift)
 	l->nr++;
 }
 
-/* Does a data breakpoint lie in the page? Then it gets no r and w tags. */
+/* Does a data breakpoint, the guest's or a debugger's, lie in the page? Then it gets no r and w tags. */
 static bool page_watched(const struct soft_cpu *c, gva_t la)
 {
+	if (c->debug && debug_find_data(c->debug, la & ~PAGE_MASK, RAM_PAGE_SIZE, DEBUG_ACCESS))
+		return true;
 	for (unsigned n = 0; n < 4; n++)
 		if (c->dr7 >> (2 * n) & 3 && c->dr7 >> (16 + 4 * n) & 1 && !((c->dr[n] ^ la) & ~PAGE_MASK))
 			return true;
@@ -253,8 +255,13 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 	ret->host = host ? host + (la & PAGE_MASK) : NULL;
 	ret->rom = host && ram_is_rom(c->ram, gpa);
 	if (host && acc & ACC_X) {
-		code_add(c, &(upper ? c->upper_code : c->asid->code)[mode == TLB_USER], la,
-			 tlb_key(tag, gpa));
+		/* UEFI and its loaders run where addresses are physical ones. */
+		if (upper && unlikely(timeline_wants(&c->vcpu->vm->timeline, TIMELINE_KERNEL)))
+			soft_out_timeline(c, TIMELINE_KERNEL);
+		/* Of a page with breakpoints nothing is known here, so that all of it comes to the loop. */
+		if (likely(!c->debug || !debug_code_in_page(c->debug, la)))
+			code_add(c, &(upper ? c->upper_code : c->asid->code)[mode == TLB_USER], la,
+				 tlb_key(tag, gpa));
 		if (upper && !w->global)
 			c->upper_code_nonglobal = true;
 		if (unlikely(upper == (mode == TLB_USER)) && c->windows_mixed != WINDOWS_MIXED) {
@@ -270,7 +277,7 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 		if (!host)
 			return;
 		e->addend = (u64)host - tag;
-		if (likely(!(c->dr7 & 0xff) || !page_watched(c, la))) {
+		if (likely((!(c->dr7 & 0xff) && !c->debug) || !page_watched(c, la))) {
 			if (w->rights & ACC_R)
 				e->r = tag;
 			if (w->rights & ACC_W && w->dirty && !ret->rom && !walk_code_word(c->ram, gpa)) {
