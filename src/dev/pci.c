@@ -287,8 +287,8 @@ static u8 config_read8(struct pci_host *h, const struct pci_dev *pd, unsigned of
 	return v;
 }
 
-#define PCI_LATE_SLOT \
-	(30u << 3) /* function 0 of device 30: seldom is there one, and the chipset's is device 31 */
+/* Function 0 of device 29: seldom is there one. Device 30 is the display adapter, and the chipset's is 31. */
+#define PCI_LATE_SLOT (29u << 3)
 
 /* len <= 4 and inside the function's space of 4 KiB. */
 static u64 config_read(struct pci_host *h, unsigned devfn, unsigned off, unsigned len)
