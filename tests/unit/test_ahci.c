@@ -210,6 +210,7 @@ static void test_transfers(void **state)
 		u32 left = 512u * count, len;
 		struct adriver_prd prds[80];
 		u64 seed = fake_random();
+		u8 before[512 * 40];
 
 		for (u64 i = 0; i < left; i += 2)
 			st16(mem(at + i), (u16)(seed * (i + 1) >> 20));
@@ -217,7 +218,6 @@ static void test_transfers(void **state)
 			len = n == 79 ? left : MIN(left, 2 * (1 + (u32)(fake_random() % 400)));
 			prds[n++] = (struct adriver_prd){ to, len };
 		}
-		u8 *before = malloc(512u * count);
 		memcpy(before, cases[c].write ? mem(at) : disk.data + 512 * lba, 512u * count);
 		adriver_command(&d, k % 32, cases[c].command, lba, count, cases[c].write ? BIT(6) : 0, prds,
 				n);
@@ -232,7 +232,6 @@ static void test_transfers(void **state)
 		assert_int_equal(ld32(mem(adriver_header(&d, k % 32) + 4)), 512 * count);
 		assert_memory_equal(mem(at), before, 512u * count);
 		assert_memory_equal(disk.data + 512 * lba, before, 512u * count);
-		free(before);
 	}
 	assert_true(disk.flushes >= 30); /* those with FUA */
 	down();
