@@ -48,6 +48,8 @@ static const struct setting {
 	{ "lockstep", offsetof(struct engine_conf, lockstep), parse_bool, "on or off" },
 	{ "pic", offsetof(struct engine_conf, pic), parse_bool, "on or off" },
 	{ "perf-map", offsetof(struct engine_conf, perf_map), parse_bool, "on or off" },
+	{ "cache", offsetof(struct engine_conf, cache), parse_u32,
+	  "a number of MiB, or 0 for the engine's own choice" },
 	{ "warm", offsetof(struct engine_conf, warm), parse_u32,
 	  "a number of executions, or 0 for the engine's own choice" },
 };
@@ -78,7 +80,7 @@ static int parse_setting(const char *text, size_t len, struct engine_conf *conf,
 	return err_set(
 		err, -EINVAL,
 		"unknown engine setting '%.*s'; the settings are translate, lockstep, pic and perf-map (=on or "
-		"=off) and warm (=N)",
+		"=off), cache (=MiB) and warm (=N)",
 		shown(key_len), text);
 }
 

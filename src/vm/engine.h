@@ -78,6 +78,7 @@ struct engine_conf {
 	bool lockstep;
 	bool pic; /* soft: translate all code of the lower half for any address, not just what is met at several; default false */
 	bool perf_map; /* soft: write /tmp/perf-PID.map, so that perf names translated code; default false */
+	u32 cache; /* soft: MiB for decoded and translated code, at most; 0: the engine's own choice (default) */
 	u32 warm; /* soft: executions after which a block is translated; 0: the engine's own choice (default) */
 };
 

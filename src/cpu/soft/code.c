@@ -167,7 +167,7 @@ static u64 block_size(const struct block *b)
 
 bool code_has_room(const struct code_cache *code)
 {
-	return CODE_REGION - code->used[code->region] >=
+	return CODE_REGION - code->used[code->use.at] >=
 	       sizeof(struct block) + (CODE_MAX_INSNS + 1) * sizeof(struct insn) +
 		       sizeof(struct code_source) + CODE_MAX_INSNS * 15 + ARENA_ALIGN;
 }
@@ -175,7 +175,7 @@ bool code_has_room(const struct code_cache *code)
 /* Where the next block goes. */
 struct block *code_free_block(const struct code_cache *code)
 {
-	return (struct block *)(region_start(code, code->region) + code->used[code->region]);
+	return (struct block *)(region_start(code, code->use.at) + code->used[code->use.at]);
 }
 
 /* The block at code_free_block(), complete, is there for all. */
@@ -188,7 +188,8 @@ void code_insert(struct code_cache *code, struct block *b)
 		page_link(code, pfn, NULL, b);
 		code->page[pfn].nr++;
 	}
-	code->used[code->region] += block_size(b);
+	code->used[code->use.at] += block_size(b);
+	regions_made(&code->use, b->hva);
 	code->nr_blocks++;
 	b->hash_next = code_ref(code, code_first(code, b->hva));
 	set_first(code, b->hva, b);
@@ -227,33 +228,37 @@ static void forget_current(const struct soft_vm *s)
 			share_cpu(s, k)->cur = NULL;
 }
 
-/* Blocks go to the next region from now on. What it held is given up, but for what is so warm that it is
- * translated, unless that leaves too little room. */
-static void next_region(struct soft_vm *s)
+/* What region r holds is given up, but for `keep` bytes of what is so warm that it is translated. */
+static void give_up(struct soft_vm *s, u32 r, u64 keep)
 {
 	struct code_cache *code = s->code;
-	u32 r = code->region = (code->region + 1) % CODE_REGIONS;
 	u8 *start = region_start(code, r);
 	u64 kept = 0, size;
 
-	if (code->used[r])
-		code->nr_evicted++;
+	code->nr_evicted += code->used[r] != 0;
 	for (u64 pos = 0; pos < code->used[r]; pos += size) {
 		struct block *b = (struct block *)(start + pos);
 
 		size = block_size(b);
 		if (!b->hva)
 			continue;
-		if (b->x && kept + size <= CODE_REGION / 2) {
+		if (b->x && kept + size <= keep) {
 			move(code, b, (struct block *)(start + kept));
 			kept += size;
 		} else {
+			regions_gone(&code->use, b->hva);
 			if (!code_crosses(b))
 				code_page_remove(code, b);
 			code_drop(s, NULL, b);
 		}
 	}
 	code->used[r] = kept;
+}
+
+void code_give_up(struct soft_vm *s, u32 region)
+{
+	forget_current(s);
+	give_up(s, region, 0);
 }
 
 static void make_room(struct soft_cpu *c)
@@ -264,7 +269,7 @@ static void make_room(struct soft_cpu *c)
 	share_lock(s);                 /* not all who change the cache are vCPUs */
 	if (!code_has_room(s->code)) { /* another one may have made room meanwhile */
 		forget_current(s);
-		next_region(s);
+		give_up(s, regions_next(&s->code->use), CODE_REGION / 2);
 	}
 	share_unlock(s);
 	share_together(c);
@@ -279,7 +284,7 @@ static void flush(struct soft_cpu *c)
 	share_alone(c);
 	share_lock(s);
 	forget_current(s);
-	for (u32 r = 0; r < CODE_REGIONS; r++) {
+	for (u32 r = 0; r < REGIONS_MOST; r++) {
 		for (u64 pos = 0; pos < code->used[r];) {
 			struct block *b = (struct block *)(region_start(code, r) + pos);
 

@@ -25,13 +25,14 @@
  */
 #pragma once
 
+#include "cpu/soft/regions.h"
 #include "cpu/soft/share.h"
 
 #define CODE_MAX_INSNS   64
 #define CODE_MAX_CHECKED 16 /* of a block that checks its bytes */
 #define CODE_MAX_INNER   5
 #define CODE_HASH_BITS   16
-#define CODE_REGIONS     8u
+#define CODE_LEAST       6u /* regions */
 #define CODE_REGION      (3 * MiB)
 
 struct xblock;
@@ -112,9 +113,8 @@ struct code_cache {
 	block_ref *page_head; /* by page frame number */
 	struct code_page *page;
 	u8 *arena;
-	/* The arena's regions are filled one after the other; a full one makes room by giving up the next. */
-	u32 region;
-	u64 used[CODE_REGIONS];
+	struct regions use; /* of its regions */
+	u64 used[REGIONS_MOST];
 
 	/* statistics */
 	u64 nr_blocks, nr_invalidated, nr_evicted, nr_flushes, nr_restless, nr_calm, nr_changed;
@@ -174,6 +174,11 @@ void code_changed(struct soft_cpu *c, struct block *b);
 void code_quiet(struct soft_cpu *c, struct block *b);
 /* How often a block that checks may be entered before code_quiet(). */
 u32 code_entries(const struct code_cache *code, const struct block *b);
+
+/* Gives back a region's memory where there are more than the guest needs. Alone, outside of blocks. */
+void code_give_back(struct soft_vm *s);
+/* What a region holds is given up. Alone, under the lock. */
+void code_give_up(struct soft_vm *s, u32 region);
 
 /* Host code. */
 int code_vm_init(struct soft_vm *s, struct err *err);

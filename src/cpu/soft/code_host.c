@@ -5,7 +5,7 @@
 
 #include "cpu/soft/code.h"
 
-#define ARENA_SIZE (CODE_REGIONS * CODE_REGION)
+#define ARENA_SIZE (REGIONS_MOST * CODE_REGION)
 
 static void *map(u64 size)
 {
@@ -33,6 +33,7 @@ int code_vm_init(struct soft_vm *s, struct err *err)
 	if (!code)
 		return err_set(err, -ENOMEM, "no memory for the code cache");
 	code->ram = &s->vm->ram;
+	regions_reset(&code->use, CODE_LEAST, MAX(CODE_LEAST, s->most_regions));
 	code->arena = map(ARENA_SIZE);
 	code->hash = map(sizeof(code->hash[0]) << CODE_HASH_BITS);
 	code->page_head = map(heads_size(code->ram)); /* sparse: only pages with code are touched */
@@ -40,6 +41,16 @@ int code_vm_init(struct soft_vm *s, struct err *err)
 	if (!code->arena || !code->hash || !code->page_head || !code->page)
 		return err_set(err, -ENOMEM, "no memory for the code cache (%llu MiB)", ARENA_SIZE / MiB);
 	return 0;
+}
+
+void code_give_back(struct soft_vm *s)
+{
+	u32 r = regions_give_back(&s->code->use);
+
+	if (r == REGIONS_MOST)
+		return;
+	code_give_up(s, r);
+	madvise(s->code->arena + r * CODE_REGION, CODE_REGION, MADV_DONTNEED);
 }
 
 void code_vm_fini(struct soft_vm *s)

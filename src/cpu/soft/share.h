@@ -40,6 +40,10 @@ struct soft_vm {
 	struct code_cache *code;
 	struct jit *jit; /* NULL: interpret only */
 	struct thunk_arena *thunks;
+	u32 most_regions; /* of each of the two caches: see regions.h */
+	/* For giving regions back (soft_engine.c): when to look next, and since when the caches have begun none. */
+	_Atomic u64 look_ns;
+	u64 begun, begun_ns;
 	_Atomic u32 lock;
 	_Atomic u32 alone; /* 1: somebody is alone, or about to be */
 	/* Counts what has been taken back that a vCPU may still be about to use; see share_settled(). */

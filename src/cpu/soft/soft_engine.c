@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "cpu/soft/code.h"
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/interp.h"
@@ -57,6 +58,14 @@ static void free_vm(struct soft_vm *svm)
 }
 
 /* Without a translator; NULL with a sentence. */
+/* A region of each cache takes 7 MiB. By itself a guest's code gets at most a quarter of what the guest has as memory. */
+static u32 most_regions(const struct vm *vm)
+{
+	u64 cache = vm->engine_conf.cache ? vm->engine_conf.cache * (u64)MiB : vm->ram.end / 4;
+
+	return (u32)MIN(cache / (CODE_REGION + JIT_CODE + JIT_DATA), (u64)REGIONS_MOST);
+}
+
 static struct soft_vm *new_vm(struct vm *vm, struct err *err)
 {
 	struct soft_vm *svm = calloc(1, sizeof(*svm));
@@ -66,6 +75,7 @@ static struct soft_vm *new_vm(struct vm *vm, struct err *err)
 		return NULL;
 	}
 	svm->vm = vm;
+	svm->most_regions = most_regions(vm);
 	if (thunk_arena_new(&svm->thunks, err) || code_vm_init(svm, err)) {
 		free_vm(svm);
 		return NULL;
@@ -198,6 +208,34 @@ static void soft_kick(struct vcpu *vcpu)
 	soft_recall(c);
 }
 
+/* When c halts: a region of each cache goes back each LOOK_NS, once none has been begun for QUIET_NS. */
+#define LOOK_NS  1000000000ull
+#define QUIET_NS 5000000000ull
+
+static void give_back(struct soft_cpu *c)
+{
+	struct soft_vm *s = c->svm;
+	u64 now = os_now_ns(), look = atomic_load_explicit(&s->look_ns, memory_order_relaxed), begun;
+
+	if (now < look || !atomic_compare_exchange_strong(&s->look_ns, &look, now + LOOK_NS))
+		return;
+	share_enter(c);
+	share_alone(c);
+	share_lock(s);
+	begun = s->code->use.nr_begun + (s->jit ? s->jit->use.nr_begun : 0);
+	if (begun != s->begun) {
+		s->begun = begun;
+		s->begun_ns = now;
+	} else if (now - s->begun_ns >= QUIET_NS) {
+		code_give_back(s);
+		if (s->jit)
+			jit_give_back(s);
+	}
+	share_unlock(s);
+	share_together(c);
+	share_leave(c);
+}
+
 static enum run_end soft_run(struct vcpu *vcpu)
 {
 	struct soft_cpu *c = vcpu->engine;
@@ -206,6 +244,8 @@ static enum run_end soft_run(struct vcpu *vcpu)
 		set_gs(c);
 	enum run_end end = interp_run(c);
 
+	if (end == RUN_HLT)
+		give_back(c);
 	vcpu->stats.insns = c->jit ? 0 : c->icount; /* translated code does not count */
 	return end;
 }

@@ -25,6 +25,8 @@ static void add_shared(struct rows *r, const struct soft_vm *s)
 	add(r, "blocks_decoded", code->nr_blocks);
 	add(r, "blocks_dropped_by_writes", code->nr_invalidated);
 	add(r, "block_regions_evicted", code->nr_evicted);
+	add(r, "block_regions", code->use.nr);
+	add(r, "block_regions_added", code->use.nr_grown);
 	add(r, "all_blocks_dropped", code->nr_flushes);
 	add(r, "pages_no_longer_tracked", code->nr_restless);
 	add(r, "pages_tracked_again", code->nr_calm);
@@ -36,6 +38,8 @@ static void add_shared(struct rows *r, const struct soft_vm *s)
 	add(r, "instructions_translated", j->nr_insns);
 	add(r, "translations_dropped", j->nr_dropped);
 	add(r, "regions_evicted", j->nr_evicted);
+	add(r, "regions", j->use.nr);
+	add(r, "regions_added", j->use.nr_grown);
 	add(r, "translated_code_bytes", jit_code_bytes(j));
 	add(r, "jumps_linked", j->nr_links);
 }

@@ -216,9 +216,9 @@ void jit_flush(struct soft_vm *s)
 	for (u32 k = 0; k < s->vm->nr_vcpus; k++)
 		if (share_cpu(s, k))
 			jit_forget(share_cpu(s, k));
-	for (u32 k = 0; k < JIT_REGIONS; k++)
+	for (u32 k = 0; k < REGIONS_MOST; k++)
 		empty(j, k);
-	j->region = 0;
+	regions_reset(&j->use, JIT_LEAST, MAX(JIT_LEAST, s->most_regions));
 }
 
 /* --- by address --- */
@@ -521,36 +521,40 @@ static void forget_dropped(struct soft_cpu *c)
 	}
 }
 
-/* The next region gives up what it has. */
+void jit_give_up(struct soft_vm *s, u32 region)
+{
+	struct jit *j = s->jit;
+	struct jit_region *r = &j->regions[region];
+
+	for (u32 k = 0; k < r->nr_blocks; k++) {
+		struct xblock *x = r->blocks[k];
+
+		if (!x->dead) {
+			regions_gone(&j->use, x->block->hva);
+			detach(x);
+			drop(s, x);
+		}
+	}
+	/* Exits by which vCPUs came out are perhaps of the region. */
+	for (u32 k = 0; k < s->vm->nr_vcpus; k++)
+		if (share_cpu(s, k))
+			share_cpu(s, k)->jit_rec = NULL;
+	for (u32 k = 0; k < s->vm->nr_vcpus; k++)
+		forget_dropped(share_cpu(s, k));
+	j->nr_evicted += r->nr_blocks != 0;
+	empty(j, region);
+	share_refetch(s);
+}
+
 static void next_region(struct soft_cpu *c)
 {
 	struct soft_vm *s = c->svm;
 	struct jit *j = s->jit;
-	struct jit_region *r;
 
 	share_alone(c);
 	share_lock(s);                         /* not all who change the cache are vCPUs */
-	if (is_full(&j->regions[j->region])) { /* else another one has done it meanwhile */
-		j->region = (j->region + 1) % JIT_REGIONS;
-		r = &j->regions[j->region];
-		for (u32 k = 0; k < r->nr_blocks; k++) {
-			struct xblock *x = r->blocks[k];
-
-			if (!x->dead) {
-				detach(x);
-				drop(s, x);
-			}
-		}
-		/* Exits by which vCPUs came out are perhaps of the region. */
-		for (u32 k = 0; k < s->vm->nr_vcpus; k++)
-			if (share_cpu(s, k))
-				share_cpu(s, k)->jit_rec = NULL;
-		for (u32 k = 0; k < s->vm->nr_vcpus; k++)
-			forget_dropped(share_cpu(s, k));
-		j->nr_evicted += r->nr_blocks != 0;
-		empty(j, j->region);
-		share_refetch(s);
-	}
+	if (is_full(&j->regions[j->use.at])) /* else another one has done it meanwhile */
+		jit_give_up(s, regions_next(&j->use));
 	share_unlock(s);
 	share_together(c);
 }
@@ -584,7 +588,7 @@ static bool for_any_address(struct soft_vm *s, struct block *b, gva_t rip)
 static struct xblock *make(struct soft_cpu *c, struct block *b)
 {
 	struct jit *j = c->jit;
-	struct jit_region *r = &j->regions[j->region];
+	struct jit_region *r = &j->regions[j->use.at];
 	struct xblock *x = find(b, c->rip);
 	u32 n;
 
@@ -597,6 +601,7 @@ static struct xblock *make(struct soft_cpu *c, struct block *b)
 		__atomic_store_n(&b->heat, BLOCK_COLD, __ATOMIC_RELAXED);
 		return NULL;
 	}
+	regions_made(&j->use, b->hva);
 	n = r->nr_blocks;
 	r->blocks[n] = x;
 	atomic_store_explicit(&r->nr_blocks, n + 1, memory_order_release);
@@ -627,7 +632,7 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 			return false;
 		share_lock(c->svm);
 		x = make(c, b);
-		full = is_full(&j->regions[j->region]);
+		full = is_full(&j->regions[j->use.at]);
 		share_unlock(c->svm);
 		if (!x && !full)
 			return false;

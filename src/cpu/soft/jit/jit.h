@@ -50,11 +50,11 @@
 #define JIT_STACK_SIZE (64 * KiB)
 #define JIT_GUARD_SIZE (4 * KiB)
 #define JIT_SIGNAL     SIGRTMIN /* of the timer */
-#define JIT_REGIONS    6u
+#define JIT_LEAST      3u         /* regions */
 #define JIT_CODE       (2 * MiB) /* of a region */
 #define JIT_DATA       (2 * MiB)
-#define JIT_CODE_SIZE  (JIT_REGIONS * JIT_CODE)
-#define JIT_DATA_SIZE  (JIT_REGIONS * JIT_DATA)
+#define JIT_CODE_SIZE  (REGIONS_MOST * JIT_CODE)
+#define JIT_DATA_SIZE  (REGIONS_MOST * JIT_DATA)
 /* The most that one block can need of either. */
 #define JIT_BLOCK_CODE (40 * KiB) /* places in it are of 16 bits */
 #define JIT_BLOCK_DATA (16 * KiB)
@@ -197,15 +197,14 @@ struct jit {
 	u8 *rw;       /* JIT_CODE_SIZE, to write */
 	const u8 *rx; /* the same, to execute; JIT_DATA_SIZE of data follow */
 	u8 *data;
-	/* Filled one after the other; a full one makes room by giving up the next. The first begins with glue. */
-	u32 region;
+	struct regions use; /* of the regions; the first begins with glue */
 	struct jit_region {
 		u32 code_used, data_used;
 		/* By address of their code. The signal handler reads it without the lock: an entry is there before
 		 * it is counted. */
 		_Atomic u32 nr_blocks;
 		struct xblock **blocks;
-	} regions[JIT_REGIONS];
+	} regions[REGIONS_MOST];
 	u32 glue_used;
 	struct jcache *no_jcache; /* stays empty: all 0, which is no generation, so that it takes no memory */
 	struct xblock **blocks;   /* of all regions */
@@ -245,6 +244,8 @@ void jit_op_stepped(struct soft_cpu *c, const struct insn *i);
 void jit_drop(struct soft_vm *s, struct block *b);
 /* The block of a list of translations is elsewhere now. Alone. */
 void jit_moved(struct xblock *x, struct block *to);
+/* What a region has is given up. Alone, under the lock. */
+void jit_give_up(struct soft_vm *s, u32 region);
 /* All of them. Alone. */
 void jit_flush(struct soft_vm *s);
 /* c forgets which addresses are translated. On its thread, or alone. */
@@ -275,8 +276,8 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 
 static inline void *jit_alloc(struct jit *j, u64 size)
 {
-	struct jit_region *r = &j->regions[j->region];
-	void *p = j->data + j->region * JIT_DATA + r->data_used;
+	struct jit_region *r = &j->regions[j->use.at];
+	void *p = j->data + j->use.at * JIT_DATA + r->data_used;
 
 	r->data_used += (u32)ALIGN_UP(size, 8ull);
 	soft_zero(p, size);
@@ -288,7 +289,7 @@ static inline u64 jit_code_bytes(const struct jit *j)
 {
 	u64 sum = 0;
 
-	for (u32 k = 0; k < JIT_REGIONS; k++)
+	for (u32 k = 0; k < REGIONS_MOST; k++)
 		sum += j->regions[k].code_used;
 	return sum;
 }
@@ -300,6 +301,8 @@ int jit_init(struct soft_cpu *c, struct err *err);
 void jit_fini(struct soft_cpu *c);
 /* A thread begins to run c: signals. The host's timer to vcpu->timer_tsc, after fpu_spill(). */
 void jit_host_thread(struct soft_cpu *c);
+/* Gives back a region's memory where there are more than the guest needs. Alone, outside of translated code. */
+void jit_give_back(struct soft_vm *s);
 void jit_host_arm(struct soft_cpu *c);
 /* Tells perf the name of a translation, after fpu_spill(). */
 void jit_host_map(struct jit *j, const struct xblock *x, gva_t rip);

@@ -62,6 +62,20 @@ static int map_code(struct jit *j, struct err *err)
 	return 0;
 }
 
+void jit_give_back(struct soft_vm *s)
+{
+	struct jit *j = s->jit;
+	u32 r = regions_give_back(&j->use);
+	u64 glue = r ? 0 : ALIGN_UP((u64)j->glue_used, RAM_PAGE_SIZE);
+
+	if (r == REGIONS_MOST)
+		return;
+	jit_give_up(s, r);
+	madvise(j->rw + r * JIT_CODE + glue, JIT_CODE - glue, MADV_REMOVE); /* shared memory: from both mappings */
+	madvise(j->data + r * JIT_DATA, JIT_DATA, MADV_DONTNEED);
+	madvise(j->regions[r].blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS, MADV_DONTNEED);
+}
+
 static int make_jit(struct soft_vm *s, struct err *err)
 {
 	const struct engine_conf *conf = &s->vm->engine_conf;
@@ -89,8 +103,8 @@ static int make_jit(struct soft_vm *s, struct err *err)
 	j->lockstep = conf->lockstep;
 	j->trials = !conf->lockstep;
 	j->no_jcache = map(sizeof(*j->no_jcache) << JCACHE_BITS);
-	j->blocks = map(sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
-	for (u32 k = 0; j->blocks && k < JIT_REGIONS; k++)
+	j->blocks = map(sizeof(*j->blocks) * JIT_MAX_BLOCKS * REGIONS_MOST);
+	for (u32 k = 0; j->blocks && k < REGIONS_MOST; k++)
 		j->regions[k].blocks = j->blocks + k * JIT_MAX_BLOCKS;
 	j->xlate = map(sizeof(*j->xlate));
 	if (!j->no_jcache || !j->blocks || !j->xlate)
@@ -118,7 +132,7 @@ void jit_vm_fini(struct soft_vm *s)
 	if (j->no_jcache)
 		munmap(j->no_jcache, sizeof(*j->no_jcache) << JCACHE_BITS);
 	if (j->blocks)
-		munmap(j->blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS * JIT_REGIONS);
+		munmap(j->blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS * REGIONS_MOST);
 	if (j->xlate)
 		munmap(j->xlate, sizeof(*j->xlate));
 	free(j);

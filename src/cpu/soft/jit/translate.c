@@ -1109,7 +1109,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 	t->b = b;
 	t->n = b->n;
 	t->half = rip >> 63;
-	t->e = (struct emit){ .p = j->rw + j->region * JIT_CODE + j->regions[j->region].code_used,
+	t->e = (struct emit){ .p = j->rw + j->use.at * JIT_CODE + j->regions[j->use.at].code_used,
 			      .rx_off = j->rx - j->rw };
 	classify(t);
 	if (t->in[0].kind == XK_BAIL)
@@ -1171,7 +1171,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 	x->faults = jit_alloc(j, x->nr_faults * sizeof(*x->faults));
 	if (x->nr_faults)
 		soft_copy(x->faults, t->faults, x->nr_faults * sizeof(*x->faults));
-	j->regions[j->region].code_used = (u32)(ALIGN_UP((u64)(t->e.p - j->rw), 16) - j->region * JIT_CODE);
+	j->regions[j->use.at].code_used = (u32)(ALIGN_UP((u64)(t->e.p - j->rw), 16) - j->use.at * JIT_CODE);
 	j->nr_translated++;
 	j->nr_insns += t->n;
 	return x;

@@ -1,0 +1,89 @@
+/* How many regions a cache has; see regions.h. Freestanding: runs while guest vector state is live. */
+#include "cpu/soft/regions.h"
+
+/* A further region, when at least one of so many blocks is made again. */
+#define AGAIN 2
+
+/* What is remembered for longer says little. */
+#define MOST_GONE (1u << (REGIONS_GONE_BITS - 2))
+
+static u32 hash(u64 hva)
+{
+	return (u32)(hva * 0x9e3779b97f4a7c15u >> (64 - REGIONS_GONE_BITS));
+}
+
+static void begin(struct regions *r, u32 k)
+{
+	r->at = k;
+	r->begun[k] = ++r->nr_begun;
+	r->made = r->made_again = 0;
+}
+
+void regions_reset(struct regions *r, u32 least, u32 most)
+{
+	soft_zero(r->begun, sizeof(r->begun));
+	r->nr = 0;
+	r->least = least;
+	r->most = most;
+	while (r->nr < least)
+		r->begun[r->nr++] = ++r->nr_begun; /* empty, in order */
+	begin(r, 0);
+}
+
+void regions_made(struct regions *r, u64 hva)
+{
+	u32 h = hash(hva);
+
+	r->made++;
+	r->made_again += r->gone[h / 64] >> h % 64 & 1;
+}
+
+void regions_gone(struct regions *r, u64 hva)
+{
+	u32 h = hash(hva);
+
+	if (r->nr_gone++ == MOST_GONE) {
+		soft_zero(r->gone, sizeof(r->gone));
+		r->nr_gone = 1;
+	}
+	r->gone[h / 64] |= BIT(h % 64);
+}
+
+/* Of those in use, but for the one being filled, the one that was begun first; REGIONS_MOST: there is none. */
+static u32 oldest(const struct regions *r)
+{
+	u32 found = REGIONS_MOST;
+
+	for (u32 k = 0; k < REGIONS_MOST; k++)
+		if (r->begun[k] && k != r->at && (found == REGIONS_MOST || r->begun[k] < r->begun[found]))
+			found = k;
+	return found;
+}
+
+u32 regions_next(struct regions *r)
+{
+	u32 k = 0;
+
+	if (r->nr < r->most && r->made_again * AGAIN >= r->made && r->made) {
+		while (r->begun[k])
+			k++;
+		r->nr++;
+		r->nr_grown++;
+	} else {
+		k = oldest(r);
+	}
+	begin(r, k);
+	return k;
+}
+
+u32 regions_give_back(struct regions *r)
+{
+	u32 k = r->nr > r->least ? oldest(r) : REGIONS_MOST;
+
+	if (k < REGIONS_MOST) {
+		r->begun[k] = 0;
+		r->nr--;
+		r->nr_given_back++;
+	}
+	return k;
+}
