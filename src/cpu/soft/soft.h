@@ -136,15 +136,18 @@ struct tlb_table {
 
 /* TLB of code: tlb_key() of pages that may be executed, else TLB_NEVER. A translated jump into another page checks by
  * one comparison that this page is still mapped to the same memory. */
-#define TLB_CODE_BITS 12
+#define TLB_CODE_BITS 13
 #define TLB_CODE_SIZE (1u << TLB_CODE_BITS)
 #define TLB_CODE_LIST 96
 
 struct tlb_code {
 	u64 key[TLB_CODE_SIZE];
-	u64 gen; /* another one whenever a key that was there is gone; no two tables have the same */
+	/* Another one whenever what a key said that was there may not be so any more: the page is dropped, or any page is after keys
+	 * made room for others; no two tables have the same. */
+	u64 gen;
 	u16 list[TLB_CODE_LIST]; /* which are in use, unless there are more */
 	u32 nr;
+	bool lost; /* keys have made room for others since gen changed */
 };
 
 /* Linear page (36 bits) and physical page (28 bits) in one word; never TLB_NEVER, as RAM ends before the last page

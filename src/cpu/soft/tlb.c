@@ -139,6 +139,7 @@ static void table_flush(struct tlb_table *t)
 void tlb_code_changed(struct soft_cpu *c, struct tlb_code *t)
 {
 	t->gen = ++c->code_gens;
+	t->lost = false;
 	for (unsigned half = 0; half < 2; half++)
 		if (c->tlb_code[half] == t)
 			c->code_gen[half] = t->gen;
@@ -163,8 +164,14 @@ static void code_flush_table(struct soft_cpu *c, struct tlb_code *t)
 static void code_add(struct soft_cpu *c, struct tlb_code *t, gva_t la, u64 key)
 {
 	unsigned slot = la >> 12 & (TLB_CODE_SIZE - 1);
-	if (t->key[slot] != TLB_NEVER && t->key[slot] != key)
-		tlb_code_changed(c, t);
+	u64 old = t->key[slot];
+
+	if (old != TLB_NEVER && old != key) {
+		if ((old ^ key) >> TLB_KEY_PFN_BITS)
+			t->lost = true;
+		else
+			tlb_code_changed(c, t);
+	}
 	if (t->key[slot] == TLB_NEVER && t->nr <= TLB_CODE_LIST) {
 		if (t->nr < TLB_CODE_LIST)
 			t->list[t->nr] = (u16)slot;
@@ -394,10 +401,11 @@ void tlb_drop_page(struct soft_cpu *c, struct tlb_table tables[TLB_NR_MODES], st
 	gva_t tag = la & ~PAGE_MASK;
 	for (unsigned m = 0; m < 2; m++) {
 		u64 *key = &code[m].key[la >> 12 & (TLB_CODE_SIZE - 1)];
-		if (!((*key ^ tlb_key(la, 0)) >> TLB_KEY_PFN_BITS)) {
+		bool same = !((*key ^ tlb_key(la, 0)) >> TLB_KEY_PFN_BITS);
+		if (same)
 			*key = TLB_NEVER; /* its place in the list stays taken */
+		if (same || code[m].lost)
 			tlb_code_changed(c, &code[m]);
-		}
 	}
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		struct tlb_entry *e = &tables[m].e[la >> 12 & (TLB_SIZE - 1)];

@@ -240,11 +240,11 @@ static struct xblock *find_address(struct soft_cpu *c)
 
 	if (e->rip != c->rip || !x || !soft_mode64(c) || __atomic_load_n(&x->dead, __ATOMIC_RELAXED))
 		return NULL;
-	if (__atomic_load_n(&e->gen, __ATOMIC_RELAXED) != gen) {
-		if (tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
-			return NULL;
+	/* Also where gen is right: the exit that led here is about to be linked with the key. */
+	if (tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
+		return NULL;
+	if (__atomic_load_n(&e->gen, __ATOMIC_RELAXED) != gen)
 		set_gen(e, x, gen);
-	}
 	return x;
 }
 
