@@ -1,8 +1,9 @@
 /* How many regions a cache has; see regions.h. Freestanding: runs while guest vector state is live. */
 #include "cpu/soft/regions.h"
 
-/* A further region, when at least one of so many blocks is made again. */
+/* There are too few when at least one of so many blocks is made again: a further one, when so many regions showed it. */
 #define AGAIN 2
+#define SMALL 2
 
 /* What is remembered for longer says little. */
 #define MOST_GONE (1u << (REGIONS_GONE_BITS - 2))
@@ -62,9 +63,12 @@ static u32 oldest(const struct regions *r)
 
 u32 regions_next(struct regions *r)
 {
+	bool small = r->made && r->made_again * AGAIN >= r->made;
 	u32 k = 0;
 
-	if (r->nr < r->most && r->made_again * AGAIN >= r->made && r->made) {
+	r->small = small ? r->small + 1 : 0;
+	if (r->small >= SMALL && r->nr < r->most) {
+		r->small = 0;
 		while (r->begun[k])
 			k++;
 		r->nr++;

@@ -22,6 +22,7 @@ struct regions {
 	u64 begun[REGIONS_MOST]; /* the how-many-th it was, from 1; 0: not in use */
 	u64 nr_begun, nr_grown, nr_given_back;
 	u32 made, made_again; /* since `at` was begun */
+	u32 small;            /* so many regions one after the other showed that there are too few */
 	u32 nr_gone;
 	u64 gone[1 << (REGIONS_GONE_BITS - 6)];
 };
