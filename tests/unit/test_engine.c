@@ -69,6 +69,7 @@ static void test_settings(void **state)
 		  "soft",
 		  { .lockstep = true, .perf_map = true, .pic = true, .warm = 7 } },
 		{ "soft,perf-map=off,lockstep=off,warm=0", "soft", { .translate = true } },
+		{ "soft,cache=64", "soft", { .translate = true, .cache = 64 } },
 		{ "soft,warm=4294967295", "soft", { .translate = true, .warm = 4294967295u } },
 		{ "soft,warm=0000000000016", "soft", { .translate = true, .warm = 16 } },
 		{ "soft,warm=9,translate=off,warm=3,translate=on", "soft", { .translate = true, .warm = 3 } },
@@ -85,15 +86,16 @@ static void test_settings(void **state)
 		assert_string_equal(name, rows[i].name);
 		if (conf.translate != rows[i].conf.translate || conf.lockstep != rows[i].conf.lockstep ||
 		    conf.perf_map != rows[i].conf.perf_map || conf.pic != rows[i].conf.pic ||
-		    conf.warm != rows[i].conf.warm)
-			fail_msg("'%s' gives %d %d %d %d %u", rows[i].text, conf.translate, conf.lockstep,
-				 conf.perf_map, conf.pic, conf.warm);
+		    conf.cache != rows[i].conf.cache || conf.warm != rows[i].conf.warm)
+			fail_msg("'%s' gives %d %d %d %d %u %u", rows[i].text, conf.translate, conf.lockstep,
+				 conf.perf_map, conf.pic, conf.cache, conf.warm);
 	}
 }
 
 static void test_refusals(void **state)
 {
-#define LIST   "; the settings are translate, lockstep, pic and perf-map (=on or =off) and warm (=N)"
+#define LIST \
+	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N)"
 #define NUMBER "; give a number of executions, or 0 for the engine's own choice"
 	static const char *const rows[][2] = {
 		{ "soft,", "unknown engine setting ''" LIST },
@@ -117,6 +119,7 @@ static void test_refusals(void **state)
 		{ "soft,lockstep=ON,warm=1", "engine setting 'lockstep' cannot be 'ON'; give on or off" },
 		{ "soft,perf-map=1", "engine setting 'perf-map' cannot be '1'; give on or off" },
 		{ "soft,perf-map=on=off", "cannot be 'on=off'" },
+		{ "soft,cache=big", "engine setting 'cache' cannot be 'big'; give a number of MiB, or 0" },
 		{ "soft,warm=", "engine setting 'warm' cannot be ''" NUMBER },
 		{ "soft,warm=on", "engine setting 'warm' cannot be 'on'" NUMBER },
 		{ "soft,warm=-1", "cannot be '-1'" NUMBER },

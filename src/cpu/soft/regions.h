@@ -14,7 +14,7 @@
 #include "cpu/soft/soft.h"
 
 #define REGIONS_MOST      32u
-#define REGIONS_GONE_BITS 18
+#define REGIONS_GONE_BITS 20
 
 struct regions {
 	u32 at;                  /* being filled */

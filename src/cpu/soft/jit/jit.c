@@ -552,7 +552,7 @@ static void next_region(struct soft_cpu *c)
 	struct jit *j = s->jit;
 
 	share_alone(c);
-	share_lock(s);                         /* not all who change the cache are vCPUs */
+	share_lock(s);                       /* not all who change the cache are vCPUs */
 	if (is_full(&j->regions[j->use.at])) /* else another one has done it meanwhile */
 		jit_give_up(s, regions_next(&j->use));
 	share_unlock(s);

@@ -71,7 +71,8 @@ void jit_give_back(struct soft_vm *s)
 	if (r == REGIONS_MOST)
 		return;
 	jit_give_up(s, r);
-	madvise(j->rw + r * JIT_CODE + glue, JIT_CODE - glue, MADV_REMOVE); /* shared memory: from both mappings */
+	madvise(j->rw + r * JIT_CODE + glue, JIT_CODE - glue,
+		MADV_REMOVE); /* shared memory: from both mappings */
 	madvise(j->data + r * JIT_DATA, JIT_DATA, MADV_DONTNEED);
 	madvise(j->regions[r].blocks, sizeof(*j->blocks) * JIT_MAX_BLOCKS, MADV_DONTNEED);
 }
