@@ -141,6 +141,8 @@ static void raw_submit(struct block *b, struct block_req *req)
 	struct raw *r = container_of(b, struct raw, block);
 
 	block_tell(b, req);
+	req->fd = r->file.fd;
+	req->at = req->offset;
 	req->rest = NULL;
 	req->nr_rest = 0;
 	req->progress = 0;
@@ -234,20 +236,19 @@ static int check_format(const struct image_file *file, struct err *err)
 		file->path, format);
 }
 
-static int start_aio(struct raw *r, enum block_raw_aio kind, struct loop *loop, struct err *err)
+static int start_aio(struct raw *r, enum block_aio_kind kind, struct loop *loop, struct err *err)
 {
 	const struct block_aio conf = {
-		.fd = r->file.fd,
 		.lock = &r->block.lock,
 		.completed = completed,
 		.opaque = r,
 	};
 	int rc;
 
-	if (kind == BLOCK_RAW_THREADS)
+	if (kind == BLOCK_AIO_THREADS)
 		return block_threads_new(loop, &conf, &r->aio, err);
 	rc = block_uring_new(loop, &conf, &r->aio, err);
-	if (rc < 0 && kind == BLOCK_RAW_AUTO)
+	if (rc < 0 && kind == BLOCK_AIO_AUTO)
 		rc = block_threads_new(loop, &conf, &r->aio, err);
 	return rc;
 }

@@ -62,6 +62,7 @@ struct qcow2_page {
 
 struct qcow2_flight {
 	struct qcow2_flight *next;
+	bool left;          /* atomic: it is over, and is taken from the list by who finds it there */
 	u64 host, host_len; /* in the file */
 	u64 first, last;    /* clusters of the disk whose mapping is going to change; first > last: none */
 };
@@ -96,6 +97,7 @@ int qcow2_set_features(struct qcow2 *q, u64 incompatible, u64 autoclear);
 
 /* The lock is held for all that follows, down to the next heading. size: 1 to 8 bytes. */
 int qcow2_cache_load(struct qcow2 *q, enum qcow2_kind kind, u64 offset, unsigned size, u64 *ret_val);
+bool qcow2_cache_has(const struct qcow2 *q, u64 offset);
 int qcow2_cache_store(struct qcow2 *q, enum qcow2_kind kind, u64 offset, unsigned size, u64 val);
 /* What is cached of a place in the file that is going to be written directly. */
 void qcow2_cache_forget(struct qcow2 *q, u64 offset, u64 len);
@@ -117,6 +119,8 @@ bool qcow2_refs_is_meta(const struct qcow2 *q, u64 cluster);
 /* An entry of the disk's cluster; 0 where there is no L2 table. */
 int qcow2_map_get(struct qcow2 *q, u64 cluster, u64 *ret_entry);
 int qcow2_map_set(struct qcow2 *q, u64 cluster, u64 entry);
+/* qcow2_map_get() would not read the file. */
+bool qcow2_map_cached(struct qcow2 *q, u64 cluster);
 /* The place of a compressed cluster. */
 void qcow2_map_zipped(const struct qcow2 *q, u64 entry, u64 *ret_offset, u64 *ret_len);
 /* What an entry names goes. */

@@ -310,7 +310,8 @@ static bool in_flight(const struct qcow2 *q, u64 cluster)
 	u64 at = cluster << q->h.cluster_bits;
 
 	for (const struct qcow2_flight *f = q->flights; f; f = f->next)
-		if (at < f->host + f->host_len && f->host < at + q->cluster)
+		if (!__atomic_load_n(&f->left, __ATOMIC_ACQUIRE) && at < f->host + f->host_len &&
+		    f->host < at + q->cluster)
 			return true;
 	return false;
 }
