@@ -123,6 +123,8 @@ static void completed(void *opaque, struct block_req *req)
 	} else if (req->op == BLOCK_ZERO && unsupported(req->result)) {
 		r->no_zero = true;
 		write_zeroes(r, req);
+	} else if (req->op == BLOCK_FLUSH) {
+		finish(req, image_file_synced(&r->file, (int)req->result));
 	} else if (req->result < 0) {
 		finish(req, (int)req->result);
 	} else if (req->op == BLOCK_WRITE && req->mode) {
@@ -184,7 +186,8 @@ static void raw_close(struct block *b)
 	if (r->aio)
 		r->aio->ops->free(r->aio);
 	if (r->aio && !b->read_only && image_file_sync(&r->file) < 0)
-		log_error("disk %s: what was written last may be lost: %s", r->file.path, strerror(errno));
+		log_error("disk %s: what was written last may be lost: %s", r->file.path,
+			  strerror(-r->file.sync_error));
 	image_file_close(&r->file);
 	free(r);
 }

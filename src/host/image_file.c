@@ -291,7 +291,17 @@ void image_file_punch(const struct image_file *file, u64 offset, u64 len)
 	(void)!fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len);
 }
 
-int image_file_sync(const struct image_file *file)
+int image_file_synced(struct image_file *file, int rc)
 {
-	return fdatasync(file->fd) < 0 ? -errno : 0;
+	int none = 0;
+
+	if (rc < 0)
+		__atomic_compare_exchange_n(&file->sync_error, &none, rc, false, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED);
+	return __atomic_load_n(&file->sync_error, __ATOMIC_RELAXED);
+}
+
+int image_file_sync(struct image_file *file)
+{
+	return image_file_synced(file, fdatasync(file->fd) < 0 ? -errno : 0);
 }

@@ -20,6 +20,7 @@ struct image_file {
 	u64 size; /* bytes, when it was opened */
 	u64 dev, ino;
 	char *path;
+	int sync_error; /* atomic; of a synchronization that has failed, 0: none has */
 };
 
 /* Opens a regular file or block device. The sentence names it, and who uses it where that is the reason. */
@@ -49,4 +50,8 @@ int image_file_writev(const struct image_file *file, const struct iovec *iov, un
 		      u64 offset);
 /* Gives space back to the host where the file system can; contents are of no interest. */
 void image_file_punch(const struct image_file *file, u64 offset, u64 len);
-int image_file_sync(const struct image_file *file);
+/* Has once failed: fails from then on, with the same -errno. The host may have dropped what it could not write, and would
+ * say of the next one that all is well. */
+int image_file_sync(struct image_file *file);
+/* The same, where somebody else has tried to: rc is what came of it. Returns what holds now. */
+int image_file_synced(struct image_file *file, int rc);

@@ -407,7 +407,7 @@ static void put_header(u8 *head, const struct qcow2_create_conf *c, u64 l1_entri
 }
 
 /* Header, refcount table, blocks, L1 table, in this order. */
-static int put_image(const struct image_file *file, const struct qcow2_create_conf *c, struct err *err)
+static int put_image(struct image_file *file, const struct qcow2_create_conf *c, struct err *err)
 {
 	u64 cluster = BIT(c->cluster_bits), per_block = cluster * 8 >> REFCOUNT_ORDER;
 	u64 l1_entries = MAX((c->size + (cluster * cluster / 8) - 1) / (cluster * cluster / 8), 1ull);
