@@ -64,7 +64,7 @@ struct image_conf {
 	bool read_only;
 	bool backing;    /* files that the image names may be opened */
 	bool no_backing; /* without what the image is based on; for a check of its tables only */
-	bool repair;     /* one that says that it is damaged may be written */
+	bool repair;     /* one that is damaged, as far as qcow2_check() can cope with it; for that only */
 	const struct image_chain *above;
 };
 

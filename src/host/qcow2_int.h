@@ -44,7 +44,8 @@ struct qcow2_header {
 	unsigned version, cluster_bits, refcount_order, header_length;
 	u64 size, incompatible, compatible, autoclear;
 	u64 l1_offset, reftable_offset, snapshots_offset, backing_offset;
-	u32 l1_entries, reftable_clusters, nr_snapshots, backing_len;
+	u32 l1_entries, reftable_clusters, nr_snapshots, backing_len, nr_bitmaps;
+	u64 bitmaps_offset, bitmaps_len; /* the directory */
 	bool zstd;
 	char backing[1024], backing_format[32];
 };
@@ -113,8 +114,13 @@ int qcow2_refs_alloc(struct qcow2 *q, u64 want, u64 *ret_cluster, u64 *ret_got);
 void qcow2_refs_undo(struct qcow2 *q, u64 cluster, u64 nr);
 /* No longer named by an entry: refcount goes down with the next flush. */
 int qcow2_refs_drop(struct qcow2 *q, u64 cluster, u64 nr);
-void qcow2_refs_settle(struct qcow2 *q); /* step 4 */
+void qcow2_refs_settle(struct qcow2 *q);   /* step 4 */
+u64 qcow2_refs_max(const struct qcow2 *q); /* the highest count there is room for */
 bool qcow2_refs_is_meta(const struct qcow2 *q, u64 cluster);
+
+/* A new table and new blocks at the end of the file, with these counts of all its clusters, none above qcow2_refs_max().
+ * What is cached of the old ones must not be dirty. */
+int qcow2_rebuild_refs(struct qcow2 *q, const u32 *counts);
 
 /* An entry of the disk's cluster; 0 where there is no L2 table. */
 int qcow2_map_get(struct qcow2 *q, u64 cluster, u64 *ret_entry);
