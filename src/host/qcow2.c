@@ -469,6 +469,26 @@ static int put_image(struct image_file *file, const struct qcow2_create_conf *c,
 	return rc < 0 ? err_sys(err, rc, "%s cannot be written", c->path) : 0;
 }
 
+/* Closes the file, unless it fails. */
+static int take_space(struct image_file *file, const struct qcow2_create_conf *c, struct err *err)
+{
+	const struct image_conf conf = { .path = c->path };
+	struct image *im;
+	int rc;
+
+	file->size = (u64)lseek(file->fd, 0, SEEK_END);
+	rc = qcow2_open(file, &conf, &im, err);
+	if (rc < 0)
+		return rc;
+	rc = qcow2_preallocate(container_of(im, struct qcow2, image), c);
+	im->read_only = rc < 0; /* nothing of it is to be kept */
+	im->ops->close(im);
+	*file = (struct image_file){ .fd = -1 };
+	return rc < 0 ? err_sys(err, rc, "%s cannot be given the space for %llu bytes", c->path,
+				(unsigned long long)c->size)
+		      : 0;
+}
+
 int qcow2_create(const struct qcow2_create_conf *c, struct err *err)
 {
 	struct image_file file;
@@ -481,6 +501,11 @@ int qcow2_create(const struct qcow2_create_conf *c, struct err *err)
 	if (rc < 0)
 		return rc;
 	rc = put_image(&file, c, err);
+	if (rc == 0 && c->space != IMAGE_FILE_SPARSE) {
+		rc = take_space(&file, c, err);
+		if (rc == 0)
+			return 0;
+	}
 	if (rc < 0 && !c->replace)
 		unlink(c->path);
 	image_file_close(&file);
