@@ -1,6 +1,9 @@
 /* The host fails under a disk: any one of its calls for the file, once or from then on, with an I/O error or because it is full
  * [A18]. Who asked is told, what was acknowledged is there, a synchronization that has failed never succeeds again, and a
- * qcow2 image is nothing worse than leaky. Each scenario is the same traffic with another call failing. */
+ * qcow2 image is nothing worse than leaky. Each scenario is the same traffic with another call failing.
+ *
+ * And the host ends at any of these calls: of what it was given since the last synchronization any sectors are on the disk, the
+ * others are not. What the guest has synchronized is there, and the image is nothing worse than leaky. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,6 +30,7 @@
 #define FULL     (7 * MiB + 860 * KiB) /* in clusters of 512 bytes: the refcount table is about to grow */
 #define OPS      48
 #define APPENDED (64 * KiB)
+#define MAX_FILE (16 * MiB)
 #define POINTS   40 /* calls of a kind that fail, spread over all of them */
 
 enum call { READ, WRITE, SYNC, NR_CALLS };
@@ -40,11 +44,44 @@ static struct {
 	u64 seen[NR_CALLS];
 } fault;
 
-static char folder[64], full[96], path[96];
+static char folder[64], full[96], path[96], crashed[96];
 static u8 *model;
 static bool unknown[SECTORS]; /* old contents or new ones */
 static bool fresh[SECTORS];   /* changed since the last flush that has succeeded */
 static unsigned messages;
+
+/* ---- a host that ends ---- */
+
+static struct {
+	bool on, examined; /* calls are recorded; now what they left is looked at */
+	u8 *disk;          /* what is on stable storage */
+	u8 *cache;         /* what the host knows */
+	bool dirty[MAX_FILE / 512];
+	u64 len, seed, ends;
+} host;
+
+static void examine(void);
+
+static void remember(const struct iovec *iov, int nr, u64 at)
+{
+	for (int i = 0; i < nr; i++) {
+		assert_true(at + iov[i].iov_len <= MAX_FILE);
+		if (iov[i].iov_base)
+			memcpy(host.cache + at, iov[i].iov_base, iov[i].iov_len);
+		else
+			memset(host.cache + at, 0, iov[i].iov_len);
+		/* A sector is written whole, or not at all. */
+		memset(host.dirty + at / 512, true, (at % 512 + iov[i].iov_len + 511) / 512);
+		at += iov[i].iov_len;
+		host.len = MAX(host.len, at);
+	}
+}
+
+static void synchronize(void)
+{
+	memcpy(host.disk, host.cache, MAX_FILE);
+	memset(host.dirty, false, sizeof(host.dirty));
+}
 
 /* ---- the host's calls ---- */
 
@@ -63,9 +100,15 @@ ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int nr, off_t at);
 ssize_t __real_preadv64(int fd, const struct iovec *iov, int nr, off_t at);
 ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int nr, off_t at);
 int __wrap_fdatasync(int fd);
+int __real_fallocate64(int fd, int mode, off_t at, off_t len);
+int __wrap_fallocate64(int fd, int mode, off_t at, off_t len);
 
 ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int nr, off_t at)
 {
+	if (host.on && !host.examined) {
+		remember(iov, nr, (u64)at);
+		examine();
+	}
 	if (!fails(WRITE))
 		return __real_pwritev64(fd, iov, nr, at);
 	/* The next call then finds out why. A host does not tear a sector. */
@@ -86,7 +129,22 @@ ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int nr, off_t at)
 
 int __wrap_fdatasync(int fd)
 {
+	if (host.on && !host.examined) {
+		examine();
+		synchronize();
+	}
 	return fails(SYNC) ? -1 : 0; /* the real one would only take time */
+}
+
+int __wrap_fallocate64(int fd, int mode, off_t at, off_t len)
+{
+	const struct iovec zeroes = { NULL, (size_t)len };
+
+	if (host.on && !host.examined) {
+		remember(&zeroes, 1, (u64)at);
+		examine();
+	}
+	return __real_fallocate64(fd, mode, at, len);
 }
 
 /* ---- qcow2 ---- */
@@ -143,6 +201,11 @@ static void copy_full(void)
 static void set_unknown(u64 at, u64 len, bool val)
 {
 	memset(unknown + at / 512, val, len / 512);
+}
+
+/* Before a change. */
+static void touch(u64 at, u64 len)
+{
 	memset(fresh + at / 512, true, len / 512);
 }
 
@@ -166,6 +229,7 @@ static void put(struct image *im, u64 at, u64 len, u64 *s)
 
 	for (u64 k = 0; k < len; k += 8)
 		st64(buf + k, next_random(s));
+	touch(at, len);
 	rc = im->ops->write(im, &iov, 1, at, len);
 	if (rc == 0)
 		memcpy(model + at, buf, len);
@@ -198,12 +262,14 @@ static void traffic(struct image *im, u64 s)
 
 		switch (next_random(&s) % 8) {
 		case 0:
+			touch(at, len);
 			rc = im->ops->zero(im, at, len, true);
 			if (rc == 0)
 				memset(model + at, 0, len);
 			set_unknown(at, len, rc < 0);
 			break;
 		case 1:
+			touch(at, len);
 			im->ops->discard(im, at, len);
 			set_unknown(at, len, true);
 			break;
@@ -214,9 +280,9 @@ static void traffic(struct image *im, u64 s)
 	}
 }
 
-static void check(enum qcow2_repair repair)
+static void check(const char *file, enum qcow2_repair repair)
 {
-	const struct image_conf conf = { .path = path, .format = "qcow2" };
+	const struct image_conf conf = { .path = file, .format = "qcow2" };
 	struct qcow2_result result = { 0 };
 	struct err err = { 0 };
 	struct image *im = NULL;
@@ -249,6 +315,7 @@ static u64 scenario(void (*run)(struct image *im, u64 seed), bool arm)
 	messages = 0;
 	run(im, 7);
 	seen = fault.seen[fault.call];
+	host.on = false;
 	/* The host works again. */
 	rc = arm && fault.call == SYNC && seen > fault.at ? -fault.error : 0;
 	fault.armed = false;
@@ -260,8 +327,8 @@ static u64 scenario(void (*run)(struct image *im, u64 seed), bool arm)
 	/* The image's tables are as after the last flush that has succeeded. */
 	for (unsigned i = 0; rc < 0 && i < SECTORS; i++)
 		unknown[i] |= fresh[i];
-	check(QCOW2_REPAIR_LEAKS);
-	check(QCOW2_REPAIR_NONE);
+	check(path, QCOW2_REPAIR_LEAKS);
+	check(path, QCOW2_REPAIR_NONE);
 	memcpy(model, before, SIZE);
 	free(before);
 	return seen;
@@ -299,6 +366,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(folder));
 	snprintf(full, sizeof(full), "%s/full.qcow2", folder);
 	snprintf(path, sizeof(path), "%s/disk", folder);
+	snprintf(crashed, sizeof(crashed), "%s/crashed", folder);
 	model = malloc(SIZE);
 	memset(&fault, 0, sizeof(fault));
 	make_full();
@@ -332,6 +400,64 @@ static void test_sync_error(void **state)
 static void test_read_error(void **state)
 {
 	each_point(READ, EIO, true, false);
+}
+
+/* The disk as the host's end leaves it, now. */
+static void examine(void)
+{
+	bool keep[SECTORS];
+	u8 *disk;
+	int fd;
+
+	host.examined = true;
+	host.ends++;
+	disk = malloc(MAX_FILE);
+	memcpy(disk, host.disk, MAX_FILE);
+	for (u64 i = 0, likely = next_random(&host.seed) % 5; i < MAX_FILE / 512; i++)
+		if (host.dirty[i] && next_random(&host.seed) % 4 < likely)
+			memcpy(disk + i * 512, host.cache + i * 512, 512);
+	fd = open(crashed, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_int_equal(write(fd, disk, host.len), host.len);
+	close(fd);
+	free(disk);
+	memcpy(keep, unknown, sizeof(keep));
+	for (unsigned i = 0; i < SECTORS; i++)
+		unknown[i] |= fresh[i];
+	check(crashed, QCOW2_REPAIR_LEAKS);
+	memcpy(unknown, keep, sizeof(keep));
+	host.examined = false;
+}
+
+static void test_host_ends(void **state)
+{
+	struct stat st;
+	FILE *f;
+
+	host.disk = malloc(MAX_FILE);
+	host.cache = calloc(1, MAX_FILE);
+	f = fopen(full, "r");
+	assert_true(f && fstat(fileno(f), &st) == 0);
+	host.len = (u64)st.st_size;
+	assert_int_equal(fread(host.cache, 1, host.len, f), host.len);
+	fclose(f);
+	for (unsigned i = 0; i < 2; i++) {
+		u8 *whole = malloc(MAX_FILE);
+		u64 len = host.len;
+
+		memcpy(whole, host.cache, MAX_FILE);
+		synchronize();
+		host.on = true;
+		scenario(i ? append : traffic, false);
+		host.on = false;
+		memcpy(host.cache, whole, MAX_FILE);
+		host.len = len;
+		free(whole);
+	}
+	print_message("the host has ended %llu times\n", (unsigned long long)host.ends);
+	assert_true(host.ends > 50);
+	free(host.disk);
+	free(host.cache);
+	unlink(crashed);
 }
 
 /* ---- raw ---- */
@@ -387,7 +513,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(test_write_error), T(test_no_room), T(test_sync_error), T(test_read_error), T(test_raw),
+		T(test_write_error), T(test_no_room),   T(test_sync_error),
+		T(test_read_error),  T(test_host_ends), T(test_raw),
 	};
 
 	log_set_sink(count_messages);
