@@ -5,7 +5,7 @@
  * the eventfd is silent, so that the main loop does not wake up for nothing. The rest rings the eventfd later.
  *
  * A request belongs to the thread that entered it: where that one ends (a vCPU that is stopped), the kernel may
- * cancel what is still queued; block_raw.c submits it again.
+ * cancel what is still queued; who has submitted it does so again.
  *
  * Threads: any, under the device's lock.
  */
