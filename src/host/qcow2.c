@@ -352,8 +352,10 @@ int qcow2_open(const struct image_file *file, const struct image_conf *conf, str
 	struct qcow2 *q = calloc(1, sizeof(*q));
 	int rc;
 
-	if (!q)
-		return err_set(err, -ENOMEM, "no memory for disk %s", conf->path);
+	if (!q) {
+		err_set(err, -ENOMEM, "no memory for disk %s", conf->path);
+		return -ENOMEM;
+	}
 	q->file = *file;
 	q->image = (struct image){ .ops = &qcow2_io_ops, .read_only = conf->read_only, .path = file->path };
 	pthread_mutex_init(&q->lock, NULL);
@@ -480,7 +482,7 @@ static int take_space(struct image_file *file, const struct qcow2_create_conf *c
 	rc = qcow2_open(file, &conf, &im, err);
 	if (rc < 0)
 		return rc;
-	rc = qcow2_preallocate(container_of(im, struct qcow2, image), c);
+	rc = qcow2_prealloc_all(container_of(im, struct qcow2, image), c);
 	im->read_only = rc < 0; /* nothing of it is to be kept */
 	im->ops->close(im);
 	*file = (struct image_file){ .fd = -1 };

@@ -123,7 +123,7 @@ bool qcow2_refs_is_meta(const struct qcow2 *q, u64 cluster);
 int qcow2_rebuild_refs(struct qcow2 *q, const u32 *counts);
 
 /* Gives every cluster of an empty image a place; no lock, one thread. */
-int qcow2_preallocate(struct qcow2 *q, const struct qcow2_create_conf *conf);
+int qcow2_prealloc_all(struct qcow2 *q, const struct qcow2_create_conf *conf);
 
 /* An entry of the disk's cluster; 0 where there is no L2 table. */
 int qcow2_map_get(struct qcow2 *q, u64 cluster, u64 *ret_entry);

@@ -33,7 +33,7 @@ static int place_run(struct qcow2 *q, u64 first, u64 want, u64 *ret_host, u64 *r
 	return rc;
 }
 
-int qcow2_preallocate(struct qcow2 *q, const struct qcow2_create_conf *conf)
+int qcow2_prealloc_all(struct qcow2 *q, const struct qcow2_create_conf *conf)
 {
 	u64 clusters = (conf->size + q->cluster - 1) >> q->h.cluster_bits, host = 0, nr = 0, end;
 	struct written w = { conf, 0 };

@@ -43,10 +43,13 @@ static void must(int rc, const char *what)
 int main(int argc, char **argv)
 {
 	struct image *to[2];
-	u8 *buf = malloc(MAX_LEN);
+	u8 *buf;
 
-	if (argc < 5 || !buf)
+	if (argc < 5)
 		return 2;
+	buf = malloc(MAX_LEN);
+	if (!buf)
+		return 1;
 	to[0] = open_image(argv[1], "qcow2");
 	to[1] = open_image(argv[2], "raw");
 	seed = strtoull(argv[3], NULL, 0);

@@ -189,7 +189,7 @@ static void make_full(void)
 static void copy_full(void)
 {
 	int in = open(full, O_RDONLY), out = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	struct stat st;
+	struct stat st = { 0 };
 
 	assert_true(in >= 0 && out >= 0 && fstat(in, &st) == 0);
 	for (off_t done = 0; done < st.st_size;)
@@ -430,7 +430,7 @@ static void examine(void)
 
 static void test_host_ends(void **state)
 {
-	struct stat st;
+	struct stat st = { 0 };
 	FILE *f;
 
 	host.disk = malloc(MAX_FILE);
