@@ -427,6 +427,7 @@ static int run_info(const struct command *command, int argc, char **argv, struct
 			row_number(o.json, "refcount-bits", info.refcount_bits);
 			row_text(o.json, "compression", info.zstd ? "zstd" : "deflate");
 			row_number(o.json, "snapshots", info.snapshots);
+			row_number(o.json, "bitmaps", info.bitmaps);
 			row_flag(o.json, "dirty", info.dirty);
 			row_flag(o.json, "corrupt", info.corrupt);
 		}

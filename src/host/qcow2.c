@@ -238,6 +238,7 @@ int qcow2_info(const struct image_file *file, struct qcow2_info *ret_info, struc
 		.cluster_bits = h.cluster_bits,
 		.refcount_bits = 1u << h.refcount_order,
 		.snapshots = h.nr_snapshots,
+		.bitmaps = h.autoclear & QCOW2_BITMAPS ? h.nr_bitmaps : 0,
 		.zstd = h.zstd,
 		.dirty = h.incompatible & QCOW2_DIRTY,
 		.corrupt = h.incompatible & QCOW2_CORRUPT,

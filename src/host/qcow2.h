@@ -28,7 +28,7 @@ struct qcow2_create_conf {
 int qcow2_create(const struct qcow2_create_conf *conf, struct err *err);
 
 struct qcow2_info {
-	unsigned version, cluster_bits, refcount_bits, snapshots;
+	unsigned version, cluster_bits, refcount_bits, snapshots, bitmaps; /* bitmaps: valid ones */
 	bool zstd, dirty, corrupt, lazy_refcounts;
 	char backing[1024], backing_format[32]; /* "": none */
 	u64 size;
