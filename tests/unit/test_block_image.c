@@ -21,7 +21,7 @@
 #define SIZE   (8 * MiB)
 #define SLOTS  64 /* requests under way, each in its own part of the disk */
 #define PART   (SIZE / SLOTS)
-#define ROUNDS 120
+#define ROUNDS 50
 
 static char folder[64], path[96], base[96];
 static struct loop *loop;
