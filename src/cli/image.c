@@ -28,7 +28,7 @@
 
 struct image_options {
 	const char *name[2];
-	const char *format, *backing, *backing_format, *compression, *repair;
+	const char *format, *backing, *backing_format, *compression, *repair, *preallocation;
 	u64 cluster_size;
 	u32 version;
 	bool json, compress, follow, force;
@@ -51,6 +51,18 @@ static const char *compression_choice(unsigned i, const char **ret_help)
 	static const char *const names[] = { "deflate", "zstd" };
 
 	return choice_of(names, ARRAY_SIZE(names), i);
+}
+
+static const char *const space_names[] = {
+	[IMAGE_FILE_SPARSE] = "off",
+	[IMAGE_FILE_METADATA] = "metadata",
+	[IMAGE_FILE_RESERVED] = "falloc",
+	[IMAGE_FILE_WRITTEN] = "full",
+};
+
+static const char *space_choice(unsigned i, const char **ret_help)
+{
+	return choice_of(space_names, ARRAY_SIZE(space_names), i);
 }
 
 static const char *repair_choice(unsigned i, const char **ret_help)
@@ -119,6 +131,16 @@ static const struct opt create_opts[] = {
 	OPT_CLUSTER,
 	OPT_VERSION,
 	OPT_COMPRESSION,
+	{
+		.name = "preallocation",
+		.kind = OPT_STRING,
+		.arg = "WHAT",
+		.help = "What of the host's space the image takes now: nothing, its tables, all of it by reserving, or all of it "
+			"by writing zeroes.",
+		.choice = space_choice,
+		.default_text = "off",
+		.offset = AT(preallocation),
+	},
 	OPT_FORCE,
 	{ .name = NULL },
 };
@@ -186,17 +208,50 @@ static bool is_raw(const char *format)
 	return format && !strcmp(format, "raw");
 }
 
+/* ---- progress ---- */
+
+static void progress(u64 done, u64 size, bool end)
+{
+	static u64 last;
+	u64 now = os_now_ns();
+
+	if (!isatty(STDERR_FILENO) || (!end && now - last < PROGRESS_NS))
+		return;
+	last = now;
+	fprintf(stderr, "\r%3u%% of %llu MiB%s", (unsigned)(size ? done * 100.0 / (double)size : 100),
+		(unsigned long long)(size / MiB), end ? "\n" : "");
+}
+
+/* For a callback: of *opaque bytes. */
+static void progress_of(void *opaque, u64 done)
+{
+	progress(done, *(const u64 *)opaque, false);
+}
+
 /* ---- create ---- */
 
-static int create_raw(const struct image_options *o, const char *path, u64 size, struct err *err)
+static enum image_file_space space_of(const struct image_options *o)
+{
+	unsigned i = 0;
+
+	while (o->preallocation && strcmp(o->preallocation, space_names[i]) != 0)
+		i++;
+	return (enum image_file_space)i;
+}
+
+static int create_raw(const struct image_options *o, const char *path, u64 size, enum image_file_space space,
+		      struct err *err)
 {
 	struct image_file file;
 	int rc = image_file_create(&file, path, o->force, err);
 
 	if (rc < 0)
 		return rc;
-	rc = ftruncate(file.fd, (off_t)size) < 0 ? err_sys(err, -errno, "%s cannot be made so large", path)
-						 : 0;
+	rc = ftruncate(file.fd, (off_t)size) < 0 ? -errno : 0;
+	if (rc == 0)
+		rc = image_file_take_space(&file, space, 0, size, progress_of, &size);
+	if (rc < 0)
+		err_sys(err, rc, "%s cannot be given %llu bytes", path, (unsigned long long)size);
 	if (rc < 0 && !o->force)
 		unlink(path);
 	image_file_close(&file);
@@ -214,21 +269,39 @@ static int create(const struct image_options *o, const char *path, u64 size, str
 		.replace = o->force,
 		.backing = o->backing,
 		.backing_format = o->backing_format,
+		.space = space_of(o),
+		.progress = progress_of,
+		.opaque = &size,
 	};
+	int rc;
 
 	if (is_raw(o->format)) {
 		if (o->backing || o->cluster_size || o->version || o->compression || o->compress)
 			return err_set(err, -EINVAL,
 				       "a raw image has neither base, clusters, version nor compression; "
 				       "leave them out, or use --format qcow2");
-		return create_raw(o, path, conf.size, err);
+		if (conf.space == IMAGE_FILE_METADATA)
+			return err_set(err, -EINVAL,
+				       "--preallocation: a raw image has no tables; give falloc or full");
+		rc = create_raw(o, path, conf.size, conf.space, err);
+		if (rc == 0 && conf.space == IMAGE_FILE_WRITTEN)
+			progress(size, size, true);
+		return rc;
 	}
+	if (o->backing && conf.space != IMAGE_FILE_SPARSE)
+		return err_set(
+			err, -EINVAL,
+			"--preallocation: an image with a base takes from it what it has not itself; leave one "
+			"of the two out");
 	if (o->cluster_size && !bits_is_pow2(o->cluster_size))
 		return err_set(err, -EINVAL, "--cluster-size: %llu is no power of 2; give 512 to 2M",
 			       (unsigned long long)o->cluster_size);
 	if (conf.zstd && conf.version < 3)
 		return err_set(err, -EINVAL, "--compression: zstd needs version 3 of the format");
-	return qcow2_create(&conf, err);
+	rc = qcow2_create(&conf, err);
+	if (rc == 0 && conf.space == IMAGE_FILE_WRITTEN)
+		progress(size, size, true);
+	return rc;
 }
 
 /* The disk of the base, whose size the new one gets where none is given. */
@@ -354,6 +427,7 @@ static int run_info(const struct command *command, int argc, char **argv, struct
 			row_number(o.json, "refcount-bits", info.refcount_bits);
 			row_text(o.json, "compression", info.zstd ? "zstd" : "deflate");
 			row_number(o.json, "snapshots", info.snapshots);
+			row_number(o.json, "bitmaps", info.bitmaps);
 			row_flag(o.json, "dirty", info.dirty);
 			row_flag(o.json, "corrupt", info.corrupt);
 		}
@@ -417,18 +491,6 @@ static int run_check(const struct command *command, int argc, char **argv, struc
 }
 
 /* ---- convert ---- */
-
-static void progress(u64 done, u64 size, bool end)
-{
-	static u64 last;
-	u64 now = os_now_ns();
-
-	if (!isatty(STDERR_FILENO) || (!end && now - last < PROGRESS_NS))
-		return;
-	last = now;
-	fprintf(stderr, "\r%3u%% of %llu MiB%s", (unsigned)(size ? done * 100.0 / (double)size : 100),
-		(unsigned long long)(size / MiB), end ? "\n" : "");
-}
 
 static bool all_zero(const u8 *p, u64 len)
 {

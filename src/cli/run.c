@@ -582,6 +582,8 @@ static int signals_block(struct signals *s, struct err *err)
 	*s = (struct signals){ .fd = -1 };
 	/* A reader of our output that goes away is an error of write(), not the end of the guest. */
 	signal(SIGPIPE, SIG_IGN);
+	/* Nor is a disk's file that may not grow: the guest gets an I/O error. */
+	signal(SIGXFSZ, SIG_IGN);
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGINT);
 	sigaddset(&mask, SIGTERM);

@@ -123,6 +123,8 @@ static void completed(void *opaque, struct block_req *req)
 	} else if (req->op == BLOCK_ZERO && unsupported(req->result)) {
 		r->no_zero = true;
 		write_zeroes(r, req);
+	} else if (req->op == BLOCK_FLUSH) {
+		finish(req, image_file_synced(&r->file, (int)req->result));
 	} else if (req->result < 0) {
 		finish(req, (int)req->result);
 	} else if (req->op == BLOCK_WRITE && req->mode) {
@@ -141,6 +143,8 @@ static void raw_submit(struct block *b, struct block_req *req)
 	struct raw *r = container_of(b, struct raw, block);
 
 	block_tell(b, req);
+	req->fd = r->file.fd;
+	req->at = req->offset;
 	req->rest = NULL;
 	req->nr_rest = 0;
 	req->progress = 0;
@@ -182,7 +186,8 @@ static void raw_close(struct block *b)
 	if (r->aio)
 		r->aio->ops->free(r->aio);
 	if (r->aio && !b->read_only && image_file_sync(&r->file) < 0)
-		log_error("disk %s: what was written last may be lost: %s", r->file.path, strerror(errno));
+		log_error("disk %s: what was written last may be lost: %s", r->file.path,
+			  strerror(-r->file.sync_error));
 	image_file_close(&r->file);
 	free(r);
 }
@@ -234,20 +239,19 @@ static int check_format(const struct image_file *file, struct err *err)
 		file->path, format);
 }
 
-static int start_aio(struct raw *r, enum block_raw_aio kind, struct loop *loop, struct err *err)
+static int start_aio(struct raw *r, enum block_aio_kind kind, struct loop *loop, struct err *err)
 {
 	const struct block_aio conf = {
-		.fd = r->file.fd,
 		.lock = &r->block.lock,
 		.completed = completed,
 		.opaque = r,
 	};
 	int rc;
 
-	if (kind == BLOCK_RAW_THREADS)
+	if (kind == BLOCK_AIO_THREADS)
 		return block_threads_new(loop, &conf, &r->aio, err);
 	rc = block_uring_new(loop, &conf, &r->aio, err);
-	if (rc < 0 && kind == BLOCK_RAW_AUTO)
+	if (rc < 0 && kind == BLOCK_AIO_AUTO)
 		rc = block_threads_new(loop, &conf, &r->aio, err);
 	return rc;
 }

@@ -2,17 +2,13 @@
 #pragma once
 
 #include "base/err.h"
+#include "host/block_aio.h"
 #include "vm/block.h"
-
-struct loop;
-
-enum block_raw_aio { BLOCK_RAW_AUTO, BLOCK_RAW_URING, BLOCK_RAW_THREADS };
 
 struct block_raw_conf {
 	const char *path;
 	bool read_only;
-	/* AUTO: io_uring where the host allows it, else threads. */
-	enum block_raw_aio aio;
+	enum block_aio_kind aio;
 	bool probe; /* refuse what looks like an image of another format */
 };
 

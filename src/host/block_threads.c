@@ -62,19 +62,19 @@ static struct block_req *list_take(struct list *l)
 	return req;
 }
 
-static s64 perform(int fd, struct block_req *req)
+static s64 perform(const struct block_req *req)
 {
 	const struct iovec *iov = req->rest ? req->rest : req->iov;
 	int nr = (int)(req->rest ? req->nr_rest : req->nr_iov);
-	off_t at = (off_t)(req->offset + req->progress);
+	off_t at = (off_t)(req->at + req->progress);
 	ssize_t n = 0;
 
 	switch (req->op) {
-	case BLOCK_READ: n = preadv(fd, iov, nr, at); break;
-	case BLOCK_WRITE: n = pwritev(fd, iov, nr, at); break;
-	case BLOCK_FLUSH: n = fdatasync(fd); break;
+	case BLOCK_READ: n = preadv(req->fd, iov, nr, at); break;
+	case BLOCK_WRITE: n = pwritev(req->fd, iov, nr, at); break;
+	case BLOCK_FLUSH: n = fdatasync(req->fd); break;
 	case BLOCK_DISCARD:
-	case BLOCK_ZERO: n = fallocate(fd, req->mode, at, (off_t)req->len); break;
+	case BLOCK_ZERO: n = fallocate(req->fd, req->mode, at, (off_t)req->len); break;
 	}
 	return n < 0 ? -errno : n;
 }
@@ -93,7 +93,7 @@ static void *work(void *opaque)
 			continue;
 		}
 		pthread_mutex_unlock(&t->guard);
-		req->result = t->aio.perform ? t->aio.perform(t->aio.opaque, req) : perform(t->aio.fd, req);
+		req->result = t->aio.perform ? t->aio.perform(t->aio.opaque, req) : perform(req);
 		pthread_mutex_lock(&t->guard);
 		list_add(&t->done, req);
 		/* Fails only when it has rung already. */

@@ -5,7 +5,7 @@
  * the eventfd is silent, so that the main loop does not wake up for nothing. The rest rings the eventfd later.
  *
  * A request belongs to the thread that entered it: where that one ends (a vCPU that is stopped), the kernel may
- * cancel what is still queued; block_raw.c submits it again.
+ * cancel what is still queued; who has submitted it does so again.
  *
  * Threads: any, under the device's lock.
  */
@@ -42,16 +42,14 @@ static void prepare(struct uring *u, struct io_uring_sqe *sqe, struct block_req 
 {
 	const struct iovec *iov = req->rest ? req->rest : req->iov;
 	unsigned nr = req->rest ? req->nr_rest : req->nr_iov;
-	u64 at = req->offset + req->progress;
+	u64 at = req->at + req->progress;
 
 	switch (req->op) {
-	case BLOCK_READ: io_uring_prep_readv(sqe, u->aio.fd, iov, nr, at); break;
-	case BLOCK_WRITE: io_uring_prep_writev(sqe, u->aio.fd, iov, nr, at); break;
-	case BLOCK_FLUSH: io_uring_prep_fsync(sqe, u->aio.fd, IORING_FSYNC_DATASYNC); break;
+	case BLOCK_READ: io_uring_prep_readv(sqe, req->fd, iov, nr, at); break;
+	case BLOCK_WRITE: io_uring_prep_writev(sqe, req->fd, iov, nr, at); break;
+	case BLOCK_FLUSH: io_uring_prep_fsync(sqe, req->fd, IORING_FSYNC_DATASYNC); break;
 	case BLOCK_DISCARD:
-	case BLOCK_ZERO:
-		io_uring_prep_fallocate(sqe, u->aio.fd, req->mode, (off_t)at, (off_t)req->len);
-		break;
+	case BLOCK_ZERO: io_uring_prep_fallocate(sqe, req->fd, req->mode, (off_t)at, (off_t)req->len); break;
 	}
 	io_uring_sqe_set_data(sqe, req);
 }

@@ -23,6 +23,7 @@
 
 #define MAX_MAGIC 8
 #define MAX_IOV   1024
+#define ZEROES    MiB
 
 /* ---- who has it ---- */
 
@@ -291,7 +292,38 @@ void image_file_punch(const struct image_file *file, u64 offset, u64 len)
 	(void)!fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len);
 }
 
-int image_file_sync(const struct image_file *file)
+int image_file_take_space(const struct image_file *file, enum image_file_space space, u64 offset, u64 len,
+			  void (*progress)(void *opaque, u64 done), void *opaque)
 {
-	return fdatasync(file->fd) < 0 ? -errno : 0;
+	u8 *zeroes;
+	int rc = 0;
+
+	if (space == IMAGE_FILE_RESERVED)
+		return -posix_fallocate(file->fd, (off_t)offset, (off_t)len);
+	zeroes = space == IMAGE_FILE_WRITTEN ? calloc(1, ZEROES) : NULL;
+	if (space == IMAGE_FILE_WRITTEN && !zeroes)
+		return -ENOMEM;
+	for (u64 done = 0, n; zeroes && rc == 0 && done < len; done += n) {
+		n = MIN(len - done, ZEROES);
+		rc = image_file_write(file, zeroes, n, offset + done);
+		if (progress)
+			progress(opaque, done + n);
+	}
+	free(zeroes);
+	return rc;
+}
+
+int image_file_synced(struct image_file *file, int rc)
+{
+	int none = 0;
+
+	if (rc < 0)
+		__atomic_compare_exchange_n(&file->sync_error, &none, rc, false, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED);
+	return __atomic_load_n(&file->sync_error, __ATOMIC_RELAXED);
+}
+
+int image_file_sync(struct image_file *file)
+{
+	return image_file_synced(file, fdatasync(file->fd) < 0 ? -errno : 0);
 }

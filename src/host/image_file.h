@@ -14,12 +14,21 @@ enum image_file_lock {
 	IMAGE_FILE_LOCKED,   /* for one writer, or for any number of readers */
 };
 
+/* What a new image has of the host's space from the beginning. */
+enum image_file_space {
+	IMAGE_FILE_SPARSE,   /* nothing */
+	IMAGE_FILE_METADATA, /* its tables, so that writes change none of them; formats without tables cannot */
+	IMAGE_FILE_RESERVED, /* all, as far as the file system can promise that without writing */
+	IMAGE_FILE_WRITTEN,  /* all, written with zeroes */
+};
+
 struct image_file {
 	int fd; /* -1: not open */
 	bool read_only;
 	u64 size; /* bytes, when it was opened */
 	u64 dev, ino;
 	char *path;
+	int sync_error; /* atomic; of a synchronization that has failed, 0: none has */
 };
 
 /* Opens a regular file or block device. The sentence names it, and who uses it where that is the reason. */
@@ -49,4 +58,12 @@ int image_file_writev(const struct image_file *file, const struct iovec *iov, un
 		      u64 offset);
 /* Gives space back to the host where the file system can; contents are of no interest. */
 void image_file_punch(const struct image_file *file, u64 offset, u64 len);
-int image_file_sync(const struct image_file *file);
+/* Has once failed: fails from then on, with the same -errno. The host may have dropped what it could not write, and would
+ * say of the next one that all is well. */
+int image_file_sync(struct image_file *file);
+/* All of len bytes have their space on the host, and read zero where the file did not reach before. progress: bytes done by
+ * WRITTEN; NULL: nobody asks. */
+int image_file_take_space(const struct image_file *file, enum image_file_space space, u64 offset, u64 len,
+			  void (*progress)(void *opaque, u64 done), void *opaque);
+/* The same, where somebody else has tried to: rc is what came of it. Returns what holds now. */
+int image_file_synced(struct image_file *file, int rc);

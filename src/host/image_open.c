@@ -76,6 +76,20 @@ static int raw_extent(struct image *im, u64 offset, u64 len, enum image_extent *
 	return 0;
 }
 
+static int raw_place(struct image *im, bool write, u64 offset, u64 len, struct image_place *ret_place)
+{
+	*ret_place = (struct image_place){
+		.kind = IMAGE_DATA,
+		.fd = container_of(im, struct raw, image)->file.fd,
+		.offset = offset,
+	};
+	return 0;
+}
+
+static void raw_leave(struct image *im, void *hold)
+{
+}
+
 static void raw_close(struct image *im)
 {
 	struct raw *r = container_of(im, struct raw, image);
@@ -95,6 +109,8 @@ static const struct image_ops raw_ops = {
 	.discard = raw_discard,
 	.flush = raw_flush,
 	.extent = raw_extent,
+	.place = raw_place,
+	.leave = raw_leave,
 	.close = raw_close,
 };
 

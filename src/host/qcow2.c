@@ -31,6 +31,8 @@
 #define EXT_END        0
 #define EXT_FORMAT     0xe2792acau
 #define EXT_FEATURES   0x6803f857u
+#define EXT_BITMAPS    0x23852875u
+#define BITMAPS_LEN    24
 #define FEATURE_ROW    48
 #define MAX_HEAD       (2 * MiB)
 #define REFCOUNT_ORDER 4
@@ -94,6 +96,11 @@ static int read_extensions(const struct image_file *file, const u8 *head, u64 le
 		if (type == EXT_FORMAT)
 			snprintf(h->backing_format, sizeof(h->backing_format), "%.*s", (int)MIN(size, 31u),
 				 (const char *)head + at);
+		if (type == EXT_BITMAPS && size >= BITMAPS_LEN) {
+			h->nr_bitmaps = ld32be(head + at);
+			h->bitmaps_len = ld64be(head + at + 8);
+			h->bitmaps_offset = ld64be(head + at + 16);
+		}
 		if (type == EXT_FEATURES) {
 			names = head + at;
 			names_len = size;
@@ -101,6 +108,12 @@ static int read_extensions(const struct image_file *file, const u8 *head, u64 le
 		at = MIN(ALIGN_UP(at + size, 8ull), end);
 	}
 	return check_features(file, h, names, names_len, err);
+}
+
+static int cut_off(const struct image_file *file, struct err *err)
+{
+	return err_set(err, -EINVAL, "disk %s is cut off: its file has only %llu bytes; use a copy",
+		       file->path, (unsigned long long)file->size);
 }
 
 static int check_layout(const struct image_file *file, const struct qcow2_header *h, struct err *err)
@@ -115,17 +128,23 @@ static int check_layout(const struct image_file *file, const struct qcow2_header
 		return bad(file, err, "the length of the L1 table", h->l1_entries);
 	if (h->l1_offset & (cluster - 1) || (h->l1_entries && h->l1_offset < cluster))
 		return bad(file, err, "the place of the L1 table", h->l1_offset);
+	if (h->nr_snapshots > MAX_SNAPSHOTS || (h->nr_snapshots && h->snapshots_offset & (cluster - 1)))
+		return bad(file, err, "the table of snapshots", h->nr_snapshots);
+	if (h->l1_offset > file->size || file->size - h->l1_offset < (u64)h->l1_entries * 8)
+		return cut_off(file, err);
+	return 0;
+}
+
+/* All but a repair needs it. */
+static int check_reftable(const struct image_file *file, const struct qcow2_header *h, struct err *err)
+{
+	u64 cluster = BIT(h->cluster_bits);
+
 	if (!h->reftable_clusters || h->reftable_clusters * cluster > MAX_REFTABLE)
 		return bad(file, err, "the length of the refcount table", h->reftable_clusters);
 	if (h->reftable_offset & (cluster - 1) || h->reftable_offset < cluster)
 		return bad(file, err, "the place of the refcount table", h->reftable_offset);
-	if (h->nr_snapshots > MAX_SNAPSHOTS || (h->nr_snapshots && h->snapshots_offset & (cluster - 1)))
-		return bad(file, err, "the table of snapshots", h->nr_snapshots);
-	if (h->l1_offset > file->size || file->size - h->l1_offset < (u64)h->l1_entries * 8 ||
-	    h->reftable_offset >= file->size)
-		return err_set(err, -EINVAL, "disk %s is cut off: its file has only %llu bytes; use a copy",
-			       file->path, (unsigned long long)file->size);
-	return 0;
+	return h->reftable_offset >= file->size ? cut_off(file, err) : 0;
 }
 
 static int parse(const struct image_file *file, const u8 *head, u64 len, struct qcow2_header *h,
@@ -219,6 +238,7 @@ int qcow2_info(const struct image_file *file, struct qcow2_info *ret_info, struc
 		.cluster_bits = h.cluster_bits,
 		.refcount_bits = 1u << h.refcount_order,
 		.snapshots = h.nr_snapshots,
+		.bitmaps = h.autoclear & QCOW2_BITMAPS ? h.nr_bitmaps : 0,
 		.zstd = h.zstd,
 		.dirty = h.incompatible & QCOW2_DIRTY,
 		.corrupt = h.incompatible & QCOW2_CORRUPT,
@@ -333,13 +353,19 @@ int qcow2_open(const struct image_file *file, const struct image_conf *conf, str
 	struct qcow2 *q = calloc(1, sizeof(*q));
 	int rc;
 
-	if (!q)
-		return err_set(err, -ENOMEM, "no memory for disk %s", conf->path);
+	if (!q) {
+		err_set(err, -ENOMEM, "no memory for disk %s", conf->path);
+		return -ENOMEM;
+	}
 	q->file = *file;
 	q->image = (struct image){ .ops = &qcow2_io_ops, .read_only = conf->read_only, .path = file->path };
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->landed, NULL);
 	rc = qcow2_header_read(file, &q->h, err);
+	if (rc == 0 && check_reftable(file, &q->h, conf->repair ? NULL : err) < 0) {
+		rc = conf->repair ? 0 : -EINVAL;
+		q->h.reftable_offset = q->h.reftable_clusters = 0;
+	}
 	if (rc == 0) {
 		q->image.size = q->h.size;
 		q->cluster = BIT(q->h.cluster_bits);
@@ -357,7 +383,8 @@ int qcow2_open(const struct image_file *file, const struct image_conf *conf, str
 				     : "was not closed, and its refcounts may be wrong");
 	if (rc == 0 && q->h.backing[0] && !conf->no_backing)
 		rc = open_backing(q, conf, err);
-	if (rc == 0 && !conf->read_only) {
+	/* A repair does not change what the disk contains. */
+	if (rc == 0 && !conf->read_only && !conf->repair) {
 		rc = qcow2_set_features(q, q->h.incompatible, 0);
 		if (rc < 0)
 			err_sys(err, rc, "disk %s cannot be written", conf->path);
@@ -407,7 +434,7 @@ static void put_header(u8 *head, const struct qcow2_create_conf *c, u64 l1_entri
 }
 
 /* Header, refcount table, blocks, L1 table, in this order. */
-static int put_image(const struct image_file *file, const struct qcow2_create_conf *c, struct err *err)
+static int put_image(struct image_file *file, const struct qcow2_create_conf *c, struct err *err)
 {
 	u64 cluster = BIT(c->cluster_bits), per_block = cluster * 8 >> REFCOUNT_ORDER;
 	u64 l1_entries = MAX((c->size + (cluster * cluster / 8) - 1) / (cluster * cluster / 8), 1ull);
@@ -445,6 +472,26 @@ static int put_image(const struct image_file *file, const struct qcow2_create_co
 	return rc < 0 ? err_sys(err, rc, "%s cannot be written", c->path) : 0;
 }
 
+/* Closes the file, unless it fails. */
+static int take_space(struct image_file *file, const struct qcow2_create_conf *c, struct err *err)
+{
+	const struct image_conf conf = { .path = c->path };
+	struct image *im;
+	int rc;
+
+	file->size = (u64)lseek(file->fd, 0, SEEK_END);
+	rc = qcow2_open(file, &conf, &im, err);
+	if (rc < 0)
+		return rc;
+	rc = qcow2_prealloc_all(container_of(im, struct qcow2, image), c);
+	im->read_only = rc < 0; /* nothing of it is to be kept */
+	im->ops->close(im);
+	*file = (struct image_file){ .fd = -1 };
+	return rc < 0 ? err_sys(err, rc, "%s cannot be given the space for %llu bytes", c->path,
+				(unsigned long long)c->size)
+		      : 0;
+}
+
 int qcow2_create(const struct qcow2_create_conf *c, struct err *err)
 {
 	struct image_file file;
@@ -457,6 +504,11 @@ int qcow2_create(const struct qcow2_create_conf *c, struct err *err)
 	if (rc < 0)
 		return rc;
 	rc = put_image(&file, c, err);
+	if (rc == 0 && c->space != IMAGE_FILE_SPARSE) {
+		rc = take_space(&file, c, err);
+		if (rc == 0)
+			return 0;
+	}
 	if (rc < 0 && !c->replace)
 		unlink(c->path);
 	image_file_close(&file);

@@ -16,8 +16,11 @@ struct qcow2_create_conf {
 	u64 size;         /* bytes, a multiple of IMAGE_SECTOR */
 	unsigned version; /* 2 or 3 */
 	unsigned cluster_bits;
-	bool zstd;                            /* for compressed clusters; version 3 */
-	bool replace;                         /* a file that is there */
+	bool zstd;                                /* for compressed clusters; version 3 */
+	bool replace;                             /* a file that is there */
+	enum image_file_space space;              /* not with a base */
+	void (*progress)(void *opaque, u64 done); /* bytes of size; NULL: nobody asks */
+	void *opaque;
 	const char *backing, *backing_format; /* NULL: none; not opened here */
 };
 
@@ -25,7 +28,7 @@ struct qcow2_create_conf {
 int qcow2_create(const struct qcow2_create_conf *conf, struct err *err);
 
 struct qcow2_info {
-	unsigned version, cluster_bits, refcount_bits, snapshots;
+	unsigned version, cluster_bits, refcount_bits, snapshots, bitmaps; /* bitmaps: valid ones */
 	bool zstd, dirty, corrupt, lazy_refcounts;
 	char backing[1024], backing_format[32]; /* "": none */
 	u64 size;

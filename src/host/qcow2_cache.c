@@ -13,7 +13,7 @@
 #define MAX_PAGE    12 /* bits */
 #define HASH_SIZE   4096
 
-static struct qcow2_page **bucket(struct qcow2 *q, u64 offset)
+static struct qcow2_page **bucket(const struct qcow2 *q, u64 offset)
 {
 	return &q->hash[(offset >> q->page_bits) * 0x9e3779b97f4a7c15ull >> 52 & (HASH_SIZE - 1)];
 }
@@ -80,22 +80,34 @@ static struct qcow2_page *new_page(struct qcow2 *q)
 	return p;
 }
 
+static struct qcow2_page *find(const struct qcow2 *q, u64 offset)
+{
+	struct qcow2_page *p = q->hash ? *bucket(q, offset) : NULL;
+
+	while (p && p->offset >> q->page_bits != offset >> q->page_bits)
+		p = p->chain;
+	return p;
+}
+
+bool qcow2_cache_has(const struct qcow2 *q, u64 offset)
+{
+	return find(q, offset);
+}
+
 static int get(struct qcow2 *q, enum qcow2_kind kind, u64 offset, struct qcow2_page **ret)
 {
-	struct qcow2_page *p;
+	struct qcow2_page *p = find(q, offset);
 	u64 base;
 	int rc;
 
-	if (q->hash)
-		for (p = *bucket(q, offset); p; p = p->chain)
-			if (p->offset >> q->page_bits == offset >> q->page_bits) {
-				if (p != q->newest) {
-					unlink_use(q, p);
-					link_newest(q, p);
-				}
-				*ret = p;
-				return 0;
-			}
+	if (p) {
+		if (p != q->newest) {
+			unlink_use(q, p);
+			link_newest(q, p);
+		}
+		*ret = p;
+		return 0;
+	}
 	p = new_page(q);
 	if (!p)
 		return -ENOMEM;

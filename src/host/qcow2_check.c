@@ -5,7 +5,9 @@
  * repair sets refcounts and marks right; an entry that names nothing of the file is emptied, its contents are lost already.
  * A table that is found a second time from the same L1 table is not walked again, so that no image takes forever.
  *
- * Omitted: a new refcount table for an image whose table names blocks outside of the file; the check says so.
+ * Where the refcount table or one of its blocks cannot be what it is said to be (it is not inside the file, or something
+ * else is there too), a repair makes all of them anew. Bitmaps count as long as they are valid: whoever wrote to the disk
+ * without knowing of them has cleared their bit, and their clusters are leaks then.
  *
  * Threads: one; nobody else uses the image.
  */
@@ -16,12 +18,15 @@
 
 #include "host/qcow2_int.h"
 
-#define MAX_SAID 100
+#define MAX_SAID    100
+#define BITMAP_HEAD 24
 
 struct check {
 	struct qcow2 *q;
 	u32 *refs;  /* per cluster of the file */
 	u8 *walked; /* L2 tables of this L1 */
+	u8 *own;    /* clusters of the refcount table and its blocks */
+	bool lost;  /* not all of these can be used */
 	u64 nr;
 	enum qcow2_repair repair;
 	void (*say)(void *opaque, const char *text);
@@ -54,6 +59,16 @@ static bool count(struct check *c, u64 offset, u64 len)
 	for (u64 i = first; i <= last; i++)
 		c->refs[i] += c->refs[i] != UINT32_MAX;
 	return true;
+}
+
+static bool has_bit(const u8 *bits, u64 i)
+{
+	return bits[i / 8] & 1u << i % 8;
+}
+
+static void set_bit(u8 *bits, u64 i)
+{
+	bits[i / 8] |= (u8)(1u << i % 8);
 }
 
 static void fix_entry(struct check *c, u64 at, u64 entry, bool corrupt)
@@ -118,12 +133,12 @@ static int walk_l1(struct check *c, u64 l1, u64 entries, bool active)
 			continue;
 		}
 		at >>= q->h.cluster_bits;
-		if (c->walked[at / 8] & 1u << at % 8) {
+		if (has_bit(c->walked, at)) {
 			found(c, &c->r.corruptions, "an L1 entry that names another one's table", l1 + i * 8,
 			      entry, 0);
 			continue;
 		}
-		c->walked[at / 8] |= (u8)(1u << at % 8);
+		set_bit(c->walked, at);
 		rc = walk_l2(c, at << q->h.cluster_bits, active);
 		if (rc < 0)
 			return rc;
@@ -131,22 +146,119 @@ static int walk_l1(struct check *c, u64 l1, u64 entries, bool active)
 	return 0;
 }
 
+/* Clusters for refcounts, which nothing else may use; after everything else was counted. */
+static bool claim(struct check *c, u64 offset, u64 clusters)
+{
+	u64 first = offset >> c->q->h.cluster_bits;
+
+	if (offset & (c->q->cluster - 1) || !clusters || first >= c->nr || clusters > c->nr - first)
+		return false;
+	for (u64 i = first; i < first + clusters; i++)
+		if (c->refs[i] || has_bit(c->own, i))
+			return false;
+	for (u64 i = first; i < first + clusters; i++)
+		set_bit(c->own, i);
+	return true;
+}
+
 static int walk_refcounts(struct check *c)
 {
 	struct qcow2 *q = c->q;
 	u64 entries = q->h.reftable_clusters * q->cluster / 8, at = q->h.reftable_offset;
 
-	if (!count(c, at, q->h.reftable_clusters * q->cluster))
+	if (!claim(c, at, q->h.reftable_clusters)) {
 		found(c, &c->r.corruptions, "the refcount table", at, at, 0);
-	for (u64 i = 0; i < entries; i++) {
+		c->lost = true;
+	}
+	for (u64 i = 0; i < entries && (!c->lost || has_bit(c->own, at >> q->h.cluster_bits)); i++) {
 		u64 block;
 		int rc = qcow2_cache_load(q, QCOW2_REFS, at + i * 8, 8, &block);
 
 		if (rc < 0)
 			return rc;
 		block &= ~511ull;
-		if (block && (block & (q->cluster - 1) || !count(c, block, q->cluster)))
+		if (block && !claim(c, block, 1)) {
 			found(c, &c->r.corruptions, "an entry of the refcount table", at + i * 8, block, 0);
+			c->lost = true;
+		}
+	}
+	return 0;
+}
+
+/* 0 where the block with it cannot be used. */
+static int get_count(struct check *c, u64 cluster, u64 *ret_count)
+{
+	struct qcow2 *q = c->q;
+	u64 index = cluster >> q->block_bits, block = 0;
+	int rc;
+
+	if (!c->lost)
+		return qcow2_refs_get(q, cluster, ret_count);
+	if (index < q->h.reftable_clusters * q->cluster / 8 &&
+	    has_bit(c->own, q->h.reftable_offset >> q->h.cluster_bits)) {
+		rc = qcow2_cache_load(q, QCOW2_REFS, q->h.reftable_offset + index * 8, 8, &block);
+		if (rc < 0)
+			return rc;
+	}
+	block &= ~511ull;
+	if (block & (q->cluster - 1) || block >> q->h.cluster_bits >= c->nr ||
+	    !has_bit(c->own, block >> q->h.cluster_bits)) {
+		*ret_count = 0;
+		return 0;
+	}
+	return qcow2_refs_get(q, cluster, ret_count);
+}
+
+/* A bitmap's table, and the clusters that it names. */
+static int walk_bitmap(struct check *c, u64 table, u64 entries)
+{
+	struct qcow2 *q = c->q;
+
+	/* Of the finest one possible [qcow2, "Bitmap directory"]. */
+	if (table & (q->cluster - 1) || entries > (q->h.size >> 12 >> q->h.cluster_bits) + 1 ||
+	    !count(c, table, entries * 8)) {
+		found(c, &c->r.corruptions, "the table of a bitmap", table, entries, 0);
+		return 0;
+	}
+	for (u64 i = 0; i < entries; i++) {
+		u64 entry, at;
+		int rc = qcow2_cache_load(q, QCOW2_MAP, table + i * 8, 8, &entry);
+
+		if (rc < 0)
+			return rc;
+		at = entry & QCOW2_OFFSET_MASK;
+		if (at && (at & (q->cluster - 1) || !count(c, at, q->cluster)))
+			found(c, &c->r.corruptions, "the entry of a bitmap", table + i * 8, entry, 0);
+	}
+	return 0;
+}
+
+/* [qcow2, "Bitmaps extension"] */
+static int walk_bitmaps(struct check *c)
+{
+	struct qcow2 *q = c->q;
+	u64 at = q->h.bitmaps_offset, end = at + q->h.bitmaps_len;
+
+	if (!(q->h.autoclear & QCOW2_BITMAPS) || !q->h.nr_bitmaps)
+		return 0;
+	if (at & (q->cluster - 1) || end < at || !count(c, at, q->h.bitmaps_len)) {
+		found(c, &c->r.corruptions, "the directory of bitmaps", at, q->h.bitmaps_len, 0);
+		return 0;
+	}
+	for (u32 i = 0; i < q->h.nr_bitmaps; i++) {
+		u8 head[BITMAP_HEAD];
+		int rc = 0;
+
+		if (end - at < sizeof(head)) {
+			found(c, &c->r.corruptions, "the number of bitmaps", at, q->h.nr_bitmaps, i);
+			return 0;
+		}
+		rc = image_file_read(&q->file, head, sizeof(head), at);
+		if (rc == 0)
+			rc = walk_bitmap(c, ld64be(head), ld32be(head + 8));
+		if (rc < 0)
+			return rc;
+		at += MIN(ALIGN_UP(sizeof(head) + ld16be(head + 18) + ld32be(head + 20), 8ull), end - at);
 	}
 	return 0;
 }
@@ -184,21 +296,22 @@ static int compare(struct check *c)
 
 	for (u64 i = 0; i < c->nr; i++) {
 		bool leak;
-		u64 has;
-		int rc = qcow2_refs_get(q, i, &has);
+		u64 has, uses = c->refs[i] + has_bit(c->own, i);
+		int rc = get_count(c, i, &has);
 
 		if (rc < 0)
 			return rc;
-		if (has == c->refs[i])
+		if (has == uses)
 			continue;
-		leak = has > c->refs[i];
+		leak = has > uses;
 		found(c, leak ? &c->r.leaks : &c->r.corruptions, "the refcount of the cluster",
-		      i << q->h.cluster_bits, has, c->refs[i]);
-		if (c->repair == QCOW2_REPAIR_NONE || (c->repair == QCOW2_REPAIR_LEAKS && !leak))
+		      i << q->h.cluster_bits, has, uses);
+		if (c->repair == QCOW2_REPAIR_NONE || (c->repair == QCOW2_REPAIR_LEAKS && !leak) || c->lost ||
+		    uses > qcow2_refs_max(q))
 			continue;
 		rc = q->nr_dirty > q->max_pages / 2 ? qcow2_cache_flush(q) : 0;
 		if (rc == 0)
-			rc = qcow2_refs_set(q, i, c->refs[i]);
+			rc = qcow2_refs_set(q, i, uses);
 		if (rc < 0)
 			return rc;
 		++*(leak ? &c->r.fixed_leaks : &c->r.fixed_corruptions);
@@ -236,9 +349,9 @@ static int check_marks(struct check *c)
 		if (rc < 0 || !at || at & (q->cluster - 1) || at >> q->h.cluster_bits >= c->nr)
 			continue;
 		check_mark(c, q->h.l1_offset + i * 8, l1);
-		if (c->walked[at >> q->h.cluster_bits >> 3] & 1u << (at >> q->h.cluster_bits) % 8)
+		if (has_bit(c->walked, at >> q->h.cluster_bits))
 			continue;
-		c->walked[at >> q->h.cluster_bits >> 3] |= (u8)(1u << (at >> q->h.cluster_bits) % 8);
+		set_bit(c->walked, at >> q->h.cluster_bits);
 		for (u64 k = 0; rc == 0 && k < BIT(q->l2_bits); k++) {
 			rc = qcow2_cache_load(q, QCOW2_MAP, at + k * 8, 8, &entry);
 			if (rc == 0)
@@ -246,6 +359,30 @@ static int check_marks(struct check *c)
 		}
 	}
 	return rc;
+}
+
+/* Compares, and makes refcounts anew where they are lost and this is wanted. */
+static int check_refcounts(struct check *c)
+{
+	u64 before = c->r.corruptions, too_many = 0;
+	struct qcow2 *q = c->q;
+	int rc = walk_refcounts(c);
+
+	if (rc == 0)
+		rc = compare(c);
+	if (rc < 0 || !c->lost || c->repair != QCOW2_REPAIR_ALL)
+		return rc;
+	for (u64 i = 0; i < c->nr; i++)
+		if (c->refs[i] > qcow2_refs_max(q)) {
+			c->refs[i] = (u32)qcow2_refs_max(q);
+			too_many++;
+		}
+	rc = qcow2_rebuild_refs(q, c->refs);
+	if (rc < 0)
+		return rc;
+	c->r.fixed_corruptions += c->r.corruptions - before - MIN(too_many, c->r.corruptions - before);
+	c->r.fixed_leaks = c->r.leaks;
+	return 0;
 }
 
 static int run(struct check *c)
@@ -258,9 +395,9 @@ static int run(struct check *c)
 	if (rc == 0)
 		rc = walk_snapshots(c);
 	if (rc == 0)
-		rc = walk_refcounts(c);
+		rc = walk_bitmaps(c);
 	if (rc == 0)
-		rc = compare(c);
+		rc = check_refcounts(c);
 	if (rc == 0)
 		rc = check_marks(c);
 	if (rc == 0 && c->repair != QCOW2_REPAIR_NONE) {
@@ -277,7 +414,7 @@ int qcow2_check(struct image *im, enum qcow2_repair repair, void (*say)(void *op
 {
 	struct qcow2 *q = container_of(im, struct qcow2, image);
 	struct check c = { .q = q, .nr = q->end, .repair = repair, .say = say, .opaque = opaque };
-	u64 bytes = c.nr * sizeof(u32) + c.nr / 8 + 1;
+	u64 bytes = c.nr * sizeof(u32) + 2 * (c.nr / 8 + 1);
 	int rc;
 
 	/* Untouched pages take no memory. */
@@ -288,6 +425,7 @@ int qcow2_check(struct image *im, enum qcow2_repair repair, void (*say)(void *op
 		return err_set(err, -ENOMEM, "disk %s has %llu clusters, too many to check", im->path,
 			       (unsigned long long)c.nr);
 	c.walked = (u8 *)(c.refs + c.nr);
+	c.own = c.walked + c.nr / 8 + 1;
 	c.r.clusters = (im->size + q->cluster - 1) >> q->h.cluster_bits;
 	pthread_mutex_lock(&q->lock);
 	rc = run(&c);

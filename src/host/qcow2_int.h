@@ -44,7 +44,8 @@ struct qcow2_header {
 	unsigned version, cluster_bits, refcount_order, header_length;
 	u64 size, incompatible, compatible, autoclear;
 	u64 l1_offset, reftable_offset, snapshots_offset, backing_offset;
-	u32 l1_entries, reftable_clusters, nr_snapshots, backing_len;
+	u32 l1_entries, reftable_clusters, nr_snapshots, backing_len, nr_bitmaps;
+	u64 bitmaps_offset, bitmaps_len; /* the directory */
 	bool zstd;
 	char backing[1024], backing_format[32];
 };
@@ -62,6 +63,7 @@ struct qcow2_page {
 
 struct qcow2_flight {
 	struct qcow2_flight *next;
+	bool left;          /* atomic: it is over, and is taken from the list by who finds it there */
 	u64 host, host_len; /* in the file */
 	u64 first, last;    /* clusters of the disk whose mapping is going to change; first > last: none */
 };
@@ -96,6 +98,7 @@ int qcow2_set_features(struct qcow2 *q, u64 incompatible, u64 autoclear);
 
 /* The lock is held for all that follows, down to the next heading. size: 1 to 8 bytes. */
 int qcow2_cache_load(struct qcow2 *q, enum qcow2_kind kind, u64 offset, unsigned size, u64 *ret_val);
+bool qcow2_cache_has(const struct qcow2 *q, u64 offset);
 int qcow2_cache_store(struct qcow2 *q, enum qcow2_kind kind, u64 offset, unsigned size, u64 val);
 /* What is cached of a place in the file that is going to be written directly. */
 void qcow2_cache_forget(struct qcow2 *q, u64 offset, u64 len);
@@ -111,12 +114,22 @@ int qcow2_refs_alloc(struct qcow2 *q, u64 want, u64 *ret_cluster, u64 *ret_got);
 void qcow2_refs_undo(struct qcow2 *q, u64 cluster, u64 nr);
 /* No longer named by an entry: refcount goes down with the next flush. */
 int qcow2_refs_drop(struct qcow2 *q, u64 cluster, u64 nr);
-void qcow2_refs_settle(struct qcow2 *q); /* step 4 */
+void qcow2_refs_settle(struct qcow2 *q);   /* step 4 */
+u64 qcow2_refs_max(const struct qcow2 *q); /* the highest count there is room for */
 bool qcow2_refs_is_meta(const struct qcow2 *q, u64 cluster);
+
+/* A new table and new blocks at the end of the file, with these counts of all its clusters, none above qcow2_refs_max().
+ * What is cached of the old ones must not be dirty. */
+int qcow2_rebuild_refs(struct qcow2 *q, const u32 *counts);
+
+/* Gives every cluster of an empty image a place; no lock, one thread. */
+int qcow2_prealloc_all(struct qcow2 *q, const struct qcow2_create_conf *conf);
 
 /* An entry of the disk's cluster; 0 where there is no L2 table. */
 int qcow2_map_get(struct qcow2 *q, u64 cluster, u64 *ret_entry);
 int qcow2_map_set(struct qcow2 *q, u64 cluster, u64 entry);
+/* qcow2_map_get() would not read the file. */
+bool qcow2_map_cached(struct qcow2 *q, u64 cluster);
 /* The place of a compressed cluster. */
 void qcow2_map_zipped(const struct qcow2 *q, u64 entry, u64 *ret_offset, u64 *ret_len);
 /* What an entry names goes. */

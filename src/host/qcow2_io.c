@@ -58,6 +58,21 @@ static void take_off(struct qcow2 *q, struct qcow2_flight *f)
 	q->flights = f;
 }
 
+/* Those that io_leave() has ended. */
+static void forget_left(struct qcow2 *q)
+{
+	struct qcow2_flight **at = &q->flights, *f;
+
+	while ((f = *at)) {
+		if (!__atomic_load_n(&f->left, __ATOMIC_ACQUIRE)) {
+			at = &f->next;
+			continue;
+		}
+		*at = f->next;
+		free(f);
+	}
+}
+
 static void land(struct qcow2 *q, struct qcow2_flight *f)
 {
 	struct qcow2_flight **at = &q->flights;
@@ -68,15 +83,22 @@ static void land(struct qcow2 *q, struct qcow2_flight *f)
 	pthread_cond_broadcast(&q->landed);
 }
 
-/* Waits for whoever changes the mapping of these clusters; true: has waited, and what was known is old. */
+/* Somebody changes the mapping of these clusters. */
+static bool changes(const struct qcow2 *q, u64 first, u64 last)
+{
+	for (const struct qcow2_flight *f = q->flights; f; f = f->next)
+		if (f->first <= f->last && f->first <= last && first <= f->last)
+			return true;
+	return false;
+}
+
+/* Waits for whoever does; true: has waited, and what was known is old. */
 static bool wait_turn(struct qcow2 *q, u64 first, u64 last)
 {
-	for (struct qcow2_flight *f = q->flights; f; f = f->next)
-		if (f->first <= f->last && f->first <= last && first <= f->last) {
-			pthread_cond_wait(&q->landed, &q->lock);
-			return true;
-		}
-	return false;
+	if (!changes(q, first, last))
+		return false;
+	pthread_cond_wait(&q->landed, &q->lock);
+	return true;
 }
 
 /* ---- reading ---- */
@@ -160,6 +182,69 @@ static int io_read(struct image *im, const struct iovec *iov, unsigned nr, u64 o
 	}
 	free(part);
 	return rc;
+}
+
+/* ---- places, for transfers by others ---- */
+
+/* Under the lock. */
+static int find_place(struct qcow2 *q, bool write, u64 offset, u64 len, struct image_place *ret_place)
+{
+	u64 first = offset >> q->h.cluster_bits, last = (offset + len - 1) >> q->h.cluster_bits, entry, n;
+	struct qcow2_flight *f;
+
+	for (u64 c = first; c <= last; c++)
+		if (!qcow2_map_cached(q, c))
+			return -EAGAIN;
+	if (run_at(q, offset, len, &entry, &n) < 0 || n < len)
+		return -EAGAIN;
+	if (write && (q->broken || !(is_plain(entry) && entry & QCOW2_COPIED) || changes(q, first, last)))
+		return -EAGAIN;
+	if (reads_zero(q, entry)) {
+		*ret_place = (struct image_place){ .kind = IMAGE_ZERO };
+		return 0;
+	}
+	if (entry & QCOW2_ZIPPED)
+		return -EAGAIN;
+	if (!is_plain(entry)) /* what is below does not change, so needs no hold */
+		return offset + len <= q->backing->size
+			       ? q->backing->ops->place(q->backing, false, offset, len, ret_place)
+			       : -EAGAIN;
+	*ret_place = (struct image_place){
+		.kind = IMAGE_DATA,
+		.fd = q->file.fd,
+		.offset = (entry & QCOW2_OFFSET_MASK) + (offset & (q->cluster - 1)),
+	};
+	if (q->image.read_only)
+		return 0;
+	f = malloc(sizeof(*f));
+	if (!f)
+		return -EAGAIN;
+	*f = flight_to(q, entry, offset, len);
+	forget_left(q);
+	take_off(q, f);
+	ret_place->hold = f;
+	return 0;
+}
+
+/* Not even for the lock, whose holder may wait for the host. */
+static int io_place(struct image *im, bool write, u64 offset, u64 len, struct image_place *ret_place)
+{
+	struct qcow2 *q = container_of(im, struct qcow2, image);
+	int rc;
+
+	if (pthread_mutex_trylock(&q->lock))
+		return -EAGAIN;
+	rc = find_place(q, write, offset, len, ret_place);
+	pthread_mutex_unlock(&q->lock);
+	return rc;
+}
+
+static void io_leave(struct image *im, void *hold)
+{
+	struct qcow2_flight *f = hold;
+
+	if (f)
+		__atomic_store_n(&f->left, true, __ATOMIC_RELEASE);
 }
 
 /* ---- writing ---- */
@@ -514,6 +599,8 @@ const struct image_ops qcow2_io_ops = {
 	.discard = io_discard,
 	.flush = io_flush,
 	.extent = io_extent,
+	.place = io_place,
+	.leave = io_leave,
 	.close = qcow2_io_close,
 };
 
@@ -529,6 +616,7 @@ void qcow2_io_close(struct image *im)
 		log_error("disk %s: what was written last may be lost: %s", im->path, strerror(-rc));
 	if (q->backing)
 		q->backing->ops->close(q->backing);
+	forget_left(q);
 	qcow2_cache_fini(q);
 	free(q->freed);
 	pthread_cond_destroy(&q->landed);

@@ -55,6 +55,17 @@ int qcow2_map_get(struct qcow2 *q, u64 cluster, u64 *ret_entry)
 	return 0;
 }
 
+bool qcow2_map_cached(struct qcow2 *q, u64 cluster)
+{
+	u64 index = cluster >> q->l2_bits, l1;
+
+	if (index >= q->h.l1_entries || !qcow2_cache_has(q, q->h.l1_offset + index * 8) ||
+	    qcow2_cache_load(q, QCOW2_MAP, q->h.l1_offset + index * 8, 8, &l1) < 0)
+		return false;
+	l1 &= QCOW2_OFFSET_MASK;
+	return !l1 || qcow2_cache_has(q, l1 + (cluster & (BIT(q->l2_bits) - 1)) * 8);
+}
+
 /* The L2 table of a cluster, for writing: made, or copied where others use it too. */
 static int own_table(struct qcow2 *q, u64 cluster, u64 *ret_table)
 {

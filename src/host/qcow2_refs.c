@@ -46,7 +46,7 @@ static u64 count_at(const struct qcow2 *q, u64 block, u64 cluster, unsigned *ret
 	return block + bit / 8;
 }
 
-static u64 count_mask(const struct qcow2 *q)
+u64 qcow2_refs_max(const struct qcow2 *q)
 {
 	return ~0ull >> (64 - (1u << q->h.refcount_order));
 }
@@ -66,7 +66,7 @@ int qcow2_refs_get(struct qcow2 *q, u64 cluster, u64 *ret_count)
 	at = count_at(q, block, cluster, &size, &shift);
 	rc = qcow2_cache_load(q, QCOW2_REFS, at, size, &val);
 	if (rc == 0)
-		*ret_count = val >> shift & count_mask(q);
+		*ret_count = val >> shift & qcow2_refs_max(q);
 	return rc;
 }
 
@@ -78,7 +78,8 @@ static int store_count(struct qcow2 *q, u64 block, u64 cluster, u64 count)
 
 	if (rc < 0)
 		return rc;
-	return qcow2_cache_store(q, QCOW2_REFS, at, size, (old & ~(count_mask(q) << shift)) | count << shift);
+	return qcow2_cache_store(q, QCOW2_REFS, at, size,
+				 (old & ~(qcow2_refs_max(q) << shift)) | count << shift);
 }
 
 /* Zeroes at a place in the file that a table is going to have. */
@@ -310,7 +311,8 @@ static bool in_flight(const struct qcow2 *q, u64 cluster)
 	u64 at = cluster << q->h.cluster_bits;
 
 	for (const struct qcow2_flight *f = q->flights; f; f = f->next)
-		if (at < f->host + f->host_len && f->host < at + q->cluster)
+		if (!__atomic_load_n(&f->left, __ATOMIC_ACQUIRE) && at < f->host + f->host_len &&
+		    f->host < at + q->cluster)
 			return true;
 	return false;
 }

@@ -28,7 +28,7 @@ struct settings {
 
 static const char *const buses[] = { "virtio", "ahci", "nvme", NULL };
 static const char *const formats[] = { "auto", "raw", "qcow2", NULL };
-/* As enum block_raw_aio. */
+/* As enum block_aio_kind. */
 static const char *const aios[] = { "auto", "io_uring", "threads", NULL };
 
 #define BOTH_PARAMS                                                                           \
@@ -108,9 +108,6 @@ int disk_open(struct disk *disk, const char *spec, unsigned queues, struct loop 
 	struct block_raw_conf raw;
 	int r = parse(disk, "--disk", spec, table, &s, err);
 
-	if (r == 0 && s.format == FORMAT_QCOW2 && s.aio == BLOCK_RAW_URING)
-		r = err_set(err, -EINVAL,
-			    "--disk: qcow2 images are read and written by threads; leave out aio=io_uring");
 	if (r == 0 && s.format != FORMAT_QCOW2 && s.backing)
 		r = err_set(err, -EINVAL,
 			    "--disk: 'backing' is for images of the format qcow2; add format=qcow2");
@@ -135,12 +132,12 @@ int disk_open(struct disk *disk, const char *spec, unsigned queues, struct loop 
 			.backing = s.backing,
 		};
 
-		return block_image_open(&image, loop, &disk->block, err);
+		return block_image_open(&image, (enum block_aio_kind)s.aio, loop, &disk->block, err);
 	}
 	raw = (struct block_raw_conf){
 		.path = disk->text,
 		.read_only = s.ro,
-		.aio = (enum block_raw_aio)s.aio,
+		.aio = (enum block_aio_kind)s.aio,
 		.probe = s.format == FORMAT_GUESS,
 	};
 	return block_raw_open(&raw, loop, &disk->block, err);
@@ -159,7 +156,7 @@ int disk_open_cdrom(struct disk *disk, const char *spec, struct loop *loop, stru
 	raw = (struct block_raw_conf){
 		.path = disk->text,
 		.read_only = true,
-		.aio = (enum block_raw_aio)s.aio,
+		.aio = (enum block_aio_kind)s.aio,
 		.probe = true,
 	};
 	r = block_raw_open(&raw, loop, &disk->block, err);

@@ -33,6 +33,9 @@ struct block_req {
 
 	/* The back end's own. */
 	struct block_req *next;
+	int fd;             /* of the file that the data is in, */
+	u64 at;             /* and where in it */
+	void *place;        /* what keeps that place the request's */
 	struct iovec *rest; /* what is still to do after a short transfer; NULL: iov */
 	unsigned nr_rest;
 	u64 progress;

@@ -15,6 +15,7 @@
 #define SIZE     (256 * KiB)
 #define META_LEN 8192 /* header, refcounts, L1, the first L2 tables */
 #define EDIT     4    /* bytes of input for one change */
+#define CLUSTER  512u
 
 static void quiet(enum log_level level, const char *text)
 {
@@ -24,6 +25,28 @@ static void must_have_sentence(int rc, const struct err *err)
 {
 	if (rc < 0 && (!err->code || !err->msg[0]))
 		abort();
+}
+
+/* A bitmap's directory, table and one cluster at the end [qcow2, "Bitmaps extension"], named in the header. */
+static size_t add_bitmap(u8 *bytes, size_t len)
+{
+	u8 *ext = bytes + 112, *directory = bytes + len, *table = directory + CLUSTER;
+
+	bytes[95] |= 1; /* autoclear: they are valid */
+	st32be(ext, 0x23852875);
+	st32be(ext + 4, 24);
+	st32be(ext + 8, 1);
+	st64be(ext + 16, 32);
+	st64be(ext + 24, len);
+	st64be(directory, len + CLUSTER);
+	st32be(directory + 8, 2);
+	directory[16] = 1;  /* type */
+	directory[17] = 16; /* granularity */
+	st16be(directory + 18, 1);
+	directory[24] = 'b';
+	st64be(table, len + 2 * CLUSTER);
+	st64be(table + 8, 1); /* all ones */
+	return len + 3 * CLUSTER;
 }
 
 /* The good image's bytes, once. */
@@ -55,7 +78,7 @@ static const u8 *good_image(size_t *ret_len)
 		im->ops->write(im, &iov, 1, at, sizeof(data));
 	}
 	im->ops->close(im);
-	len = (size_t)read(fd, bytes, sizeof(bytes));
+	len = add_bitmap(bytes, ALIGN_UP((size_t)read(fd, bytes, sizeof(bytes)), CLUSTER));
 	close(fd);
 	unlink(path);
 	*ret_len = len;
@@ -67,12 +90,16 @@ static void use(struct image *im)
 	u8 *data = malloc(SIZE);
 	const struct iovec all = { data, MIN(im->size, SIZE) }, some = { data, 1536 };
 	enum image_extent kind;
+	struct image_place place;
 	u64 len;
 
 	memset(data, 0x33, SIZE);
 	if (im->size) {
 		im->ops->read(im, &all, 1, 0, all.iov_len);
 		im->ops->extent(im, 0, im->size, &kind, &len);
+		for (u64 at = 0; at + 2048 <= all.iov_len; at += 2048)
+			if (im->ops->place(im, at & 2048, at, 2048, &place) == 0)
+				im->ops->leave(im, place.hold);
 	}
 	if (im->size >= SIZE && !im->read_only) {
 		im->ops->write(im, &some, 1, 512, some.iov_len);
@@ -126,7 +153,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 	memcpy(image, good, good_len);
 	if (data[0] & 1) {
 		for (size_t i = 1; i + EDIT <= len && i < 16 * EDIT; i += EDIT) {
-			u32 at = ld16(data + i) % META_LEN;
+			u16 where = ld16(data + i);
+			/* Every eighth one where the bitmap is. */
+			size_t at =
+				where & 7 ? where % META_LEN : good_len - 1 - (where >> 3) % (3 * CLUSTER);
 
 			/* Small values and single bits are likelier to be believed. */
 			image[at] = data[i + 2] & 1 ? image[at] ^ (u8)(1u << data[i + 3] % 8) : data[i + 3];

@@ -17,24 +17,15 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/os.h"
+#include "blockuser.h"
 #include "host/block_raw.h"
 
 #define SIZE (4 * MiB)
 #define MANY 700 /* more than a ring has */
 
-struct one {
-	struct block_req req;
-	struct iovec iov[3];
-	u8 *buf;
-	int result;
-	bool done;
-};
-
 static char folder[64], path[96];
 static struct loop *loop;
 static struct block *block;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned open_requests;
 static u64 seed = 1;
 
 static u64 next_random(void)
@@ -45,7 +36,7 @@ static u64 next_random(void)
 
 static bool uring_works(void)
 {
-	const struct block_raw_conf conf = { .path = path, .aio = BLOCK_RAW_URING };
+	const struct block_raw_conf conf = { .path = path, .aio = BLOCK_AIO_URING };
 	struct block *b;
 	struct err err;
 
@@ -85,80 +76,19 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void open_disk(enum block_raw_aio aio, bool ro)
+static void open_disk(enum block_aio_kind aio, bool ro)
 {
 	const struct block_raw_conf conf = { .path = path, .aio = aio, .read_only = ro, .probe = true };
 	struct err err = { 0 };
 
 	if (block_raw_open(&conf, loop, &block, &err) < 0)
 		fail_msg("%s", err.msg);
-	block->lock = &lock;
+	blockuser_attach(block, loop);
 	assert_int_equal(block->size, SIZE);
-	assert_string_equal(block_raw_aio_name(block), aio == BLOCK_RAW_THREADS ? "threads" : "io_uring");
+	assert_string_equal(block_raw_aio_name(block), aio == BLOCK_AIO_THREADS ? "threads" : "io_uring");
 }
 
-static void close_disk(void)
-{
-	block->ops->drain(block);
-	assert_int_equal(open_requests, 0);
-	block->ops->close(block);
-}
-
-static void done(struct block_req *req, int result)
-{
-	struct one *o = container_of(req, struct one, req);
-
-	/* The lock is held: errors of the other kind would be EDEADLK or 0. */
-	assert_int_equal(pthread_mutex_trylock(&lock), EBUSY);
-	assert_false(o->done);
-	o->done = true;
-	o->result = result;
-	if (!--open_requests)
-		loop_stop(loop, 0);
-}
-
-static void submit(struct one *o, enum block_op op, u64 offset, u64 len)
-{
-	o->req = (struct block_req){ .op = op, .offset = offset, .len = len, .iov = o->iov, .done = done };
-	o->done = false;
-	if (op == BLOCK_READ || op == BLOCK_WRITE) {
-		/* in up to three parts, one of them odd */
-		u64 a = len > 3 ? 1 + next_random() % (len - 2) : len;
-
-		if (!o->buf)
-			o->buf = malloc(len);
-		o->iov[0] = (struct iovec){ o->buf, a };
-		o->iov[1] = (struct iovec){ o->buf + a, len - a };
-		o->req.nr_iov = len > a ? 2 : 1;
-	}
-	open_requests++;
-	block->ops->submit(block, &o->req);
-}
-
-/* Until all are done, by the main loop. */
-static void finish(void)
-{
-	block->ops->commit(block);
-	bool wait = open_requests;
-	pthread_mutex_unlock(&lock);
-	/* What was stopped by a drain or inside commit() is not this run. */
-	while (wait && __atomic_load_n(&open_requests, __ATOMIC_ACQUIRE))
-		loop_run(loop);
-}
-
-static int run_one(enum block_op op, u64 offset, u64 len, void *buf, bool unmap)
-{
-	struct one o = { .buf = buf };
-
-	pthread_mutex_lock(&lock);
-	submit(&o, op, offset, len);
-	o.req.unmap = unmap;
-	finish();
-	assert_true(o.done);
-	return o.result;
-}
-
-static void contents(enum block_raw_aio aio)
+static void contents(enum block_aio_kind aio)
 {
 	static struct one ones[MANY];
 	u8 *image = calloc(1, SIZE), *file = malloc(SIZE);
@@ -168,7 +98,7 @@ static void contents(enum block_raw_aio aio)
 	open_disk(aio, false);
 	for (unsigned round = 0; round < 3; round++) {
 		/* each in its own place, so that order does not matter */
-		pthread_mutex_lock(&lock);
+		pthread_mutex_lock(&blockuser_lock);
 		for (unsigned i = 0; i < MANY; i++) {
 			u64 len = 512 * (1 + next_random() % 8);
 
@@ -179,28 +109,28 @@ static void contents(enum block_raw_aio aio)
 				memcpy(ones[i].buf + k, &v, 8);
 			}
 			memcpy(image + i * 4096, ones[i].buf, len);
-			submit(&ones[i], BLOCK_WRITE, i * 4096, len);
+			blockuser_submit(&ones[i], BLOCK_WRITE, i * 4096, len);
 			if (i % 100 == 0)
 				block->ops->commit(block);
 		}
-		finish();
+		blockuser_finish();
 		for (unsigned i = 0; i < MANY; i++) {
 			assert_int_equal(ones[i].result, 0);
 			memset(ones[i].buf, 0, 4096);
 		}
-		pthread_mutex_lock(&lock);
+		pthread_mutex_lock(&blockuser_lock);
 		for (unsigned i = 0; i < MANY; i++)
-			submit(&ones[i], BLOCK_READ, i * 4096, 4096);
-		finish();
+			blockuser_submit(&ones[i], BLOCK_READ, i * 4096, 4096);
+		blockuser_finish();
 		for (unsigned i = 0; i < MANY; i++) {
 			assert_int_equal(ones[i].result, 0);
 			assert_memory_equal(ones[i].buf, image + i * 4096, 4096);
 			free(ones[i].buf);
 			ones[i].buf = NULL;
 		}
-		assert_int_equal(run_one(BLOCK_FLUSH, 0, 0, NULL, false), 0);
+		assert_int_equal(blockuser_run(BLOCK_FLUSH, 0, 0, NULL, false), 0);
 	}
-	close_disk();
+	blockuser_close();
 	int fd = open(path, O_RDONLY);
 	assert_int_equal(read(fd, file, SIZE), SIZE);
 	assert_memory_equal(file, image, SIZE);
@@ -209,7 +139,7 @@ static void contents(enum block_raw_aio aio)
 	free(image);
 }
 
-static void space(enum block_raw_aio aio)
+static void space(enum block_aio_kind aio)
 {
 	u8 *buf = malloc(MiB);
 	struct stat st;
@@ -217,21 +147,21 @@ static void space(enum block_raw_aio aio)
 	open_disk(aio, false);
 	for (unsigned unmap = 0; unmap < 2; unmap++) {
 		memset(buf, 0xaa, MiB);
-		assert_int_equal(run_one(BLOCK_WRITE, 0, MiB, buf, false), 0);
-		assert_int_equal(run_one(BLOCK_ZERO, 512, MiB - 1024, NULL, unmap), 0);
-		assert_int_equal(run_one(BLOCK_READ, 0, MiB, buf, false), 0);
+		assert_int_equal(blockuser_run(BLOCK_WRITE, 0, MiB, buf, false), 0);
+		assert_int_equal(blockuser_run(BLOCK_ZERO, 512, MiB - 1024, NULL, unmap), 0);
+		assert_int_equal(blockuser_run(BLOCK_READ, 0, MiB, buf, false), 0);
 		for (unsigned i = 0; i < MiB; i++)
 			assert_int_equal(buf[i], i < 512 || i >= MiB - 512 ? 0xaa : 0);
 	}
-	assert_int_equal(run_one(BLOCK_WRITE, MiB, MiB, buf, false), 0);
-	assert_int_equal(run_one(BLOCK_FLUSH, 0, 0, NULL, false), 0);
+	assert_int_equal(blockuser_run(BLOCK_WRITE, MiB, MiB, buf, false), 0);
+	assert_int_equal(blockuser_run(BLOCK_FLUSH, 0, 0, NULL, false), 0);
 	stat(path, &st);
 	blkcnt_t before = st.st_blocks;
-	assert_int_equal(run_one(BLOCK_DISCARD, MiB, MiB, NULL, false), 0);
+	assert_int_equal(blockuser_run(BLOCK_DISCARD, MiB, MiB, NULL, false), 0);
 	stat(path, &st);
 	assert_true(st.st_blocks < before);
 	assert_int_equal(st.st_size, SIZE);
-	close_disk();
+	blockuser_close();
 	free(buf);
 }
 
@@ -240,18 +170,18 @@ static struct one orphans[64];
 
 static void *short_life(void *opaque)
 {
-	pthread_mutex_lock(&lock);
+	pthread_mutex_lock(&blockuser_lock);
 	for (unsigned i = 0; i < ARRAY_SIZE(orphans); i++) {
 		orphans[i].buf = calloc(1, 64 * KiB);
 		orphans[i].buf[5] = (u8)(i + 1);
-		submit(&orphans[i], BLOCK_WRITE, i * 64 * KiB, 64 * KiB);
+		blockuser_submit(&orphans[i], BLOCK_WRITE, i * 64 * KiB, 64 * KiB);
 	}
 	block->ops->commit(block);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&blockuser_lock);
 	return NULL;
 }
 
-static void orphaned(enum block_raw_aio aio)
+static void orphaned(enum block_aio_kind aio)
 {
 	pthread_t t;
 	u8 *buf = malloc(64 * KiB);
@@ -265,33 +195,33 @@ static void orphaned(enum block_raw_aio aio)
 		assert_int_equal(orphans[i].result, 0);
 		free(orphans[i].buf);
 		orphans[i].buf = NULL;
-		assert_int_equal(run_one(BLOCK_READ, i * 64 * KiB, 64 * KiB, buf, false), 0);
+		assert_int_equal(blockuser_run(BLOCK_READ, i * 64 * KiB, 64 * KiB, buf, false), 0);
 		assert_int_equal(buf[5], i + 1);
 	}
-	close_disk();
+	blockuser_close();
 	free(buf);
 }
 
 /* Somebody shortens the file. */
-static void shortened(enum block_raw_aio aio)
+static void shortened(enum block_aio_kind aio)
 {
 	u8 *buf = malloc(64 * KiB);
 
 	open_disk(aio, false);
 	assert_int_equal(truncate(path, 32 * KiB + 100), 0);
-	assert_int_equal(run_one(BLOCK_READ, 0, 32 * KiB, buf, false), 0);
-	assert_int_equal(run_one(BLOCK_READ, 0, 64 * KiB, buf, false), -EIO);
-	assert_int_equal(run_one(BLOCK_READ, MiB, 512, buf, false), -EIO);
-	close_disk();
+	assert_int_equal(blockuser_run(BLOCK_READ, 0, 32 * KiB, buf, false), 0);
+	assert_int_equal(blockuser_run(BLOCK_READ, 0, 64 * KiB, buf, false), -EIO);
+	assert_int_equal(blockuser_run(BLOCK_READ, MiB, 512, buf, false), -EIO);
+	blockuser_close();
 	assert_int_equal(truncate(path, SIZE), 0);
 	free(buf);
 }
 
-static void with_each(void (*fn)(enum block_raw_aio aio))
+static void with_each(void (*fn)(enum block_aio_kind aio))
 {
-	fn(BLOCK_RAW_THREADS);
+	fn(BLOCK_AIO_THREADS);
 	if (uring_works())
-		fn(BLOCK_RAW_URING);
+		fn(BLOCK_AIO_URING);
 	else
 		print_message("io_uring is not to be had here; only threads were tested\n");
 }
@@ -346,23 +276,24 @@ static void refused(const char *file, bool ro, int code, const char *word)
 
 static void test_locks(void **state)
 {
-	open_disk(BLOCK_RAW_THREADS, false);
+	open_disk(BLOCK_AIO_THREADS, false);
 	refused(path, false, -EBUSY, "in use");
 	refused(path, true, -EBUSY, "in use");
-	close_disk();
-	open_disk(BLOCK_RAW_THREADS, true);
+	blockuser_close();
+	open_disk(BLOCK_AIO_THREADS, true);
 	struct block *first = block;
-	open_disk(BLOCK_RAW_THREADS, true); /* two readers */
+	open_disk(BLOCK_AIO_THREADS, true); /* two readers */
 	refused(path, false, -EBUSY, "in use");
-	close_disk();
+	blockuser_close();
 	refused(path, false, -EBUSY, "in use");
 	block = first;
+	blockuser_attach(block, loop);
 	u8 buf[512];
-	assert_int_equal(run_one(BLOCK_READ, 0, 512, buf, false), 0);
-	assert_int_equal(run_one(BLOCK_FLUSH, 0, 0, NULL, false), 0);
-	close_disk();
-	open_disk(BLOCK_RAW_THREADS, false);
-	close_disk();
+	assert_int_equal(blockuser_run(BLOCK_READ, 0, 512, buf, false), 0);
+	assert_int_equal(blockuser_run(BLOCK_FLUSH, 0, 0, NULL, false), 0);
+	blockuser_close();
+	open_disk(BLOCK_AIO_THREADS, false);
+	blockuser_close();
 }
 
 static void test_bad_files(void **state)
