@@ -6,7 +6,7 @@
  * are not mentioned are 0: unknown, or none. Structure n of a kind has the handle kind << 8 | n.
  *
  * Omitted, and why that is safe: serial numbers and the UUID, which would have to be each machine's own and the same in its next
- * life (all-ones says that there is none yet); caches, slots and connectors, which are optional or read from CPUID and PCI.
+ * life (zeros say that there is none); caches, slots and connectors, which are optional or read from CPUID and PCI.
  *
  * Any thread.
  */
@@ -98,8 +98,7 @@ static void put_system(struct table *t)
 
 	string(t, 4, "bothy");
 	string(t, 5, "Virtual Machine");
-	memset(p + 8, 0xff, 16); /* no UUID has been set */
-	p[24] = 6;               /* woken by the power switch */
+	p[24] = 6; /* woken by the power switch */
 	end(t);
 
 	p = begin(t, T_CHASSIS, 0, 22);
