@@ -199,6 +199,13 @@ static u8 negated_sum(const u8 *p, unsigned len)
 	return sum;
 }
 
+/* Without the zero that ends it. */
+static void put_mark(u8 *p, const char *text)
+{
+	while (*text)
+		*p++ = (u8)*text++;
+}
+
 u32 smbios_build(const struct smbios_board *b, u32 gpa, u8 anchor[SMBIOS_ANCHOR], u8 tables[SMBIOS_MAX])
 {
 	struct table t = { .base = tables };
@@ -214,12 +221,12 @@ u32 smbios_build(const struct smbios_board *b, u32 gpa, u8 anchor[SMBIOS_ANCHOR]
 	end(&t);
 
 	memset(anchor, 0, SMBIOS_ANCHOR);
-	memcpy(anchor, "_SM_", 4);
+	put_mark(anchor, "_SM_");
 	anchor[5] = SMBIOS_ANCHOR;
 	anchor[6] = 2;
 	anchor[7] = 8;
 	st16(anchor + 8, t.largest);
-	memcpy(anchor + 16, "_DMI_", 5);
+	put_mark(anchor + 16, "_DMI_");
 	st16(anchor + 22, (u16)t.used);
 	st32(anchor + 24, gpa);
 	st16(anchor + 28, t.nr);
