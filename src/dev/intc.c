@@ -6,7 +6,7 @@
  *
  * How it works: the intc_ops of the VM, in front of pic.c, ioapic.c and lapic.c. The 8259A drives I/O APIC
  * pin 0 (mixed mode) and LINT0 of all local APICs (virtual wire mode); which of them listens is the
- * guest's choice.
+ * guest's choice. Lines of PCI are pins of the I/O APIC, and where the chip set routes them so (pci.c) inputs of the 8259A too.
  *
  * Omitted, and why that is safe: the IMCR of MP systems in PIC mode (the MADT says there is none);
  * level-triggered messages have no de-assert, as no device sends one; destination ids above 255 (no
@@ -36,7 +36,7 @@
 
 static void isa_drive(struct intc *intc, unsigned line, bool level)
 {
-	pic_set_irq(intc->pic, line, level);
+	pic_set_irq(intc->pic, line, level || intc->pic_level >> line & 1);
 	ioapic_set_pin(intc->ioapic, line == INTC_ISA_TIMER ? INTC_TIMER_PIN : line, level);
 }
 
@@ -171,6 +171,20 @@ void intc_set_legacy(struct vm *vm, bool on)
 			if (legacy_line(line))
 				isa_drive(intc, line, !on && intc->isa_level >> line & 1);
 	}
+	pthread_mutex_unlock(&vm->intc_lock);
+}
+
+void intc_set_pic(struct vm *vm, u32 levels)
+{
+	struct intc *intc = intc_of(vm);
+
+	if (!intc)
+		return;
+	pthread_mutex_lock(&vm->intc_lock);
+	for (unsigned line = 0; line < ISA_LINES; line++)
+		if ((levels ^ intc->pic_level) >> line & 1)
+			pic_set_irq(intc->pic, line, (levels | intc->isa_level) >> line & 1);
+	intc->pic_level = levels;
 	pthread_mutex_unlock(&vm->intc_lock);
 }
 

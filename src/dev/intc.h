@@ -28,6 +28,7 @@ struct intc {
 	struct lapic_board board;
 	bool legacy;   /* the HPET has taken the lines of PIT and RTC */
 	u32 isa_level; /* levels of GSI 0..15 as their own devices drive them */
+	u32 pic_level; /* of the 8259A's inputs alone, as intc_set_pic() drives them beside */
 };
 
 /* Main thread, vCPUs not running. Sets vm->intc and vm->intc_opaque, wires the controllers. */
@@ -37,3 +38,7 @@ void intc_init(struct intc *intc, struct vm *vm, struct device *pic, struct devi
  * PIT (ISA 0) and the RTC (ISA 8) drive are cut off and intc_legacy_irq() drives them instead. */
 void intc_set_legacy(struct vm *vm, bool on);
 void intc_legacy_irq(struct vm *vm, unsigned isa_irq, bool level);
+
+/* For a chip set that leads lines of PCI to the 8259A. Any thread, without intc_lock. levels: of its inputs 0..15; each is high
+ * while its own device or this says so. Nothing of it reaches the I/O APIC. */
+void intc_set_pic(struct vm *vm, u32 levels);

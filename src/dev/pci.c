@@ -10,6 +10,10 @@
  * access to one is compared with ECAM, then with the BARs that are decoded now. A BAR outside its window answers nowhere,
  * so that it cannot cover an interrupt controller; where there is RAM, the bus is not asked.
  *
+ * INTx: the pins share four lines, which are pins of the I/O APIC. The registers PIRQA_ROUT to PIRQD_ROUT lead each to an input
+ * of the 8259A as well [ICH9 13.1.19]. Firmware does that for what it boots; off is what they are after a reset. The other
+ * four of their kind have no line here and remember what is written.
+ *
  * Locks: configuration space and BARs of a function are its owner's, under the owner's lock;
  * CONFIG_ADDRESS is under this device's; levels of INTx pins under intx_lock, which is below all devices'
  * locks and above vm->intc_lock. The regions have no lock of their own, so that none is held when an
@@ -27,6 +31,7 @@
 #include <errno.h>
 
 #include "base/bits.h"
+#include "dev/intc.h"
 #include "dev/pam.h"
 #include "dev/pci_msi.h"
 #include "dev/pm.h"
@@ -55,6 +60,13 @@
 #define PCIEXBAR        0x60
 #define PCIEXBAR_ENABLE BIT(0)
 #define PCIEXBAR_BASE   0xff0000000ull
+
+/* PIRQ[n]_ROUT [ICH9 13.1.19] */
+#define PIRQ_A_ROUT   0x60
+#define PIRQ_E_ROUT   0x68
+#define PIRQ_OFF      BIT(7)
+#define PIRQ_WRITABLE 0x8f
+#define PIRQ_INPUTS   0xdef8u /* 3 to 7, 9 to 12, 14 and 15 */
 
 enum { WIN_CONFIG, WIN_IO, WIN_MMIO, WIN_HIGH, NR_WINDOWS };
 
@@ -211,6 +223,32 @@ static struct pci_host *host_of(const struct pci_dev *pd)
 	return pd->bus ? container_of(pd->bus, struct pci_host, dev) : NULL;
 }
 
+/* The 8259A's inputs by the lines and by the ISA bridge's registers. With intx_lock held. */
+static void route_pirqs(struct pci_host *h)
+{
+	u32 inputs = 0;
+
+	for (unsigned i = 0; i < NR_PCI_GSI; i++) {
+		u8 rout = h->lpc.config[PIRQ_A_ROUT + i];
+
+		if (h->asserted[i] && !(rout & PIRQ_OFF))
+			inputs |= 1u << (rout & 0xf) & PIRQ_INPUTS;
+	}
+	intc_set_pic(h->dev.vm, inputs);
+}
+
+static void lpc_update(struct pci_host *h)
+{
+	pthread_mutex_lock(&h->intx_lock);
+	route_pirqs(h);
+	pthread_mutex_unlock(&h->intx_lock);
+}
+
+static void lpc_written(struct pci_dev *pd, unsigned offset, unsigned len)
+{
+	lpc_update(container_of(pd, struct pci_host, lpc));
+}
+
 /* Several functions share a line: it is high while one of them holds it. With intx_lock held. */
 static void drive_intx(struct pci_host *h, struct pci_dev *pd)
 {
@@ -223,8 +261,10 @@ static void drive_intx(struct pci_host *h, struct pci_dev *pd)
 	unsigned gsi = PCI_GSI(pd->devfn >> 3, pin - 1u);
 	u16 *n = &h->asserted[gsi - PCI_GSI_BASE];
 	*n = (u16)(*n + (out ? 1 : -1));
-	if (*n == out) /* 0 to 1, or 1 to 0 */
-		irq_set(h->dev.vm, gsi, out);
+	if (*n != out) /* neither 0 to 1 nor 1 to 0 */
+		return;
+	irq_set(h->dev.vm, gsi, out);
+	route_pirqs(h);
 }
 
 void pci_set_intx(struct pci_dev *pd, bool level)
@@ -665,13 +705,13 @@ static int add_chipset(struct pci_host *h, struct err *err)
 	pci_dev_init(&h->lpc, &h->dev, &lpc);
 	st32(h->lpc.init + 0x40, PM_BASE | 1); /* PMBASE [ICH9 13.1.13] */
 	h->lpc.init[0x44] = 0x80;              /* ACPI_CNTL: decoded, SCI on IRQ 9 [ICH9 13.1.14] */
-	/* PIRQ[A-H]_ROUT: off, the I/O APIC is used [ICH9 13.1.19]; a guest may write what it likes. */
 	for (unsigned i = 0; i < 4; i++) {
-		h->lpc.init[0x60 + i] = 0x80;
-		h->lpc.init[0x68 + i] = 0x80;
-		h->lpc.wmask[0x60 + i] = 0x8f;
-		h->lpc.wmask[0x68 + i] = 0x8f;
+		h->lpc.init[PIRQ_A_ROUT + i] = PIRQ_OFF;
+		h->lpc.init[PIRQ_E_ROUT + i] = PIRQ_OFF;
+		h->lpc.wmask[PIRQ_A_ROUT + i] = PIRQ_WRITABLE;
+		h->lpc.wmask[PIRQ_E_ROUT + i] = PIRQ_WRITABLE;
 	}
+	h->lpc.config_written = lpc_written;
 	return pci_add(&h->dev, &h->lpc, 31, 0, err);
 }
 
@@ -722,6 +762,7 @@ static void pci_reset(struct device *dev, enum reset_kind kind)
 	pci_dev_reset(&h->bridge);
 	bridge_update(h);
 	pci_dev_reset(&h->lpc);
+	lpc_update(h);
 }
 
 static const struct state_field pci_state[] = {
@@ -743,7 +784,10 @@ static int pci_post_load(struct device *dev, struct err *err)
 			       h->addr, h->rst);
 	r = pci_dev_post_load(&h->bridge, err);
 	bridge_update(h);
-	return r < 0 ? r : pci_dev_post_load(&h->lpc, err);
+	if (r == 0)
+		r = pci_dev_post_load(&h->lpc, err);
+	lpc_update(h);
+	return r;
 }
 
 static void pci_fini(struct device *dev)

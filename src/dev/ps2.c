@@ -15,9 +15,12 @@
  * The mouse never moves. Guests also reset the machine here (command FEH, output port bit 0, port 92H bit 0).
  *
  * Omitted, and why that is safe: scan code set 3, in which keys are sent as in set 2 (no guest chooses it by itself); typematic
- * repetition, which the terminal does that keys come from; transmission times (a queue that is full drops what a device sends, as a real buffer does); the gate
- * of A20 is kept and read back without effect, since no guest of today runs with A20 masked; the controller's
- * RAM beyond the command byte reads back what was written; password commands are absent, as on clones.
+ * repetition, which the terminal does that keys come from; transmission times (a queue that is full drops what a device sends, as a
+ * real buffer does); the controller's RAM beyond the command byte reads back what was written; password commands are absent, as on
+ * clones.
+ *
+ * The gate of A20 has one state here, which the output port and port 92H both show and set; a board has two, either of which
+ * opens it. It is open after a reset, as firmware and what it boots expect, and what it does to addresses is vm/ram.h's.
  *
  * Threads: vCPUs, under the device's lock.
  */
@@ -422,9 +425,16 @@ static u8 output_port(const struct ps2 *p)
 	return val;
 }
 
+static void set_a20(struct ps2 *p, bool on)
+{
+	p->a20 = on;
+	if (ram_set_a20(&p->dev.vm->ram, on))
+		vm_memory_changed(p->dev.vm);
+}
+
 static void write_output_port(struct ps2 *p, u8 val)
 {
-	p->a20 = val & OUT_A20;
+	set_a20(p, val & OUT_A20);
 	if (!(val & OUT_RESET))
 		machine_reset(p);
 }
@@ -489,8 +499,8 @@ static void write_command(struct ps2 *p, u8 cmd)
 	case 0xd2:
 	case 0xd3:
 	case 0xd4: p->expect = cmd; break;
-	case 0xdd: p->a20 = false; break;
-	case 0xdf: p->a20 = true; break;
+	case 0xdd: set_a20(p, false); break;
+	case 0xdf: set_a20(p, true); break;
 	default: break; /* unknown ones are ignored */
 	}
 }
@@ -552,7 +562,7 @@ static void port92_write(void *opaque, u64 offset, unsigned size, u64 val)
 	bool rises = val & ~(u64)p->port92 & P92_RESET;
 
 	p->port92 = val & P92_RESET;
-	p->a20 = val & P92_A20;
+	set_a20(p, val & P92_A20);
 	if (rises)
 		machine_reset(p);
 }
@@ -586,7 +596,7 @@ static void ps2_reset(struct device *dev, enum reset_kind kind)
 	memset(p->ram, 0, sizeof(p->ram));
 	*command_byte(p) = CB_DEFAULT;
 	p->port92 = 0;
-	p->a20 = true;
+	set_a20(p, true);
 	p->a2 = false;
 	p->obf = false;
 	p->obuf = 0;
@@ -615,6 +625,7 @@ static int ps2_post_load(struct device *dev, struct err *err)
 	if (p->obuf_src >= NR_SOURCES || p->scan_set > 3)
 		return err_set(err, -EINVAL,
 			       "the state of the keyboard controller holds values it cannot have");
+	set_a20(p, p->a20);
 	p->line[0] = p->obf && p->obuf_src != SRC_AUX && (*command_byte(p) & CB_KBD_INT);
 	p->line[1] = p->obf && p->obuf_src == SRC_AUX && (*command_byte(p) & CB_AUX_INT);
 	irq_set(dev->vm, PS2_KBD_GSI, p->line[0]);

@@ -7,7 +7,7 @@
  * UEFI firmware keeps variables in flash, whose contents lie before the code. Distributions have them as a second file, a
  * template, beside the first. Each machine has its own copy: in memory only, or in the file that the user names.
  *
- * What it is told, by fw_cfg: memory (etc/e820), processors, ACPI tables with the script that places them, and how to behave on
+ * What it is told, by fw_cfg: memory (etc/e820), processors, SMBIOS, ACPI tables with the script that places them, and how to behave on
  * a machine whose only screen is a serial line. The ACPI tables are made when they are asked for, since firmware moves ECAM.
  * Files that only one firmware reads are harmless to others.
  *
@@ -29,6 +29,7 @@
 #include "base/os.h"
 #include "boot/acpi_map.h"
 #include "boot/boot.h"
+#include "boot/smbios.h"
 #include "dev/fwcfg.h"
 #include "dev/pflash.h"
 #include "dev/rtc.h"
@@ -316,6 +317,20 @@ static int tell_tables(struct firmware *f, struct device *fwcfg, struct err *err
 	return r;
 }
 
+/* Firmware puts its own structure in front, and all of it where it wants. */
+static int tell_smbios(const struct pc *pc, struct device *fwcfg, struct err *err)
+{
+	u8 anchor[SMBIOS_ANCHOR], tables[SMBIOS_MAX];
+	struct smbios_board board;
+	u32 len;
+	int r;
+
+	pc_describe_smbios(pc, &board);
+	len = smbios_build(&board, 0, anchor, tables);
+	r = fwcfg_add_file(fwcfg, "etc/smbios/smbios-tables", tables, len, err);
+	return r < 0 ? r : fwcfg_add_file(fwcfg, "etc/smbios/smbios-anchor", anchor, sizeof(anchor), err);
+}
+
 /* Start, length and type of each range, 20 bytes. */
 static int tell_memory(const struct ram *ram, struct device *fwcfg, struct err *err)
 {
@@ -369,6 +384,8 @@ int firmware_tell(struct firmware *f, const struct pc *pc, const struct machine_
 	r = tell_memory(&vm->ram, fwcfg, err);
 	if (r == 0)
 		r = tell_tables(f, fwcfg, err);
+	if (r == 0)
+		r = tell_smbios(pc, fwcfg, err);
 	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(numbers); i++)
 		r = fwcfg_add_number(fwcfg, numbers[i].key, numbers[i].size, numbers[i].val, err);
 	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(files); i++)

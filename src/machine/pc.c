@@ -8,7 +8,7 @@
  *	00000000 RAM                     80000000 PCI memory window, behind RAM
  *	0009f000 ACPI NVS: the FACS      e0000000 PCI ECAM, within
  *	000a0000 VGA memory              fec00000 I/O APIC
- *	000e0000 ROM: ACPI tables        fed00000 HPET
+ *	000e0000 ROM: ACPI, SMBIOS       fed00000 HPET
  *	00100000 RAM, to b0000000        fee00000 local APICs
  *	         at most                 ff000000 firmware ROM, up to ffffffff
  *	                                100000000 the rest of RAM
@@ -24,9 +24,11 @@
 #include "machine/pc.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "boot/acpi.h"
 #include "boot/acpi_map.h"
+#include "boot/smbios.h"
 #include "dev/hpet.h"
 #include "dev/ioapic.h"
 #include "dev/kvmclock.h"
@@ -42,7 +44,10 @@
 #define FACS_GPA    0x9f000
 #define TABLES_GPA  0xe0000
 #define TABLES_LEN  0x20000
+#define SMBIOS_GPA  0xf0000 /* where it is looked for: ACPI has what is before */
 #define RTC_CENTURY 0x32
+
+#define SMBIOS_ALIGN 32 /* the entry point's room */
 
 /* One row per device, in order of creation. The interrupt controllers come first; what raises interrupts
  * follows after they have been connected. */
@@ -161,6 +166,36 @@ void pc_describe(const struct pc *pc, struct acpi_board *ret_board)
 	};
 }
 
+void pc_describe_smbios(const struct pc *pc, struct smbios_board *ret_board)
+{
+	const struct vm *vm = pc->vm;
+	u32 leaf1[4];
+
+	cpuid_query(&vm->cpuid, 1, 0, 0, 0, 0, 0, leaf1);
+	*ret_board = (struct smbios_board){
+		.nr_cpus = vm->nr_vcpus,
+		.memory = vm->ram.size,
+		.low_memory = vm->ram.low_size,
+		.signature = vm->cpuid.signature,
+		.features = leaf1[3],
+		.mhz = (u32)(vm->tsc_khz / 1000),
+		.bios = pc->firmware ? NULL : "direct boot",
+	};
+}
+
+static void write_smbios(const struct pc *pc)
+{
+	u8 anchor[SMBIOS_ANCHOR], tables[SMBIOS_MAX], *p;
+	struct smbios_board board;
+	u32 len;
+
+	pc_describe_smbios(pc, &board);
+	len = smbios_build(&board, SMBIOS_GPA + SMBIOS_ALIGN, anchor, tables);
+	p = ram_ptr(&pc->vm->ram, SMBIOS_GPA, SMBIOS_ALIGN + len);
+	memcpy(p, anchor, sizeof(anchor));
+	memcpy(p + SMBIOS_ALIGN, tables, len);
+}
+
 int pc_write_tables(struct pc *pc, struct err *err)
 {
 	struct ram *ram = &pc->vm->ram;
@@ -169,8 +204,8 @@ int pc_write_tables(struct pc *pc, struct err *err)
 	if (pc->firmware)
 		return 0;
 	pc_describe(pc, &board);
-
-	return acpi_build(&board, ram_ptr(ram, TABLES_GPA, TABLES_LEN), TABLES_GPA, TABLES_LEN,
+	write_smbios(pc);
+	return acpi_build(&board, ram_ptr(ram, TABLES_GPA, TABLES_LEN), TABLES_GPA, SMBIOS_GPA - TABLES_GPA,
 			  ram_ptr(ram, FACS_GPA, ACPI_FACS_SIZE), FACS_GPA, &pc->rsdp, NULL, err);
 }
 

@@ -36,7 +36,11 @@ struct acpi_board;
 /* What ACPI tables tell about the board, with ECAM where it is now. Any thread. */
 void pc_describe(const struct pc *pc, struct acpi_board *ret_board);
 
-/* Writes the ACPI tables; after pc_init(), and again whenever RAM was cleared. */
+struct smbios_board;
+/* What SMBIOS tells about it. */
+void pc_describe_smbios(const struct pc *pc, struct smbios_board *ret_board);
+
+/* Writes the ACPI tables and SMBIOS; after pc_init(), and again whenever RAM was cleared. */
 int pc_write_tables(struct pc *pc, struct err *err);
 
 /* vm->vcpu[] exist: creates and connects all devices; vm frees them. There are nr_serials ports, 1 to 4; those whose back end is

@@ -238,6 +238,13 @@ int ram_shadow_set(struct ram *ram, gpa_t gpa, unsigned shadow)
 	return 0;
 }
 
+bool ram_set_a20(struct ram *ram, bool on)
+{
+	u64 masked = on ? 0 : RAM_A20;
+
+	return atomic_exchange(&ram->masked, masked) != masked;
+}
+
 void ram_rom_set_len(struct ram *ram, u64 len)
 {
 	assert(len <= ram->rom_size && len % RAM_PAGE_SIZE == 0);

@@ -24,6 +24,9 @@
 #define RAM_LOW_MAX   0xb0000000ull /* RAM below the hole at most */
 #define RAM_MAX_ROMS  8
 
+/* The 21st address line, which the board can hold low: then each odd megabyte is the one before it. */
+#define RAM_A20 BIT(20)
+
 #define RAM_ROM_MIN (128 * KiB) /* what is seen a second time */
 #define RAM_ROM_MAX (16 * MiB)
 
@@ -58,6 +61,7 @@ struct ram {
 	struct ram_range rom[RAM_MAX_ROMS]; /* page-aligned, inside RAM, not writable by the guest */
 	unsigned nr_roms;
 	struct ram_range hole; /* below low_size, page-aligned: on the bus; 0, 0: none */
+	_Atomic u64 masked;    /* the address bits that processors cannot set: none, or RAM_A20 */
 	_Atomic u64 *code_map; /* end / 4096 entries */
 	void (*code_written)(void *opaque, gpa_t gpa, u64 len);
 	void *code_opaque;
@@ -81,6 +85,12 @@ static inline void *ram_ptr(const struct ram *ram, gpa_t gpa, u64 len)
 	if (gpa >= RAM_HOLE_END - atomic_load_explicit(&ram->rom_len, memory_order_relaxed) && gpa < ram->end)
 		return len <= ram->end - gpa ? ram->base + gpa : NULL;
 	return NULL;
+}
+
+/* Where a processor gets to with this address. The engines' page walks ask; devices do not pass the gate. */
+static inline gpa_t ram_gate(const struct ram *ram, gpa_t gpa)
+{
+	return gpa & ~atomic_load_explicit(&ram->masked, memory_order_relaxed);
 }
 
 /* Where in the memfd the byte at gpa is, which must be RAM. */
@@ -120,6 +130,10 @@ bool ram_has_rom(const struct ram *ram, gpa_t gpa, u64 len);
 /* What the guest sees in the segment at gpa from now on: enum ram_shadow. Needs ROM. Any one thread at a time; vm_memory_changed()
  * is to follow. -errno where the host refuses; nothing has changed then. */
 int ram_shadow_set(struct ram *ram, gpa_t gpa, unsigned shadow);
+
+/* Whether processors have the 21st address line; they do at first. Returns whether that is new: vm_memory_changed() is to follow.
+ * Any one thread at a time. */
+bool ram_set_a20(struct ram *ram, bool on);
 
 /* How much of the ROM, counted from its end, is memory; a multiple of 4096. vm_memory_changed() is to follow. */
 void ram_rom_set_len(struct ram *ram, u64 len);

@@ -10,6 +10,7 @@
 #define SEL_NP     0x60
 #define SEL_GATE   0x68
 #define SEL_GATE16 0x78
+#define SEL_SS16   0x80 /* data whose stack pointer is SP */
 
 static bool zf;
 
@@ -420,6 +421,34 @@ static void test_v86(void)
 }
 #endif
 
+#if BITS == 32
+/* ENTER with operands of 32 bits on a stack of 16: SP addresses it, and EBP becomes ESP, whole. */
+#define ENTER16(start, level, ret_esp, ret_ebp)                                                           \
+	__asm__ volatile("push %%ebp; mov %%esp, %%esi; mov %%ss, %%edi; mov %4, %%ss; mov %3, %%esp\n"   \
+			 "mov %%eax, %%ebp; enter $16, $" #level "; mov %%esp, %%eax; mov %%ebp, %%ecx\n" \
+			 "mov %%edi, %%ss; mov %%esi, %%esp; pop %%ebp"                                   \
+			 : "=&a"(ret_esp), "=&c"(ret_ebp)                                                 \
+			 : "0"(0x12340200), "i"(start), "d"(SEL_SS16)                                     \
+			 : "esi", "edi", "memory")
+
+static void test_enter(void)
+{
+	volatile u32 *stack = (volatile u32 *)0x400000;
+	u32 esp, ebp;
+
+	gdt[SEL_SS16 / 8] = make_desc(0x400000, 0xffff, 0x93, 0);
+	ENTER16(0xabcd0100, 2, esp, ebp);
+	check(esp == 0xabcd00e4 && stack[0xfc / 4] == 0x12340200, "ENTER on a 16-bit stack: %x, %x", esp,
+	      stack[0xfc / 4]);
+	check(stack[0xf4 / 4] == 0xabcd00fc, "the frame's address on it is that of ESP: %x", stack[0xf4 / 4]);
+	if (off_tcg("ENTER's EBP"))
+		check(ebp == 0xabcd00fc, "and so is EBP: %x", ebp);
+	ENTER16(0x10000, 0, esp, ebp);
+	if (off_tcg("ENTER's EBP"))
+		check(ebp == 0x1fffc && esp == 0x1ffec, "SP alone wraps around: %x, %x", ebp, esp);
+}
+#endif
+
 void guest_main(void)
 {
 	test_look();
@@ -428,6 +457,7 @@ void guest_main(void)
 #if BITS == 64
 	test_syscall();
 #else
+	test_enter();
 	test_v86();
 #endif
 }

@@ -346,6 +346,56 @@ static void test_intx(void **state)
 	assert_false(line(17));
 }
 
+/* The requests at the 8259A's inputs; all that can be are level-triggered. */
+static u32 pic_inputs(void)
+{
+	return (u32)(pio_rd(0x20, 1) | pio_rd(0xa0, 1) << 8) & ~4u;
+}
+
+static void test_pirq(void **state)
+{
+	pio_wr(0x4d0, 1, 0xf8);
+	pio_wr(0x4d1, 1, 0xde);
+	pci_set_intx(&toys[0].pci, true); /* line B */
+	assert_int_equal(pic_inputs(), 0);
+	cfg_wr(31, 0x60, 4, 0x800a0a0b); /* A to 11, B and C to 10, D nowhere */
+	assert_int_equal(pic_inputs(), 1 << 10);
+	assert_true(line(17) && !line(10)); /* the I/O APIC sees its own pin only */
+	pci_set_intx(&toys[1].pci, true);   /* line A */
+	assert_int_equal(pic_inputs(), 1 << 10 | 1 << 11);
+	cfg_wr(31, 0x60, 1, 0x0a); /* one input for both */
+	assert_int_equal(pic_inputs(), 1 << 10);
+	pci_set_intx(&toys[0].pci, false);
+	assert_int_equal(pic_inputs(), 1 << 10);
+	pci_set_intx(&toys[1].pci, false);
+	assert_int_equal(pic_inputs(), 0);
+
+	/* An input that a device of the board drives, too. */
+	irq_set(&fake.b.vm, 5, true);
+	cfg_wr(31, 0x61, 1, 5);
+	pci_set_intx(&toys[0].pci, true);
+	irq_set(&fake.b.vm, 5, false);
+	assert_int_equal(pic_inputs(), 1 << 5);
+	irq_set(&fake.b.vm, 5, true);
+	pci_set_intx(&toys[0].pci, false);
+	assert_int_equal(pic_inputs(), 1 << 5);
+	irq_set(&fake.b.vm, 5, false);
+	assert_int_equal(pic_inputs(), 0);
+
+	/* What is no input of PCI, and off again. */
+	pci_set_intx(&toys[0].pci, true);
+	for (unsigned rout = 0; rout < 256; rout++) {
+		u32 want = rout & 0x80 ? 0 : 1u << (rout & 0xf) & 0xdef8;
+
+		cfg_wr(31, 0x61, 1, rout);
+		assert_int_equal(pic_inputs(), want);
+	}
+	cfg_wr(31, 0x61, 1, 3);
+	bus->ops->reset(bus, RESET_WARM);
+	assert_int_equal(pic_inputs(), 0);
+	assert_int_equal(cfg_rd(31, 0x61, 1), 0x80);
+}
+
 static void test_add_refused(void **state)
 {
 	static struct toy t, many[32];
@@ -416,17 +466,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(test_chipset),
-		T(test_address_port),
-		T(test_reset_port),
-		T(test_header),
-		T(test_bar_sizing),
-		T(test_bar_access),
-		T(test_G24_bar_anywhere),
-		T(test_G25_config_sweep),
-		T(test_intx),
-		T(test_add_refused),
-		T(test_state),
+		T(test_chipset),    T(test_address_port), T(test_reset_port),       T(test_header),
+		T(test_bar_sizing), T(test_bar_access),   T(test_G24_bar_anywhere), T(test_G25_config_sweep),
+		T(test_intx),       T(test_pirq),         T(test_add_refused),      T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -304,10 +304,16 @@ static void test_a20(void **state)
 	board_outb(&b, 0x92, 0x02);
 	command(0xd0);
 	assert_int_equal(next(false) & 0x02, 0x02);
+	assert_int_equal(ram_gate(&b.vm.ram, 0x12345678), 0x12345678);
 	command(0xdd);
 	assert_int_equal(board_inb(&b, 0x92), 0x00);
+	assert_int_equal(ram_gate(&b.vm.ram, 0x12345678), 0x12245678);
 	command(0xdf);
 	assert_int_equal(board_inb(&b, 0x92), 0x02);
+	board_outb(&b, 0x92, 0x00);
+	assert_int_equal(ram_gate(&b.vm.ram, 0x1fffff), 0x0fffff);
+	ps2->ops->reset(ps2, RESET_WARM);
+	assert_int_equal(ram_gate(&b.vm.ram, 0x1fffff), 0x1fffff);
 	assert_int_equal(b.vm.request, VM_REQ_NONE);
 }
 

@@ -7,6 +7,9 @@
  * that stay what they are keep their slot. For one that changes there is none for a moment: another vCPU that
  * gets in there then meets the bus, as on a board while its chip set is being set up.
  *
+ * DEVIATION: the gate of A20 (ram_gate()) stays open. KVM has no such pin, and nothing that a processor with KVM runs today waits
+ * for memory to wrap around.
+ *
  * Threads: see kvm.h.
  */
 #include <errno.h>

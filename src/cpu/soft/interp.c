@@ -172,6 +172,12 @@ static bool debug_alone(const struct soft_cpu *c, gva_t la)
 	return debug_code_in_page(c->debug, la) || debug_code_in_page(c->debug, la + 14);
 }
 
+/* What of the attention flags there is to look at. Firmware and boot loaders run for long with an interrupt that waits for IF. */
+static u32 wanted(const struct soft_cpu *c)
+{
+	return c->attention & (c->flags & FL_IF ? ~0u : ~(u32)ATT_INTR);
+}
+
 /* Between two blocks. GO_ON, STEP (run one instruction, then look again), SHUT_DOWN or an enum run_end. */
 static int look(struct soft_cpu *c)
 {
@@ -337,6 +343,7 @@ static enum run_end loop(struct soft_cpu *c)
 	struct vcpu *vcpu = c->vcpu;
 	struct block *b;
 	gva_t la;
+	bool jit = false;
 	int what;
 
 	for (;;) {
@@ -352,7 +359,7 @@ static enum run_end loop(struct soft_cpu *c)
 				vcpu_timer_check(vcpu);
 			}
 		}
-		if (unlikely(c->attention | c->activity |
+		if (unlikely(wanted(c) | c->activity |
 			     atomic_load_explicit(&vcpu->requests, memory_order_relaxed))) {
 			c->cur = NULL;
 			what = events(c);
@@ -374,7 +381,8 @@ static enum run_end loop(struct soft_cpu *c)
 		if (c->jit) {
 			if (unlikely(vcpu->timer_tsc < c->armed_tsc))
 				arm_timer(c);
-			if (jit_try(c))
+			jit = soft_mode64(c); /* the translator knows no other code */
+			if (jit && jit_try(c))
 				continue;
 		}
 		la = linear_rip(c);
@@ -388,7 +396,7 @@ static enum run_end loop(struct soft_cpu *c)
 			}
 			b = code_find(c, la, c->key);
 		}
-		if (c->jit && jit_block(c, b))
+		if (jit && jit_block(c, b))
 			continue;
 		c->jit_rec = NULL;
 		run_block(c, b);

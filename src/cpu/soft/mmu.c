@@ -222,7 +222,7 @@ bool mmu_load_pdptes(struct soft_cpu *c, u64 cr3)
 {
 	u64 v[4];
 	for (unsigned k = 0; k < 4; k++) {
-		const void *p = ram_ptr(c->ram, (cr3 & 0xffffffe0) + 8 * k, 8);
+		const void *p = ram_ptr(c->ram, ram_gate(c->ram, cr3 & 0xffffffe0) + 8 * k, 8);
 		v[k] = p ? __atomic_load_n((const u64 *)p, __ATOMIC_RELAXED) : ~0ull;
 		/* [SDM3 table 4-8] */
 		if (v[k] & PTE_P && v[k] & (c->maxphy_mask | 0xfff00000000001e6ull))

@@ -179,7 +179,9 @@ static void set_bp(struct soft_cpu *c, unsigned size, u64 v)
 void op_enter(struct soft_cpu *c, const struct insn *i)
 {
 	unsigned locals = (u16)i->imm, level = i->imm >> 16 & 31, size = i->osz;
-	u64 sp_mask = soft_sp_mask(c), sp = c->gpr[R_SP], bp = c->gpr[R_BP], frame = sp - size;
+	u64 sp_mask = soft_sp_mask(c), sp = c->gpr[R_SP], bp = c->gpr[R_BP];
+	u64 frame = (sp & ~sp_mask) |
+		    ((sp - size) & sp_mask); /* ESP whole, whatever part of it addresses the stack */
 	s64 delta = -(s64)size;
 
 	seg_stack_store(c, i, delta, size, bp);
@@ -200,7 +202,7 @@ void op_enter(struct soft_cpu *c, const struct insn *i)
 		  seg_linear(c, i, soft_mode64(c) ? SEG_FLAT : SEG_SS, (sp + (u64)delta) & sp_mask, size,
 			     ACC_W),
 		  size, ACC_W);
-	set_bp(c, size, soft_stack_size(c) == 2 ? (u16)frame : frame);
+	set_bp(c, size, frame);
 	soft_set_sp(c, sp + (u64)delta);
 	NEXT(c, i);
 }

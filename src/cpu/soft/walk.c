@@ -10,7 +10,8 @@
  * meanwhile (another processor, or a device) starts the walk again, as it would in hardware.
  *
  * A table entry that does not lie in RAM reads as all ones, as where no device answers, and is not written:
- * page tables in a device's registers do not work on this machine. An entry in ROM keeps its A and D bits and
+ * page tables in a device's registers do not work on this machine. All addresses pass the gate of A20 here, behind which they
+ * are kept in TLBs; it costs what runs from there nothing, and whoever moves it has all of that flushed. An entry in ROM keeps its A and D bits and
  * is used as if they were set. Omitted: 5-level paging and protection keys, which CPUID does not offer.
  *
  * On the vCPU's thread; compiled with general registers only. */
@@ -36,6 +37,7 @@ struct format {
 
 static void entry_read(const struct soft_cpu *c, struct entry *e, gpa_t gpa, unsigned size)
 {
+	gpa = ram_gate(c->ram, gpa);
 	e->gpa = gpa;
 	e->host = ram_ptr(c->ram, gpa, size);
 	if (unlikely(!e->host))
@@ -162,7 +164,7 @@ static enum outcome walk_tables(struct soft_cpu *c, const struct format *f, gpa_
 		if (unlikely(!entry_mark(c, &path[k], f->size, bits)))
 			return AGAIN;
 	}
-	ret->gpa = leaf_address(f, val, shift, la);
+	ret->gpa = ram_gate(c->ram, leaf_address(f, val, shift, la));
 	ret->shift = shift;
 	ret->dirty = acc & ACC_W || val & PTE_D;
 	ret->global = val & PTE_G && c->cr4 & CR4_PGE;
@@ -173,7 +175,7 @@ bool walk_page(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, s
 {
 	ret->error = 0;
 	if (!(c->cr0 & CR0_PG)) {
-		ret->gpa = la;
+		ret->gpa = ram_gate(c->ram, la);
 		ret->rights = ACC_R | ACC_W | ACC_X;
 		ret->shift = 12;
 		ret->dirty = true;
