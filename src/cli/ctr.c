@@ -371,9 +371,9 @@ static int end_process(const struct ctr_store *store, const struct ctr *c, int s
 		/* A frozen process takes no signal before it goes on. */
 		if (phase == STATUS_PAUSED)
 			container_freeze(&options, c->name, false, NULL);
-		pidfd_send_signal(pidfd, signal, NULL, 0);
+		status_signal(&s, pidfd, signal);
 		if (status_wait(pidfd, patience))
-			pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+			status_signal(&s, pidfd, SIGKILL);
 		if (status_wait(pidfd, 10 * SECOND_NS))
 			rc = err_set(err, -EBUSY,
 				     "the process of container '%s' does not end within 10 seconds", c->name);

@@ -40,11 +40,12 @@ struct oci_options {
 	struct checkpoint_options checkpoint;
 
 	/* of single commands */
-	const char *format, *process_file, *cwd, *user, *resources, *apparmor, *console_size;
+	const char *format, *process_file, *cwd, *user, *resources, *apparmor, *selinux;
 	const char *env[MAX_LIST], *caps[MAX_LIST], *groups[MAX_LIST];
 	unsigned env_count, cap_count, group_count;
-	bool all, force, detach, tty, no_new_privs, quiet, stats, rootless_spec, no_subreaper, keep;
-	u32 interval;
+	bool all, force, detach, tty, no_new_privs, quiet, stats, rootless_spec, no_subreaper, keep,
+		ignore_paused;
+	const char *interval;
 	const char *memory, *memory_reservation, *memory_swap, *kernel_memory, *kernel_memory_tcp,
 		*cpu_shares, *cpu_quota, *cpu_burst, *cpu_period, *cpu_rt_runtime, *cpu_rt_period, *cpu_idle,
 		*cpus, *mems, *pids, *io_weight;
@@ -271,12 +272,46 @@ static int run_list(const struct command *c, int argc, char **argv, struct err *
 	return rc;
 }
 
+/* "5", "5s" and "1m30s" as other runtimes' callers write a time: containerd gives --interval=5s. */
+static int parse_interval(const char *text, u64 *ret_ns, struct err *err)
+{
+	static const struct {
+		const char *unit;
+		u64 ns;
+	} units[] = { { "ms", 1000000 }, { "s", 1000000000 }, { "m", 60000000000 }, { "h", 3600000000000 } };
+	u64 sum = 0;
+	const char *p = text;
+
+	while (*p >= '0' && *p <= '9' && strlen(text) < 16) {
+		char *end;
+		u64 n = strtoul(p, &end, 10), unit = 0;
+		size_t len = strspn(end, "hms");
+
+		if (!*end && p == text)
+			unit = 1000000000;
+		for (unsigned i = 0; i < ARRAY_SIZE(units); i++)
+			if (len == strlen(units[i].unit) && !strncmp(end, units[i].unit, len))
+				unit = units[i].ns;
+		if (!unit || n > 86400000)
+			break;
+		sum += n * unit;
+		p = end + len;
+	}
+	if (*p || p == text || sum < 1000000 || sum > 86400000000000ull)
+		return err_set(
+			err, -EINVAL,
+			"--interval: '%.32s' is no time from 1ms to 24h; give seconds, or as 500ms, 5s, 1m30s",
+			text);
+	*ret_ns = sum;
+	return 0;
+}
+
 /* Reports at intervals, and a line at once, as far as a look ten times a second is that, for each kill for want of memory. */
 static int follow_events(const struct status *s, struct err *err)
 {
-	u64 interval = (oci.interval ? oci.interval : 5) * 1000000000ull, next = os_now_ns();
+	u64 interval = 0, next = os_now_ns();
 	s64 before = report_oom_kills(s);
-	int rc = 0;
+	int rc = parse_interval(oci.interval ? oci.interval : "5s", &interval, err);
 
 	while (!rc) {
 		s64 now = report_oom_kills(s);
@@ -287,10 +322,12 @@ static int follow_events(const struct status *s, struct err *err)
 		if (!rc && running && os_now_ns() >= next) {
 			rc = print_text(report_stats(s, err), err);
 			next += interval;
+			/* As often as it can be done, where that is less often. */
+			next = MAX(next, os_now_ns());
 		}
 		if (fflush(stdout) || !running)
 			break;
-		usleep(100000);
+		usleep((useconds_t)MIN(100000, interval / 1000));
 	}
 	return rc;
 }
@@ -326,6 +363,8 @@ static int run_exec(const struct command *c, int argc, char **argv, struct err *
 		.no_new_privileges = oci.no_new_privs,
 		.detach = oci.detach,
 		.apparmor = oci.apparmor,
+		.selinux = oci.selinux,
+		.ignore_paused = oci.ignore_paused,
 	};
 	static u32 groups[MAX_LIST];
 	const char *id = NULL;
@@ -714,6 +753,9 @@ static const struct opt exec_opts[] = {
 	LIST("additional-gids", 'g', "GID", groups, group_count, "One more group."),
 	FLAG("no-new-privs", no_new_privs, "It gains nothing by executing set-user-ID programs."),
 	STR("apparmor", "PROFILE", apparmor, "Its AppArmor profile."),
+	STR("process-label", "LABEL", selinux, "Its SELinux label."),
+	FLAG("ignore-paused", ignore_paused,
+	     "Go into a container that is paused: the program waits until it goes on."),
 	END,
 };
 
@@ -746,12 +788,10 @@ static const struct opt ps_opts[] = { FORMAT, END };
 static const struct opt events_opts[] = {
 	FLAG("stats", stats, "Print once and end."),
 	{ .name = "interval",
-	  .kind = OPT_U32,
-	  .arg = "SECONDS",
-	  .help = "Time between two reports.",
-	  .default_text = "5",
-	  .min = 1,
-	  .max = 86400,
+	  .kind = OPT_STRING,
+	  .arg = "TIME",
+	  .help = "Time between two reports, in seconds, or as 500ms or 1m30s.",
+	  .default_text = "5s",
 	  OFF(interval) },
 	END,
 };

@@ -86,6 +86,14 @@ static const struct row {
 #undef ROW
 };
 
+/* Whether a file has that number; page by page, so it may be a little less. */
+static bool is_limit(const struct target *t, const char *file, s64 v)
+{
+	char text[64];
+
+	return v < 0 || (!cgroup_read(t->cg, t->h, file, text, sizeof(text)) && strtoll(text, NULL, 10) <= v);
+}
+
 static int apply_rows(const struct cgroup *cg, const struct limits *l, struct err *err)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -102,7 +110,8 @@ static int apply_rows(const struct cgroup *cg, const struct limits *l, struct er
 			continue;
 		}
 		rc = put_number(&t, file, v->v, err);
-		if (rc && !strncmp(rows[i].limit, "memory.kernel", 13)) {
+		/* Since 5.16 the kernel takes the number of one of them and forgets it. */
+		if (!strncmp(rows[i].limit, "memory.kernel", 13) && (rc || !is_limit(&t, file, v->v))) {
 			log_warn("linux.resources.%s has no effect on this kernel", rows[i].limit);
 			rc = 0;
 		}

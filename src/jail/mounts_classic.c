@@ -54,7 +54,9 @@ bool mounts_classic(void)
 		known = (syscall(SYS_mount_setattr, -1, "", ~0u, NULL, 0) < 0 && errno == ENOSYS) ||
 			(syscall(SYS_open_tree, -1, "", ~0u) < 0 && errno == ENOSYS) ||
 			(syscall(SYS_move_mount, -1, "", -1, "", ~0u) < 0 && errno == ENOSYS) ||
-			(syscall(SYS_fsopen, NULL, ~0u) < 0 && errno == ENOSYS);
+			(syscall(SYS_fsopen, NULL, ~0u) < 0 && errno == ENOSYS) ||
+			(syscall(SYS_fsconfig, -1, ~0u, NULL, NULL, 0) < 0 && errno == ENOSYS) ||
+			(syscall(SYS_fsmount, -1, ~0u, ~0u) < 0 && errno == ENOSYS);
 	return known;
 }
 

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "jail/inroot.h"
@@ -532,6 +533,7 @@ static int on_step(void *opaque, const char *step, pid_t pid, int fd, struct err
 	int rc = 0;
 
 	if (!strcmp(step, "setup-namespaces") && pid) {
+		w->first = pid;
 		rc = hooks_run(w->spec, SPEC_PRESTART, w->status, "creating", pid, err);
 		if (!rc)
 			rc = hooks_run(w->spec, SPEC_CREATE_RUNTIME, w->status, "creating", pid, err);
@@ -550,6 +552,19 @@ static int on_step(void *opaque, const char *step, pid_t pid, int fd, struct err
 		close(fd);
 	w->refused |= rc != 0;
 	return rc;
+}
+
+/* What a CRIU that has died has left [O40]. What else it has made is found in the control group. */
+static void end_first(const struct work *w)
+{
+	siginfo_t info;
+
+	/* Nobody else's, whatever CRIU has said. */
+	if (w->first <= 0 || waitid(P_PID, (id_t)w->first, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
+		return;
+	kill(w->first, SIGKILL);
+	while (waitpid(w->first, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 int checkpoint_restore(const struct checkpoint_options *options, struct container *c, struct err *err)
@@ -594,7 +609,9 @@ int checkpoint_restore(const struct checkpoint_options *options, struct containe
 		rc = ask(&w, &pid, "restore", err);
 	if (!rc && pid <= 0)
 		rc = err_set(err, -EPROTO, "CRIU does not say which process it has made");
-	if (!rc)
+	if (rc)
+		end_first(&w);
+	else
 		status_remember(&c->status, pid);
 	if (w.job.door)
 		cgroup_door_close(w.job.door);

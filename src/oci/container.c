@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -97,7 +96,7 @@ static int destroy(int root, struct status *s, struct cgroup *cg, struct err *er
 	if (status_pidfd(s, &pidfd, NULL))
 		pidfd = -1;
 	else
-		pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+		status_signal(s, pidfd, SIGKILL);
 	if (cg) {
 		if (cgroup_is_frozen(cg))
 			cgroup_freeze(cg, false, NULL);
@@ -713,16 +712,21 @@ static int need_cgroup(const struct existing *e, struct err *err)
 			     : err_set(err, -ENOTSUP, "container '%s' has no control group", e->status.id);
 }
 
+/* A frozen process of version 1 gets the signal when it goes on. */
+static int let_die(struct existing *e, int signal, struct err *err)
+{
+	return signal == SIGKILL && e->has_cgroup && cgroup_is_frozen(&e->cgroup)
+		       ? cgroup_freeze(&e->cgroup, false, err)
+		       : 0;
+}
+
 static int kill_all(struct existing *e, int signal, struct err *err)
 {
 	int rc = need_cgroup(e, err);
 
 	if (!rc)
 		rc = cgroup_kill(&e->cgroup, signal, err);
-	/* A frozen process of version 1 gets the signal when it goes on. */
-	if (!rc && signal == SIGKILL && cgroup_is_frozen(&e->cgroup))
-		rc = cgroup_freeze(&e->cgroup, false, err);
-	return rc;
+	return rc ? rc : let_die(e, signal, err);
 }
 
 static int kill_first(struct existing *e, int signal, struct err *err)
@@ -731,10 +735,11 @@ static int kill_first(struct existing *e, int signal, struct err *err)
 
 	if (rc)
 		return rc;
-	if (pidfd_send_signal(pidfd, signal, NULL, 0) < 0)
-		rc = err_sys(err, -errno, "cannot send signal %d to container '%s'", signal, e->status.id);
+	rc = status_signal(&e->status, pidfd, signal);
+	if (rc)
+		rc = err_sys(err, rc, "cannot send signal %d to container '%s'", signal, e->status.id);
 	close(pidfd);
-	return rc;
+	return rc ? rc : let_die(e, signal, err);
 }
 
 int container_kill(const struct container_options *options, const char *id, int signal, bool all,

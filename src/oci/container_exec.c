@@ -187,6 +187,8 @@ static int make_process(struct job *j, struct err *err)
 	p->no_new_privileges |= e->no_new_privileges;
 	if (e->apparmor)
 		p->apparmor = e->apparmor;
+	if (e->selinux)
+		p->selinux = e->selinux;
 	rc = spec_check_process(p, err);
 	for (unsigned i = 0; !rc && i < e->cap_count; i++) {
 		int n = caps_number(e->caps[i]);
@@ -396,7 +398,7 @@ int container_exec(const struct container_options *options, const char *id, cons
 	phase = status_phase(&j->status);
 	if (phase == STATUS_STOPPED || phase == STATUS_CREATING)
 		rc = err_set(err, -ESRCH, "container not running: '%s' is %s", id, status_phase_name(phase));
-	else if (phase == STATUS_PAUSED)
+	else if (phase == STATUS_PAUSED && !exec->ignore_paused)
 		rc = err_set(err, -EBUSY, "container '%s' is paused; resume it first", id);
 	if (!rc)
 		rc = container_config(&j->status, &j->spec, err);

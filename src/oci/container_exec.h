@@ -15,7 +15,8 @@ struct container_exec {
 	const u32 *groups;
 	unsigned group_count;
 	bool terminal, no_new_privileges, detach;
-	const char *apparmor;
+	bool ignore_paused; /* wait until it goes on, instead of a failure */
+	const char *apparmor, *selinux;
 };
 
 /* *ret_status: the process's own, unless it is detached. options gives root, pid_file, console_socket and preserve_fds. */

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -259,7 +260,22 @@ static int send_message(int fd, struct criu_message *m, struct err *err)
 	return rc;
 }
 
-static int receive(int fd, struct answer *a, int *ret_fd, struct err *err)
+/* Waits for a message, or the end of CRIU: the end of the socket comes later, if processes that it was making have it too. */
+static bool wait_for(int fd, pid_t criu)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	siginfo_t info;
+
+	for (;;) {
+		info.si_pid = 0;
+		if (waitid(P_PID, (id_t)criu, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == criu)
+			return poll(&p, 1, 0) > 0;
+		if (poll(&p, 1, 100) > 0)
+			return true;
+	}
+}
+
+static int receive(int fd, pid_t criu, struct answer *a, int *ret_fd, struct err *err)
 {
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	u8 data[8192];
@@ -272,7 +288,7 @@ static int receive(int fd, struct answer *a, int *ret_fd, struct err *err)
 
 	*ret_fd = -1;
 	do
-		n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
+		n = wait_for(fd, criu) ? recvmsg(fd, &m, MSG_CMSG_CLOEXEC) : 0;
 	while (n < 0 && errno == EINTR);
 	if (n <= 0)
 		return err_set(err, -EPIPE, "CRIU has ended without an answer");
@@ -284,7 +300,7 @@ static int receive(int fd, struct answer *a, int *ret_fd, struct err *err)
 	return 0;
 }
 
-static int converse(struct criu_job *job, int fd, pid_t *ret_pid, struct err *err)
+static int converse(struct criu_job *job, int fd, pid_t criu, pid_t *ret_pid, struct err *err)
 {
 	struct criu_message m = { 0 };
 	struct answer a = { 0 };
@@ -294,7 +310,7 @@ static int converse(struct criu_job *job, int fd, pid_t *ret_pid, struct err *er
 	criu_part(&m, 2, &job->options);
 	rc = send_message(fd, &m, err);
 	while (!rc) {
-		rc = receive(fd, &a, &got, err);
+		rc = receive(fd, criu, &a, &got, err);
 		if (rc)
 			return rc;
 		if (a.type != REQUEST_NOTIFY)
@@ -305,7 +321,7 @@ static int converse(struct criu_job *job, int fd, pid_t *ret_pid, struct err *er
 		/* Refused, it undoes its work before it ends. */
 		if (send_message(fd, &m, rc ? NULL : err) < 0 && !rc)
 			rc = -EPIPE;
-		while (rc && receive(fd, &a, &got, NULL) == 0 && a.type == REQUEST_NOTIFY) {
+		while (rc && receive(fd, criu, &a, &got, NULL) == 0 && a.type == REQUEST_NOTIFY) {
 			if (got >= 0)
 				close(got);
 			criu_number(&m, 1, REQUEST_NOTIFY);
@@ -331,7 +347,7 @@ int criu_run(struct criu_job *job, pid_t *ret_pid, struct err *err)
 	int fd = -1, rc = start(job, &fd, &criu, err);
 
 	if (!rc) {
-		rc = converse(job, fd, ret_pid, err);
+		rc = converse(job, fd, criu, ret_pid, err);
 		close(fd);
 		while (waitpid(criu, NULL, 0) < 0 && errno == EINTR)
 			;

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -50,7 +51,20 @@ static void hook_child(const struct spec_hook *h, int input)
 		_exit(127);
 	os_cloexec_from(3);
 	execve(h->path, h->arg_count ? (char **)h->args : no_args, h->env_count ? (char **)h->env : no_env);
-	_exit(errno == ENOENT ? 126 : 127);
+	_exit(errno == ENOENT ? 127 : 126);
+}
+
+/* Whether a child has ended, after up to ms milliseconds. It stays to be waited for. pidfd -1: before Linux 5.3. */
+static bool has_ended(pid_t pid, int pidfd, u64 ms)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	siginfo_t info = { 0 };
+
+	if (pidfd >= 0)
+		return poll(&p, 1, (int)ms) > 0;
+	if (ms)
+		usleep((useconds_t)MIN(ms, 5) * 1000);
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == pid;
 }
 
 static int wait_hook(const struct spec_hook *h, const char *name, pid_t pid, struct err *err)
@@ -58,18 +72,17 @@ static int wait_hook(const struct spec_hook *h, const char *name, pid_t pid, str
 	int pidfd = h->timeout.set ? pidfd_open(pid, 0) : -1, status;
 	bool late = false;
 
-	if (pidfd >= 0) {
-		u64 end = os_now_ns() + (u64)h->timeout.v * 1000000000ull;
-		struct pollfd p = { .fd = pidfd, .events = POLLIN };
-		u64 now;
+	if (h->timeout.set) {
+		u64 end = os_now_ns() + (u64)h->timeout.v * 1000000000ull, now;
 
-		while ((now = os_now_ns()) < end && !(poll(&p, 1, (int)((end - now) / 1000000 + 1)) > 0))
+		while ((now = os_now_ns()) < end && !has_ended(pid, pidfd, (end - now) / 1000000 + 1))
 			;
-		late = !(poll(&p, 1, 0) > 0);
+		late = !has_ended(pid, pidfd, 0);
 		if (late)
 			kill(-pid, SIGKILL);
-		close(pidfd);
 	}
+	if (pidfd >= 0)
+		close(pidfd);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return err_sys(err, -errno, "cannot wait for the %s hook '%s'", name, h->path);
@@ -98,22 +111,21 @@ int hooks_run(const struct spec *spec, enum spec_hook_kind kind, const struct st
 	if (!state)
 		return err_set(err, -ENOMEM, "no memory for the state that hooks are given");
 	for (unsigned i = 0; !rc && i < hooks->count; i++) {
-		int ends[2];
+		/* A file, not a pipe: annotations may be larger than a pipe, and a hook may choose not to read. */
+		int input = memfd_create("state", MFD_CLOEXEC);
 		pid_t child;
 
-		if (pipe2(ends, O_CLOEXEC) < 0) {
-			rc = err_sys(err, -errno, "cannot make a pipe for a hook");
+		if (input < 0 || os_write_all(input, state, strlen(state)) < 0 ||
+		    lseek(input, 0, SEEK_SET) < 0) {
+			rc = err_sys(err, -errno, "cannot write down the state for a hook");
+			if (input >= 0)
+				close(input);
 			break;
 		}
-		/* State has to fit into the pipe at once: a hook may choose not to read it. */
-		fcntl(ends[1], F_SETPIPE_SZ, (int)MIN(strlen(state) + 1, MiB));
-		fcntl(ends[1], F_SETFL, O_NONBLOCK);
-		(void)os_write_all(ends[1], state, strlen(state));
 		child = fork();
 		if (child == 0)
-			hook_child(&hooks->list[i], ends[0]);
-		close(ends[0]);
-		close(ends[1]);
+			hook_child(&hooks->list[i], input);
+		close(input);
 		rc = child < 0 ? err_sys(err, -errno, "cannot make a process for a hook")
 			       : wait_hook(&hooks->list[i], spec_hook_names[kind], child, err);
 	}

@@ -33,6 +33,7 @@
 #include "base/os.h"
 #include "oci/wire.h"
 
+#define ENOUGH_FILES 64 /* descriptors until the program begins, with room */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 void process_begin(void)
@@ -334,6 +335,31 @@ static void warn_missing(u64 set)
 		log_warn("capabilities that the runtime does not hold cannot be granted:%s", names);
 }
 
+static int set_rlimits(pid_t pid, const struct spec_process *s, bool last, struct err *err)
+{
+	for (unsigned i = 0; i < s->rlimit_count; i++) {
+		const struct spec_rlimit *r = &s->rlimits[i];
+		struct rlimit limit = { .rlim_cur = r->soft, .rlim_max = r->hard };
+		bool few = r->resource == RLIMIT_NOFILE && r->soft < ENOUGH_FILES;
+
+		if (last && !few)
+			continue;
+		if (!last && few) {
+			limit.rlim_cur = ENOUGH_FILES;
+			limit.rlim_max = MAX(limit.rlim_max, ENOUGH_FILES);
+		}
+		if (prlimit(pid, (enum __rlimit_resource)r->resource, &limit, NULL) < 0)
+			return err_sys(err, -errno, "process.rlimits[%u]: cannot set %s to %llu and %llu", i,
+				       r->type, (unsigned long long)r->soft, (unsigned long long)r->hard);
+	}
+	return 0;
+}
+
+int process_set_rlimits(pid_t pid, const struct spec_process *s, struct err *err)
+{
+	return set_rlimits(pid, s, false, err);
+}
+
 int process_drop(struct process *p, struct err *err)
 {
 	const struct spec_process *s = p->spec;
@@ -389,25 +415,13 @@ int process_execute(struct process *p, struct err *err)
 		return err_sys(err, rc, "cannot have descriptors closed");
 	for (u32 i = 0; i < p->preserve_fds; i++)
 		fcntl(3 + (int)i, F_SETFD, 0);
-	if (s->no_new_privileges)
+	rc = set_rlimits(0, s, true, err);
+	if (!rc && s->no_new_privileges)
 		rc = load_filter(p, err);
 	if (rc)
 		return rc;
 	execve(p->program, (char **)s->args, p->env);
 	return err_sys(err, -errno, "cannot execute '%s' in the container", s->args[0]);
-}
-
-int process_set_rlimits(pid_t pid, const struct spec_process *s, struct err *err)
-{
-	for (unsigned i = 0; i < s->rlimit_count; i++) {
-		const struct spec_rlimit *r = &s->rlimits[i];
-		struct rlimit limit = { .rlim_cur = r->soft, .rlim_max = r->hard };
-
-		if (prlimit(pid, (enum __rlimit_resource)r->resource, &limit, NULL) < 0)
-			return err_sys(err, -errno, "process.rlimits[%u]: cannot set %s to %llu and %llu", i,
-				       r->type, (unsigned long long)r->soft, (unsigned long long)r->hard);
-	}
-	return 0;
 }
 
 int process_set_affinity(pid_t pid, const char *list, const char *member, struct err *err)

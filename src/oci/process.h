@@ -31,7 +31,8 @@ int process_drop(struct process *p, struct err *err);
 /* Returns only on failure. */
 int process_execute(struct process *p, struct err *err);
 
-/* Limits of another process, by its parent, which may have the privileges that it has not. */
+/* Limits of another process, by its parent, which may have the privileges that it has not. Fewer descriptors than the way to
+ * the program takes come only in process_execute(). */
 int process_set_rlimits(pid_t pid, const struct spec_process *spec, struct err *err);
 /* Processors that a process may run on, as "0-3,7"; NULL: as they are. `member` is for the sentence. */
 int process_set_affinity(pid_t pid, const char *list, const char *member, struct err *err);

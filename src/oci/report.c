@@ -3,6 +3,7 @@
  */
 #include "oci/report.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -88,6 +89,23 @@ static json_t *cpu_stats(const struct cgroup *cg)
 			      : find_number(stat, "throttled_usec") * 1000);
 }
 
+/* The four files of version 1 that count one kind of memory. */
+static json_t *memory_v1(const struct cgroup *cg, const struct cgroup_hierarchy *h, const char *kind)
+{
+	static const char *const members[] = { "limit", "usage", "max", "failcnt" }, *const files[] = {
+		"limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes", "failcnt"
+	};
+	json_t *o = json_object();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(files); i++) {
+		char file[64];
+
+		snprintf(file, sizeof(file), "memory.%s%s", kind, files[i]);
+		json_object_set_new(o, members[i], json_integer(read_number(cg, h, file)));
+	}
+	return o;
+}
+
 static json_t *memory_stats(const struct cgroup *cg)
 {
 	const struct cgroup_hierarchy *v1 = cgroup_v1(cg, "memory"), *v2 = cgroup_v2(cg);
@@ -104,15 +122,8 @@ static json_t *memory_stats(const struct cgroup *cg)
 		}
 	}
 	if (v1) {
-		usage = json_pack("{s:I,s:I,s:I,s:I}", "limit", read_number(cg, v1, "memory.limit_in_bytes"),
-				  "usage", read_number(cg, v1, "memory.usage_in_bytes"), "max",
-				  read_number(cg, v1, "memory.max_usage_in_bytes"), "failcnt",
-				  read_number(cg, v1, "memory.failcnt"));
-		swap = json_pack("{s:I,s:I,s:I,s:I}", "limit",
-				 read_number(cg, v1, "memory.memsw.limit_in_bytes"), "usage",
-				 read_number(cg, v1, "memory.memsw.usage_in_bytes"), "max",
-				 read_number(cg, v1, "memory.memsw.max_usage_in_bytes"), "failcnt",
-				 read_number(cg, v1, "memory.memsw.failcnt"));
+		usage = memory_v1(cg, v1, "");
+		swap = memory_v1(cg, v1, "memsw.");
 	} else {
 		usage = json_pack("{s:I,s:I,s:I}", "limit", read_number(cg, v2, "memory.max"), "usage",
 				  read_number(cg, v2, "memory.current"), "max",
@@ -120,8 +131,45 @@ static json_t *memory_stats(const struct cgroup *cg)
 		swap = json_pack("{s:I,s:I}", "limit", read_number(cg, v2, "memory.swap.max"), "usage",
 				 read_number(cg, v2, "memory.swap.current"));
 	}
-	return json_pack("{s:o,s:o,s:I,s:o}", "usage", usage, "swap", swap, "cache",
-			 json_integer_value(json_object_get(raw, v1 ? "cache" : "file")), "raw", raw);
+	return json_pack("{s:o,s:o,s:I,s:o*,s:o*,s:o}", "usage", usage, "swap", swap, "cache",
+			 json_integer_value(json_object_get(raw, v1 ? "cache" : "file")), "kernel",
+			 v1 ? memory_v1(cg, v1, "kmem.") : NULL, "kernelTCP",
+			 v1 ? memory_v1(cg, v1, "kmem.tcp.") : NULL, "raw", raw);
+}
+
+/* By the sizes of pages that the group's files are named after. */
+static json_t *page_stats(const struct cgroup *cg)
+{
+	const struct cgroup_hierarchy *v1 = cgroup_v1(cg, "hugetlb"), *h = v1 ? v1 : cgroup_v2(cg);
+	json_t *sizes = json_object();
+	char path[4096];
+	struct dirent *e;
+	DIR *d = NULL;
+
+	if (h) {
+		snprintf(path, sizeof(path), "%.300s%.3700s", h->mount, cg->path);
+		d = opendir(path);
+	}
+	while (d && (e = readdir(d))) {
+		char size[32], end[32], file[80];
+
+		/* "hugetlb.2MB.current"; what is reserved has a further word. */
+		if (sscanf(e->d_name, "hugetlb.%31[0-9A-Z].%31s", size, end) != 2 ||
+		    strcmp(end, v1 ? "usage_in_bytes" : "current") != 0)
+			continue;
+		json_t *one = json_pack("{s:I}", "usage", read_number(cg, h, e->d_name));
+
+		snprintf(file, sizeof(file), "hugetlb.%s.max_usage_in_bytes", size);
+		if (v1)
+			json_object_set_new(one, "max", json_integer(read_number(cg, h, file)));
+		snprintf(file, sizeof(file), "hugetlb.%s.failcnt", size);
+		if (v1)
+			json_object_set_new(one, "failcnt", json_integer(read_number(cg, h, file)));
+		json_object_set_new(sizes, size, one);
+	}
+	if (d)
+		closedir(d);
+	return sizes;
 }
 
 /* "MAJOR:MINOR Read N" of version 1, "MAJOR:MINOR rbytes=N wbytes=N ..." of version 2. */
@@ -173,13 +221,13 @@ char *report_stats(const struct status *s, struct err *err)
 		return NULL;
 	}
 	pids = cgroup_v1(cg, "pids") ? cgroup_v1(cg, "pids") : cgroup_v2(cg);
-	o = json_pack("{s:s,s:s,s:{s:o,s:o,s:{s:I,s:I},s:{s:o,s:o},s:{}}}", "type", "stats", "id", s->id,
+	o = json_pack("{s:s,s:s,s:{s:o,s:o,s:{s:I,s:I},s:{s:o,s:o},s:o}}", "type", "stats", "id", s->id,
 		      "data", "cpu", cpu_stats(cg), "memory", memory_stats(cg), "pids", "current",
 		      read_number(cg, pids, "pids.current"), "limit",
 		      read_number(cg, pids, "pids.max") == INT64_MAX ? 0 : read_number(cg, pids, "pids.max"),
 		      "blkio", "ioServiceBytesRecursive",
 		      io_list(cg, "blkio.throttle.io_service_bytes_recursive", bytes), "ioServicedRecursive",
-		      io_list(cg, "blkio.throttle.io_serviced_recursive", counts), "hugetlb");
+		      io_list(cg, "blkio.throttle.io_serviced_recursive", counts), "hugetlb", page_stats(cg));
 	free(cg);
 	return finish(o, JSON_COMPACT, err);
 }

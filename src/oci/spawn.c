@@ -115,6 +115,9 @@ static int middle_steps(const struct spawn *how, int wire, struct err *err)
 		if (rc)
 			return rc;
 	}
+	/* Its child is seen by those of the pid namespace from the beginning; the maps have been written. */
+	if (how->join[NS_PID] >= 0)
+		process_begin();
 	pid = clone_child((how->create & ~first) | CLONE_PARENT, how->door, &inside);
 	if (pid == 0)
 		run_child(how, wire, inside);

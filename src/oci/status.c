@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -516,6 +517,14 @@ int status_pidfd(const struct status *s, int *ret_pidfd, struct err *err)
 	}
 	*ret_pidfd = fd;
 	return 0;
+}
+
+int status_signal(const struct status *s, int pidfd, int signal)
+{
+	if (!pidfd_send_signal(pidfd, signal, NULL, 0))
+		return 0;
+	/* Linux before 5.1. It has just been looked at who has the pid. */
+	return errno == ENOSYS && !kill(s->pid, signal) ? 0 : -errno;
 }
 
 enum status_phase status_phase(const struct status *s)

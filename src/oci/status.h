@@ -63,6 +63,8 @@ const char *status_phase_name(enum status_phase phase);
 void status_remember(struct status *status, pid_t pid);
 /* A descriptor of the container's process, made sure that it is that one and has not ended, or -ESRCH. */
 int status_pidfd(const struct status *status, int *ret_pidfd, struct err *err);
+/* Sends a signal to the process of such a descriptor; -errno. */
+int status_signal(const struct status *status, int pidfd, int signal);
 /* Waits until the process of such a descriptor has ended, whoever its parent is; -ETIMEDOUT. */
 int status_wait(int pidfd, u64 patience_ns);
 

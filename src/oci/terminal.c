@@ -6,6 +6,7 @@
 #include "oci/terminal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -99,12 +100,39 @@ static bool handle_signals(int sigfd, pid_t pid, int master, int *ret_status)
 	return false;
 }
 
+/* What was typed and the container's terminal does not take yet. Waiting for that would stop its output and our signals too. */
+struct typed {
+	char bytes[4096];
+	size_t len;
+};
+
+/* False: nothing more comes, or nobody is there to take it. */
+static bool type(struct typed *t, int from, int master)
+{
+	ssize_t n;
+
+	if (!t->len) {
+		n = read(from, t->bytes, sizeof(t->bytes));
+		if (n <= 0)
+			return n < 0 && (errno == EINTR || errno == EAGAIN);
+		t->len = (size_t)n;
+	}
+	n = write(master, t->bytes, t->len);
+	if (n < 0)
+		return errno == EINTR || errno == EAGAIN;
+	t->len -= (size_t)n;
+	memmove(t->bytes, t->bytes + n, t->len);
+	return true;
+}
+
 int terminal_stay(pid_t pid, int master, struct err *err)
 {
+	struct typed typed = { .len = 0 };
 	struct pollfd p[3] = { { .events = POLLIN },
 			       { .fd = master, .events = POLLIN },
-			       { .fd = STDIN_FILENO, .events = POLLIN } };
+			       { .fd = master < 0 ? -1 : STDIN_FILENO, .events = POLLIN } };
 	bool raw = false, ended = false;
+	int input = p[2].fd;
 	struct termios saved, t;
 	sigset_t all, old;
 	int status = 1;
@@ -114,8 +142,8 @@ int terminal_stay(pid_t pid, int master, struct err *err)
 	p[0].fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (p[0].fd < 0)
 		return err_sys(err, -errno, "cannot receive signals");
-	if (master < 0)
-		p[2].fd = -1;
+	if (master >= 0)
+		fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK);
 	if (master >= 0 && !tcgetattr(STDIN_FILENO, &saved)) {
 		t = saved;
 		cfmakeraw(&t);
@@ -132,12 +160,19 @@ int terminal_stay(pid_t pid, int master, struct err *err)
 			break;
 		if (p[0].revents)
 			ended = handle_signals(p[0].fd, pid, master, &status);
-		if (p[1].revents && !copy_bytes(master, STDOUT_FILENO))
+		if (p[1].revents & ~POLLOUT && !copy_bytes(master, STDOUT_FILENO))
 			p[1].fd = -1;
-		if (p[2].revents && !copy_bytes(STDIN_FILENO, master))
-			p[2].fd = -1;
+		if ((p[2].revents || (typed.len && p[1].revents & POLLOUT)) &&
+		    !type(&typed, STDIN_FILENO, master)) {
+			input = -1;
+			typed.len = 0;
+		}
+		/* No more is read while there is some that has not been taken. */
+		p[1].events = typed.len ? POLLIN | POLLOUT : POLLIN;
+		p[2].fd = typed.len ? -1 : input;
 	}
 	/* What it wrote before it ended. */
+	p[1].events = POLLIN;
 	while (p[1].fd >= 0 && poll(&p[1], 1, 0) > 0 && copy_bytes(master, STDOUT_FILENO))
 		;
 	if (raw)

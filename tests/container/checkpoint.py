@@ -183,6 +183,20 @@ def test_o39_images():
         assert not os.listdir(b.root)
 
 
+def test_o40_lazy_pages():
+    """CRIU ends, fails or talks nonsense with the processes half there, since its page server does: they are killed, and why is said."""
+    with new_bundle() as b:
+        with fake(b):
+            start(b, "x")
+            b.good("checkpoint", "--lazy-pages", "x")
+        for how, expected in (("late-gone", "without an answer"), ("late-garbage", "CRIU"), ("late-fails", "the page server has gone")):
+            with fake(b, how):
+                p = b.call("restore", "--detach", "--lazy-pages", "x")
+                assert p.returncode == 1 and expected in p.stderr and p.stderr.count("\n") == 1 and not os.listdir(b.root), (how, p.stderr)
+                with open(os.environ["FAKE_CRIU"] + "/restored", encoding="utf-8") as f:
+                    assert not os.path.exists("/proc/" + f.read()), how
+
+
 def test_the_real_one():
     """A program that counts goes on where it was."""
     if not shutil.which("criu"):

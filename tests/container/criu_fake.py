@@ -116,6 +116,22 @@ def main():
             os.kill(options["2"][0], signal.SIGKILL)
     if kind == 2 and good:
         pid = restored()
+        with open(folder + "/restored", "w", encoding="utf-8") as f:
+            f.write(str(pid))
+        # The page server is no more, or sends something else: CRIU ends, or says so, with the processes there already.
+        if how() == "late-gone":
+            tell("setup-namespaces", pid)
+            return
+        if how() == "late-garbage":
+            tell("setup-namespaces", pid)
+            conn.send(b"\xff" * 300)
+            return
+        if how() == "late-fails":
+            tell("setup-namespaces", pid)
+            with open(peer + f"{options['17'][0]}/{options['10'][0]}", "a", encoding="utf-8") as f:
+                f.write("(00.000009) Error (criu/uffd.c:9): the page server has gone\n")
+            conn.send(number(1, kind) + number(2, 0) + number(7, 5))
+            return
         for step in ("setup-namespaces", "post-restore", "pre-resume"):
             if good and not tell(step, pid):
                 os.kill(pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ import time
 import container
 from container import Bundle, Skip, answers
 
-MOUNT_CALLS = ("fsopen", "open_tree", "mount_setattr", "move_mount")
+MOUNT_CALLS = ("fsopen", "open_tree", "mount_setattr", "move_mount", "fsconfig", "fsmount")
 
 
 def need_newer_mount_calls():
@@ -496,6 +496,33 @@ def test_hooks_in_order():
         assert all(l.split()[2] == "c1" and l.split()[3] == l.split()[0] for l in lines), lines
 
 
+def test_hooks_get_all_of_the_state():
+    """More than a pipe takes; and a hook that reads nothing is no failure."""
+    with Bundle() as b:
+        script, log = b.folder + "/hook.py", b.folder + "/log"
+        with open(script, "w", encoding="utf-8") as f:
+            f.write("#!%s\nimport sys, json\nopen(%r, 'a').write('%%d|' %% len(json.load(sys.stdin)['annotations']['big']))\n" % (sys.executable, log))
+        os.chmod(script, 0o755)
+        b.config["annotations"] = {"big": "x" * (2 << 20)}
+        b.config["hooks"] = {k: [{"path": "/bin/true"}, {"path": script}] for k in ("createRuntime", "createContainer", "poststop")}
+        b.ask("pid")
+        assert open(log, encoding="utf-8").read() == f"{2 << 20}|" * 3
+
+
+def test_few_descriptors():
+    """A limit that the way to the program does not keep holds for the program all the same."""
+    for nnp in (True, False):
+        with Bundle() as b:
+            b.config["process"]["noNewPrivileges"] = nnp
+            b.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}]
+            b.config["hooks"] = {"startContainer": [{"path": "/bin/probe", "args": ["probe", "write:/tmp/hook"]}]}
+            b.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["ptrace"], "action": "SCMP_ACT_ERRNO"}]}
+            a = b.ask("rlimit:7", "read:/bin/probe")
+            assert a == {"rlimit:7": "3 3", "read:/bin/probe": "EMFILE"} and os.path.exists(b.rootfs + "/tmp/hook"), a
+            with b.running() as name:
+                assert answers(b.good("exec", name, "/bin/probe", "rlimit:7"))["rlimit:7"] == "3 3"
+
+
 def test_failing_hooks():
     for kind in ("prestart", "createRuntime", "createContainer"):
         with Bundle() as b:
@@ -529,6 +556,61 @@ def test_limits_v1_and_v2():
                 assert open(cpu + "/cpu.cfs_quota_us", encoding="utf-8").read() == "50000\n"
         a = b.ask("forks:100")
         assert a["forks:100"] == "19", a
+
+
+def test_other_limits():
+    """Each takes effect, in whichever version of control groups has it, or is a warning or a failure with its name."""
+    disk = next((d for d in sorted(os.listdir("/sys/block")) if not d.startswith(("loop", "ram", "zram"))), None)
+    major, minor = map(int, open(f"/sys/block/{disk}/dev", encoding="utf-8").read().split(":")) if disk else (1, 0)
+    pages = sorted(os.listdir("/sys/kernel/mm/hugepages"))[0] if os.path.isdir("/sys/kernel/mm/hugepages") and os.listdir("/sys/kernel/mm/hugepages") else "hugepages-2048kB"
+    kib = int(pages.split("-")[1][:-2])
+    size = f"{kib >> 10}MB" if kib < 1 << 20 else f"{kib >> 20}GB"
+    rate = [{"major": major, "minor": minor, "rate": 1 << 20}]
+    cases = (
+        ({"memory": {"kernel": 64 << 20}}, "memory.kernel", "memory/memory.kmem.limit_in_bytes", str(64 << 20), None, None),
+        ({"memory": {"kernelTCP": 32 << 20}}, "memory.kernelTCP", "memory/memory.kmem.tcp.limit_in_bytes", str(32 << 20), None, None),
+        ({"memory": {"swappiness": 17}}, "memory.swappiness", "memory/memory.swappiness", "17", None, None),
+        ({"memory": {"reservation": 32 << 20}}, "memory.reservation", "memory/memory.soft_limit_in_bytes", str(32 << 20), "memory.low", str(32 << 20)),
+        ({"cpu": {"cpus": "0", "mems": "0"}}, "cpu.cpus", "cpuset/cpuset.cpus", "0", "cpuset.cpus", "0"),
+        ({"cpu": {"quota": 20000, "period": 100000, "burst": 5000}}, "cpu", "cpu/cpu.cfs_burst_us", "5000", "cpu.max.burst", "5000"),
+        ({"cpu": {"idle": 1}}, "cpu.idle", "cpu/cpu.idle", "1", "cpu.idle", "1"),
+        ({"cpu": {"realtimePeriod": 500000}}, "cpu.realtimePeriod", "cpu/cpu.rt_period_us", "500000", None, None),
+        ({"blockIO": {"weight": 100}}, "blockIO.weight", "blkio/blkio.bfq.weight", "100", None, None),
+        ({"blockIO": {"throttleReadBpsDevice": rate}}, "blockIO.throttleReadBpsDevice", "blkio/blkio.throttle.read_bps_device",
+         f"{major}:{minor} {1 << 20}", "io.max", f"rbps={1 << 20}"),
+        ({"blockIO": {"throttleWriteIOPSDevice": rate}}, "blockIO.throttleWriteIOPSDevice", "blkio/blkio.throttle.write_iops_device",
+         f"{major}:{minor} {1 << 20}", "io.max", f"wiops={1 << 20}"),
+        ({"hugepageLimits": [{"pageSize": size, "limit": kib << 12}]}, "hugepageLimits", f"hugetlb/hugetlb.{size}.limit_in_bytes", str(kib << 12),
+         f"hugetlb.{size}.max", str(kib << 12)),
+        ({"network": {"classID": 0x100001}}, "network.classID", "net_cls/net_cls.classid", str(0x100001), None, None),
+        ({"network": {"priorities": [{"name": "lo", "priority": 3}]}}, "network.priorities", "net_prio/net_prio.ifpriomap", "lo 3", None, None),
+        ({"unified": {"pids.max": "77"}}, "unified", None, None, "pids.max", "77"),
+    )
+    seen = set()
+    for resources, name, v1, text1, v2, text2 in cases:
+        with Bundle() as b:
+            b.config["linux"]["resources"].update(resources)
+            b.config["process"]["args"] = ["/bin/probe", "sleep:1000"]
+            b.save()
+            p = b.call("create", "x")
+            if p.returncode:
+                assert p.stderr.count("\n") == 1 and f"linux.resources.{name}" in p.stderr, (name, p.stderr)
+                continue
+            group = b.config["linux"]["cgroupsPath"]
+            files = [(f"/sys/fs/cgroup/{v1.split('/')[0]}{group}/{v1.split('/')[1]}", text1)] if v1 else []
+            files += [(f"{top}{group}/{v2}", text2) for top in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")] if v2 else []
+            found = [open(f, encoding="utf-8").read() for f, _ in files if os.path.exists(f)]
+            assert any(t in f for f in found for _, t in files) or f"linux.resources.{name}" in p.stderr or "no effect" in p.stderr, (name, found, p.stderr)
+            if found:
+                seen.add(name)
+            # What is counted is reported.
+            data = json.loads(b.good("events", "--stats", "x"))["data"]
+            if name.startswith("memory.kernel") and found:
+                assert data["memory"]["kernel" if name == "memory.kernel" else "kernelTCP"]["limit"] == int(found[0]), data["memory"]
+            if name == "hugepageLimits":
+                assert size in data["hugetlb"], data["hugetlb"]
+            b.good("delete", "--force", "x")
+    assert len(seen) > 3, seen
 
 
 def test_memory_limit_kills():
@@ -612,6 +694,33 @@ def test_terminal_in_the_foreground():
             assert status == 5 and "1 1 1 /dev/pts/" in text and "line=typed" in text, (status, text)
 
 
+def test_terminal_nobody_reads():
+    """Much is typed, and the program takes nothing: its output and its end are seen all the same."""
+    with Bundle() as b:
+        b.config["process"]["terminal"] = True
+        b.config["process"]["args"] = ["/bin/probe", "sleep:2", "pid", "sleep:1000"]
+        b.save()
+        master, slave = os.openpty()
+        os.set_blocking(master, False)
+        p = subprocess.Popen([*container.prefix, container.runtime, "--root", b.root, "run", "x"], cwd=b.folder, stdin=slave, stdout=slave, stderr=slave)
+        text, end = b"", time.time() + 20
+        while b"pid=1" not in text and time.time() < end:
+            try:
+                os.write(master, b"x" * 200 + b"\n")
+            except BlockingIOError:
+                time.sleep(0.01)
+            if select.select([master], [], [], 0)[0]:
+                text = (text + os.read(master, 65536))[-65536:]
+        assert b"pid=1" in text, text[-200:]
+        b.good("kill", "x", "KILL")
+        while p.poll() is None and time.time() < end:
+            if select.select([master], [], [], 0.1)[0]:
+                os.read(master, 65536)
+        assert p.wait(1) == 137
+        os.close(master)
+        os.close(slave)
+
+
 def test_preserved_descriptors():
     with Bundle() as b:
         r, w = os.pipe()
@@ -663,7 +772,7 @@ def test_oom_events():
         b.config["linux"]["resources"]["memory"] = {"limit": 24 << 20, "swap": 24 << 20}
         with b.running() as name:
             lines = []
-            p = subprocess.Popen([*container.prefix, container.runtime, "--root", b.root, "events", "--interval", "1000", name],
+            p = subprocess.Popen([*container.prefix, container.runtime, "--root", b.root, "events", "--interval=1000s", name],
                                  stdout=subprocess.PIPE, text=True)
             first = json.loads(p.stdout.readline())
             assert first["type"] == "stats" and first["id"] == name, first
@@ -674,6 +783,24 @@ def test_oom_events():
             b.good("kill", name, "KILL")
             rest = p.communicate(timeout=10)[0]
             assert p.returncode == 0 and "stats" not in rest, rest
+
+
+def test_interval_of_events():
+    with Bundle() as b, b.running() as name:
+        for text in ("x", "", "0", "0s", "5q", "5s5", "s", "-1", "1000h", "99999999999999999999s", "1m30", "100us"):
+            p = b.call("events", "--interval", text, name)
+            assert p.returncode == 1 and "--interval" in p.stderr and p.stderr.count("\n") == 1, (text, p.stderr)
+        p = subprocess.Popen([*container.prefix, container.runtime, "--root", b.root, "events", "--interval=20ms", name], stdout=subprocess.PIPE, text=True)
+        start = time.time()
+        lines = [json.loads(p.stdout.readline())["type"] for _ in range(5)]
+        assert lines == ["stats"] * 5 and time.time() - start < 5
+        b.good("kill", name, "KILL")
+        p.communicate(timeout=10)
+        # As containerd, and as people write it.
+        for text in ("5s", "1m30s", "7"):
+            p = subprocess.Popen([*container.prefix, container.runtime, "--root", b.root, "events", "--interval", text, name], stdout=subprocess.PIPE)
+            assert p.wait(10) == 0
+            p.stdout.close()
 
 
 def test_without_any_newer_mount_call():
@@ -695,7 +822,8 @@ def test_without_each_other_newer_call():
     if container.without:
         raise Skip("some are absent already")
     fd = os.open("/dev/null", os.O_RDONLY)
-    for name in ("openat2", "pidfd_open", "close_range", "clone3", "clone3,pidfd_open,close_range,openat2," + ",".join(MOUNT_CALLS)):
+    single = ("openat2", "pidfd_open", "close_range", "clone3", "pidfd_send_signal", "faccessat2")
+    for name in (*single, ",".join(single + MOUNT_CALLS)):
         with Bundle() as b:
             b.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["ptrace"], "action": "SCMP_ACT_ERRNO"}]}
             b.config["hooks"] = {"poststop": [{"path": "/bin/true", "timeout": 5}]}
@@ -708,6 +836,9 @@ def test_without_each_other_newer_call():
                     b.good("pause", c)
                     b.good("resume", c)
                     b.good("kill", c, "KILL")
+                b.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}]}
+                if "pidfd_open" in name:
+                    b.refused("1 seconds")
             finally:
                 container.prefix = []
     os.close(fd)

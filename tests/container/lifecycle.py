@@ -10,6 +10,8 @@ import time
 import container
 from container import Bundle, answers
 
+# Between two system calls at which the runtime is killed.
+STEP = int(os.environ.get("BOTHY_STEP", "3"))
 CYCLES = int(os.environ.get("BOTHY_CYCLES", "100"))
 killat = os.path.join(os.path.dirname(container.probe), "container_killat")
 
@@ -99,6 +101,17 @@ def test_frozen_container_can_be_killed():
             b.good("kill", name, "KILL")
             assert b.state(name)["status"] in ("paused", "stopped")
             b.good("delete", "--force", name)
+
+
+def test_exec_waits_for_a_paused_container():
+    with Bundle() as b, b.running() as name:
+        b.good("pause", name)
+        p = subprocess.Popen([*container.prefix, container.runtime, "--root", b.root, "exec", "--ignore-paused", name, "/bin/probe", "exit:6"], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL)
+        time.sleep(0.3)
+        assert p.poll() is None
+        b.good("resume", name)
+        assert p.wait(10) == 6
 
 
 def test_exec():
@@ -236,7 +249,7 @@ def test_o38_create_killed_at_every_step():
             except AssertionError as e:
                 raise AssertionError(f"killed at system call {n}: {e}") from e
 
-        killed = survive(b, ["create", "x"], range(0, 5000, 3), check)
+        killed = survive(b, ["create", "x"], range(0, 5000, STEP), check)
         assert killed > 100, killed
 
 
@@ -246,7 +259,7 @@ def test_o38_start_and_delete_killed_at_every_step():
         b.save()
         before = container.census()
         for words in (["start", "x"], ["delete", "--force", "x"], ["exec", "x", "/bin/probe", "pid"]):
-            for n in range(60, 5000, 5):
+            for n in range(60 if STEP > 1 else 0, 5000, 5 if STEP > 1 else 1):
                 b.good("create", "x")
                 if words[0] != "start":
                     b.good("start", "x")
@@ -259,6 +272,32 @@ def test_o38_start_and_delete_killed_at_every_step():
                     raise AssertionError(f"{words[0]} killed at system call {n}: {e}") from e
                 if "killed" not in out.stdout:
                     break
+
+
+def test_poststop_after_a_crash():
+    """Hooks that undo what others have done run in delete, whatever has become of the runtime and of the container."""
+    with Bundle() as b:
+        log = b.folder + "/log"
+        b.config["process"]["args"] = ["/bin/probe", "sleep:1000"]
+        b.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo made >>{log}"]}],
+                             "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"cat >/dev/null; echo undone >>{log}"]}, {"path": "/bin/false"}]}
+        b.save()
+        b.good("create", "x")
+        os.kill(b.state("x")["pid"], signal.SIGKILL)
+        assert "poststop" in b.call("delete", "--force", "x").stderr
+        assert open(log, encoding="utf-8").read() == "made\nundone\n"
+        # The runtime has been killed between the hook and its last step.
+        for n in range(100, 1000, 7):
+            os.unlink(log)
+            create_killed(b, ["create", "x"], n)
+            made = os.path.exists(log)
+            b.good("delete", "--force", "x")
+            if made:
+                assert open(log, encoding="utf-8").read() == "made\nundone\n", n
+                break
+            with open(log, "a", encoding="utf-8"):
+                pass
+        assert made
 
 
 def test_two_creates_of_one_id():

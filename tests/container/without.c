@@ -25,12 +25,14 @@ static const struct {
 	{ "fsconfig", SYS_fsconfig },
 	{ "fsmount", SYS_fsmount },
 	{ "close_range", SYS_close_range },
+	{ "pidfd_send_signal", SYS_pidfd_send_signal },
+	{ "faccessat2", SYS_faccessat2 },
 	{ "clone3", SYS_clone3 },
 };
 
 int main(int argc, char **argv)
 {
-	struct sock_filter code[32] = { BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+	struct sock_filter code[40] = { BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
 						 offsetof(struct seccomp_data, nr)) };
 	struct sock_fprog program = { .len = 1, .filter = code };
 
@@ -41,7 +43,7 @@ int main(int argc, char **argv)
 
 		while (i < sizeof(calls) / sizeof(calls[0]) && strcmp(calls[i].name, w) != 0)
 			i++;
-		if (i == sizeof(calls) / sizeof(calls[0]) || program.len > 24)
+		if (i == sizeof(calls) / sizeof(calls[0]) || program.len > 32)
 			return 2;
 		code[program.len++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
 								   (unsigned)calls[i].number, 0, 1);
