@@ -465,6 +465,17 @@ static unsigned long propagation_flags(const char *name)
 						     : MS_SLAVE);
 }
 
+/* Images name working directories that they do not have, and other runtimes make them. What cannot be made here is said when it
+ * is entered. */
+static void make_cwd(struct rootfs *rf)
+{
+	int fd;
+
+	umask(0022);
+	if (!inroot_mkdirs(rf->root, rf->spec->process->cwd, 0, &fd, NULL))
+		close(fd);
+}
+
 int rootfs_mount(struct rootfs *rf, struct err *err)
 {
 	const struct spec *s = rf->spec;
@@ -494,6 +505,8 @@ int rootfs_mount(struct rootfs *rf, struct err *err)
 		rc = make_devices(rf, err);
 	if (!rc && !host_dev)
 		rc = make_links(rf, err);
+	if (!rc)
+		make_cwd(rf);
 	umask(mask);
 	return rc;
 }

@@ -279,6 +279,8 @@ static void answer(char *word, char *what)
 		printf("%s", outcome(sethostname(what, strlen(what))));
 	else if (!strcmp(word, "exit"))
 		exit(atoi(what));
+	else if (!strcmp(word, "trap"))
+		__builtin_trap();
 	else if (!strcmp(word, "sleep"))
 		sleep((unsigned)atoi(what));
 	else if (!strcmp(word, "count"))
