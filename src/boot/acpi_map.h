@@ -11,6 +11,8 @@
 #define MAP_RESET_PORT   0xcf9
 #define MAP_S5_TYPE      7
 #define MAP_PCI_CONFIG   0xcf8
+#define MAP_PCI_BUSES    1
+#define MAP_PCI_LAST_BUS 0
 #define MAP_PCI_IO       0xc000
 #define MAP_PCI_IO_LEN   0x4000
 #define MAP_PCI_IO_LAST  0xffff

@@ -28,7 +28,7 @@ DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 			Name (FIX, ResourceTemplate ()
 			{
 				WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode,
-					0, 0, 0xff, 0, 0x100)
+					0, 0, MAP_PCI_LAST_BUS, 0, MAP_PCI_BUSES)
 				IO (Decode16, MAP_PCI_CONFIG, MAP_PCI_CONFIG, 1, 8)
 				/* What the bridge to the ISA devices decodes, then what PCI devices may be given. */
 				WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange,

@@ -22,8 +22,10 @@
 /* For the MCFG and the host bridge's _CRS. ECAM must be reserved (PNP0C02) and in the e820 map. It lies in the window for
  * BARs, at this address until firmware moves it. RAM may cover the first part of the window; an engine asks the bus only
  * where there is none. */
-#define PCI_ECAM_BASE 0xe0000000ull /* buses 0..255; only bus 0 has anything */
+#define PCI_ECAM_BASE 0xe0000000ull /* with room for buses 0..255 */
 #define PCI_ECAM_SIZE 0x10000000ull
+/* There are no others: a kernel asks every device number of every bus that it is told of, two exits each. */
+#define PCI_LAST_BUS  0
 #define PCI_MMIO_BASE 0x80000000ull
 #define PCI_MMIO_SIZE 0x7ec00000ull
 /* A second one for BARs of 64 bits: from here, or where RAM ends, to what the processor can address. */

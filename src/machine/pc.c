@@ -98,6 +98,7 @@ _Static_assert(PC_FRAME_BUFFER >= RAM_LOW_MAX && PC_FRAME_BUFFER >= PCI_MMIO_BAS
 		       PC_FRAME_BUFFER + VGA_MEMORY_SIZE <= PCI_ECAM_BASE,
 	       "frame buffer");
 _Static_assert(MAP_ECAM_LEN == PCI_ECAM_SIZE, "ECAM");
+_Static_assert(MAP_PCI_LAST_BUS == PCI_LAST_BUS && MAP_PCI_BUSES == PCI_LAST_BUS + 1, "buses");
 _Static_assert(MAP_PCI_GSI == PCI_GSI_BASE && PCI_GSI(1, 3) == PCI_GSI_BASE, "PCI interrupts");
 _Static_assert(MAP_IOAPIC == IOAPIC_BASE && MAP_IOAPIC_LEN == IOAPIC_SIZE, "I/O APIC");
 _Static_assert(MAP_HPET == HPET_BASE && MAP_HPET_LEN == HPET_SIZE, "HPET");
@@ -157,7 +158,7 @@ void pc_describe(const struct pc *pc, struct acpi_board *ret_board)
 		.hpet_id = HPET_ID,
 		.hpet_min_tick = HPET_MIN_TICK,
 		.ecam = ecam ? ecam : PCI_ECAM_BASE,
-		.ecam_last_bus = (u8)(PCI_ECAM_SIZE / MiB - 1),
+		.ecam_last_bus = PCI_LAST_BUS,
 		/* As firmware divides it; without, as the memory types do. */
 		.pci_mem = (u32)(pc->firmware ? MAX(PCI_MMIO_BASE, pc->vm->ram.low_size) : RAM_LOW_MAX),
 		.pci_high = MAX(PCI_HIGH_BASE, pc->vm->ram.end),
