@@ -16,6 +16,14 @@
  * is no SMM, and the read is gone from processors since the Pentium 4); arbitration priorities do not
  * exist on a bus without arbitration. EOI broadcast suppression and CMCI are not offered by the version
  * register.
+ *
+ * EOI without an exit [KVM msr, MSR_KVM_PV_EOI_EN]: the guest names a word in its memory. When the only vector in service is an
+ * edge-triggered one and no other waits, bit 0 is set there (`eoi_lent`); a guest that finds it clears it, and need not write the
+ * EOI register. Whether it did is looked at only on the vCPU's own thread, between two instructions (settle_eoi()), because
+ * the guest's test-and-clear is no locked operation: before the next vector is chosen, or a register shows what is in service.
+ * Until then the vector counts as in service; a request that arrives meanwhile brings the thread here, and what was not
+ * used by then is taken back.
+ *
  * DEVIATION: after a reset LINT0 and LINT1 of vCPU 0 are set up as firmware leaves them for virtual wire
  * mode [MP 3.6.2.2], since a directly booted kernel finds no firmware that would.
  * DEVIATION: a periodic timer shorter than LAPIC_MIN_PERIOD_NS fires at that period, so that a guest
@@ -33,6 +41,7 @@
 #include "base/log.h"
 #include "vm/bus.h"
 #include "vm/clock.h"
+#include "vm/dma.h"
 #include "vm/vcpu.h"
 #include "vm/vm.h"
 
@@ -112,7 +121,12 @@ static const u32 lvt_writable[NR_LVT] = {
 	[LVT_LINT0] = 0x0001a7ff, [LVT_LINT1] = 0x0001a7ff,   [LVT_ERROR] = 0x000100ff,
 };
 
-enum { MSRS_BASE, MSRS_DEADLINE, MSRS_X2APIC, NR_MSRS };
+enum { MSRS_BASE, MSRS_DEADLINE, MSRS_X2APIC, MSRS_EOI, NR_MSRS };
+
+#define EOI_ENABLE   BIT(0) /* of the MSR */
+#define EOI_RESERVED BIT(1) /* the word is aligned */
+#define EOI_WORD_LEN 4
+#define EOI_LENT     1 /* in the word */
 
 struct lapic {
 	struct device dev;
@@ -135,6 +149,8 @@ struct lapic {
 	u64 deadline;    /* IA32_TSC_DEADLINE, 0: not armed */
 	bool lint[2];    /* levels of the pins */
 	bool extint;     /* an ExtINT message waits for its INTA cycle */
+	u64 eoi_msr;     /* where the guest has its word */
+	bool eoi_lent;   /* the guest may clear the word instead of an EOI */
 	u32 next_lowest; /* vCPU 0's only: where the search for the lowest priority begins */
 };
 
@@ -221,7 +237,7 @@ static int pending(const struct lapic *l)
 
 static void notify(struct lapic *l)
 {
-	if (pending(l) >= 0)
+	if (pending(l) >= 0 || (l->eoi_lent && highest(l->irr) >= 0))
 		vcpu_post(l->vcpu, VCPU_REQ_INTR);
 }
 
@@ -273,6 +289,8 @@ static void reset_regs(struct lapic *l)
 	l->timer_end = 0;
 	l->deadline = 0;
 	l->extint = false;
+	l->eoi_msr = 0;
+	l->eoi_lent = false;
 	if (x2apic(l)) /* [SDM3 10.12.10.2] */
 		l->ldr = (l->vcpu->id >> 4) << 16 | 1u << (l->vcpu->id & 15);
 }
@@ -491,6 +509,54 @@ static void eoi(struct lapic *l)
 	notify(l);
 }
 
+/* EOI without an exit; all of this on the vCPU's own thread. */
+
+/* NULL: the guest has none, or it is not in RAM any more. */
+static u8 *eoi_word(const struct lapic *l)
+{
+	return l->eoi_msr & EOI_ENABLE ? dma_map(l->dev.vm, l->eoi_msr & ~EOI_ENABLE, EOI_WORD_LEN, true)
+				       : NULL;
+}
+
+static void write_eoi_word(const struct lapic *l, u8 *word, u8 val)
+{
+	__atomic_store_n(word, val, __ATOMIC_RELAXED);
+	dma_written(l->dev.vm, word, 1);
+}
+
+static void settle_eoi(struct lapic *l)
+{
+	u8 *word;
+
+	if (!l->eoi_lent)
+		return;
+	l->eoi_lent = false;
+	word = eoi_word(l);
+	if (!word)
+		return;
+	if (__atomic_load_n(word, __ATOMIC_RELAXED) & EOI_LENT)
+		write_eoi_word(l, word, 0);
+	else
+		eoi(l);
+}
+
+/* A vector has just been taken. */
+static void lend_eoi(struct lapic *l)
+{
+	int serving = highest(l->isr);
+	u8 *word = serving >= 0 ? eoi_word(l) : NULL;
+	unsigned n = 0;
+
+	if (!word || highest(l->irr) >= 0 || vec_test(l->tmr, (unsigned)serving))
+		return;
+	for (unsigned i = 0; i < 8; i++)
+		n += (unsigned)__builtin_popcount(l->isr[i]);
+	if (n != 1)
+		return;
+	write_eoi_word(l, word, EOI_LENT);
+	l->eoi_lent = true;
+}
+
 /* The timer [SDM3 10.5.4]; all of this on the vCPU's own thread or while it does not run. */
 
 static u32 timer_mode(const struct lapic *l)
@@ -647,7 +713,10 @@ static bool reg_read(struct lapic *l, unsigned reg, u64 *ret_val)
 	case R_ID: v = x2apic(l) ? l->vcpu->id : l->vcpu->id << 24; break;
 	case R_VERSION: v = LAPIC_VERSION; break;
 	case R_TPR: v = l->tpr; break;
-	case R_PPR: v = ppr(l); break;
+	case R_PPR:
+		settle_eoi(l);
+		v = ppr(l);
+		break;
 	case R_LDR: v = l->ldr; break;
 	case R_APR: /* not in x2APIC mode, as the next three */
 	case R_RRD:
@@ -661,7 +730,10 @@ static bool reg_read(struct lapic *l, unsigned reg, u64 *ret_val)
 		v = l->dfr;
 		break;
 	case R_SVR: v = l->svr; break;
-	case R_ISR ... R_ISR + 7: v = l->isr[reg - R_ISR]; break;
+	case R_ISR ... R_ISR + 7:
+		settle_eoi(l);
+		v = l->isr[reg - R_ISR];
+		break;
 	case R_TMR ... R_TMR + 7: v = l->tmr[reg - R_TMR]; break;
 	case R_IRR ... R_IRR + 7: v = l->irr[reg - R_IRR]; break;
 	case R_ESR: v = l->esr; break;
@@ -689,7 +761,10 @@ static bool reg_write(struct lapic *l, unsigned reg, u32 val)
 		l->tpr = val & 0xff;
 		notify(l);
 		return true;
-	case R_EOI: eoi(l); return true;
+	case R_EOI:
+		settle_eoi(l);
+		eoi(l);
+		return true;
 	case R_SVR: svr_write(l, val); return true;
 	case R_ESR: /* latches what has gathered [SDM3 10.5.3] */
 		l->esr = l->errors;
@@ -896,6 +971,28 @@ static bool deadline_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 	return true;
 }
 
+static bool eoi_read(void *opaque, struct vcpu *vcpu, u32 msr, u64 *ret_val)
+{
+	struct lapic *l = vcpu->lapic;
+
+	if (!l)
+		return false;
+	*ret_val = l->eoi_msr;
+	return true;
+}
+
+static bool eoi_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
+{
+	struct lapic *l = vcpu->lapic;
+
+	if (!l || val & EOI_RESERVED ||
+	    (val & EOI_ENABLE && !dma_map(l->dev.vm, val & ~EOI_ENABLE, EOI_WORD_LEN, true)))
+		return false;
+	settle_eoi(l);
+	l->eoi_msr = val;
+	return true;
+}
+
 static const struct {
 	struct msr_ops ops;
 	u32 first, last;
@@ -903,13 +1000,20 @@ static const struct {
 	[MSRS_BASE] = { { base_read, base_write }, MSR_APIC_BASE, MSR_APIC_BASE },
 	[MSRS_DEADLINE] = { { deadline_read, deadline_write }, MSR_TSC_DEADLINE, MSR_TSC_DEADLINE },
 	[MSRS_X2APIC] = { { x2apic_msr_read, x2apic_msr_write }, MSR_X2APIC_BASE, MSR_X2APIC_LAST },
+	[MSRS_EOI] = { { eoi_read, eoi_write }, MSR_KVM_PV_EOI, MSR_KVM_PV_EOI },
 };
 
 /* What the engine asks */
 
 int lapic_pending(struct vcpu *vcpu)
 {
-	return vcpu->lapic ? pending(vcpu->lapic) : -1;
+	struct lapic *l = vcpu->lapic;
+
+	if (!l)
+		return -1;
+	if (highest(l->irr) >= 0)
+		settle_eoi(l);
+	return pending(l);
 }
 
 int lapic_ack(struct vcpu *vcpu)
@@ -919,10 +1023,12 @@ int lapic_ack(struct vcpu *vcpu)
 
 	if (!l)
 		return -1;
+	settle_eoi(l);
 	v = hw_enabled(l) ? deliverable(l) : -1;
 	if (v >= 0) {
 		vec_set(l->irr, (unsigned)v, false);
 		vec_set(l->isr, (unsigned)v, true);
+		lend_eoi(l);
 	} else if (l->board && takes_extint(l) && l->board->extint_pending(l->board->opaque) >= 0) {
 		v = l->board->extint_ack(l->board->opaque);
 		l->extint = false;
@@ -1034,6 +1140,8 @@ static const struct state_field lapic_state[] = {
 	STATE_U64(lapic, deadline),
 	STATE_FIELD_(lapic, lint, 2, STATE_BOOL_),
 	STATE_BOOL(lapic, extint),
+	STATE_U64(lapic, eoi_msr),
+	STATE_BOOL(lapic, eoi_lent),
 	STATE_U32(lapic, next_lowest),
 	STATE_END,
 };
@@ -1058,6 +1166,10 @@ static int lapic_post_load(struct device *dev, struct err *err)
 		 (timer_mode(l) > TIMER_PERIODIC ||
 		  (l->timer_end > clock_now(dev->vm) && l->timer_end - clock_now(dev->vm) > BIT(40))))
 		bad = "timer_end";
+	if (!bad && (l->eoi_msr & EOI_RESERVED ||
+		     (l->eoi_lent && (!(l->eoi_msr & EOI_ENABLE) || highest(l->isr) < 0)) ||
+		     (l->eoi_msr & EOI_ENABLE && !eoi_word(l))))
+		bad = "eoi_msr or eoi_lent";
 	for (unsigned i = 0; i < NR_LVT && !bad; i++)
 		if (l->lvt[i] & ~(lvt_writable[i] | (i == LVT_LINT0 || i == LVT_LINT1 ? LVT_RIRR : 0)))
 			bad = "lvt";

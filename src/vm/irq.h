@@ -18,7 +18,7 @@ struct intc_ops {
 	/* All with vm->intc_lock held. */
 	void (*set_gsi)(void *opaque, unsigned gsi, bool level);
 	void (*msi)(void *opaque, u64 addr, u32 data);
-	/* The vector that the vCPU would take now if IF were 1, or -1. No side effect. */
+	/* The vector that the vCPU would take now if IF were 1, or -1. Takes nothing. */
 	int (*pending)(void *opaque, struct vcpu *vcpu);
 	/* Takes it (moves IRR to ISR, or acknowledges the 8259A); -1 when it has gone away. */
 	int (*ack)(void *opaque, struct vcpu *vcpu);

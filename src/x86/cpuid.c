@@ -390,9 +390,9 @@ static void cpuid_add_basic(struct cpuid_table *t, const struct cpuid_params *p,
 static void cpuid_add_hypervisor(struct cpuid_table *t, const struct cpuid_params *p)
 {
 	static const char signature[12] = "KVMKVMKVM";
-	/* Clock source (old and new MSRs), no I/O delays, the clock is stable across vCPUs; stolen time; halting for a
-	 * spinlock, TLB flushes, interrupts and yielding by hypercall (dev/kvmpv.c). */
-	u32 features = (u32)(BIT(0) | BIT(1) | BIT(3) | BIT(24) | BIT(5) | BIT(9)) |
+	/* Clock source (old and new MSRs), no I/O delays, the clock is stable across vCPUs; stolen time; EOI without an
+	 * exit (dev/lapic.c); halting for a spinlock, TLB flushes, interrupts and yielding by hypercall (dev/kvmpv.c). */
+	u32 features = (u32)(BIT(0) | BIT(1) | BIT(3) | BIT(24) | BIT(5) | BIT(6) | BIT(9)) |
 		       cpuid_word(t, CPUID_HV_BASE + 1, 0, REG_EAX);
 
 	cpuid_add(t, CPUID_HV_BASE, CPUID_HV_TSC, ld32(signature), ld32(signature + 4), ld32(signature + 8));

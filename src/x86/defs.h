@@ -163,6 +163,7 @@ enum x86_vector {
 #define MSR_KVM_WALL_CLOCK_NEW    0x4b564d00
 #define MSR_KVM_SYSTEM_TIME_NEW   0x4b564d01
 #define MSR_KVM_STEAL_TIME        0x4b564d03
+#define MSR_KVM_PV_EOI            0x4b564d04
 #define MSR_KVM_WALL_CLOCK        0x11
 #define MSR_KVM_SYSTEM_TIME       0x12
 

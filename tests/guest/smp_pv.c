@@ -7,6 +7,7 @@
 #define HC_SEND_IPI 10u
 #define HC_YIELD    11u
 #define MSR_STEAL   0x4b564d03
+#define MSR_EOI     0x4b564d04
 #define WINDOW      0x40000000ul
 #define FRAME_A     0x2000000ul
 #define FRAME_B     0x2200000ul
@@ -115,6 +116,60 @@ static void call_by_hypercall(void)
 	quit = 1;
 }
 
+/* --- EOI without an exit --- */
+static struct {
+	volatile u32 word, got, lent, pad[13];
+} eoi[2] __attribute__((aligned(64)));
+static volatile u32 late;
+
+static void on_eoi_ipi(struct frame *f)
+{
+	u32 id = me();
+	u8 lent;
+
+	__asm__ volatile("btrl $0, %1; setc %0" : "=r"(lent), "+m"(eoi[id].word) : : "cc");
+	if (!lent)
+		apic_write(APIC_EOI, 0);
+	eoi[id].lent += lent;
+	eoi[id].got++;
+}
+
+static void send(u32 id, u32 vector)
+{
+	apic_write(APIC_ICR2, id << 24);
+	apic_write(APIC_ICR, 0x4000 | vector);
+}
+
+static bool reached(const volatile u32 *what, u32 n)
+{
+	u64 begin = rdtsc();
+
+	while ((int)(*what - n) < 0 && rdtsc() - begin < 8000000000ull)
+		__asm__ volatile("pause");
+	return (int)(*what - n) >= 0;
+}
+
+/* Each sends the other one interrupt, of two vectors in turn, and one to itself now and then, and waits for both to have come. */
+static void exchange(void)
+{
+	u32 id = me(), other = !id, mine = 0;
+
+	if (id > 1)
+		return;
+	wrmsr(MSR_EOI, (uptr)&eoi[id].word | 1);
+	sti();
+	for (u32 n = 1; n <= ROUNDS; n++) {
+		send(other, VECTOR + 2 + (n & 1) * 16);
+		if (n % 8 == 0) {
+			send(id, VECTOR + 4);
+			mine++;
+		}
+		late += !reached(&eoi[id].got, n + mine);
+	}
+	cli();
+	wrmsr(MSR_EOI, 0);
+}
+
 /* --- the record --- */
 static struct {
 	u64 ns;
@@ -184,12 +239,14 @@ void guest_main(void)
 	u64 old = guest_pd[WINDOW >> 21];
 
 	cli();
-	if (!feature(5) || !feature(7) || !feature(9) || !feature(11) || !feature(13)) {
+	if (!feature(5) || !feature(6) || !feature(7) || !feature(9) || !feature(11) || !feature(13)) {
 		skip("not under this hypervisor");
 		return;
 	}
 	interrupt_handler[VECTOR] = on_ipi;
 	interrupt_handler[0x62] = on_flush;
+	interrupt_handler[VECTOR + 2] = interrupt_handler[VECTOR + 18] = interrupt_handler[VECTOR + 4] =
+		on_eoi_ipi;
 	if (!aps_begin(3)) {
 		check(false, "the other processors do not start");
 		return;
@@ -215,6 +272,12 @@ void guest_main(void)
 	check(!torn && record.version && !(record.version & 1),
 	      "the record's version is even when it is at rest");
 	guest_pd[WINDOW >> 21] = old;
+
+	ended = ap_together(exchange, exchange);
+	check(ended && !late, "%u interrupts there and back, with the EOI in memory: %u lost", 2 * ROUNDS,
+	      late);
+	check(eoi[0].lent > ROUNDS / 4 && eoi[1].lent > ROUNDS / 4,
+	      "most without a write to the EOI register: %u, %u", eoi[0].lent, eoi[1].lent);
 
 	check(ap_together(listen, call_by_hypercall), "all come back");
 }

@@ -348,7 +348,7 @@ static void test_hypervisor(void **state)
 	assert_int_equal(query(0x40000000, 0)[1], 0x4b4d564b);
 	assert_int_equal(query(0x40000000, 0)[2], 0x564b4d56);
 	assert_int_equal(query(0x40000000, 0)[3], 0x4d);
-	assert_int_equal(query(0x40000001, 0)[0], 0x01002aab);
+	assert_int_equal(query(0x40000001, 0)[0], 0x01002aeb);
 	assert_true(zero(query(0x40000002, 0)));
 	assert_true(zero(query(0x40000011, 0)));
 }

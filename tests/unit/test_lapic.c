@@ -27,6 +27,8 @@
 #define DCR        0x3e
 #define SELF_IPI   0x3f
 
+#define ICR_SELF_FIXED 0x44000u
+
 #define MASKED   BIT(16)
 #define PERIODIC BIT(17)
 #define DEADLINE BIT(18)
@@ -775,6 +777,104 @@ static void test_G61_storm(void **state)
 	test_reset_values(NULL);
 }
 
+/* EOI without an exit [KVM msr]: the guest's word. */
+#define WORD 0x3000ull
+
+static u8 *word(void)
+{
+	return ram_ptr(&fake.b.vm.ram, WORD, 4);
+}
+
+static void test_eoi_msr(void **state)
+{
+	u64 v;
+
+	assert_true(msr_rd(0, MSR_KVM_PV_EOI, &v));
+	assert_int_equal(v, 0);
+	assert_true(msr_wr(0, MSR_KVM_PV_EOI, WORD | 1));
+	/* Not aligned, or not in RAM [G60]. */
+	assert_false(msr_wr(0, MSR_KVM_PV_EOI, WORD | 3));
+	assert_false(msr_wr(0, MSR_KVM_PV_EOI, fake.b.vm.ram.end | 1));
+	assert_false(msr_wr(0, MSR_KVM_PV_EOI, LAPIC_BASE | 1));
+	assert_false(msr_wr(0, MSR_KVM_PV_EOI, ~3ull | 1));
+	assert_true(msr_rd(0, MSR_KVM_PV_EOI, &v));
+	assert_int_equal(v, WORD | 1);
+	assert_true(msr_rd(1, MSR_KVM_PV_EOI, &v));
+	assert_int_equal(v, 0);
+	/* INIT takes it away. */
+	device_reset_all(&fake.b.vm, RESET_WARM);
+	assert_true(msr_rd(0, MSR_KVM_PV_EOI, &v));
+	assert_int_equal(v, 0);
+}
+
+static void test_eoi_word(void **state)
+{
+	assert_true(msr_wr(0, MSR_KVM_PV_EOI, WORD | 1));
+	wr(0, ICR, ICR_SELF_FIXED | 0x50);
+	assert_int_equal(ack(0), 0x50);
+	assert_int_equal(word()[0], 1);
+	/* The guest clears it: that was the EOI, and a lower vector gets through. */
+	word()[0] = 0;
+	posted(0);
+	wr(0, ICR, ICR_SELF_FIXED | 0x40);
+	assert_true(posted(0) & VCPU_REQ_INTR);
+	assert_int_equal(pend(0), 0x40);
+	assert_false(has(0, ISR, 0x50));
+	assert_int_equal(ack(0), 0x40);
+	assert_int_equal(word()[0], 1);
+	/* Another one comes before it is used: taken back, and the register is to be written. */
+	posted(0);
+	wr(0, ICR, ICR_SELF_FIXED | 0x41);
+	assert_true(posted(0) & VCPU_REQ_INTR);
+	assert_int_equal(pend(0), -1); /* of the same class */
+	assert_int_equal(word()[0], 0);
+	assert_true(has(0, ISR, 0x40));
+	wr(0, EOI, 0);
+	assert_false(has(0, ISR, 0x40));
+	assert_int_equal(ack(0), 0x41);
+	/* A guest that writes the register although it might have cleared the word. */
+	assert_int_equal(word()[0], 1);
+	wr(0, EOI, 0);
+	assert_int_equal(word()[0], 0);
+	assert_false(has(0, ISR, 0x41));
+}
+
+static void test_eoi_not_lent(void **state)
+{
+	struct apic_msg level = { .mode = APIC_FIXED, .vector = 0x50, .level = true };
+
+	assert_true(msr_wr(0, MSR_KVM_PV_EOI, WORD | 1));
+	/* The I/O APIC wants to know of a level-triggered one. */
+	lapic_deliver(&fake.b.vm, &level);
+	assert_int_equal(ack(0), 0x50);
+	assert_int_equal(word()[0], 0);
+	wr(0, EOI, 0);
+	/* While another waits. */
+	wr(0, ICR, ICR_SELF_FIXED | 0x60);
+	wr(0, ICR, ICR_SELF_FIXED | 0x70);
+	assert_int_equal(ack(0), 0x70);
+	assert_int_equal(word()[0], 0);
+	wr(0, EOI, 0);
+	assert_int_equal(ack(0), 0x60);
+	assert_int_equal(word()[0], 1);
+	/* One inside of another: what is left is taken back first. */
+	wr(0, ICR, ICR_SELF_FIXED | 0x80);
+	assert_int_equal(ack(0), 0x80);
+	assert_int_equal(word()[0], 0);
+	wr(0, EOI, 0);
+	wr(0, EOI, 0);
+	assert_int_equal(pend(0), -1);
+	for (unsigned r = 0; r < 8; r++)
+		assert_int_equal(rd(0, ISR + r), 0);
+	/* Switched off with one lent. */
+	wr(0, ICR, ICR_SELF_FIXED | 0x60);
+	assert_int_equal(ack(0), 0x60);
+	assert_int_equal(word()[0], 1);
+	assert_true(msr_wr(0, MSR_KVM_PV_EOI, 0));
+	assert_int_equal(word()[0], 0);
+	assert_true(has(0, ISR, 0x60));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -787,6 +887,7 @@ int main(void)
 		T(test_timer_periodic),    T(test_G40_timer_storm), T(test_tsc_deadline),
 		T(test_G63_deadline_past), T(test_extint),          T(test_lint),
 		T(test_init_refused),      T(test_state),           T(test_G61_storm),
+		T(test_eoi_msr),           T(test_eoi_word),        T(test_eoi_not_lent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
