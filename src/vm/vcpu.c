@@ -13,7 +13,9 @@
  * While a poster might be between B and C of an earlier wait, a late C only causes such a wake for nothing.
  *
  * Before it sleeps, the thread looks at the mailbox for some microseconds: waking a thread on another
- * CPU costs tens of microseconds, and a guest's idle loop is often left sooner.
+ * CPU costs tens of microseconds, and a guest's idle loop is often left sooner. How long it looks follows what the waits of
+ * late were: longer where a bit more would have saved the sleep, less where nothing would, down to not at all, so that
+ * an idle guest costs nothing (vcpu_poll_us()).
  *
  * Parking. A paused thread waits for a semaphore between two runs, with its engine's state as it is: a vCPU that was halted is
  * halted still when it goes on, since the engine comes back with RUN_HLT again. Bits that are posted meanwhile stay set. The
@@ -48,9 +50,10 @@
 #include "vm/pv.h"
 #include "vm/vm.h"
 
-#define VCPU_POLL_US      20
-#define VCPU_NEVER        (~0ull)
-#define VCPU_MAX_SLEEP_NS 60000000000ull /* then look again; keeps the arithmetic far from overflow */
+#define VCPU_POLL_FIRST_US 10
+#define VCPU_POLL_MAX_US   80
+#define VCPU_NEVER         (~0ull)
+#define VCPU_MAX_SLEEP_NS  60000000000ull /* then look again; keeps the arithmetic far from overflow */
 
 static _Thread_local struct vcpu *vcpu_current;
 
@@ -169,10 +172,19 @@ static void vcpu_sleep(struct vcpu *vcpu, u32 mask, bool timer)
 	vcpu_on(vcpu);
 }
 
+u32 vcpu_poll_us(u32 poll_us, u64 waited_us)
+{
+	if (waited_us <= poll_us)
+		return poll_us;
+	if (waited_us <= VCPU_POLL_MAX_US)
+		return MIN(MAX(2 * poll_us, (u32)VCPU_POLL_FIRST_US), (u32)VCPU_POLL_MAX_US);
+	return poll_us > VCPU_POLL_FIRST_US ? poll_us / 2 : 0;
+}
+
 /* Waits for a bit of mask, or the local timer (if `timer`); books idle time. Returns when it began. */
 static u64 vcpu_wait(struct vcpu *vcpu, u32 mask, bool timer)
 {
-	u64 t0 = vcpu_rdtsc(), poll_end = t0 + vcpu->vm->tsc_khz * VCPU_POLL_US / 1000, spent;
+	u64 t0 = vcpu_rdtsc(), poll_end = t0 + vcpu->vm->tsc_khz * vcpu->poll_us / 1000, spent;
 
 	while (!vcpu_wanted(vcpu, mask, timer)) {
 		if (vcpu_rdtsc() < poll_end)
@@ -182,8 +194,10 @@ static u64 vcpu_wait(struct vcpu *vcpu, u32 mask, bool timer)
 	}
 	/* A host whose TSCs differ between CPUs may yield a negative time. */
 	spent = vcpu_rdtsc() - t0;
-	if ((s64)spent > 0)
+	if ((s64)spent > 0) {
 		__atomic_store_n(&vcpu->stats.idle_tsc, vcpu->stats.idle_tsc + spent, __ATOMIC_RELAXED);
+		vcpu->poll_us = vcpu_poll_us(vcpu->poll_us, spent * 1000 / vcpu->vm->tsc_khz);
+	}
 	return t0;
 }
 

@@ -62,6 +62,7 @@ struct vcpu {
 	void *call_opaque;
 	struct debug_vcpu debug;
 	_Atomic u32 sleeping; /* futex word: 1 while waiting in HLT or stopped */
+	u32 poll_us; /* how long the next wait looks at the mailbox before it sleeps; the thread's own */
 	struct exit_stats stats;
 };
 
@@ -81,6 +82,9 @@ void vcpu_yield(struct vcpu *vcpu);
 /* vCPU's own thread: how long it was ready to run and the host did not let it, in ns since the first start; 0 where the host
  * does not say. */
 u64 vcpu_delay_ns(struct vcpu *vcpu);
+
+/* How long the next wait is to look at the mailbox before it sleeps, after one that looked for poll_us and took waited_us in all. */
+u32 vcpu_poll_us(u32 poll_us, u64 waited_us);
 
 /* Calls timer_fn if due. vCPU's own thread. */
 void vcpu_timer_check(struct vcpu *vcpu);

@@ -443,6 +443,28 @@ static void test_ping_pong(void **state)
 	loop_timer_free(guard);
 }
 
+static void test_poll_limit(void **state)
+{
+	u32 us = 0;
+
+	/* Woken a little later than it looked: longer, up to a limit. */
+	for (unsigned k = 0; k < 10; k++)
+		us = vcpu_poll_us(us, us + 1);
+	assert_in_range(us, 50, 100);
+	/* Woken while it looked: as before. */
+	assert_int_equal(vcpu_poll_us(us, 0), us);
+	assert_int_equal(vcpu_poll_us(us, us), us);
+	/* An idle guest does not look for long, then not at all. */
+	for (unsigned k = 0; k < 10 && us; k++) {
+		u32 less = vcpu_poll_us(us, 4000);
+
+		assert_true(less < us);
+		us = less;
+	}
+	assert_int_equal(us, 0);
+	assert_int_equal(vcpu_poll_us(0, ~0ull), 0);
+}
+
 /* Posts at random distances around the moment in which the vCPU falls asleep; each must be seen. */
 static void test_post_against_sleep(void **state)
 {
@@ -451,7 +473,7 @@ static void test_post_against_sleep(void **state)
 
 	start(0, true);
 	for (u64 i = 1; i <= 30000 && os_now_ns() < enough; i++) {
-		/* In nanoseconds, around the 20 us for which it looks before it sleeps. */
+		/* In nanoseconds, around the time for which it looks before it sleeps. */
 		u64 end = vcpu_rdtsc() + (u64)(rand_r(&seed) % 12000 + 16000) * vm.tsc_khz / 1000000;
 		u64 give_up = os_now_ns() + 5000000000ull;
 
@@ -502,13 +524,13 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_start_stop),     T(test_requests_while_running),
-		T(test_halt_and_wake),  T(test_timer_in_halt),
-		T(test_init_sipi),      T(test_init_bsp),
-		T(test_shutdown),       T(test_G59_first_request_wins),
-		T(test_pause),          T(test_pause_waiting),
-		T(test_ping_pong),      T(test_post_against_sleep),
-		T(test_G61_init_races),
+		T(test_start_stop),    T(test_requests_while_running),
+		T(test_halt_and_wake), T(test_timer_in_halt),
+		T(test_init_sipi),     T(test_init_bsp),
+		T(test_shutdown),      T(test_G59_first_request_wins),
+		T(test_pause),         T(test_pause_waiting),
+		T(test_ping_pong),     T(test_post_against_sleep),
+		T(test_poll_limit),    T(test_G61_init_races),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
