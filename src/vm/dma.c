@@ -30,6 +30,7 @@ void dma_written(struct vm *vm, const void *p, u64 len)
 	struct ram *ram = &vm->ram;
 	gpa_t addr = (gpa_t)((const u8 *)p - ram->base);
 
+	ram_mark_dirty(ram, addr, len);
 	/* The bytes must be visible before we look for marks: see ram.c. */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (ram_has_code(ram, addr, len))

@@ -46,6 +46,13 @@ struct engine_ops {
 	 * translation of addresses. */
 	int (*get_state)(struct vcpu *vcpu, struct x86_state *ret_state, struct err *err);
 	int (*set_state)(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
+	/* Notes of which pages the guest writes (vm/dirty.h): begins, or ends. vCPUs are paused, or there are none. On failure nothing
+	 * has changed. Main thread. NULL: nothing to do, this engine calls ram_mark_dirty() at the first write to a
+	 * page after VCPU_REQ_FLUSH. */
+	int (*dirty_set)(struct vm *vm, bool on, struct err *err);
+	/* Brings what it knows of such pages to ram_mark_dirty(), and notes their next writes anew. vCPUs are paused. Main thread. NULL
+	 * with dirty_set. */
+	int (*dirty_sync)(struct vm *vm, struct err *err);
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
 	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);

@@ -43,6 +43,7 @@ struct vm;
 	X(WBINVD, 54, "WBINVD", NULL)                           \
 	X(XSETBV, 55, "XSETBV", NULL)                           \
 	X(INVPCID, 58, "INVPCID", NULL)                         \
+	X(PML_FULL, 62, "page-modification log full", NULL)     \
 	X(CARRIED, 79, "by the other engine", "RIP")
 
 /* clang-format off */

@@ -68,6 +68,8 @@ static int build(struct vm *vm, const struct engine_ops *to, struct err *err)
 	r = to->vm_init(vm, err);
 	for (u32 i = 0; i < vm->nr_vcpus && r >= 0; i++)
 		r = to->vcpu_init(vm->vcpu[i], err);
+	if (r >= 0 && to->dirty_set && atomic_load(&vm->ram.dirty_on))
+		r = to->dirty_set(vm, true, err);
 	return r;
 }
 
@@ -157,6 +159,9 @@ int handover_run(struct vm *vm, const struct engine_ops *to, struct err *err)
 	new = seat_of(vm);
 	sit(vm, &old);
 	r = save(vm, state, err);
+	/* What the old one has noted of written pages goes with it. */
+	if (r >= 0 && old.ops->dirty_sync && atomic_load(&vm->ram.dirty_on))
+		r = old.ops->dirty_sync(vm, err);
 	if (r >= 0)
 		r = move(vm, &old, &new, state, err);
 	/* Whichever it is not on goes. */

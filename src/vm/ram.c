@@ -41,6 +41,11 @@ static u64 ram_code_map_bytes(const struct ram *ram)
 	return ram->end / RAM_PAGE_SIZE * sizeof(u64);
 }
 
+static u64 ram_dirty_map_bytes(const struct ram *ram)
+{
+	return ALIGN_UP(ram->end / RAM_PAGE_SIZE, 64ull) / 8;
+}
+
 static void ram_size_text(char *buf, size_t len, u64 size)
 {
 	if (size >= GiB)
@@ -110,6 +115,12 @@ static int ram_create(struct ram *ram, u64 size)
 	if (p == MAP_FAILED)
 		return -errno;
 	ram->code_map = p;
+	/* Costs address space and nothing else until it is used. */
+	p = mmap(NULL, ram_dirty_map_bytes(ram), PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	ram->dirty_map = p;
 	return 0;
 }
 
@@ -159,6 +170,8 @@ void ram_fini(struct ram *ram)
 {
 	if (ram->code_map)
 		munmap((void *)ram->code_map, ram_code_map_bytes(ram));
+	if (ram->dirty_map)
+		munmap((void *)ram->dirty_map, ram_dirty_map_bytes(ram));
 	if (ram->base)
 		munmap(ram->base, ram_span(ram));
 	if (ram->rom_ptr)

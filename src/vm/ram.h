@@ -11,6 +11,8 @@
  * Code that an engine has decoded or translated is marked in code_map, one u64 per page, one bit per 64-byte granule; every
  * writer (engine slow path, DMA, loader) that hits a marked granule must call
  * ram_code_written(), which asks the engine to drop what it made of these bytes.
+ *
+ * Which pages have been written is noted in dirty_map while somebody wants to know: see vm/dirty.h.
  */
 #pragma once
 
@@ -65,6 +67,8 @@ struct ram {
 	_Atomic u64 *code_map; /* end / 4096 entries */
 	void (*code_written)(void *opaque, gpa_t gpa, u64 len);
 	void *code_opaque;
+	_Atomic bool dirty_on;  /* writers say so in: */
+	_Atomic u64 *dirty_map; /* a bit per page of [0, end) */
 };
 
 /* size: a multiple of 4096, at least 1 MiB. The sentence on failure names the size and what the host has. */
@@ -143,6 +147,17 @@ bool ram_has_code(const struct ram *ram, gpa_t gpa, u64 len);
 
 /* To be called after (DMA: before completion is signalled) writing there. Any thread. */
 void ram_code_written(struct ram *ram, gpa_t gpa, u64 len);
+/* [gpa, gpa+len), all inside RAM, has been written, or is about to be by the instruction under way. Any thread. */
+static inline void ram_mark_dirty(struct ram *ram, gpa_t gpa, u64 len)
+{
+	if (likely(!atomic_load_explicit(&ram->dirty_on, memory_order_relaxed)) || !len)
+		return;
+	for (u64 page = gpa / RAM_PAGE_SIZE; page <= (gpa + len - 1) / RAM_PAGE_SIZE; page++)
+		if (!(atomic_load_explicit(&ram->dirty_map[page / 64], memory_order_relaxed) &
+		      BIT(page % 64)))
+			atomic_fetch_or(&ram->dirty_map[page / 64], BIT(page % 64));
+}
+
 /* len bytes of a file, from offset on, into RAM at gpa, all of which is RAM. -errno; -ENODATA: the file has fewer.
  * Main thread, no vCPU running. */
 int ram_read_file(struct ram *ram, gpa_t gpa, int fd, u64 offset, u64 len);

@@ -10,19 +10,14 @@
 
 #include <cmocka.h>
 
+#include "barevm.h"
 #include "base/bits.h"
-#include "base/os.h"
 #include "vm/handover.h"
-#include "vm/vm.h"
-#include "x86/defs.h"
 
 #define KVM_IOCTLS 0xae /* the type of KVM's requests */
-#define CODE       0x1000
 #define DATA       0x2000
 #define HOLE       0xd0000000u
 
-static struct vm vm;
-static struct vcpu vcpu;
 static struct x86_state a, b;
 
 /* --- the shim --- */
@@ -46,81 +41,7 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	return __real_ioctl(fd, request, arg);
 }
 
-/* --- a machine without devices --- */
-static void need_kvm(void)
-{
-	struct err err = { 0 };
-	u64 ps;
-
-	if (!kvm_engine.probe(&err) && !kvm_engine.trial(&ps, &err))
-		return;
-	print_message("skipped: %s\n", err.msg);
-	skip();
-}
-
-static void make_vm(const struct engine_ops *engine)
-{
-	u64 features[4], soft[4];
-	struct cpuid_params params = { .model = "host", .nr_vcpus = 1, .engine_features = features };
-	struct err err = { 0 };
-
-	memset(&vm, 0, sizeof(vm));
-	memset(&vcpu, 0, sizeof(vcpu));
-	vm.engine = engine;
-	engine_conf_init(&vm.engine_conf);
-	vm.nr_vcpus = 1;
-	vm.tsc_khz = params.tsc_khz = os_tsc_khz();
-	vm.vcpu[0] = &vcpu;
-	vcpu.vm = &vm;
-	vcpu.timer_tsc = ~0ull;
-	pthread_mutex_init(&vm.intc_lock, NULL);
-	engine->features(features);
-	soft_engine.features(soft);
-	for (unsigned i = 0; i < 4; i++)
-		features[i] &= soft[i];
-	if (ram_init(&vm.ram, 1 * MiB, &err) < 0 || cpuid_build(&vm.cpuid, &params, &err) < 0)
-		fail_msg("%s", err.msg);
-}
-
-static void free_vm(void)
-{
-	ram_fini(&vm.ram);
-	pthread_mutex_destroy(&vm.intc_lock);
-}
-
-static void start_vm(const struct engine_ops *engine)
-{
-	struct err err = { 0 };
-
-	make_vm(engine);
-	if (engine->vm_init(&vm, &err) < 0 || engine->vcpu_init(&vcpu, &err) < 0)
-		fail_msg("%s", err.msg);
-}
-
-static void stop_vm(void)
-{
-	vm.engine->vcpu_fini(&vcpu);
-	vm.engine->vm_fini(&vm);
-	free_vm();
-}
-
-/* Flat 32-bit protected mode without paging. */
-static void protected_mode(struct x86_state *s)
-{
-	const struct x86_segreg data = { .sel = 0x10, .attr = SA_P | SA_S | 3 | SA_DB | SA_G, .limit = ~0u };
-
-	x86_state_reset(s, false, true, vm.cpuid.signature);
-	s->cr0 = CR0_PE | CR0_ET | CR0_NE;
-	s->cr4 = CR4_OSFXSR;
-	for (unsigned i = 0; i < X86_NR_SEG; i++)
-		s->seg[i] = data;
-	s->seg[SEG_CS].sel = 8;
-	s->seg[SEG_CS].attr = SA_P | SA_S | 0xb | SA_DB | SA_G;
-	s->rip = CODE;
-	s->gpr[R_SP] = 0x8000;
-	s->tsc_offset = vm.tsc_fixed ? 0 : 0 - vcpu_rdtsc();
-}
-
+/* --- states --- */
 /* One of everything. */
 static void rich_state(struct x86_state *s)
 {
@@ -207,7 +128,7 @@ static void same_states(const struct x86_state *x, const struct x86_state *y)
 static void test_state_round_trip(void **state)
 {
 	need_kvm();
-	start_vm(&kvm_engine);
+	start_vm(&kvm_engine, 1 * MiB);
 	rich_state(&a);
 	set(&a);
 	get(&b);
@@ -234,7 +155,7 @@ static void test_bad_states(void **state)
 	struct err err = { 0 };
 
 	need_kvm();
-	start_vm(&kvm_engine);
+	start_vm(&kvm_engine, 1 * MiB);
 	protected_mode(&a);
 	a.activity = 9;
 	assert_int_equal(kvm_engine.set_state(&vcpu, &a, &err), -EINVAL);
@@ -274,7 +195,7 @@ static void test_tour(void **state)
 	s64 offset, moved;
 
 	need_kvm();
-	start_vm(&kvm_engine);
+	start_vm(&kvm_engine, 1 * MiB);
 	memcpy(vm.ram.base + CODE, tour, sizeof(tour));
 	protected_mode(&a);
 	set(&a);
@@ -309,7 +230,7 @@ static void test_tour(void **state)
 static void test_triple_fault(void **state)
 {
 	need_kvm();
-	start_vm(&kvm_engine);
+	start_vm(&kvm_engine, 1 * MiB);
 	vm.ram.base[CODE] = 0x0f;
 	vm.ram.base[CODE + 1] = 0x0b; /* ud2 */
 	protected_mode(&a);
@@ -362,7 +283,7 @@ static void test_every_ioctl_fails(void **state)
 	unsigned failures = 0, files, n;
 
 	need_kvm();
-	make_vm(&kvm_engine);
+	make_vm(&kvm_engine, 1 * MiB);
 	memcpy(vm.ram.base + CODE, tour, sizeof(tour));
 	files = open_files();
 	for (fail_at = 1;; fail_at++) {
@@ -423,7 +344,7 @@ static void test_carry(void **state)
 	void *carrier = NULL;
 
 	/* The machine is any other engine's: nothing of it is looked at. */
-	make_vm(&kvm_engine);
+	make_vm(&kvm_engine, 1 * MiB);
 	protected_mode(&a);
 	a.gpr[R_DX] = 0; /* EDX:EAX is what is there */
 	a.gpr[R_BX] = 0x11111111;
@@ -475,7 +396,7 @@ static void test_carry_mmio(void **state)
 {
 	void *carrier = NULL;
 
-	make_vm(&kvm_engine);
+	make_vm(&kvm_engine, 1 * MiB);
 	protected_mode(&a);
 	a.gpr[R_SI] = HOLE;
 	put_code("\xf3\x0f\x6f\x06", 4); /* movdqu (%esi), %xmm0 */
@@ -492,7 +413,7 @@ static void test_carry_mmio(void **state)
 /* --- an interrupt in flight reaches the other engine's guest --- */
 static void test_taken_interrupt(void **state)
 {
-	start_vm(&soft_engine);
+	start_vm(&soft_engine, 1 * MiB);
 	protected_mode(&a);
 	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
 	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };

@@ -4,6 +4,7 @@
  *   kvm_engine.c  the contract's table: a VM, its memory slots, its vCPUs
  *   kvm_sys.c     the device: what it offers, every ioctl
  *   kvm_memory.c  slots of memory
+ *   kvm_dirty.c   which of its pages the guest has written
  *   kvm_cpuid.c   the CPU model's features and leaves
  *   kvm_vcpu.c    the run loop: requests, interrupts, exits
  *   kvm_state.c   struct x86_state in and out
@@ -58,6 +59,8 @@ struct kvm_vm {
 	bool memory_laid; /* the slots are those of: */
 	u32 shadow;       /* ram->shadow */
 	u64 rom_len;      /* ram->rom_len */
+	bool dirty_on;    /* RAM's slots are logged */
+	bool rings;       /* by a ring for each vCPU, else by KVM's bitmaps; does not change */
 };
 
 struct kvm_cpu {
@@ -79,8 +82,10 @@ struct kvm_cpu {
 	u64 msr_given[KVM_MAX_MSRS]; /* by row of kvm_msr.c: as last set, for those that KVM does not keep */
 	timer_t timer;               /* of that thread, for the local APIC's deadline */
 	bool has_timer;
-	u64 armed_tsc; /* when it will ring; ~0: never */
-	u8 *xsave;     /* kvm->xsave_size bytes */
+	u64 armed_tsc;              /* when it will ring; ~0: never */
+	u8 *xsave;                  /* kvm->xsave_size bytes */
+	struct kvm_dirty_gfn *ring; /* shared with the kernel; NULL: there is none */
+	u32 ring_at;                /* what is read next; under memory_lock */
 	void *carrier; /* of the other engine, for instructions that KVM cannot execute; NULL: none was needed yet */
 	u64 nr_runs, nr_interrupted; /* statistics */
 	struct kvm_stats *stats;     /* KVM's own; NULL: this one has none */
@@ -109,6 +114,20 @@ void kvm_sys_thread(struct kvm_run *run);
 /* --- kvm_memory.c --- */
 /* Gives KVM what is RAM and ROM now, if that is something else than before. Main thread, or a vCPU's between two runs. */
 int kvm_memory_follow(struct kvm_vm *kvm, struct err *err);
+
+/* Gives KVM the flags that the slots of RAM are to have now. With memory_lock held. */
+int kvm_memory_set_flags(struct kvm_vm *kvm, struct err *err);
+
+/* --- kvm_dirty.c --- */
+/* Before there are vCPUs. */
+int kvm_dirty_init(struct kvm_vm *kvm, struct err *err);
+int kvm_dirty_vcpu_init(struct kvm_cpu *k, struct err *err);
+void kvm_dirty_vcpu_fini(struct kvm_cpu *k);
+/* For engine_ops. */
+int kvm_dirty_set(struct kvm_vm *kvm, bool on, struct err *err);
+int kvm_dirty_sync(struct kvm_vm *kvm, struct err *err);
+/* On the vCPU's thread: the run has ended because its ring has no room. */
+int kvm_dirty_ring_full(struct kvm_cpu *k, struct err *err);
 
 /* --- kvm_cpuid.c --- */
 void kvm_cpuid_features(u64 ret_features[4]);

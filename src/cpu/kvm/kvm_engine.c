@@ -3,7 +3,7 @@
  * What a guest decodes or translates is nobody's business here, so ram->code_written stays NULL.
  *
  * Omitted: the in-kernel interrupt controllers, irqfd and ioeventfd (each notification is an exit, and ends where it
- * does on the other engine); the dirty log (nothing asks for one yet).
+ * does on the other engine).
  *
  * Main thread, but for what the contract calls on a vCPU's.
  */
@@ -80,6 +80,8 @@ static int set_up(struct kvm_vm *kvm, int sys_fd, struct err *err)
 	if (r >= 0)
 		r = leave_failures(kvm->fd, err);
 	if (r >= 0)
+		r = kvm_dirty_init(kvm, err);
+	if (r >= 0)
 		r = kvm_memory_follow(kvm, err);
 	return r;
 }
@@ -129,6 +131,7 @@ static void kvm_vcpu_fini(struct vcpu *vcpu)
 		return;
 	kvm_vcpu_drop_timer(k);
 	kvm_stats_close(k->stats);
+	kvm_dirty_vcpu_fini(k);
 	if (k->carrier)
 		soft_engine.carry_end(k->carrier);
 	if (k->run)
@@ -161,7 +164,9 @@ static int make_vcpu(struct kvm_cpu *k, struct err *err)
 		kvm_sys_ioctl(k->fd, KVM_HAS_DEVICE_ATTR, (void *)&offset, "KVM_HAS_DEVICE_ATTR", NULL) == 0;
 	if (kvm_sys_cap(k->kvm->fd, KVM_CAP_BINARY_STATS_FD))
 		k->stats = kvm_stats_open(k->fd);
-	r = kvm_cpuid_set(k, err);
+	r = kvm_dirty_vcpu_init(k, err);
+	if (r >= 0)
+		r = kvm_cpuid_set(k, err);
 	if (r >= 0)
 		r = kvm_msr_learn(k, err);
 	return r < 0 ? r : kvm_state_try_tsc(k, err);
@@ -206,6 +211,16 @@ static int set_state(struct vcpu *vcpu, const struct x86_state *state, struct er
 	return kvm_state_set(vcpu->engine, state, err);
 }
 
+static int dirty_set(struct vm *vm, bool on, struct err *err)
+{
+	return kvm_dirty_set(vm->engine_vm, on, err);
+}
+
+static int dirty_sync(struct vm *vm, struct err *err)
+{
+	return kvm_dirty_sync(vm->engine_vm, err);
+}
+
 static unsigned stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS])
 {
 	const struct kvm_cpu *k = vcpu->engine;
@@ -227,6 +242,8 @@ const struct engine_ops kvm_engine = {
 	.kick = kick,
 	.get_state = get_state,
 	.set_state = set_state,
+	.dirty_set = dirty_set,
+	.dirty_sync = dirty_sync,
 	.stats = stats,
 	.trial = kvm_trial_run,
 };

@@ -94,7 +94,9 @@ static int set_slot(struct kvm_vm *kvm, unsigned nr, const struct kvm_slot *s, u
 {
 	const struct kvm_userspace_memory_region region = {
 		.slot = nr,
-		.flags = s->rom ? KVM_MEM_READONLY : 0,
+		.flags = s->rom          ? KVM_MEM_READONLY
+			 : kvm->dirty_on ? KVM_MEM_LOG_DIRTY_PAGES
+					 : 0,
 		.guest_phys_addr = s->start,
 		.memory_size = size,
 		.userspace_addr = (u64)(uintptr_t)(kvm->vm->ram.base + s->start),
@@ -103,8 +105,24 @@ static int set_slot(struct kvm_vm *kvm, unsigned nr, const struct kvm_slot *s, u
 
 	if (r < 0)
 		return r;
+	/* What was written there, nobody can say any more. */
+	if (!size && kvm->dirty_on && !s->rom)
+		ram_mark_dirty(&kvm->vm->ram, s->start, s->end - s->start);
 	kvm->slot[nr] = size ? *s : (struct kvm_slot){ 0 };
 	return 0;
+}
+
+int kvm_memory_set_flags(struct kvm_vm *kvm, struct err *err)
+{
+	int r = 0;
+
+	for (unsigned nr = 0; nr < KVM_MAX_SLOTS && r >= 0; nr++) {
+		const struct kvm_slot s = kvm->slot[nr];
+
+		if (s.start < s.end && !s.rom)
+			r = set_slot(kvm, nr, &s, s.end - s.start, err);
+	}
+	return r;
 }
 
 static int add_slot(struct kvm_vm *kvm, const struct kvm_slot *s, struct err *err)

@@ -282,6 +282,9 @@ static enum next handle_exit(struct kvm_cpu *k, struct err *err)
 	case KVM_EXIT_XEN: k->unfinished = true; return exit_hypercall(k, err) < 0 ? FAILED : GO_ON;
 	case KVM_EXIT_HLT: k->activity = X86_HLT; return GO_ON;
 	case KVM_EXIT_IRQ_WINDOW_OPEN: exit_account(k->vcpu, EXIT_INTR_WINDOW, EXIT_NO_KEY, 0); return GO_ON;
+	case KVM_EXIT_DIRTY_RING_FULL:
+		exit_account(k->vcpu, EXIT_PML_FULL, EXIT_NO_KEY, 0);
+		return kvm_dirty_ring_full(k, err) < 0 ? FAILED : GO_ON;
 	case KVM_EXIT_SET_TPR: exit_account(k->vcpu, EXIT_CR, 8, 0); return GO_ON;
 	case KVM_EXIT_INTR: k->nr_interrupted++; return GO_ON;
 	case KVM_EXIT_SHUTDOWN: return triple_fault(k);

@@ -256,11 +256,13 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 	gva_t tag = la & ~PAGE_MASK;
 	gpa_t gpa = w->gpa & ~PAGE_MASK;
 	u8 *host = ram_ptr(c->ram, gpa, RAM_PAGE_SIZE);
-	bool upper = la >> 63;
+	bool upper = la >> 63, write = acc & ACC_W;
 
 	ret->gpa = w->gpa;
 	ret->host = host ? host + (la & PAGE_MASK) : NULL;
 	ret->rom = host && ram_is_rom(c->ram, gpa);
+	if (host && write && !ret->rom)
+		ram_mark_dirty(c->ram, gpa, 1);
 	if (host && acc & ACC_X) {
 		/* UEFI and its loaders run where addresses are physical ones. */
 		if (upper && unlikely(timeline_wants(&c->vcpu->vm->timeline, TIMELINE_KERNEL)))
@@ -287,7 +289,10 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 		if (likely((!(c->dr7 & 0xff) && !c->debug) || !page_watched(c, la))) {
 			if (w->rights & ACC_R)
 				e->r = tag;
-			if (w->rights & ACC_W && w->dirty && !ret->rom && !walk_code_word(c->ram, gpa)) {
+			/* While written pages are noted, not before the first write. */
+			if (w->rights & ACC_W && w->dirty && !ret->rom && !walk_code_word(c->ram, gpa) &&
+			    (write ||
+			     likely(!atomic_load_explicit(&c->ram->dirty_on, memory_order_relaxed)))) {
 				unsigned id = upper ? TLB_NR_ASIDS * TLB_NR_MODES + mode
 						    : (unsigned)(c->asid - c->asids) * TLB_NR_MODES + mode;
 				rev_add(c, gpa / RAM_PAGE_SIZE, (u16)(id << TLB_BITS | slot));

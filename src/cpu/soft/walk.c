@@ -60,8 +60,10 @@ static bool entry_mark(struct soft_cpu *c, const struct entry *e, unsigned size,
 							    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)
 			      : __atomic_compare_exchange_n((u32 *)e->host, &old32, (u32)want, false,
 							    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-	if (same)
+	if (same) {
+		ram_mark_dirty(c->ram, e->gpa, size);
 		walk_code_written(c, e->gpa, size);
+	}
 	return same;
 }
 
