@@ -15,6 +15,9 @@ What counts is an access to a device: I/O instruction, memory-mapped register, M
 from its own account (--exits). In QEMU's TCG nothing exits; it counts accesses to devices by its trace points memory_region_ops_*
 (its local APIC is among them, as memory). With --kvm both also run on the host's KVM, where what is counted is every return
 from KVM_RUN (QEMU's trace point kvm_run_exit). HLT has a column of its own: who counts it tells how often the processor slept.
+
+"account" is what bothy's account of all its exits costs, device accesses or not, in percent of the time that the vCPU does not
+sleep: their number, times what bench_account measures for one.
 """
 
 import argparse
@@ -66,6 +69,10 @@ case $(parameter path) in
 esac
 say "frames $(($(frames) - before))"
 """
+
+# What bothy's engines are to stay below: exits per operation (the boot's without time sources), and percent of the account.
+GATES = {"boot": 6000, "serial": 1.3, "disk": 1.1, "disk-8": 1.2, "net-in": 0.3, "net-out": 0.9, "busy": 300, "idle": 60}
+ACCOUNT_GATE = 1.0
 
 # bothy's exit reasons that are an access to a device.
 DEVICE_REASONS = (18, 30, 31, 32, 48, 49)
@@ -123,16 +130,18 @@ def prepare(folder):
 
 
 class Counts:
-    """devices: accesses; hlt: None where nobody counts it; keys: accesses by what was accessed; frames: by the guest."""
+    """devices: accesses; hlt: None where nobody counts it; keys: accesses by what was accessed; account: exits booked per ns
+    that is not idle, None likewise; frames: by the guest."""
 
-    def __init__(self, devices, hlt, keys, frames):
-        self.devices, self.hlt, self.keys, self.frames = devices, hlt, keys, frames
+    def __init__(self, devices, hlt, keys, account, frames):
+        self.devices, self.hlt, self.keys, self.account, self.frames = devices, hlt, keys, account, frames
 
 
 def of_bothy(messages):
     exits = json.loads(messages[messages.index("{\n"):messages.rindex("\n}") + 2])
-    keys, devices, hlt = collections.Counter(), 0, 0
+    keys, devices, hlt, booked = collections.Counter(), 0, 0, 0
     for reason in exits["reasons"]:
+        booked += reason["count"]
         if reason["reason"] == HLT:
             hlt = reason["count"]
         if reason["reason"] not in DEVICE_REASONS:
@@ -140,7 +149,7 @@ def of_bothy(messages):
         devices += reason["count"]
         for key in reason["keys"]:
             keys[f"{reason['name']} {key['key']}"] += key["count"]
-    return devices, hlt, keys
+    return devices, hlt, keys, booked / max(exits["wall_ns"] - exits["idle_ns"], 1)
 
 
 def of_trace(path):
@@ -152,7 +161,9 @@ def of_trace(path):
             if found:
                 keys[f"KVM_RUN ends by {found[4]}" if found[4] else f"{found[1]} {found[3]} {found[2]}"] += 1
     kvm = {k: n for k, n in keys.items() if k.startswith("KVM_RUN")}
-    return (sum(kvm.values()), kvm.get("KVM_RUN ends by 5", 0), kvm) if kvm else (sum(keys.values()), None, keys)
+    if kvm:
+        return sum(kvm.values()), kvm.get("KVM_RUN ends by 5", 0), kvm, None
+    return sum(keys.values()), None, keys, None
 
 
 class Bench:
@@ -194,10 +205,10 @@ class Bench:
         return Counts(*found, int(frames[1]))
 
     def measure(self, system):
-        """By path: (device accesses, HLTs or None) per operation, and the difference by key."""
+        """By path: device accesses and HLTs per operation, the difference by key, exits booked per ns."""
         start = time.monotonic()
         base, result = self.run(system, "none", 0), {}
-        result["boot"] = (base.devices, base.hlt, base.keys)
+        result["boot"] = (base.devices, base.hlt, base.keys, base.account)
         for path in self.args.path:
             n = PATHS[path][1]
             counts = self.run(system, path, n)
@@ -205,7 +216,7 @@ class Bench:
             hlt = None if counts.hlt is None else (counts.hlt - base.hlt) / ops
             keys = collections.Counter({k: (c - base.keys.get(k, 0)) / ops for k, c in counts.keys.items()})
             spun = sum(n for k, n in keys.items() if SPUN.search(k))
-            result[path] = ((counts.devices - base.devices) / ops - spun, hlt, keys)
+            result[path] = ((counts.devices - base.devices) / ops - spun, hlt, keys, counts.account)
         print(f"{system}: {time.monotonic() - start:.1f} s", file=sys.stderr)
         return result
 
@@ -216,14 +227,31 @@ def show(value):
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 0.005 else f"{value:.4f}"
 
 
-def print_table(results, systems, keys):
-    print(f"{'exits per':32}" + "".join(f"{s:>14}{'HLT':>8}" for s in systems))
+def print_table(results, systems, keys, account_ns):
+    columns = "".join(f"{s:>14}{'HLT':>8}" + (f"{'account':>9}" if s.startswith("bothy") else "") for s in systems)
+    print(f"{'exits per':32}{columns}")
     for path in next(iter(results.values())):
-        title = "boot" if path == "boot" else PATHS[path][0]
-        print(f"{title:32}" + "".join(f"{show(results[s][path][0]):>14}{show(results[s][path][1]):>8}" for s in systems))
+        line = f"{'boot' if path == 'boot' else PATHS[path][0]:32}"
+        for s in systems:
+            line += f"{show(results[s][path][0]):>14}{show(results[s][path][1]):>8}"
+            if results[s][path][3] is not None:
+                line += f"{100 * account_ns * results[s][path][3]:8.3f}%"
+        print(line)
         for s in systems if keys else ():
             for key, count in collections.Counter(results[s][path][2]).most_common(keys):
                 print(f"    {s:10} {show(count):>10}  {key}")
+
+
+def unmet(results, account_ns):
+    """What is not reached, in sentences."""
+    for system, by_path in results.items():
+        for path, (exits, _, keys, booked) in by_path.items() if system.startswith("bothy") else ():
+            if path == "boot":
+                exits -= sum(n for k, n in keys.items() if SPUN.search(k))
+            if exits > GATES[path]:
+                yield f"{system}, {path}: {show(exits)} exits, more than {GATES[path]}"
+            if 100 * account_ns * booked > ACCOUNT_GATE:
+                yield f"{system}, {path}: the account takes {100 * account_ns * booked:.2f} % of the time"
 
 
 def parse():
@@ -231,6 +259,7 @@ def parse():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", action="append", choices=PATHS, help="only this one; may be given several times")
     parser.add_argument("--keys", type=int, default=0, metavar="N", help="also the N most frequent accesses of each path")
+    parser.add_argument("--gates", action="store_true", help="fail where bothy needs more exits than it is to")
     parser.add_argument("--kvm", action="store_true", help="also on the host's KVM")
     parser.add_argument("--no-qemu", action="store_true", help="leave QEMU out")
     parser.add_argument("--qemu-program", default="qemu-system-x86_64")
@@ -250,17 +279,23 @@ def main():
     systems = ["bothy-soft"] + ["qemu-tcg"] * bool(qemu)
     if args.kvm:
         systems += ["bothy-kvm"] + ["qemu-kvm"] * bool(qemu)
+    account_ns = float(subprocess.run([os.path.join(build, "bench/bench_account")], check=True, stdout=subprocess.PIPE).stdout)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="bench-exits.") as folder:
         bench = Bench(args, folder, os.path.join(build, "src/cli/bothy"), qemu, server.server_address[1])
         results = {s: bench.measure(s) for s in systems}
     if args.json:
-        print(json.dumps({s: {p: {"exits": r[0], "hlt": r[1], "keys": r[2]} for p, r in by_path.items()}
-                          for s, by_path in results.items()}, indent=1))
+        print(json.dumps({"account_ns": account_ns, "systems": {
+            s: {p: dict(zip(("exits", "hlt", "keys", "booked_per_ns"), r)) for p, r in by_path.items()}
+            for s, by_path in results.items()}}, indent=1))
     else:
-        print_table(results, systems, args.keys)
-    return 0
+        print_table(results, systems, args.keys, account_ns)
+        print(f"the account takes {account_ns:.1f} ns an exit")
+    missed = list(unmet(results, account_ns)) if args.gates else []
+    for sentence in missed:
+        print(f"NOT MET: {sentence}")
+    return 1 if missed else 0
 
 
 try:
