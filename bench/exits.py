@@ -68,6 +68,7 @@ case $(parameter path) in
 %s
 esac
 say "frames $(($(frames) - before))"
+[ -z "$(parameter rest)" ] || sleep $(parameter rest)
 """
 
 # What bothy's engines are to stay below: exits per operation (the boot's without time sources), and percent of the account.
@@ -104,17 +105,22 @@ class Server(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def modules_of(kernel):
+    """Files by name."""
+    tree = os.path.join(kernel.split("/boot/")[0], "lib/modules")
+    return {f[:-3]: os.path.join(at, f) for at, _, files in os.walk(tree) for f in files if f.endswith(".ko")}
+
+
 def prepare(folder):
     """The guest's kernel and initramfs."""
     made = subprocess.run([os.path.join(TOP, "tools/fetch-kernel")], stdout=subprocess.PIPE, text=True, check=False)
     if made.returncode:
         raise Failed("there is no kernel for the guest")
     kernel, pairs = made.stdout.strip(), []
-    tree = os.path.join(kernel.split("/boot/")[0], "lib/modules")
-    found = {f[:-3]: os.path.join(at, f) for at, _, files in os.walk(tree) for f in files if f.endswith(".ko")}
+    found = modules_of(kernel)
     for name in MODULES:
         if name not in found:
-            raise Failed(f"the kernel has no module {name} below {tree}")
+            raise Failed(f"{kernel} has no module {name} beside it")
         pairs.append(f"{found[name]}=m/{name}.ko")
     with open(os.path.join(folder, "modules"), "w", encoding="utf-8") as f:
         f.writelines(f"/m/{name}.ko\n" for name in MODULES)
@@ -298,7 +304,8 @@ def main():
     return 1 if missed else 0
 
 
-try:
-    sys.exit(main())
-except Failed as failure:
-    sys.exit(f"exits.py: {failure}")
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as failure:
+        sys.exit(f"exits.py: {failure}")

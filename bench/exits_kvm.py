@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""How many exits KVM counts per operation in bothy and in QEMU, on a real KVM that needs no hardware: inside of a machine
+that QEMU's TCG emulates (-cpu max offers SVM with nested paging).
+
+    ./dev bench exits_kvm [--install-qemu] [OPTIONS]
+
+In there run, one after the other, `bothy run --engine kvm` and `qemu-system-x86_64 -accel kvm`, with the guest, the devices and
+the paths of `./dev bench exits`. "exits" are those of /sys/kernel/debug/kvm/exits: every return from the guest, also what KVM
+finishes by itself, such as the accesses to its own local APIC that QEMU uses, and the timer interrupts of the machine around. "user"
+are returns from KVM_RUN: what bothy says of its vCPU (entries to the guest), and QEMU's trace point kvm_run_exit. "seconds" is the
+time of the whole run, less that of the guest that does nothing; of "boot", all of it, with three seconds of rest.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from cpu import Failed, TOP
+from exits import APPEND, PATHS, SYSTEM_TESTS, modules_of, prepare, show
+
+# Operations of one run: everything takes ten times as long in there.
+OPERATIONS = {"none": 0, "serial": 8192, "disk": 500, "disk-8": 500, "net-in": 16, "busy": 4, "idle": 4}
+FIRMWARE = ("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/linuxboot_dma.bin", "/usr/share/qemu/kvmvapic.bin")
+MEMORY = "128"
+
+# Both get the guest's command line.
+RUN = {
+    "bothy": f"""#!/bin/busybox sh
+exec /bothy run --engine kvm --memory {MEMORY}M --no-reboot --exits --net user,mtu=1500 --disk /disk --kernel /inner/vmlinuz \\
+	--initrd /inner/initramfs.gz --append "$1"
+""",
+    "qemu": f"""#!/bin/busybox sh
+exec /qemu -L /firmware -accel kvm -cpu host -m {MEMORY} -nodefaults -display none -no-reboot -serial stdio -kernel /inner/vmlinuz \\
+	-initrd /inner/initramfs.gz -append "$1" -drive file=/disk,if=none,id=d,format=raw \\
+	-device virtio-blk-pci,drive=d,disable-legacy=on -netdev user,id=n -device virtio-net-pci,netdev=n,disable-legacy=on,romfile= \\
+	-D /tmp/trace -trace kvm_run_exit
+""",
+}
+# In the machine around. one WHO PATH OPERATIONS.
+JOB = f"""export BOTHY_RUNTIME_DIR=/run
+mkdir -p /run /www
+mount -t debugfs debugfs /sys/kernel/debug
+ifconfig lo 127.0.0.1
+head -c {OPERATIONS["net-in"] * 65536} /dev/zero >/www/{OPERATIONS["net-in"]}
+head -c 67108864 /dev/zero >/disk
+httpd -p 127.0.0.1:8000 -h /www
+watch_kvm() {{
+	while sleep 0.2; do
+		n=$(cat /sys/kernel/debug/kvm/exits)
+		[ "$n" = 0 ] || echo $n >/tmp/exits
+	done
+}}
+one() {{
+	rm -f /tmp/trace /tmp/exits
+	watch_kvm &
+	watch=$!
+	read -r before rest </proc/uptime
+	timeout $limit /run-$1 "{APPEND} job=exits path=$2 n=$3 port=8000 rest=3" </dev/null >/tmp/log 2>/tmp/err
+	status=$?
+	read -r after rest </proc/uptime
+	kill $watch
+	user=$(grep -c kvm_run_exit /tmp/trace 2>/dev/null) || user=$(awk '/entries to the guest/ {{ n += $5 }} END {{ print n }}' /tmp/err)
+	grep -q 'job: done' /tmp/log || tail -n 20 /tmp/log /tmp/err
+	say "figures $1 $2 $status $(cat /tmp/exits) $user $before $after $(sed -n 's/^job: frames //p' /tmp/log | tr -d '\\r')"
+}}
+"""
+
+
+def libraries(programs):
+    """What the dynamic linker finds for them, and the user network's library, which bothy loads by itself."""
+    known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    slirp = re.search(r"libslirp\.so\.0 .*=> (\S+)", known)
+    if not slirp:
+        raise Failed("there is no libslirp.so.0; install libslirp0")
+    found = {slirp[1]}
+    for program in (*programs, slirp[1]):
+        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        found.update(re.findall(r"(/\S+\.so\S*)", listed))
+    return found
+
+
+def run(args, bothy, qemu):
+    kernel, inner = prepare(args.folder)
+    tree = modules_of(kernel)
+    with open(os.path.join(args.folder, "outer-job"), "w", encoding="utf-8") as f:
+        f.write(f"limit={args.limit}\n{JOB}")
+        f.writelines(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", *args.path] for who in RUN)
+    for who, text in RUN.items():
+        with open(os.path.join(args.folder, who), "w", encoding="utf-8") as f:
+            f.write(text)
+    outer = ("irqbypass", "kvm", "kvm-amd")
+    with open(os.path.join(args.folder, "modules"), "w", encoding="utf-8") as f:
+        f.writelines(f"/m/{name}.ko\n" for name in outer)
+    pairs = [f"{bothy}=bothy", f"{qemu}=qemu", f"{args.folder}/outer-job=job-outer", f"{args.folder}/modules=modules",
+             f"{args.folder}/bothy=run-bothy", f"{args.folder}/qemu=run-qemu", f"{inner}=inner/initramfs.gz",
+             f"{kernel}=inner/vmlinuz", *(f"{tree[name]}=m/{name}.ko" for name in outer),
+             *(f"{f}=firmware/{os.path.basename(f)}" for f in FIRMWARE), *(f"{f}={f}" for f in libraries((bothy, qemu)))]
+    initramfs = os.path.join(args.folder, "outer.gz")
+    subprocess.run([os.path.join(SYSTEM_TESTS, "make-initramfs"), initramfs, os.path.join(SYSTEM_TESTS, "virtio_init"), *pairs],
+                   check=True)
+    got = subprocess.run([qemu, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-net",
+                          "none", "-kernel", kernel, "-initrd", initramfs, "-append",
+                          "console=ttyS0 panic=-1 quiet tsc=reliable job=outer"], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, timeout=args.timeout, check=False)
+    console = got.stdout.decode("utf-8", "replace").replace("\r", "")
+    figures = {}
+    for line in re.findall(r"^job: figures (.*)$", console, re.M):
+        who, path, status, exits, user, before, after, *frames = line.split()
+        if status != "0":
+            raise Failed(f"{who}, {path}: status {status}\n" + "\n".join(console.splitlines()[-60:]))
+        figures[who, path] = (int(exits), int(user), float(after) - float(before), int(frames[0]))
+    if len(figures) != 2 * (len(args.path) + 1):
+        raise Failed("not all runs came to their end:\n" + "\n".join(console.splitlines()[-60:]))
+    return figures
+
+
+def print_table(figures, paths):
+    print(f"{'':32}" + "".join(f"{who + ' exits':>14}{'user':>10}{'seconds':>10}" for who in ("bothy", "qemu")))
+    for path in ["none", *paths]:
+        line = f"{'boot' if path == 'none' else PATHS[path][0]:32}"
+        for who in ("bothy", "qemu"):
+            exits, user, seconds, frames = figures[who, path]
+            ops = 1
+            if path != "none":
+                base = figures[who, "none"]
+                ops = max(frames - base[3], 1) if path.startswith("net") else OPERATIONS[path]
+                exits, user, seconds = exits - base[0], user - base[1], seconds - base[2]
+            line += f"{show(exits / ops):>14}{show(user / ops):>10}{seconds:10.1f}"
+        print(line)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./dev bench exits_kvm", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    choices = [p for p in OPERATIONS if p != "none"]
+    parser.add_argument("--path", action="append", choices=choices, help="only this one; may be given several times")
+    parser.add_argument("--limit", type=int, default=200, metavar="S", help="of one guest (default 200)")
+    parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="of all (default 1800)")
+    parser.add_argument("--qemu-program", default="qemu-system-x86_64")
+    args = parser.parse_args()
+    args.path = args.path or choices
+    build = os.path.realpath(os.environ.get("BOTHY_BUILD_DIR") or os.path.join(TOP, "build/gcc"))
+    qemu = shutil.which(args.qemu_program)
+    missing = [f for f in FIRMWARE if not os.path.exists(f)]
+    if not qemu or missing:
+        raise Failed(f"{' and '.join(missing) or args.qemu_program} is missing; --install-qemu installs QEMU")
+    with tempfile.TemporaryDirectory(prefix="bench-exits.") as args.folder:
+        print_table(run(args, os.path.join(build, "src/cli/bothy"), qemu), args.path)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as failure:
+        sys.exit(f"exits_kvm.py: {failure}")
