@@ -3,7 +3,7 @@
  * One PROT_NONE reservation covers [0, end) and a guard page behind it; the RAM below and above the
  * 32-bit hole is mapped over it. So hva = base + gpa, and a stray access to the hole or past the end faults
  * in this process instead of reaching something else. Pages are not committed before the guest
- * touches them. The memfd is sealed against resizing: nobody who is handed it can make our accesses fault.
+ * touches them. base is a multiple of what large pages need. The memfd is sealed against resizing: nobody who is handed it can make our accesses fault.
  *
  * ROM is the end of the same memfd. Where RAM and ROM lie over each other, the segment is mapped from one or the other
  * place of the file: a mapping is replaced in one step, so who reads at that moment gets the old or the new bytes.
@@ -86,6 +86,24 @@ static int ram_map_rom(struct ram *ram)
 	return ram_map(ram, RAM_HOLE_END - ram->rom_size, ram->rom_size, ram->size);
 }
 
+/* A large page of the host's can only be where address, guest-physical address and place in the file agree in what is below its
+ * size. */
+#define RAM_ALIGN (2 * MiB)
+
+static u8 *ram_reserve(u64 len)
+{
+	u8 *p = mmap(NULL, len + RAM_ALIGN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+	   *base;
+
+	if (p == MAP_FAILED)
+		return NULL;
+	base = (u8 *)ALIGN_UP((uintptr_t)p, RAM_ALIGN);
+	if (base > p)
+		munmap(p, (size_t)(base - p));
+	munmap(base + len, (size_t)(p + RAM_ALIGN - base));
+	return base;
+}
+
 static int ram_create(struct ram *ram, u64 size)
 {
 	u64 file = size + (ram->rom_size ? ram->rom_size + RAM_OPEN_BUS : 0);
@@ -99,10 +117,9 @@ static int ram_create(struct ram *ram, u64 size)
 		return -errno;
 	if (fcntl(ram->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
-	p = mmap(NULL, ram_span(ram), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	ram->base = p;
+	ram->base = ram_reserve(ram_span(ram));
+	if (!ram->base)
+		return -ENOMEM;
 	rc = ram_map(ram, 0, ram->low_size, 0);
 	if (!rc && ram->end > RAM_HOLE_END)
 		rc = ram_map(ram, RAM_HOLE_END, ram->end - RAM_HOLE_END, ram->low_size);
