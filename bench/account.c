@@ -17,17 +17,23 @@ static u64 nothing_read(void *opaque, u64 offset, unsigned size)
 	return 0;
 }
 
-static void nothing_written(void *opaque, u64 offset, unsigned size, u64 val) {}
+static void nothing_written(void *opaque, u64 offset, unsigned size, u64 val)
+{
+}
 
 static const struct region_ops nothing = { nothing_read, nothing_written, 4 };
-static struct region region = { .name = "nothing", .ops = &nothing, .space = BUS_PIO, .base = PORT, .len = 1 };
+static struct region region = {
+	.name = "nothing", .ops = &nothing, .space = BUS_PIO, .base = PORT, .len = 1
+};
 
 static double ns_each(bool account)
 {
 	u64 t0 = os_now_ns();
 
 	for (unsigned n = 0; n < EXITS; n++) {
-		struct vm_exit exit = { .reason = EXIT_IO, .write = true, .size = 1, .addr = PORT, .data = n };
+		struct vm_exit exit = {
+			.reason = EXIT_IO, .write = true, .size = 1, .addr = PORT, .data = n
+		};
 
 		if (account)
 			exit_dispatch(&vcpu, &exit);

@@ -178,6 +178,7 @@ static size_t op_write(void *opaque, unsigned cpu, gva_t la, const void *buf, si
 		if (!p || ram_is_rom(&g->vm->ram, gpa))
 			break;
 		memcpy(p, (const u8 *)buf + done, n);
+		ram_mark_dirty(&g->vm->ram, gpa, n);
 		ram_code_written(&g->vm->ram, gpa, n);
 		done += n;
 	}

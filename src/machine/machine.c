@@ -659,6 +659,7 @@ static int clear_ram(struct ram *ram, struct err *err)
 			ram_code_written(ram, page * RAM_PAGE_SIZE, RAM_PAGE_SIZE);
 	if (fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)ram->size) < 0)
 		return err_sys(err, -errno, "cannot clear the guest's memory");
+	ram_mark_dirty(ram, 0, ram->end);
 	return 0;
 }
 

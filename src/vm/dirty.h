@@ -8,7 +8,7 @@
  *	dirty_stop()
  *
  * Everybody who writes takes part: vCPUs on either engine, the processor's own writes (accessed and dirty bits), devices
- * (dma_written()). A page may be said to be written that was not. Not covered is what the guest cannot write: ROM, whose
+ * (dma_written()), a debugger, a reset, which clears all. A page may be said to be written that was not. Not covered is what the guest cannot write: ROM, whose
  * contents are a device's, and RAM that is not to be seen at the moment (vm/ram.h, shadow).
  *
  * Main thread, all of it; vCPUs may run, and are stopped for a moment. A hand-over to another engine loses nothing.

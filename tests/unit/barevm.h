@@ -1,6 +1,7 @@
 /* A machine of one vCPU and RAM without devices, on either engine, for tests of engines. */
 #pragma once
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,6 +19,29 @@
 
 static struct vm vm;
 static struct vcpu vcpu;
+
+/* The ioctls of this process, by the linker's --wrap: true, and *ret (a negative one is an errno), in the kernel's place. NULL: the
+ * kernel answers all. */
+static bool (*ioctl_shim)(unsigned long request, void *arg, int *ret);
+
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+	void *arg;
+	int r;
+
+	va_start(args, request);
+	arg = va_arg(args, void *);
+	va_end(args);
+	if (!ioctl_shim || !ioctl_shim(request, arg, &r))
+		return __real_ioctl(fd, request, arg);
+	if (r < 0)
+		errno = -r;
+	return r < 0 ? -1 : r;
+}
 
 static void need_kvm(void)
 {
