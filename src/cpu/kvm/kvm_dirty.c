@@ -95,10 +95,12 @@ static int read_log(struct kvm_vm *kvm, u32 nr, struct err *err)
 	u64 pages = (kvm->slot[nr].end - kvm->slot[nr].start) / RAM_PAGE_SIZE, words = (pages + 63) / 64;
 	u64 *bits = calloc(words, sizeof(u64));
 	const struct kvm_dirty_log log = { .slot = nr, .dirty_bitmap = bits };
-	int r = bits ? KVM_CALL(kvm->fd, KVM_GET_DIRTY_LOG, &log, err)
-		     : err_set(err, -ENOMEM, "no memory for the dirty log of %llu pages",
-			       (unsigned long long)pages);
+	int r;
 
+	if (!bits)
+		return err_set(err, -ENOMEM, "no memory for the dirty log of %llu pages",
+			       (unsigned long long)pages);
+	r = KVM_CALL(kvm->fd, KVM_GET_DIRTY_LOG, &log, err);
 	for (u64 w = 0; r >= 0 && w < words; w++)
 		for (u64 left = bits[w]; left; left &= left - 1)
 			mark(kvm, nr, w * 64 + (u64)__builtin_ctzll(left));
