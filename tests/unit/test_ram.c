@@ -34,6 +34,8 @@ static void test_sizes(void **state)
 	assert_int_equal(ram_init(&ram, MiB, &err), 0);
 	assert_int_equal(ram.end, MiB);
 	assert_int_equal(ram.low_size, MiB);
+	/* Large pages of the host's are possible. */
+	assert_int_equal((uintptr_t)ram.base % (2 * MiB), 0);
 	ram_fini(&ram);
 }
 
