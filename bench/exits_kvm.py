@@ -104,7 +104,7 @@ def run(args, bothy, qemu):
                    check=True)
     got = subprocess.run([qemu, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-net",
                           "none", "-kernel", kernel, "-initrd", initramfs, "-append",
-                          "console=ttyS0 panic=-1 quiet tsc=reliable job=outer"], stdin=subprocess.DEVNULL,
+                          "console=ttyS0 panic=-1 quiet tsc=reliable no_timer_check job=outer"], stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, timeout=args.timeout, check=False)
     console = got.stdout.decode("utf-8", "replace").replace("\r", "")
     figures = {}
