@@ -186,7 +186,7 @@ static const struct opt run_opts[] = {
 		.more = "Settings may follow, as in soft,translate=off. For soft: translate=on|off - whether code that "
 			"runs often is translated, or all is interpreted (on); lockstep=on|off - also interpret what is "
 			"translated, and stop at the first difference, with one processor (off); pic=on|off - all user code is translated for any address, not just that of pages met at several (off); perf-map=on|off - name translated code for "
-			"perf, in /tmp/perf-PID.map (off); cache=MIB - memory for code that was decoded and translated, 30 MiB at least, "
+			"perf, in /tmp/perf-PID.map (off); cache=MIB - memory for code that was decoded and translated, 20 MiB at least, "
 			"taken as the guest needs it and given back when it idles (0, a quarter of the guest's memory, at "
 			"most 224 MiB); warm=N - after how many executions code is translated, and 21 "
 			"times as many later anew by what was learnt (0, the engine's own choice).",

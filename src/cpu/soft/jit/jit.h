@@ -50,7 +50,7 @@
 #define JIT_STACK_SIZE (64 * KiB)
 #define JIT_GUARD_SIZE (4 * KiB)
 #define JIT_SIGNAL     SIGRTMIN  /* of the timer */
-#define JIT_LEAST      3u        /* regions */
+#define JIT_LEAST      2u        /* regions */
 #define JIT_CODE       (2 * MiB) /* of a region */
 #define JIT_DATA       (2 * MiB)
 #define JIT_CODE_SIZE  (REGIONS_MOST * JIT_CODE)
