@@ -36,12 +36,17 @@ int mmu_init(struct soft_cpu *c, struct err *err)
 	}
 	table_init(c->no_tlb);
 	code_init_tables(c, c->upper_code);
-	for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
-		code_init_tables(c, c->asids[k].code);
+	code_init_tables(c, c->asids[0].code);
 	for (unsigned m = 0; m < TLB_NR_MODES; m++) {
 		table_init(&c->upper[m]);
-		for (unsigned k = 0; k < TLB_NR_ASIDS; k++)
-			table_init(&c->asids[k].half[m]);
+		table_init(&c->asids[0].half[m]);
+	}
+	/* Few guests use them all: the others are made by the flush before their first use, which is to clear everything. */
+	for (unsigned k = 1; k < TLB_NR_ASIDS; k++) {
+		for (unsigned m = 0; m < TLB_NR_MODES; m++)
+			c->asids[k].half[m].used = TLB_LIST + 1;
+		for (unsigned m = 0; m < 2; m++)
+			c->asids[k].code[m].nr = TLB_CODE_LIST + 1;
 	}
 	for (unsigned k = 0; k < (1u << TLB_REV_BITS) * TLB_REV_WAYS; k++) {
 		c->rev[k].page = ~0ull;

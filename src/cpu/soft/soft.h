@@ -115,7 +115,7 @@ enum { MODE_16, MODE_32, MODE_64 };
 /* TLB of data. An entry's tags are the page's linear address where that access is allowed and goes
  * straight to RAM, else TLB_NEVER; so A is set for every entry, D for every w tag, MMIO, ROM and
  * code pages have no w tag. la + addend is the host address. */
-#define TLB_BITS  10
+#define TLB_BITS  11
 #define TLB_SIZE  (1u << TLB_BITS)
 #define TLB_NEVER (~0ull)
 

@@ -26,6 +26,8 @@
 
 /* --- the reverse table --- */
 
+_Static_assert((TLB_NR_ASIDS + 1) * TLB_NR_MODES << TLB_BITS < TLB_REV_FREE, "a place has 16 bits");
+
 static struct tlb_table *table_by_id(const struct soft_cpu *c, unsigned id)
 {
 	if (id >= TLB_NR_ASIDS * TLB_NR_MODES)
