@@ -48,11 +48,12 @@ static void write_all(u32 v)
 			outl((u16)p, v);
 }
 
-/* Each command of the keyboard controller but those that pulse the reset line or write its port. */
+/* Each command of the keyboard controller but those that pulse the reset line or write its port, and that which closes the
+ * A20 gate: this program would be gone. */
 static void keyboard(void)
 {
 	for (unsigned k = 0; k < 0xf0; k++) {
-		if (k == 0xd1)
+		if (k == 0xd1 || k == 0xdd)
 			continue;
 		outb(0x64, (u8)k);
 		outb(0x60, (u8)next_random());
