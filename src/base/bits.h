@@ -22,6 +22,16 @@ static inline bool bits_is_pow2(u64 v)
 	return v && !(v & (v - 1));
 }
 
+/* Of bytes, as checksums of firmware's tables have it. */
+static inline u8 bits_sum8(const u8 *p, u32 len)
+{
+	u8 sum = 0;
+
+	while (len--)
+		sum = (u8)(sum + *p++);
+	return sum;
+}
+
 /* Value of `size` (1, 2, 4, 8) bytes, zero-extended. */
 static inline u64 bits_mask(unsigned size)
 {

@@ -57,15 +57,6 @@ static u8 *area_take(struct acpi_area *a, u32 len, u32 *ret_gpa)
 	return a->base + at;
 }
 
-static u8 byte_sum(const u8 *p, u32 len)
-{
-	u8 sum = 0;
-
-	while (len--)
-		sum += *p++;
-	return sum;
-}
-
 /* Signatures and names are not terminated. */
 static void put_text(u8 *p, const char *text, u32 len)
 {
@@ -89,7 +80,7 @@ static void put_header(u8 *t, const char *signature, u32 len, u8 revision)
 static void seal(struct acpi_area *a, u8 *t, u32 t_at, u32 len, u32 checksum_at)
 {
 	t[checksum_at] = 0;
-	t[checksum_at] = (u8)-byte_sum(t, len);
+	t[checksum_at] = (u8)-bits_sum8(t, len);
 	assert(a->links.nr_sums < ACPI_MAX_SUMS);
 	a->links.sum[a->links.nr_sums].start = t_at;
 	a->links.sum[a->links.nr_sums].len = len;

@@ -190,15 +190,6 @@ static void put_memory(struct table *t, const struct smbios_board *b)
 	put_range(t, 1, 4 * GiB, b->memory - b->low_memory);
 }
 
-static u8 negated_sum(const u8 *p, unsigned len)
-{
-	u8 sum = 0;
-
-	while (len--)
-		sum = (u8)(sum - *p++);
-	return sum;
-}
-
 /* Without the zero that ends it. */
 static void put_mark(u8 *p, const char *text)
 {
@@ -231,7 +222,7 @@ u32 smbios_build(const struct smbios_board *b, u32 gpa, u8 anchor[SMBIOS_ANCHOR]
 	st32(anchor + 24, gpa);
 	st16(anchor + 28, t.nr);
 	anchor[30] = 0x28;
-	anchor[21] = negated_sum(anchor + 16, SMBIOS_ANCHOR - 16);
-	anchor[4] = negated_sum(anchor, SMBIOS_ANCHOR);
+	anchor[21] = (u8)-bits_sum8(anchor + 16, SMBIOS_ANCHOR - 16);
+	anchor[4] = (u8)-bits_sum8(anchor, SMBIOS_ANCHOR);
 	return t.used;
 }

@@ -273,7 +273,6 @@ static int create(const struct image_options *o, const char *path, u64 size, str
 		.progress = progress_of,
 		.opaque = &size,
 	};
-	int rc;
 
 	if (is_raw(o->format)) {
 		if (o->backing || o->cluster_size || o->version || o->compression || o->compress)
@@ -283,10 +282,7 @@ static int create(const struct image_options *o, const char *path, u64 size, str
 		if (conf.space == IMAGE_FILE_METADATA)
 			return err_set(err, -EINVAL,
 				       "--preallocation: a raw image has no tables; give falloc or full");
-		rc = create_raw(o, path, conf.size, conf.space, err);
-		if (rc == 0 && conf.space == IMAGE_FILE_WRITTEN)
-			progress(size, size, true);
-		return rc;
+		return create_raw(o, path, conf.size, conf.space, err);
 	}
 	if (o->backing && conf.space != IMAGE_FILE_SPARSE)
 		return err_set(
@@ -298,10 +294,7 @@ static int create(const struct image_options *o, const char *path, u64 size, str
 			       (unsigned long long)o->cluster_size);
 	if (conf.zstd && conf.version < 3)
 		return err_set(err, -EINVAL, "--compression: zstd needs version 3 of the format");
-	rc = qcow2_create(&conf, err);
-	if (rc == 0 && conf.space == IMAGE_FILE_WRITTEN)
-		progress(size, size, true);
-	return rc;
+	return qcow2_create(&conf, err);
 }
 
 /* The disk of the base, whose size the new one gets where none is given. */
@@ -350,7 +343,11 @@ static int run_create(const struct command *command, int argc, char **argv, stru
 	if (!rc && (!size || size > MAX_SIZE))
 		rc = err_set(err, -ERANGE, "a disk cannot have %llu bytes; give 512 to 1048576T",
 			     (unsigned long long)size);
-	return rc ? rc : create(&o, o.name[0], size, err);
+	if (rc == 0)
+		rc = create(&o, o.name[0], size, err);
+	if (rc == 0 && space_of(&o) == IMAGE_FILE_WRITTEN)
+		progress(size, size, true);
+	return rc;
 }
 
 /* ---- info ---- */

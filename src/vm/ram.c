@@ -104,10 +104,17 @@ static u8 *ram_reserve(u64 len)
 	return base;
 }
 
+/* Costs address space and nothing else until it is used. */
+static void *ram_new_map(u64 len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 static int ram_create(struct ram *ram, u64 size)
 {
 	u64 file = size + (ram->rom_size ? ram->rom_size + RAM_OPEN_BUS : 0);
-	void *p;
 	int rc;
 
 	ram->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -127,18 +134,9 @@ static int ram_create(struct ram *ram, u64 size)
 		rc = ram_map_rom(ram);
 	if (rc)
 		return rc;
-	p = mmap(NULL, ram_code_map_bytes(ram), PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	ram->code_map = p;
-	/* Costs address space and nothing else until it is used. */
-	p = mmap(NULL, ram_dirty_map_bytes(ram), PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	ram->dirty_map = p;
-	return 0;
+	ram->code_map = ram_new_map(ram_code_map_bytes(ram));
+	ram->dirty_map = ram_new_map(ram_dirty_map_bytes(ram));
+	return ram->code_map && ram->dirty_map ? 0 : -ENOMEM;
 }
 
 int ram_init(struct ram *ram, u64 size, struct err *err)

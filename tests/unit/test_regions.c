@@ -14,7 +14,7 @@ static struct regions r;
 static int setup(void **state)
 {
 	memset(&r, 0, sizeof(r));
-	regions_reset(&r, 3, 6);
+	regions_init(&r, 3, 6);
 	return 0;
 }
 

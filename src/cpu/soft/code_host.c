@@ -33,7 +33,7 @@ int code_vm_init(struct soft_vm *s, struct err *err)
 	if (!code)
 		return err_set(err, -ENOMEM, "no memory for the code cache");
 	code->ram = &s->vm->ram;
-	regions_reset(&code->use, CODE_LEAST, MAX(CODE_LEAST, s->most_regions));
+	regions_init(&code->use, CODE_LEAST, s->most_regions);
 	code->arena = map(ARENA_SIZE);
 	code->hash = map(sizeof(code->hash[0]) << CODE_HASH_BITS);
 	code->page_head = map(heads_size(code->ram)); /* sparse: only pages with code are touched */

@@ -343,7 +343,7 @@ static enum run_end loop(struct soft_cpu *c)
 	struct vcpu *vcpu = c->vcpu;
 	struct block *b;
 	gva_t la;
-	bool jit = false;
+	bool jit;
 	int what;
 
 	for (;;) {
@@ -378,13 +378,11 @@ static enum run_end loop(struct soft_cpu *c)
 			if (what != GO_ON)
 				return (enum run_end)what;
 		}
-		if (c->jit) {
-			if (unlikely(vcpu->timer_tsc < c->armed_tsc))
-				arm_timer(c);
-			jit = soft_mode64(c); /* the translator knows no other code */
-			if (jit && jit_try(c))
-				continue;
-		}
+		if (c->jit && unlikely(vcpu->timer_tsc < c->armed_tsc))
+			arm_timer(c);
+		jit = c->jit && soft_mode64(c); /* the translator knows no other code */
+		if (jit && jit_try(c))
+			continue;
 		la = linear_rip(c);
 		b = find_fast(c, la);
 		if (unlikely(!b)) {

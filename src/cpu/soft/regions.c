@@ -20,12 +20,10 @@ static void begin(struct regions *r, u32 k)
 	r->made = r->made_again = 0;
 }
 
-void regions_reset(struct regions *r, u32 least, u32 most)
+void regions_init(struct regions *r, u32 least, u32 most)
 {
-	soft_zero(r->begun, sizeof(r->begun));
-	r->nr = 0;
 	r->least = least;
-	r->most = most;
+	r->most = MAX(least, most);
 	while (r->nr < least)
 		r->begun[r->nr++] = ++r->nr_begun; /* empty, in order */
 	begin(r, 0);
@@ -82,7 +80,7 @@ u32 regions_next(struct regions *r)
 
 u32 regions_give_back(struct regions *r)
 {
-	u32 k = r->nr > r->least ? oldest(r) : REGIONS_MOST;
+	u32 k = regions_can_give_back(r) ? oldest(r) : REGIONS_MOST;
 
 	if (k < REGIONS_MOST) {
 		r->begun[k] = 0;

@@ -27,12 +27,18 @@ struct regions {
 	u64 gone[1 << (REGIONS_GONE_BITS - 6)];
 };
 
-/* All empty, the first is being filled. Keeps the counts. */
-void regions_reset(struct regions *r, u32 least, u32 most);
+/* From all 0: all empty, the first is being filled. A bound below least is least. */
+void regions_init(struct regions *r, u32 least, u32 most);
 /* The block at this host address is made; is given up with its region. */
 void regions_made(struct regions *r, u64 hva);
 void regions_gone(struct regions *r, u64 hva);
 /* The one being filled is full: which is to be filled from now on, in r->at. What it holds is the caller's to give up. */
 u32 regions_next(struct regions *r);
+/* Are there more than the least? */
+static inline bool regions_can_give_back(const struct regions *r)
+{
+	return r->nr > r->least;
+}
+
 /* One that is not in use from now on: its contents and its memory are the caller's to give up. REGIONS_MOST: none. */
 u32 regions_give_back(struct regions *r);

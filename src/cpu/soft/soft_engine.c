@@ -57,7 +57,6 @@ static void free_vm(struct soft_vm *svm)
 	free(svm);
 }
 
-/* Without a translator; NULL with a sentence. */
 /* A region of each cache takes 7 MiB. By itself a guest's code gets at most a quarter of what the guest has as memory. */
 static u32 most_regions(const struct vm *vm)
 {
@@ -66,6 +65,7 @@ static u32 most_regions(const struct vm *vm)
 	return (u32)MIN(cache / (CODE_REGION + JIT_CODE + JIT_DATA), (u64)REGIONS_MOST);
 }
 
+/* Without a translator; NULL with a sentence. */
 static struct soft_vm *new_vm(struct vm *vm, struct err *err)
 {
 	struct soft_vm *svm = calloc(1, sizeof(*svm));
@@ -212,25 +212,38 @@ static void soft_kick(struct vcpu *vcpu)
 #define LOOK_NS  1000000000ull
 #define QUIET_NS 5000000000ull
 
-static void give_back(struct soft_cpu *c)
+/* Is it time, and is there something to give? */
+static bool can_give_back(struct soft_vm *s, u64 now)
 {
-	struct soft_vm *s = c->svm;
-	u64 now = os_now_ns(), look = atomic_load_explicit(&s->look_ns, memory_order_relaxed), begun;
+	u64 begun;
+	bool can;
 
-	if (now < look || !atomic_compare_exchange_strong(&s->look_ns, &look, now + LOOK_NS))
-		return;
-	share_enter(c);
-	share_alone(c);
 	share_lock(s);
 	begun = s->code->use.nr_begun + (s->jit ? s->jit->use.nr_begun : 0);
 	if (begun != s->begun) {
 		s->begun = begun;
 		s->begun_ns = now;
-	} else if (now - s->begun_ns >= QUIET_NS) {
-		code_give_back(s);
-		if (s->jit)
-			jit_give_back(s);
 	}
+	can = now - s->begun_ns >= QUIET_NS &&
+	      (regions_can_give_back(&s->code->use) || (s->jit && regions_can_give_back(&s->jit->use)));
+	share_unlock(s);
+	return can;
+}
+
+static void give_back(struct soft_cpu *c)
+{
+	struct soft_vm *s = c->svm;
+	u64 now = os_now_ns(), look = atomic_load_explicit(&s->look_ns, memory_order_relaxed);
+
+	if (now < look || !atomic_compare_exchange_strong(&s->look_ns, &look, now + LOOK_NS) ||
+	    !can_give_back(s, now))
+		return;
+	share_enter(c);
+	share_alone(c);
+	share_lock(s);
+	code_give_back(s);
+	if (s->jit)
+		jit_give_back(s);
 	share_unlock(s);
 	share_together(c);
 	share_leave(c);

@@ -218,7 +218,6 @@ void jit_flush(struct soft_vm *s)
 			jit_forget(share_cpu(s, k));
 	for (u32 k = 0; k < REGIONS_MOST; k++)
 		empty(j, k);
-	regions_reset(&j->use, JIT_LEAST, MAX(JIT_LEAST, s->most_regions));
 }
 
 /* --- by address --- */

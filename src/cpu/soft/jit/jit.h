@@ -301,8 +301,8 @@ int jit_init(struct soft_cpu *c, struct err *err);
 void jit_fini(struct soft_cpu *c);
 /* A thread begins to run c: signals. The host's timer to vcpu->timer_tsc, after fpu_spill(). */
 void jit_host_thread(struct soft_cpu *c);
+void jit_host_arm(struct soft_cpu *c);
 /* Gives back a region's memory where there are more than the guest needs. Alone, outside of translated code. */
 void jit_give_back(struct soft_vm *s);
-void jit_host_arm(struct soft_cpu *c);
 /* Tells perf the name of a translation, after fpu_spill(). */
 void jit_host_map(struct jit *j, const struct xblock *x, gva_t rip);

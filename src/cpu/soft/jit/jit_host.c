@@ -94,6 +94,7 @@ static int make_jit(struct soft_vm *s, struct err *err)
 		log_warn("%s, so the guest is interpreted, which is several times slower", why.msg);
 		return 0;
 	}
+	regions_init(&j->use, JIT_LEAST, s->most_regions);
 	j->warm = conf->warm ? conf->warm : conf->lockstep ? 1 : WARM;
 	/* Blocks count to BLOCK_COLD, which stands for never. */
 	j->warm = MIN(j->warm, BLOCK_COLD - 1u);
