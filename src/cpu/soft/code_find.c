@@ -98,10 +98,15 @@ static struct block *temp_block(struct code_temp *e)
 	return (struct block *)(void *)e->block;
 }
 
+static bool is_translatable(u32 key)
+{
+	return !(key & KEY_SINGLE) && (key & KEY_FLAT || (key & KEY_MODE) == MODE_64);
+}
+
 /* Can it be a block for all, that is translated some time? */
 static bool is_crossing(const struct code_temp *e, u32 key)
 {
-	return e->second && e->len > e->in_first && (key & (KEY_MODE | KEY_SINGLE)) == MODE_64;
+	return e->second && e->len > e->in_first && is_translatable(key);
 }
 
 /* The block for all of e, whose first byte is at p. */
@@ -269,7 +274,7 @@ static enum found build(struct soft_cpu *c, u32 key, const u8 *p, u64 limit_room
 		code_source(b)->in_first = (u16)off;
 		soft_copy(code_source(b)->byte, copy, off);
 	}
-	b->heat = (key & KEY_MODE) == MODE_64 && !(key & KEY_SINGLE) ? 0 : BLOCK_COLD;
+	b->heat = is_translatable(key) ? 0 : BLOCK_COLD;
 	code_insert(code, b);
 	*ret = b;
 	return FOUND;

@@ -18,6 +18,40 @@
 #define BUDGET 128
 
 /* --- derived state --- */
+static bool is_flat(const struct x86_segreg *s)
+{
+	return !s->base && s->limit == ~0u && !(s->attr & SA_UNUSABLE);
+}
+
+/* Writable data that does not expand down [SDM3 3.4.5.1]. */
+static bool is_flat_data(const struct x86_segreg *s)
+{
+	return is_flat(s) && (s->attr & (SA_S | 0xe)) == (SA_S | 2);
+}
+
+static u32 flat_key(const struct soft_cpu *c, u32 key)
+{
+	return (key & (KEY_MODE | KEY_SS32)) == (MODE_32 | KEY_SS32) && !soft_real(c) && is_flat(&c->seg[SEG_CS]) &&
+			       is_flat_data(&c->seg[SEG_SS]) && is_flat_data(&c->seg[SEG_DS]) &&
+			       is_flat_data(&c->seg[SEG_ES])
+		       ? KEY_FLAT
+		       : 0;
+}
+
+/* Translated code goes back to the loop when its mode is another one. */
+static void set_key(struct soft_cpu *c, u32 key)
+{
+	c->jit_stop |= key ^ c->key;
+	c->key = key;
+}
+
+void soft_data_changed(struct soft_cpu *c)
+{
+	u32 key = c->key & ~(u32)KEY_FLAT;
+
+	set_key(c, key | flat_key(c, key));
+}
+
 void soft_mode_changed(struct soft_cpu *c)
 {
 	u32 mode = MODE_16, ss32 = 0;
@@ -30,7 +64,7 @@ void soft_mode_changed(struct soft_cpu *c)
 		if (c->seg[SEG_SS].attr & SA_DB)
 			ss32 = KEY_SS32;
 	}
-	c->key = mode | ss32;
+	set_key(c, mode | ss32 | flat_key(c, mode | ss32));
 	c->seg[SEG_FLAT].base = 0;
 	fpu_mode_changed(c);
 	mmu_select(c);
@@ -380,7 +414,7 @@ static enum run_end loop(struct soft_cpu *c)
 		}
 		if (c->jit && unlikely(vcpu->timer_tsc < c->armed_tsc))
 			arm_timer(c);
-		jit = c->jit && soft_mode64(c); /* the translator knows no other code */
+		jit = c->jit && soft_translates(c);
 		if (jit && jit_try(c))
 			continue;
 		la = linear_rip(c);

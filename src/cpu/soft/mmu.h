@@ -41,6 +41,13 @@ void tlb_fill(struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, co
 void tlb_insert2(struct soft_cpu *c, gva_t la, enum tlb_mode mode, const struct walk *w);
 bool tlb_find2(const struct soft_cpu *c, gva_t la, enum tlb_mode mode, unsigned acc, struct walk *ret);
 
+/* What entries of jcache say of what was executable in that half, and that the mode was this one: an address may be code
+ * of 64-bit mode and of 32-bit mode. */
+static inline u64 mmu_code_gen(const struct soft_cpu *c, unsigned half)
+{
+	return c->tlb_code[half]->gen << 1 | (c->key & KEY_FLAT ? 1 : 0);
+}
+
 /* Takes from the windows the pages that are la's in the bits of mask; 0: all. */
 void tlb_drop_windows(struct soft_cpu *c, gva_t la, u64 mask);
 void tlb_flush_tables(struct soft_cpu *c, struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2]);

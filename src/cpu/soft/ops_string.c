@@ -102,10 +102,13 @@ static inline u64 in_page(gva_t la, unsigned size, u64 count)
 	return MIN(room, count);
 }
 
+/* Whole pieces of pages, without a limit in the way: no fault of one operand comes before another's. */
 static inline bool forward_flat(const struct soft_cpu *c, const struct insn *i)
 {
 	/* Lock-step: pieces by the same measure, however the operands are reached. */
-	return i->flat && !(c->flags & (FL_DF | FL_TF)) && !c->lockstep;
+	bool flat = i->flat || (c->key & KEY_FLAT && i->asz == 4 && i->seg < SEG_FS && i->seg != SEG_CS);
+
+	return flat && !(c->flags & (FL_DF | FL_TF)) && !c->lockstep;
 }
 
 static void native_movs(void *d, const void *s, u64 n, unsigned size)
@@ -136,7 +139,7 @@ void op_movs(struct soft_cpu *c, const struct insn *i)
 	while (count) {
 		n = 0;
 		if (forward_flat(c, i)) {
-			gva_t s = src_la(c, i, size), d = dst_la(c, i, size, ACC_W);
+			gva_t s = masked(i, c->gpr[R_SI]) + c->seg[i->seg].base, d = masked(i, c->gpr[R_DI]);
 			const void *sp;
 			void *dp;
 
@@ -172,7 +175,7 @@ void op_stos(struct soft_cpu *c, const struct insn *i)
 	while (count) {
 		n = 0;
 		if (forward_flat(c, i)) {
-			gva_t d = dst_la(c, i, size, ACC_W);
+			gva_t d = masked(i, c->gpr[R_DI]);
 			void *dp;
 
 			n = in_page(d, size, count);

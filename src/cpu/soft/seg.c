@@ -202,6 +202,8 @@ void seg_load(struct soft_cpu *c, const struct insn *i, unsigned seg, u16 sel)
 	}
 	if (seg == SEG_SS)
 		soft_mode_changed(c);
+	else if (seg == SEG_DS || seg == SEG_ES)
+		soft_data_changed(c);
 }
 
 /* --- limits --- */

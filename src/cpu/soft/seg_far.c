@@ -305,6 +305,7 @@ void seg_far_drop_data(struct soft_cpu *c)
 			s->attr = SA_UNUSABLE;
 		}
 	}
+	soft_data_changed(c);
 }
 
 void seg_far_ret(struct soft_cpu *c, const struct insn *i, unsigned pop_bytes)

@@ -124,6 +124,7 @@ static void load_segments(struct soft_cpu *c, const struct task *t)
 		seg_desc_accessed(c, NULL, sel, &d);
 		seg_cache(&c->seg[data[k]], sel, d);
 	}
+	soft_data_changed(c);
 }
 
 /* The registers of the new task. From here on faults are its own. */

@@ -111,6 +111,7 @@ enum { MODE_16, MODE_32, MODE_64 };
 #define KEY_MODE   3u     /* MODE_* from CS.L, CS.D */
 #define KEY_SS32   BIT(2) /* stack size: SS.B (64-bit mode: always 0) */
 #define KEY_SINGLE BIT(3) /* one instruction only: TF, interrupt shadow, breakpoints */
+#define KEY_FLAT   BIT(5) /* 32-bit protected mode with CS, SS, DS and ES flat: base 0, 4 GiB, data writable */
 
 /* TLB of data. An entry's tags are the page's linear address where that access is allowed and goes
  * straight to RAM, else TLB_NEVER; so A is set for every entry, D for every w tag, MMIO, ROM and
@@ -213,7 +214,7 @@ struct soft_cpu {
 	u64 gpr[NR_REGS];
 	struct tlb_table *tlb[2]; /* current tables for the lower and upper half of the linear addresses */
 	struct tlb_code *tlb_code[2];
-	u64 code_gen[2]; /* gen of these two */
+	u64 code_gen[2]; /* of these two and the mode: mmu_code_gen() */
 	u64 rip;         /* valid between blocks only */
 	u16 fl;          /* arithmetic flags as LAHF (high byte) and SETO (low byte) leave them in AX */
 	u8 cpl;
@@ -417,6 +418,8 @@ static inline void soft_set_arith(struct soft_cpu *c, u64 flags)
 /* Recomputes what is derived from CR0/CR3/CR4/EFER/CS/SS/CPL/flags: key, tlb[], simd_off. Call after any
  * change of these. */
 void soft_mode_changed(struct soft_cpu *c);
+/* DS or ES changed: KEY_FLAT. */
+void soft_data_changed(struct soft_cpu *c);
 
 static inline bool soft_real(const struct soft_cpu *c)
 {
@@ -438,6 +441,11 @@ static inline bool soft_long(const struct soft_cpu *c)
 static inline bool soft_mode64(const struct soft_cpu *c)
 {
 	return (c->key & KEY_MODE) == MODE_64;
+}
+/* Code that the translator knows. */
+static inline bool soft_translates(const struct soft_cpu *c)
+{
+	return c->key & KEY_FLAT || soft_mode64(c);
 }
 static inline unsigned soft_iopl(const struct soft_cpu *c)
 {

@@ -144,7 +144,7 @@ void tlb_code_changed(struct soft_cpu *c, struct tlb_code *t)
 	t->lost = false;
 	for (unsigned half = 0; half < 2; half++)
 		if (c->tlb_code[half] == t)
-			c->code_gen[half] = t->gen;
+			c->code_gen[half] = mmu_code_gen(c, half);
 }
 
 static void code_flush_table(struct soft_cpu *c, struct tlb_code *t)

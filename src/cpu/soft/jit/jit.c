@@ -17,6 +17,8 @@
 
 /* Failures of a check for several accesses after which they are checked one by one. */
 #define MAX_BAILS 24
+/* Translations of one block of 32-bit code. */
+#define MAX_ADDRESSES 8
 
 /* --- links --- */
 /* See jit.h for why others may be executing what is changed here. */
@@ -63,6 +65,8 @@ static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u6
 		return;
 	/* Without a check only into the same memory: a fault in between may have brought another page. */
 	if (!x->key && (code_hva(x->from->block) ^ code_hva(to->block)) >> 12)
+		return;
+	if ((x->from->block->key ^ to->block->key) & KEY_MODE)
 		return;
 	/* One of them was made before the page was met at another address. */
 	if (!x->key && !x->from->pic != !to->pic) {
@@ -237,7 +241,8 @@ static struct xblock *find_address(struct soft_cpu *c)
 	struct xblock *x = __atomic_load_n(&e->x, __ATOMIC_RELAXED);
 	u64 gen = c->code_gen[c->rip >> 63];
 
-	if (e->rip != c->rip || !x || !soft_mode64(c) || __atomic_load_n(&x->dead, __ATOMIC_RELAXED))
+	if (e->rip != c->rip || !x || (x->block->key ^ c->key) & (KEY_MODE | KEY_FLAT) ||
+	    __atomic_load_n(&x->dead, __ATOMIC_RELAXED))
 		return NULL;
 	/* Also where gen is right: the exit that led here is about to be linked with the key. */
 	if (tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
@@ -573,6 +578,15 @@ static bool for_any_address(struct soft_vm *s, struct block *b, gva_t rip)
 {
 	if (rip >> 63)
 		return false;
+	if (b->key & KEY_FLAT) { /* whose addresses would have to be cut; there may be some, but not ever more */
+		unsigned n = 0;
+
+		for (const struct xblock *x = b->x; x; x = x->next)
+			n++;
+		if (n >= MAX_ADDRESSES)
+			jit_drop(s, b);
+		return false;
+	}
 	for (const struct xblock *x = b->x; x; x = x->next)
 		if (!(x->rip >> 63)) {
 			code_pic(s, b);

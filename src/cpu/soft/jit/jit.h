@@ -232,7 +232,7 @@ static inline void jit_set_page(struct soft_cpu *c)
 }
 
 /* --- jit.c --- */
-/* Runs translated code at c->rip, 64-bit mode: the first if the cache knows the address, the second if block b there
+/* Runs translated code at c->rip in a mode of soft_translates(): the first if the cache knows the address, the second if block b there
  * is translated, or now is. False: nothing was done. Afterwards events are to be looked at. */
 bool jit_try(struct soft_cpu *c);
 bool jit_block(struct soft_cpu *c, struct block *b);

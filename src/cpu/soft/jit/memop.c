@@ -32,15 +32,15 @@ static bool is_const(const struct xlate *t, const struct ea *a)
 	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO && !is_relative(t, a);
 }
 
-/* A pinned base register, and a displacement. */
-static bool is_simple(const struct ea *a)
+/* A pinned base register, and a displacement; and the sum needs not be cut. */
+static bool is_simple(const struct xlate *t, const struct ea *a)
 {
-	return a->base < X86_NR_GPR && x_pinned(a->base) && a->index == RZERO && a->seg == SEG_FLAT;
+	return t->word == 8 && a->base < X86_NR_GPR && x_pinned(a->base) && a->index == RZERO && a->seg == SEG_FLAT;
 }
 
 static u64 const_of(const struct xlate *t, const struct ea *a)
 {
-	return (u64)a->disp + (a->base == RIPB ? t->x->rip : 0);
+	return x_wrap(t, (u64)a->disp + (a->base == RIPB ? t->x->rip : 0));
 }
 
 /* dst = the effective address; dst and T0 are free; changes no flags. */
@@ -75,7 +75,7 @@ static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
 			emit_op(e, E_W | OP_MOV_R_RM, index, &o);
 		}
 	}
-	emit_rm(e, E_W | OP_LEA, dst, op_idx(base, index, a->scale, (s32)a->disp));
+	emit_rm(e, t->w | OP_LEA, dst, op_idx(base, index, a->scale, (s32)a->disp));
 }
 
 void memop_lea(struct xlate *t, unsigned size, unsigned dst)
@@ -137,7 +137,7 @@ static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, uns
 	if (a->seg != SEG_FLAT) {
 		emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(seg[a->seg].base));
 	}
-	if (is_simple(a))
+	if (is_simple(t, a))
 		emit_rm(e, E_W | OP_LEA, T0, op_mem(x_host(a->base), (s32)(first.disp + (s64)size - 1)));
 	else if (size == 1)
 		emit_mov(e, T0, T1);
@@ -169,10 +169,10 @@ static struct opnd emit_operand(struct xlate *t, const struct ea *a, bool free_t
 	} else if (is_relative(t, a)) {
 		translate_rip(t, T0, const_of(t, a));
 		o = op_idx(T0, T1, 0, 0);
-	} else if (a->index == RZERO && x_pinned(a->base)) {
+	} else if (t->word == 8 && a->index == RZERO && x_pinned(a->base)) {
 		/* T1 as the base, lest it be the stack segment's, whose faults are of another kind. */
 		return op_idx(T1, x_host(a->base), 0, (s32)a->disp);
-	} else if (a->index == RZERO) {
+	} else if (a->index == RZERO && !x_pinned(a->base)) {
 		struct opnd base = op_cpu(gpr[a->base]);
 
 		emit_op(e, E_W | OP_MOV_R_RM, T0, &base);
@@ -197,7 +197,7 @@ static struct opnd emit_operand(struct xlate *t, const struct ea *a, bool free_t
 }
 
 /* --- groups --- */
-bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by)
+bool memop_delta(const struct xlate *t, const struct xinsn *x, unsigned reg, s64 *ret_by)
 {
 	const struct insn *i = x->i;
 	unsigned n = i->modrm >> 3 & 7;
@@ -206,7 +206,7 @@ bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by)
 		*ret_by = x->sp_delta;
 		return reg == R_SP && !(x->wr >> R_SP & 1);
 	}
-	if (i->osz != 8)
+	if (i->osz != t->word)
 		return false;
 	if (x->kind == XK_LEA && x->reg == reg && i->base == reg && i->index == RZERO) {
 		*ret_by = i->disp;
@@ -218,8 +218,8 @@ bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by)
 		*ret_by = n == GRP1_ADD ? (s64)i->imm : -(s64)i->imm;
 		return true;
 	}
-	if (i->opcode == 0xff && n <= 1) {
-		*ret_by = n ? -1 : 1;
+	if ((i->opcode == 0xff && n <= 1) || (i->opcode & 0xf0) == 0x40) {
+		*ret_by = (i->opcode == 0xff ? n : i->opcode & 8) ? -1 : 1;
 		return true;
 	}
 	return false;
@@ -248,7 +248,7 @@ static unsigned gather(const struct xlate *t, const struct ea *a, unsigned size,
 			}
 		}
 		if (a->base < X86_NR_GPR) {
-			if (memop_delta(x, a->base, &by))
+			if (memop_delta(t, x, a->base, &by))
 				delta += by;
 			else if (x->wr >> a->base & 1)
 				break;
@@ -344,7 +344,7 @@ static void emit_window(struct xlate *t, const struct ea *a, s64 lo, unsigned sp
 
 	first.disp += lo;
 	t->in_t1 = NULL;
-	if (is_simple(a)) {
+	if (is_simple(t, a)) {
 		emit_rm(e, E_W | OP_LEA, T1, op_mem(x_host(a->base), (s32)first.disp));
 	} else {
 		emit_ea(t, T0, &first);
@@ -479,7 +479,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			emit_op(e, E_W | OP_MOV_RM_R, T1, &slot);
 		}
 	}
-	if (window && !g && !is_simple(a)) { /* the linear address is in T0 */
+	if (window && !g && !is_simple(t, a)) { /* the linear address is in T0 */
 		struct opnd o = op_idx(T0, T1, 0, 0);
 
 		/* The flags' code uses T0. */
@@ -551,16 +551,19 @@ struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool fre
 		return loop_operand(t, g, i, free_t0);
 	}
 	struct ea a = {
-		.base = i->base, .index = i->index, .scale = i->scale, .seg = i->seg, .disp = i->disp
+		.base = i->base,
+		.index = i->index,
+		.scale = i->scale,
+		.seg = t->word == 8 ? i->seg : SEG_FLAT,
+		.disp = x->moffs ? (s64)i->imm : i->disp,
 	};
 
 	return emit_access(t, &a, x->msz, x->acc, writes, need_flags, free_t0);
 }
 
-struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes,
-			 bool need_flags)
+struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned acc, u16 writes, bool free_t0)
 {
 	struct ea a = { .base = (u8)base, .index = RZERO, .seg = SEG_FLAT, .disp = disp };
 
-	return emit_access(t, &a, size, acc, writes, need_flags, false);
+	return emit_access(t, &a, t->word, acc, writes, false, free_t0);
 }

@@ -68,7 +68,7 @@ static void regs_changed(struct xlate *t, const struct xinsn *x)
 	for (unsigned r = 0; r < X86_NR_GPR; r++) {
 		s64 by;
 
-		if (memop_delta(x, r, &by))
+		if (memop_delta(t, x, r, &by))
 			memop_moved(t, r, by);
 		else if (x->wr >> r & 1)
 			memop_killed(t, (u16)BIT(r));
@@ -164,6 +164,11 @@ static void xlate_rm(struct xlate *t, struct xinsn *x)
 	} else if (i->map == 0 && (i->opcode | 1) == 0xa9) {
 		op = (op & ~0xffu) | 0xf6 | (i->opcode & 1);
 		digit = 0;
+	} else if (i->map == 0 && (i->opcode & 0xf0) == 0x40) { /* INC, DEC: REX in 64-bit mode */
+		op = (op & ~0xffu) | 0xff;
+		digit = i->opcode >> 3 & 1;
+	} else if (x->moffs) {
+		op = (op & ~0xffu) | 0x88 | (i->opcode & 1) | (i->opcode & 2 ? 0 : 2);
 	}
 	if (x->byte_reg && (x->reg_r || x->reg_w) && !(x->high && x->reg >= 4))
 		op |= E_BREG;
@@ -200,7 +205,7 @@ static void xlate_lea(struct xlate *t, const struct xinsn *x)
 	unsigned dst = x_pinned(x->reg) ? x_host(x->reg) : T0;
 	s64 by;
 
-	if (memop_delta(x, x->reg, &by))
+	if (memop_delta(t, x, x->reg, &by))
 		xflags_moved(t, x->reg, by);
 	else
 		xflags_before_write(t, x->wr);
@@ -303,7 +308,7 @@ static void xlate_native(struct xlate *t, const struct xinsn *x)
 	if (x->vec)
 		translate_gate(t, x);
 	if (pointers && i->mem) { /* the data pointer, before the instruction changes what it is made of */
-		memop_lea(t, 8, T0);
+		memop_lea(t, t->word, T0);
 		emit_store_cpu(e, T0, jit_target);
 	}
 	o = get_operands(t, x, vvvv);
@@ -358,23 +363,28 @@ static void xlate_vzero(struct xlate *t, const struct xinsn *x)
 static void move_sp(struct xlate *t, s32 by)
 {
 	xflags_moved(t, R_SP, by); /* first: it may have to compute with the old one */
-	emit_rm(&t->e, E_W | OP_LEA, HOST_SP, op_mem(HOST_SP, by));
+	emit_rm(&t->e, t->w | OP_LEA, HOST_SP, op_mem(HOST_SP, by));
+}
+
+static struct opnd push_operand(struct xlate *t, bool free_t0)
+{
+	return memop_access(t, R_SP, -(s64)t->word, ACC_W, 0, free_t0);
 }
 
 static void xlate_push(struct xlate *t, const struct xinsn *x)
 {
-	struct opnd o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	struct opnd o = push_operand(t, !x_pinned(x->rm));
 
 	if (x->kind == XK_PUSH_IMM) {
-		emit_op(&t->e, E_W | 0xc7, 0, &o);
+		emit_op(&t->e, t->w | 0xc7, 0, &o);
 		emit4(&t->e, (u32)x->i->imm);
 	} else if (x_pinned(x->rm)) {
-		emit_op(&t->e, E_W | OP_MOV_RM_R, x_host(x->rm), &o);
+		emit_op(&t->e, t->w | OP_MOV_RM_R, x_host(x->rm), &o);
 	} else {
 		load_guest(t, T0, x->rm);
-		emit_op(&t->e, E_W | OP_MOV_RM_R, T0, &o);
+		emit_op(&t->e, t->w | OP_MOV_RM_R, T0, &o);
 	}
-	move_sp(t, -8);
+	move_sp(t, -t->word);
 }
 
 /* The value first, then the check of the stack: until that has passed nothing is done. */
@@ -382,34 +392,34 @@ static void xlate_push_mem(struct xlate *t, const struct xinsn *x)
 {
 	struct opnd o = memop_operand(t, 0, false, false);
 
-	emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &o);
+	emit_op(&t->e, t->w | OP_MOV_R_RM, T0, &o);
 	emit_store_cpu(&t->e, T0, jit_target);
-	o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	o = push_operand(t, true);
 	emit_load_cpu(&t->e, T0, jit_target);
-	emit_op(&t->e, E_W | OP_MOV_RM_R, T0, &o);
-	move_sp(t, -8);
+	emit_op(&t->e, t->w | OP_MOV_RM_R, T0, &o);
+	move_sp(t, -t->word);
 }
 
 static void xlate_pop(struct xlate *t, const struct xinsn *x)
 {
-	struct opnd o = memop_access(t, R_SP, 0, 8, ACC_R, x->wr, false);
+	struct opnd o = memop_access(t, R_SP, 0, ACC_R, x->wr, false);
 
 	if (x_pinned(x->rm)) {
-		emit_op(&t->e, E_W | OP_MOV_R_RM, x_host(x->rm), &o);
+		emit_op(&t->e, t->w | OP_MOV_R_RM, x_host(x->rm), &o);
 	} else {
-		emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &o);
+		emit_op(&t->e, t->w | OP_MOV_R_RM, T0, &o);
 		store_guest(t, T0, x->rm);
 	}
 	if (x->rm != R_SP)
-		move_sp(t, 8);
+		move_sp(t, t->word);
 }
 
 static void xlate_leave(struct xlate *t, const struct xinsn *x)
 {
-	struct opnd o = memop_access(t, R_BP, 0, 8, ACC_R, x->wr, false);
+	struct opnd o = memop_access(t, R_BP, 0, ACC_R, x->wr, false);
 
-	emit_op(&t->e, E_W | OP_MOV_R_RM, T0, &o);
-	emit_rm(&t->e, E_W | OP_LEA, HOST_SP, op_mem(R_BP, 8));
+	emit_op(&t->e, t->w | OP_MOV_R_RM, T0, &o);
+	emit_rm(&t->e, t->w | OP_LEA, HOST_SP, op_mem(R_BP, t->word));
 	emit_mov(&t->e, R_BP, T0);
 }
 
@@ -583,27 +593,32 @@ static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
 {
 	struct emit *e = &t->e;
 
-	if ((u64)(s64)(s32)rip == rip && !t->x->pic) {
-		emit_op(e, E_W | 0xc7, 0, o);
+	if ((t->word == 4 || emit_fits((s64)rip)) && !t->x->pic) {
+		emit_op(e, t->w | 0xc7, 0, o);
 		emit4(e, (u32)rip);
 	} else {
 		translate_rip(t, T0, rip);
-		emit_op(e, E_W | OP_MOV_RM_R, T0, o);
+		emit_op(e, t->w | OP_MOV_RM_R, T0, o);
 	}
 	if (t->x->pic)
 		emit_store_cpu(e, T0, jit_next);
-	move_sp(t, -8);
+	move_sp(t, -t->word);
 }
 
 static gva_t next_rip(const struct xlate *t, const struct insn *i)
 {
-	return x_rip(t, i) + i->len;
+	return x_wrap(t, x_rip(t, i) + i->len);
+}
+
+static gva_t target_rip(const struct xlate *t, const struct insn *i)
+{
+	return x_wrap(t, x_rip(t, i) + i->len + i->imm);
 }
 
 static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 {
 	const struct insn *i = x->i;
-	gva_t next = next_rip(t, i), target = next + i->imm;
+	gva_t next = next_rip(t, i), target = target_rip(t, i);
 	struct xexit *taken = translate_exit(t, target), *other;
 	struct xflstate fl;
 
@@ -615,7 +630,7 @@ static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 		return;
 	}
 	other = translate_exit(t, next);
-	if (target <= x_rip(t, i))
+	if (target <= x_rip(t, i) || next < x_rip(t, i)) /* or from the end of all addresses */
 		emit_poll(t, taken, i->opcode & 15, other);
 	emit_exit(t, taken, i->opcode & 15);
 	t->fl = fl;
@@ -624,7 +639,7 @@ static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 
 static void xlate_jmp(struct xlate *t, const struct xinsn *x)
 {
-	gva_t target = next_rip(t, x->i) + x->i->imm;
+	gva_t target = target_rip(t, x->i);
 	struct xexit *exit = translate_exit(t, target);
 
 	if (target <= x_rip(t, x->i))
@@ -634,9 +649,9 @@ static void xlate_jmp(struct xlate *t, const struct xinsn *x)
 
 static void xlate_call(struct xlate *t, const struct xinsn *x)
 {
-	gva_t next = next_rip(t, x->i), target = next + x->i->imm;
-	struct opnd o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
-	struct xexit *exit = translate_exit(t, target);
+	gva_t next = next_rip(t, x->i);
+	struct opnd o = push_operand(t, true);
+	struct xexit *exit = translate_exit(t, target_rip(t, x->i));
 
 	emit_push_rip(t, &o, next);
 	emit_exit(t, exit, CC_CALL);
@@ -647,11 +662,11 @@ static void xlate_ret(struct xlate *t, const struct xinsn *x)
 {
 	struct emit *e = &t->e;
 	struct xrec *rec = translate_rec(t, false);
-	struct opnd o = memop_access(t, R_SP, 0, 8, ACC_R, 0, false);
+	struct opnd o = memop_access(t, R_SP, 0, ACC_R, 0, true);
 
 	xflags_save(t);
-	emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
-	move_sp(t, (s32)(8 + x->i->imm));
+	emit_op(e, t->w | OP_MOV_R_RM, T0, &o);
+	move_sp(t, (s32)(t->word + x->i->imm));
 	emit_rm(e, 0xc7, 0, op_cpu(jit_ret));
 	emit4(e, (u32)((u8 *)rec - t->j->data));
 	emit1(e, 0xc3);
@@ -666,12 +681,12 @@ static void emit_target(struct xlate *t, const struct xinsn *x)
 		struct opnd o = memop_operand(t, 0, false, true);
 
 		xflags_save(t);
-		emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
+		emit_op(e, t->w | OP_MOV_R_RM, T0, &o);
 	} else {
 		struct opnd o = x_opnd(x->rm);
 
 		xflags_save(t);
-		emit_op(e, E_W | OP_MOV_R_RM, T0, &o);
+		emit_op(e, t->w | OP_MOV_R_RM, T0, &o);
 	}
 	t->fl.host = false;
 }
@@ -697,7 +712,7 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 	emit_store_cpu(e, T0, jit_to);
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, code)));
 	emit_store_cpu(e, T0, jit_target);
-	o = memop_access(t, R_SP, -8, 8, ACC_W, 0, false);
+	o = push_operand(t, true);
 	emit_push_rip(t, &o, next_rip(t, x->i));
 	emit_load_cpu(e, T0, jit_to);
 	emit_push_next(t);
@@ -799,7 +814,11 @@ static void xlate_swapgs(struct xlate *t)
 
 void translate_leave(struct xlate *t, gva_t rip)
 {
-	emit_exit(t, translate_exit(t, rip), CC_JMP);
+	struct xexit *exit = translate_exit(t, rip);
+
+	if (rip < t->x->rip) /* from the end of all addresses */
+		emit_poll(t, exit, CC_JMP, NULL);
+	emit_exit(t, exit, CC_JMP);
 }
 
 /* --- instructions --- */
@@ -1109,6 +1128,8 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 	t->b = b;
 	t->n = b->n;
 	t->half = rip >> 63;
+	t->word = b->key & KEY_FLAT ? 4 : 8;
+	t->w = t->word == 8 ? E_W : 0;
 	t->e = (struct emit){ .p = j->rw + j->use.at * JIT_CODE + j->regions[j->use.at].code_used,
 			      .rx_off = j->rx - j->rw };
 	classify(t);

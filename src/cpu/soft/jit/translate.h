@@ -59,6 +59,7 @@ struct xinsn {
 	bool vec, avx, avx512; /* needs the vector state */
 	bool stash;            /* the operand of a shift was stored, to find its flags again */
 	bool high;             /* names AH, CH, DH or BH */
+	bool moffs;            /* its memory operand is at the address in its immediate, not ModRM's */
 	u16 wr;                /* guest registers written, all kinds */
 	s32 sp_delta;          /* PUSH, POP: change of RSP */
 	u8 base;               /* access to [base + disp] and nothing else: for grouping; NO_REG: none */
@@ -136,6 +137,10 @@ struct xlate {
 	struct block *b;
 	struct xblock *x;
 	struct emit e;
+	/* Of addresses, of what PUSH, POP, CALL and RET move, and of RIP: 8, or 4 in flat 32-bit code (KEY_FLAT), whose
+	 * addresses wrap; and as a flag for the assembler. */
+	u8 word;
+	u32 w;
 	unsigned n, k; /* instructions; the current one */
 	struct xinsn in[CODE_MAX_INSNS];
 	struct xflstate fl;
@@ -179,6 +184,12 @@ static inline u64 x_rip(const struct xlate *t, const struct insn *i)
 	return t->x->rip + i->off;
 }
 
+/* An address of code or data, cut to the mode's. */
+static inline u64 x_wrap(const struct xlate *t, u64 addr)
+{
+	return t->word == 4 ? (u32)addr : addr;
+}
+
 /* --- xclass.c --- */
 void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *ret);
 
@@ -203,16 +214,15 @@ bool xflags_late(struct xlate *t, const struct xflstate *fl);
 
 /* --- memop.c --- */
 /* The constant that the instruction adds to a register, or false. */
-bool memop_delta(const struct xinsn *x, unsigned reg, s64 *ret_by);
+bool memop_delta(const struct xlate *t, const struct xinsn *x, unsigned reg, s64 *ret_by);
 /* Emits the check for the memory operand of t->in[t->k] and yields the operand as the host has it, which
  * may be of T1, and of T0 unless free_t0. need_flags: RFLAGS are the guest's afterwards. Changes T0, T1. */
 struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool free_t0);
 /* dst = the effective address of the memory operand, without its segment's base, cut to size bytes. Changes T1, no
  * flags. A 16-bit one is not of RIP. */
 void memop_lea(struct xlate *t, unsigned size, unsigned dst);
-/* The same for an access that is not ModRM's: base register, displacement. */
-struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned size, unsigned acc, u16 writes,
-			 bool need_flags);
+/* The same for an access of t->word bytes that is not ModRM's: base register, displacement. */
+struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned acc, u16 writes, bool free_t0);
 /* Out of line: an access is not in its window. What follows is for when the TLB does not have it either. */
 void memop_window(struct xlate *t, const struct xlate_late *l);
 /* A constant was added to a register; it was changed otherwise. */

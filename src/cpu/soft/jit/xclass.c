@@ -59,7 +59,24 @@ static void class_group3(struct xinsn *x, const struct insn *i)
 	}
 }
 
-static void class_map0(struct xinsn *x, const struct insn *i)
+/* What PUSH and CALL store. */
+static void class_push(const struct xlate *t, struct xinsn *x)
+{
+	x->acc = ACC_W;
+	x->msz = t->word;
+	x->base = R_SP;
+	x->disp = -t->word;
+	x->sp_delta = -t->word;
+}
+
+/* One that cuts RIP to 16 bits is not known. */
+static void class_jump(const struct xlate *t, struct xinsn *x, const struct insn *i, unsigned kind)
+{
+	x->kind = t->word == 4 && i->osz == 2 ? XK_BAIL : (u8)kind;
+	x->fl = kind == XK_JCC ? XF_READ : 0;
+}
+
+static void class_map0(const struct xlate *t, struct xinsn *x, const struct insn *i)
 {
 	unsigned op = i->opcode, imm_z = i->osz == 2 ? 2 : 4;
 	bool byte = false;
@@ -79,42 +96,43 @@ static void class_map0(struct xinsn *x, const struct insn *i)
 			roles(x, "r", op >> 3 == GRP1_CMP ? "r" : "rw", alu_flags(op >> 3));
 		}
 		break;
+	case 0x40 ... 0x4f: /* INC, DEC: outside of 64-bit mode */
+		roles(x, "", "rw", XF_SOME);
+		break;
 	case 0x50 ... 0x57:
 	case 0x58 ... 0x5f:
-		if (i->osz != 8)
+		if (i->osz != t->word)
 			return;
 		x->kind = op < 0x58 ? XK_PUSH : XK_POP;
-		x->acc = op < 0x58 ? ACC_W : ACC_R;
-		x->msz = 8;
+		if (op < 0x58) {
+			class_push(t, x);
+			return;
+		}
+		x->acc = ACC_R;
+		x->msz = t->word;
 		x->base = R_SP;
-		x->disp = op < 0x58 ? -8 : 0;
-		x->sp_delta = op < 0x58 ? -8 : 8;
-		x->wr = op < 0x58 ? 0 : (u16)BIT(x->rm);
+		x->sp_delta = t->word;
+		x->wr = (u16)BIT(x->rm);
 		return;
 	case 0x63:
+		if (t->word == 4) /* ARPL */
+			return;
 		roles(x, "w", "r", 0);
 		x->msz = i->osz == 2 ? 2 : 4;
 		break;
 	case 0x68:
 	case 0x6a:
-		if (i->osz != 8)
+		if (i->osz != t->word)
 			return;
 		x->kind = XK_PUSH_IMM;
-		x->acc = ACC_W;
-		x->msz = 8;
-		x->base = R_SP;
-		x->disp = -8;
-		x->sp_delta = -8;
+		class_push(t, x);
 		return;
 	case 0x69:
 	case 0x6b:
 		roles(x, "w", "r", XF_SOME);
 		x->imm = (u8)(op == 0x6b ? 1 : imm_z);
 		break;
-	case 0x70 ... 0x7f:
-		x->kind = XK_JCC;
-		x->fl = XF_READ;
-		return;
+	case 0x70 ... 0x7f: class_jump(t, x, i, XK_JCC); return;
 	case 0x80:
 	case 0x81:
 	case 0x83: {
@@ -146,7 +164,7 @@ static void class_map0(struct xinsn *x, const struct insn *i)
 		roles(x, "w", "r", 0);
 		break;
 	case 0x8d:
-		if (i->asz != 8 || (i->osz == 2 && (!x_pinned(x->reg) || i->base == RIPB)))
+		if (i->asz != t->word || (i->osz == 2 && (!x_pinned(x->reg) || i->base == RIPB)))
 			return;
 		x->kind = XK_LEA;
 		x->wr = (u16)BIT(x->reg);
@@ -173,6 +191,14 @@ static void class_map0(struct xinsn *x, const struct insn *i)
 		x->fl = op == 0x9f ? XF_READ : XF_SOME | XF_READ;
 		x->wr = (u16)(op == 0x9f ? BIT(R_AX) : 0);
 		return;
+	case 0xa0 ... 0xa3: /* MOV with an address for an immediate; as 88H to 8BH */
+		if (t->word == 8 || i->asz != t->word)
+			return;
+		roles(x, op & 2 ? "r" : "w", op & 2 ? "w" : "r", 0);
+		x->reg = R_AX;
+		x->moffs = true;
+		byte = !(op & 1);
+		break;
 	case 0xa8:
 	case 0xa9: /* as group 3 */
 		byte = op == 0xa8;
@@ -205,30 +231,29 @@ static void class_map0(struct xinsn *x, const struct insn *i)
 		break;
 	case 0xc2:
 	case 0xc3:
+		if (i->osz != t->word)
+			return;
 		x->kind = XK_RET;
 		x->acc = ACC_R;
-		x->msz = 8;
+		x->msz = t->word;
 		x->base = R_SP;
 		return;
 	case 0xc9:
-		if (i->osz != 8)
+		if (i->osz != t->word)
 			return;
 		x->kind = XK_LEAVE;
 		x->acc = ACC_R;
-		x->msz = 8;
+		x->msz = t->word;
 		x->base = R_BP;
 		x->wr = (u16)(BIT(R_BP) | BIT(R_SP));
 		return;
 	case 0xe8:
-		x->kind = XK_CALL;
-		x->acc = ACC_W;
-		x->msz = 8;
-		x->base = R_SP;
-		x->disp = -8;
-		x->sp_delta = -8;
+		class_jump(t, x, i, XK_CALL);
+		if (x->kind == XK_CALL)
+			class_push(t, x);
 		return;
 	case 0xe9:
-	case 0xeb: x->kind = XK_JMP; return;
+	case 0xeb: class_jump(t, x, i, XK_JMP); return;
 	case 0xf6:
 	case 0xf7:
 		byte = op == 0xf6;
@@ -246,18 +271,20 @@ static void class_map0(struct xinsn *x, const struct insn *i)
 			break;
 		}
 		if (op == 0xff && (n == 2 || n == 4)) {
-			x->kind = n == 2 ? XK_CALL_IND : XK_JMP_IND;
+			class_jump(t, x, i, n == 2 ? XK_CALL_IND : XK_JMP_IND);
+			if (x->kind == XK_BAIL)
+				return;
 			x->rm_r = true;
-			x->msz = 8;
+			x->msz = t->word;
 			if (i->mem)
 				x->acc = ACC_R;
 			return;
 		}
-		if (op == 0xff && n == 6 && i->mem && i->osz == 8) {
+		if (op == 0xff && n == 6 && i->mem && i->osz == t->word) {
 			x->kind = XK_PUSH_MEM;
 			x->acc = ACC_R;
-			x->msz = 8;
-			x->sp_delta = -8;
+			x->msz = t->word;
+			x->sp_delta = -t->word;
 		}
 		return;
 	}
@@ -289,10 +316,7 @@ static void class_map1(struct xlate *t, struct xinsn *x, const struct insn *i)
 			x->kind = XK_FENCE;
 		return;
 	case 0x40 ... 0x4f: roles(x, "rw", "r", XF_READ); return;
-	case 0x80 ... 0x8f:
-		x->kind = XK_JCC;
-		x->fl = XF_READ;
-		return;
+	case 0x80 ... 0x8f: class_jump(t, x, i, XK_JCC); return;
 	case 0x90 ... 0x9f:
 		roles(x, "", "w", XF_READ);
 		x->byte_rm = x->byte_reg = true;
@@ -420,8 +444,18 @@ static bool is_table_native(const struct insn *i)
 	}
 }
 
+/* Is the memory operand's linear address what translated code makes it, within all limits? */
+static bool is_flat(const struct xlate *t, const struct insn *i)
+{
+	if (t->word == 8)
+		return i->flat;
+	return i->asz == 4 && (i->seg == SEG_DS || i->seg == SEG_SS || i->seg == SEG_ES);
+}
+
 void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 {
+	bool mem;
+
 	soft_zero(x, sizeof(*x));
 	x->i = i;
 	x->kind = XK_STEP;
@@ -434,12 +468,12 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 		x->exposes = true;
 		return;
 	}
-	if (i->map == 0 && (i->opcode & 0xf0) == 0x50)
+	if (i->map == 0 && (i->opcode & 0xe0) == 0x40)
 		x->rm = (u8)((i->opcode & 7) | (i->rex & REX_B ? 8 : 0));
 	if ((i->map == 0 && ((i->opcode & 0xf8) == 0x90 || (i->opcode & 0xf0) == 0xb0)) ||
 	    (i->map == 1 && (i->opcode & 0xf8) == 0xc8))
 		x->rm = (u8)((i->opcode & 7) | (i->rex & REX_B ? 8 : 0));
-	if (i->fn == op_simd_vzero) {
+	if (i->fn == op_simd_vzero && t->word == 8) { /* else it is of eight registers only */
 		x->kind = XK_VZERO;
 		x->vec = x->avx = x->exposes = true;
 		return;
@@ -452,22 +486,23 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 		else if (i->map == 1 && (i->opcode | 1) == 0xbd)
 			class_map1(t, x, i); /* F3 means nothing without BMI1, ABM */
 	} else if (i->map == 0) {
-		class_map0(x, i);
+		class_map0(t, x, i);
 	} else if (i->map == 1 && !(i->pfx & PFX_VEX)) {
 		class_map1(t, x, i);
 	}
+	mem = i->mem || x->moffs;
 	if (x->kind == XK_RM) {
 		if (!x->msz)
 			x->msz = i->osz;
 		if (x->byte_rm && x->byte_reg)
 			x->msz = 1;
-		if (i->mem)
+		if (mem)
 			x->acc = (u8)((x->rm_r ? ACC_R : 0) | (x->rm_w ? ACC_W : 0));
 	}
 	if (x->kind == XK_RM || x->kind == XK_NATIVE) {
 		if ((x->reg_r || x->reg_w) && x->byte_reg && is_high(i, x->reg))
 			x->high = true;
-		if ((x->rm_r || x->rm_w) && !i->mem && x->byte_rm && is_high(i, x->rm))
+		if ((x->rm_r || x->rm_w) && !mem && x->byte_rm && is_high(i, x->rm))
 			x->high = true;
 		/* MOVZX ESP, AH: ESP needs the REX that AH must not have. */
 		if (x->high && !x->byte_reg && (x->reg_r || x->reg_w) && x->reg == R_SP) {
@@ -476,18 +511,18 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 		}
 		if (x->reg_w)
 			x->wr |= (u16)BIT(x->byte_reg && is_high(i, x->reg) ? x->reg & 3 : x->reg);
-		if (x->rm_w && !i->mem)
+		if (x->rm_w && !mem)
 			x->wr |= (u16)BIT(x->byte_rm && is_high(i, x->rm) ? x->rm & 3 : x->rm);
 	}
-	if (x->acc && i->mem) {
-		if (!i->flat ||
+	if (x->acc && mem) {
+		if (!is_flat(t, i) ||
 		    (x->high && x->kind != XK_IMM)) { /* AH with R10 in the address cannot be encoded */
 			x->kind = i->fn == int_jmp_rm || i->fn == int_call_rm ? XK_BAIL : XK_STEP;
 			x->acc = 0;
 		} else if (i->index == RZERO) {
 			x->base = i->base;
-			x->disp = i->disp;
-			x->seg = i->seg;
+			x->disp = x->moffs ? (s64)i->imm : i->disp;
+			x->seg = t->word == 8 ? i->seg : SEG_FLAT;
 		}
 	}
 	x->exposes = x->acc || x->kind == XK_STEP || x->kind == XK_BAIL || x->fault || x->vec ||

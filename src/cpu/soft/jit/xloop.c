@@ -44,7 +44,7 @@ static bool stride(const struct xlate *t, unsigned reg, s64 *ret_by)
 	s64 sum = 0, by;
 
 	for (unsigned k = 0; reg < X86_NR_GPR && k < t->n; k++) {
-		if (memop_delta(&t->in[k], reg, &by))
+		if (memop_delta(t, &t->in[k], reg, &by))
 			sum += by;
 		else if (t->in[k].wr >> reg & 1)
 			return false;
@@ -59,7 +59,7 @@ static s64 moved_before(const struct xlate *t, unsigned reg, unsigned k)
 	s64 sum = 0, by;
 
 	for (unsigned n = 0; reg < X86_NR_GPR && n < k; n++)
-		if (memop_delta(&t->in[n], reg, &by))
+		if (memop_delta(t, &t->in[n], reg, &by))
 			sum += by;
 	return sum;
 }
@@ -147,7 +147,7 @@ bool xloop_plan(struct xlate *t)
 	u16 regs;
 
 	soft_zero(lp, sizeof(*lp));
-	if (last->kind != XK_JCC || (u64)last->i->off + last->i->len + last->i->imm != 0 || unroll < 2)
+	if (t->word != 8 || last->kind != XK_JCC || (u64)last->i->off + last->i->len + last->i->imm != 0 || unroll < 2)
 		return false;
 	for (unsigned k = 0; k + 1 < t->n; k++)
 		if (!is_loopable(&t->in[k]))
