@@ -232,8 +232,8 @@ struct modrm_row {
 };
 static const struct modrm_row rows_0f01_reg[] = {
 	{ 0xc1, { .flags = V | R_NP | R_ENDS, .one = op_vmcall } },
-	{ 0xca, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_SMAP, .one = op_clac } },
-	{ 0xcb, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_SMAP, .one = op_stac } },
+	{ 0xca, { .flags = V | R_NP, .feature = X86_FEATURE_SMAP, .one = op_clac } },
+	{ 0xcb, { .flags = V | R_NP, .feature = X86_FEATURE_SMAP, .one = op_stac } },
 	{ 0xd0, { .flags = V | R_NP, .feature = X86_FEATURE_XSAVE, .one = op_xgetbv } },
 	{ 0xd1, { .flags = V | R_NP | R_ENDS, .feature = X86_FEATURE_XSAVE, .one = op_xsetbv } },
 	{ 0xd9, { .flags = V | R_NP | R_ENDS, .one = op_vmcall } },

@@ -120,8 +120,7 @@ void glue_jcache_compare(struct emit *e)
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
 }
 
-/* op reg, with the field of the half of the linear addresses that T0 lies in. Changes flags. */
-static void emit_by_half(struct emit *e, u32 op, unsigned reg, struct opnd lower, struct opnd upper)
+void glue_by_half(struct emit *e, u32 op, unsigned reg, struct opnd lower, struct opnd upper)
 {
 	u8 *is_upper, *both;
 
@@ -142,7 +141,7 @@ static void make_ret_miss(struct emit *e)
 	glue_jcache_compare(e);
 	out[0] = emit_jump(e, 5, NULL);
 	emit_store_cpu(e, T0, jit_target);
-	emit_by_half(e, E_W | OP_MOV_R_RM, T0, op_cpu(code_gen[0]), op_cpu(code_gen[1]));
+	glue_by_half(e, E_W | OP_MOV_R_RM, T0, op_cpu(code_gen[0]), op_cpu(code_gen[1]));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, offsetof(struct jcache, gen)));
 	out[1] = emit_jump(e, 5, NULL);
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, rip)));
@@ -177,7 +176,7 @@ static const u8 *make_window(struct emit *e, unsigned half, unsigned n, bool wri
 	emit1(e, 7);
 	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(R_AX));
 	emit4(e, (TLB_SIZE - 1) << 5);
-	emit_by_half(e, E_W | OP_ADD_R_RM, R_AX, op_cpu(tlb[0]), op_cpu(tlb[1]));
+	glue_by_half(e, E_W | OP_ADD_R_RM, R_AX, op_cpu(tlb[0]), op_cpu(tlb[1]));
 	emit_rm(e, E_W | OP_CMP_R_RM, R_CX, op_mem(R_AX, write ? e_w : e_r));
 	fail = emit_jump(e, 5, NULL); /* jne */
 	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(R_AX, (s32)offsetof(struct tlb_entry, addend)));

@@ -1,7 +1,7 @@
 /* Translated code: what the files of this folder share, and what the interpreter's loop calls.
  *
  *   emit.c       an assembler
- *   translate.c  a decoded block -> host code; memop.c operands in memory, xflags.c flags
+ *   translate.c  a decoded block -> host code; memop.c operands in memory, xflags.c flags, xsys.c system and string instructions
  *   glue.c       the code around translated code: entry, ways out
  *   jit.c        the cache of translations, links between them, running them
  *   jit_host.c   memory, signals, the timer
@@ -265,6 +265,8 @@ void glue_make(struct jit *j);
 /* The parts of a lookup of the address in T0, for glue and translations. T1 = its entry in the cache of addresses,
  * compared with T0. Changes flags. */
 void glue_jcache_compare(struct emit *e);
+/* op reg, with the field of the half of the linear addresses that T0 lies in. Changes flags. */
+void glue_by_half(struct emit *e, u32 op, unsigned reg, struct opnd lower, struct opnd upper);
 /* c->fl = the six flags of RFLAGS. Changes RAX. */
 void glue_save_flags(struct emit *e);
 /* RFLAGS, from AX as glue_save_flags() leaves it in c->fl. Changes RAX. */

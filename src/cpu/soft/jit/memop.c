@@ -143,12 +143,22 @@ static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, uns
 		emit_mov(e, T0, T1);
 	else
 		emit_rm(e, E_W | OP_LEA, T0, op_mem(T1, (s32)size - 1));
+	return memop_probe(t, acc, false);
+}
+
+u8 *memop_probe(struct xlate *t, unsigned acc, bool any_half)
+{
+	struct emit *e = &t->e;
+
 	emit_rm(e, 0xc1, 5, op_reg(T1)); /* shr T1d, 7 */
 	emit1(e, 7);
 	emit_alu_imm(e, GRP1_AND, T0, -4096);
 	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T1));
 	emit4(e, (TLB_SIZE - 1) << 5);
-	emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(tlb[t->half]));
+	if (any_half)
+		glue_by_half(e, E_W | OP_ADD_R_RM, T1, op_cpu(tlb[0]), op_cpu(tlb[1]));
+	else
+		emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(tlb[t->half]));
 	emit_rm(e, E_W | OP_CMP_R_RM, T0, op_mem(T1, tag_of(acc)));
 	return emit_jump(e, 5, NULL); /* jne */
 }
@@ -432,7 +442,8 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		      !(unpinned(a->base) && unpinned(a->index)) && !window_taken(t, window_of(a));
 	unsigned nr = 1;
 
-	if (groups && !t->b->no_groups && !t->lp.nr)
+	/* One of a bit by its number may be skipped, and the check with it. */
+	if (groups && !t->b->no_groups && !t->lp.nr && !t->in[t->k].bits)
 		nr = gather(t, a, size, acc, &lo, &hi, &write);
 	if (nr > 1) {
 		struct ea from = *a;

@@ -157,6 +157,14 @@ static void xlate_rm(struct xlate *t, struct xinsn *x)
 	unsigned digit = NO_REG;
 
 	xflags_stash(t, x);
+	if (x->bits) { /* the bit's number may lead beyond the operand */
+		struct opnd bit = x_opnd(x->reg);
+
+		xflags_clobber(t);
+		emit_op(&t->e, emit_size(i->osz) | OP_GRP1_IMM8, GRP1_CMP, &bit);
+		emit1(&t->e, i->osz * 8u - 1);
+		translate_or_step(t, 7); /* ja */
+	}
 	o = get_operands(t, x, NO_REG);
 	if (i->map == 0 && i->opcode < 0x40 && (i->opcode & 7) >= 4) {
 		op = (op & ~0xffu) | (i->osz == 1 ? 0x80 : 0x81);
@@ -360,20 +368,15 @@ static void xlate_vzero(struct xlate *t, const struct xinsn *x)
 }
 
 /* --- the stack --- */
-static void move_sp(struct xlate *t, s32 by)
+void translate_move_sp(struct xlate *t, s32 by)
 {
 	xflags_moved(t, R_SP, by); /* first: it may have to compute with the old one */
 	emit_rm(&t->e, t->w | OP_LEA, HOST_SP, op_mem(HOST_SP, by));
 }
 
-static struct opnd push_operand(struct xlate *t, bool free_t0)
-{
-	return memop_access(t, R_SP, -(s64)t->word, ACC_W, 0, free_t0);
-}
-
 static void xlate_push(struct xlate *t, const struct xinsn *x)
 {
-	struct opnd o = push_operand(t, !x_pinned(x->rm));
+	struct opnd o = memop_push(t, !x_pinned(x->rm));
 
 	if (x->kind == XK_PUSH_IMM) {
 		emit_op(&t->e, t->w | 0xc7, 0, &o);
@@ -384,7 +387,7 @@ static void xlate_push(struct xlate *t, const struct xinsn *x)
 		load_guest(t, T0, x->rm);
 		emit_op(&t->e, t->w | OP_MOV_RM_R, T0, &o);
 	}
-	move_sp(t, -t->word);
+	translate_move_sp(t, -t->word);
 }
 
 /* The value first, then the check of the stack: until that has passed nothing is done. */
@@ -394,10 +397,10 @@ static void xlate_push_mem(struct xlate *t, const struct xinsn *x)
 
 	emit_op(&t->e, t->w | OP_MOV_R_RM, T0, &o);
 	emit_store_cpu(&t->e, T0, jit_target);
-	o = push_operand(t, true);
+	o = memop_push(t, true);
 	emit_load_cpu(&t->e, T0, jit_target);
 	emit_op(&t->e, t->w | OP_MOV_RM_R, T0, &o);
-	move_sp(t, -t->word);
+	translate_move_sp(t, -t->word);
 }
 
 static void xlate_pop(struct xlate *t, const struct xinsn *x)
@@ -411,7 +414,7 @@ static void xlate_pop(struct xlate *t, const struct xinsn *x)
 		store_guest(t, T0, x->rm);
 	}
 	if (x->rm != R_SP)
-		move_sp(t, t->word);
+		translate_move_sp(t, t->word);
 }
 
 static void xlate_leave(struct xlate *t, const struct xinsn *x)
@@ -602,7 +605,7 @@ static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
 	}
 	if (t->x->pic)
 		emit_store_cpu(e, T0, jit_next);
-	move_sp(t, -t->word);
+	translate_move_sp(t, -t->word);
 }
 
 static gva_t next_rip(const struct xlate *t, const struct insn *i)
@@ -650,7 +653,7 @@ static void xlate_jmp(struct xlate *t, const struct xinsn *x)
 static void xlate_call(struct xlate *t, const struct xinsn *x)
 {
 	gva_t next = next_rip(t, x->i);
-	struct opnd o = push_operand(t, true);
+	struct opnd o = memop_push(t, true);
 	struct xexit *exit = translate_exit(t, target_rip(t, x->i));
 
 	emit_push_rip(t, &o, next);
@@ -666,7 +669,7 @@ static void xlate_ret(struct xlate *t, const struct xinsn *x)
 
 	xflags_save(t);
 	emit_op(e, t->w | OP_MOV_R_RM, T0, &o);
-	move_sp(t, (s32)(t->word + x->i->imm));
+	translate_move_sp(t, (s32)(t->word + x->i->imm));
 	emit_rm(e, 0xc7, 0, op_cpu(jit_ret));
 	emit4(e, (u32)((u8 *)rec - t->j->data));
 	emit1(e, 0xc3);
@@ -712,7 +715,7 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 	emit_store_cpu(e, T0, jit_to);
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, code)));
 	emit_store_cpu(e, T0, jit_target);
-	o = push_operand(t, true);
+	o = memop_push(t, true);
 	emit_push_rip(t, &o, next_rip(t, x->i));
 	emit_load_cpu(e, T0, jit_to);
 	emit_push_next(t);
@@ -721,7 +724,15 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 }
 
 /* --- what the interpreter does --- */
-static void xlate_step(struct xlate *t, bool bail)
+void translate_or_step(struct xlate *t, unsigned cc)
+{
+	struct xrec *rec = translate_rec(t, false);
+
+	translate_late(t, LATE_STEP, emit_jump(&t->e, cc, NULL), rec, NULL);
+	t->step[t->nr_steps++] = rec;
+}
+
+void translate_step(struct xlate *t, bool bail)
 {
 	struct xrec *rec = translate_rec(t, false);
 
@@ -734,81 +745,6 @@ static void xlate_step(struct xlate *t, bool bail)
 		/* The interpreter leaves them in c->fl, and glue in RFLAGS. */
 		t->fl = (struct xflstate){ .host = true, .saved = true };
 	}
-	memop_forget(t);
-}
-
-/* --- system instructions that are frequent --- */
-/* Goes on when the comparison of a field with a constant finds them equal; else the interpreter does it. */
-static void emit_unless(struct xlate *t, struct opnd field, bool byte, u8 value)
-{
-	struct xrec *rec = translate_rec(t, false);
-
-	emit_op(&t->e, byte ? 0x80 : OP_GRP1_IMM8, GRP1_CMP, &field);
-	emit1(&t->e, value);
-	translate_late(t, LATE_STEP, emit_jump(&t->e, 5, NULL), rec, NULL);
-	t->step[t->nr_steps++] = rec;
-}
-
-static void xlate_cli(struct xlate *t)
-{
-	xflags_clobber(t);
-	emit_unless(t, op_cpu(cpl), true, 0);
-	emit_rm(&t->e, OP_GRP1_IMM, GRP1_AND, op_cpu(flags));
-	emit4(&t->e, ~(u32)FL_IF);
-}
-
-/* With nothing pending. What comes up from now on is looked at before the next jump backward at the earliest, so after
- * the instruction that follows. */
-static void xlate_sti(struct xlate *t)
-{
-	/* At the end what follows may not be reached without looking: the interpreter makes the shadow. */
-	if (t->k + 1 == t->n) {
-		xlate_step(t, false);
-		return;
-	}
-	xflags_clobber(t);
-	emit_unless(t, op_cpu(cpl), true, 0);
-	emit_unless(t, op_cpu(attention), false, 0);
-	emit_rm(&t->e, OP_GRP1_IMM, GRP1_OR, op_cpu(flags));
-	emit4(&t->e, FL_IF);
-}
-
-static void xlate_rdtsc(struct xlate *t, const struct xinsn *x)
-{
-	struct emit *e = &t->e;
-	struct xrec *rec = translate_rec(t, false);
-
-	xflags_clobber(t);
-	emit_rm(e, 0xf7, 0, op_cpu(cr4)); /* test */
-	emit4(e, CR4_TSD);
-	translate_late(t, LATE_STEP, emit_jump(e, 5, NULL), rec, NULL);
-	t->step[t->nr_steps++] = rec;
-	xflags_before_write(t, x->wr);
-	t->fl.host = false;
-	emit1(e, 0x0f);
-	emit1(e, 0x31);
-	emit_load_cpu(e, T0, vcpu);
-	emit_rm(e, E_W | 0xc1, 4, op_reg(R_DX)); /* shl rdx, 32 */
-	emit1(e, 32);
-	emit_rm(e, E_W | OP_ADD_R_RM, R_AX, op_reg(R_DX));
-	emit_rm(e, E_W | OP_ADD_R_RM, R_AX, op_mem(T0, offsetof(struct vcpu, tsc_offset)));
-	emit_mov(e, R_DX, R_AX);
-	emit_rm(e, E_W | 0xc1, 5, op_reg(R_DX)); /* shr */
-	emit1(e, 32);
-	emit_rm(e, OP_MOV_RM_R, R_AX, op_reg(R_AX));
-}
-
-static void xlate_swapgs(struct xlate *t)
-{
-	struct emit *e = &t->e;
-	struct opnd base = op_cpu(seg[SEG_GS].base);
-
-	xflags_clobber(t);
-	emit_unless(t, op_cpu(cpl), true, 0);
-	emit_op(e, E_W | OP_MOV_R_RM, T0, &base);
-	emit_load_cpu(e, T1, kernel_gs_base);
-	emit_store_cpu(e, T0, kernel_gs_base);
-	emit_op(e, E_W | OP_MOV_RM_R, T1, &base);
 	memop_forget(t);
 }
 
@@ -847,8 +783,8 @@ static bool keeps_t1(const struct xinsn *x)
 void translate_insn(struct xlate *t, struct xinsn *x)
 {
 	switch (x->kind) {
-	case XK_STEP: xlate_step(t, false); break;
-	case XK_BAIL: xlate_step(t, true); break;
+	case XK_STEP: translate_step(t, false); break;
+	case XK_BAIL: translate_step(t, true); break;
 	case XK_NOP: break;
 	case XK_RM: xlate_rm(t, x); break;
 	case XK_IMM: xlate_imm(t, x); break;
@@ -862,10 +798,7 @@ void translate_insn(struct xlate *t, struct xinsn *x)
 	case XK_PUSH_IMM: xlate_push(t, x); break;
 	case XK_POP: xlate_pop(t, x); break;
 	case XK_PUSH_MEM: xlate_push_mem(t, x); break;
-	case XK_CLI: xlate_cli(t); break;
-	case XK_STI: xlate_sti(t); break;
-	case XK_RDTSC: xlate_rdtsc(t, x); break;
-	case XK_SWAPGS: xlate_swapgs(t); break;
+	case XK_CLI ... XK_STRING: xsys_translate(t, x); break;
 	case XK_LEAVE: xlate_leave(t, x); break;
 	case XK_FENCE: /* mfence, as the interpreter has it for all */
 		emit1(&t->e, 0x0f);

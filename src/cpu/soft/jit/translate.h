@@ -23,10 +23,17 @@ enum xkind {
 	XK_PUSH_MEM,
 	XK_LEAVE,
 	XK_FENCE,
+	/* xsys.c */
 	XK_CLI,
 	XK_STI,
 	XK_RDTSC,
 	XK_SWAPGS,
+	XK_CLD,
+	XK_CLAC,
+	XK_STAC,
+	XK_PUSHF,
+	XK_MOV_SREG, /* to a general register */
+	XK_STRING,   /* MOVS, STOS */
 	/* they end a block */
 	XK_JCC,
 	XK_JMP,
@@ -59,6 +66,7 @@ struct xinsn {
 	bool vec, avx, avx512; /* needs the vector state */
 	bool stash;            /* the operand of a shift was stored, to find its flags again */
 	bool high;             /* names AH, CH, DH or BH */
+	bool bits;             /* a bit in memory by a register: beyond msz bytes it is the interpreter's */
 	bool moffs;            /* its memory operand is at the address in its immediate, not ModRM's */
 	u16 wr;                /* guest registers written, all kinds */
 	s32 sp_delta;          /* PUSH, POP: change of RSP */
@@ -156,7 +164,7 @@ struct xlate {
 	struct xfault faults[3 * CODE_MAX_INSNS];
 	struct xloop lp;
 	unsigned half;        /* of the TLB, as a guess */
-	struct xrec *step[2]; /* of the current instruction's slow paths: resume after it */
+	struct xrec *step[4]; /* of the current instruction's slow paths: resume after it */
 	unsigned nr_steps;
 	bool no_room; /* more places than the tables have: not translated */
 };
@@ -223,6 +231,14 @@ struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool fre
 void memop_lea(struct xlate *t, unsigned size, unsigned dst);
 /* The same for an access of t->word bytes that is not ModRM's: base register, displacement. */
 struct opnd memop_access(struct xlate *t, unsigned base, s64 disp, unsigned acc, u16 writes, bool free_t0);
+/* What a PUSH stores to. */
+static inline struct opnd memop_push(struct xlate *t, bool free_t0)
+{
+	return memop_access(t, R_SP, -(s64)t->word, ACC_W, 0, free_t0);
+}
+/* The check of an access whose first byte is at T1, the last at T0: T1 = the TLB entry that is to have the tag of acc. any_half: it
+ * may be in either half of the addresses, else in the half that t->half guesses. Yields the jump of a failure. Changes T0, flags. */
+u8 *memop_probe(struct xlate *t, unsigned acc, bool any_half);
 /* Out of line: an access is not in its window. What follows is for when the TLB does not have it either. */
 void memop_window(struct xlate *t, const struct xlate_late *l);
 /* A constant was added to a register; it was changed otherwise. */
@@ -245,12 +261,20 @@ const struct xloop_group *xloop_find(const struct xlate *t, const struct insn *i
 void xloop_restore(struct xlate *t);
 void xloop_reload(struct xlate *t);
 
+/* --- xsys.c --- */
+void xsys_translate(struct xlate *t, const struct xinsn *x);
+
 /* --- translate.c --- */
 struct xexit *translate_exit(struct xlate *t, gva_t rip);
 /* reg = the linear address of `rip`, as x_rip() has it. Changes no flags. */
 void translate_rip(struct xlate *t, unsigned reg, gva_t rip);
 void translate_gate(struct xlate *t, const struct xinsn *x);
 void translate_insn(struct xlate *t, struct xinsn *x);
+/* The interpreter executes the instruction; bail: and what follows in the block. */
+void translate_step(struct xlate *t, bool bail);
+/* It does so when the condition is met; of which nothing has been done yet. Up to four places of an instruction. */
+void translate_or_step(struct xlate *t, unsigned cc);
+void translate_move_sp(struct xlate *t, s32 by);
 /* The end of the block: on to rip. */
 void translate_leave(struct xlate *t, gva_t rip);
 struct xrec *translate_rec(struct xlate *t, bool group);

@@ -76,6 +76,25 @@ static void class_jump(const struct xlate *t, struct xinsn *x, const struct insn
 	x->fl = kind == XK_JCC ? XF_READ : 0;
 }
 
+/* Is the memory operand's linear address what translated code makes it, within all limits? */
+static bool is_flat(const struct xlate *t, const struct insn *i)
+{
+	if (t->word == 8)
+		return i->flat;
+	return i->asz == 4 && (i->seg == SEG_DS || i->seg == SEG_SS || i->seg == SEG_ES);
+}
+
+/* In lock-step the interpreter does them in pieces. */
+static void class_string(const struct xlate *t, struct xinsn *x, const struct insn *i)
+{
+	if (t->j->lockstep || !is_flat(t, i) || (t->word == 8 && i->seg != SEG_FLAT))
+		return;
+	x->kind = XK_STRING;
+	x->acc = ACC_W;
+	x->wr = (u16)(BIT(R_DI) | (i->opcode < 0xa6 ? BIT(R_SI) : 0) |
+		      (i->pfx & (PFX_F2 | PFX_F3) ? BIT(R_CX) : 0));
+}
+
 static void class_map0(const struct xlate *t, struct xinsn *x, const struct insn *i)
 {
 	unsigned op = i->opcode, imm_z = i->osz == 2 ? 2 : 4;
@@ -163,6 +182,12 @@ static void class_map0(const struct xlate *t, struct xinsn *x, const struct insn
 		byte = op == 0x8a;
 		roles(x, "w", "r", 0);
 		break;
+	case 0x8c:
+		if (i->mem || i->osz < 4 || (i->modrm >> 3 & 7) >= X86_NR_SEG)
+			return;
+		x->kind = XK_MOV_SREG;
+		x->wr = (u16)BIT(x->rm);
+		return;
 	case 0x8d:
 		if (i->asz != t->word || (i->osz == 2 && (!x_pinned(x->reg) || i->base == RIPB)))
 			return;
@@ -182,6 +207,13 @@ static void class_map0(const struct xlate *t, struct xinsn *x, const struct insn
 		x->kind = XK_PLAIN;
 		x->wr = (u16)(op == 0x98 ? BIT(R_AX) : BIT(R_DX));
 		return;
+	case 0x9c:
+		if (i->osz != t->word)
+			return;
+		x->kind = XK_PUSHF;
+		x->fl = XF_READ;
+		class_push(t, x);
+		return;
 	case 0x9e: /* SAHF leaves OF */
 	case 0x9f:
 	case 0xf5:
@@ -199,6 +231,10 @@ static void class_map0(const struct xlate *t, struct xinsn *x, const struct insn
 		x->moffs = true;
 		byte = !(op & 1);
 		break;
+	case 0xa4:
+	case 0xa5:
+	case 0xaa:
+	case 0xab: class_string(t, x, i); return;
 	case 0xa8:
 	case 0xa9: /* as group 3 */
 		byte = op == 0xa8;
@@ -261,6 +297,7 @@ static void class_map0(const struct xlate *t, struct xinsn *x, const struct insn
 		break;
 	case 0xfa: x->kind = XK_CLI; return;
 	case 0xfb: x->kind = XK_STI; return;
+	case 0xfc: x->kind = XK_CLD; return;
 	case 0xfe:
 	case 0xff: {
 		unsigned n = i->modrm >> 3 & 7;
@@ -301,6 +338,8 @@ static void class_map1(struct xlate *t, struct xinsn *x, const struct insn *i)
 	case 0x01:
 		if (i->fn == op_swapgs)
 			x->kind = XK_SWAPGS;
+		else if (i->fn == op_clac || i->fn == op_stac)
+			x->kind = i->fn == op_clac ? XK_CLAC : XK_STAC;
 		return;
 	case 0x31:
 		x->kind = XK_RDTSC;
@@ -325,8 +364,16 @@ static void class_map1(struct xlate *t, struct xinsn *x, const struct insn *i)
 	case 0xab:
 	case 0xb3:
 	case 0xbb:
-		if (!i->mem)
-			roles(x, "r", op == 0xa3 ? "r" : "rw", XF_SOME);
+		roles(x, "r", op == 0xa3 ? "r" : "rw", XF_SOME);
+		x->bits = i->mem;
+		return;
+	case 0xc7:
+		if (i->fn != op_cmpxchg8b && i->fn != op_cmpxchg16b)
+			return;
+		roles(x, "", "rw", XF_SOME);
+		x->msz = i->fn == op_cmpxchg16b ? 16 : 8;
+		x->wr = (u16)(BIT(R_AX) | BIT(R_DX));
+		x->fault = true; /* not aligned */
 		return;
 	case 0xba:
 		roles(x, "", (i->modrm >> 3 & 7) == 4 ? "r" : "rw", XF_SOME);
@@ -444,14 +491,6 @@ static bool is_table_native(const struct insn *i)
 	}
 }
 
-/* Is the memory operand's linear address what translated code makes it, within all limits? */
-static bool is_flat(const struct xlate *t, const struct insn *i)
-{
-	if (t->word == 8)
-		return i->flat;
-	return i->asz == 4 && (i->seg == SEG_DS || i->seg == SEG_SS || i->seg == SEG_ES);
-}
-
 void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 {
 	bool mem;
@@ -526,5 +565,5 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 		}
 	}
 	x->exposes = x->acc || x->kind == XK_STEP || x->kind == XK_BAIL || x->fault || x->vec ||
-		     (x->kind >= XK_CLI && x->kind <= XK_SWAPGS) || x->kind >= XK_JCC;
+		     (x->kind >= XK_CLI && x->kind <= XK_STRING) || x->kind >= XK_JCC;
 }
