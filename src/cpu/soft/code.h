@@ -31,7 +31,7 @@
 #define CODE_MAX_INSNS   64
 #define CODE_MAX_CHECKED 16 /* of a block that checks its bytes */
 #define CODE_MAX_INNER   5
-#define CODE_HASH_BITS   16
+#define CODE_HASH_BITS   18
 #define CODE_LEAST       4u /* regions */
 #define CODE_REGION      (3 * MiB)
 

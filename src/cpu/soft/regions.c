@@ -8,9 +8,13 @@
 /* What is remembered for longer says little. */
 #define MOST_GONE (1u << (REGIONS_GONE_BITS - 2))
 
-static u32 hash(u64 hva)
+/* False: the block is not among those that are looked at. */
+static bool hash(u64 hva, u32 *ret)
 {
-	return (u32)(hva * 0x9e3779b97f4a7c15u >> (64 - REGIONS_GONE_BITS));
+	u32 h = (u32)(hva * 0x9e3779b97f4a7c15u >> (60 - REGIONS_GONE_BITS));
+
+	*ret = h >> 4;
+	return !(h & 15);
 }
 
 static void begin(struct regions *r, u32 k)
@@ -31,16 +35,20 @@ void regions_init(struct regions *r, u32 least, u32 most)
 
 void regions_made(struct regions *r, u64 hva)
 {
-	u32 h = hash(hva);
+	u32 h;
 
+	if (!hash(hva, &h))
+		return;
 	r->made++;
 	r->made_again += r->gone[h / 64] >> h % 64 & 1;
 }
 
 void regions_gone(struct regions *r, u64 hva)
 {
-	u32 h = hash(hva);
+	u32 h;
 
+	if (!hash(hva, &h))
+		return;
 	if (r->nr_gone++ == MOST_GONE) {
 		soft_zero(r->gone, sizeof(r->gone));
 		r->nr_gone = 1;

@@ -6,7 +6,8 @@
  * A guest that halts now and then and has needed no other region for a while gives regions back, down to those that
  * every cache has.
  *
- * What was given up is remembered by one bit of a hash, so what comes back may be mistaken for it now and then.
+ * Of all blocks every sixteenth by a hash of its address is looked at. What was given up of these is remembered by one bit of
+ * the hash, so what comes back may be mistaken for it now and then.
  *
  * Under the lock of share.h; regions change while one vCPU is alone. */
 #pragma once
@@ -14,7 +15,7 @@
 #include "cpu/soft/soft.h"
 
 #define REGIONS_MOST      32u
-#define REGIONS_GONE_BITS 20
+#define REGIONS_GONE_BITS 16
 
 struct regions {
 	u32 at;                  /* being filled */

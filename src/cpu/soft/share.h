@@ -52,6 +52,12 @@ struct soft_vm {
 
 /* Any thread. */
 void share_lock(struct soft_vm *s);
+/* False: it is held. For what can as well be done another time. */
+static inline bool share_trylock(struct soft_vm *s)
+{
+	return !atomic_load_explicit(&s->lock, memory_order_relaxed) &&
+	       !atomic_exchange_explicit(&s->lock, 1, memory_order_acquire);
+}
 static inline void share_unlock(struct soft_vm *s)
 {
 	atomic_store_explicit(&s->lock, 0, memory_order_release);

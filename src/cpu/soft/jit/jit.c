@@ -64,9 +64,9 @@ static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u6
 	if (!x->jump || jit_rip(c, x->from, x->rip) != c->rip)
 		return;
 	/* Without a check only into the same memory: a fault in between may have brought another page. */
-	if (!x->key && (code_hva(x->from->block) ^ code_hva(to->block)) >> 12)
+	if (!x->key && (x->from->hva ^ to->hva) >> 12)
 		return;
-	if ((x->from->block->key ^ to->block->key) & KEY_MODE)
+	if (x->from->mode != to->mode)
 		return;
 	/* One of them was made before the page was met at another address. */
 	if (!x->key && !x->from->pic != !to->pic) {
@@ -77,7 +77,8 @@ static void link_exit(struct soft_cpu *c, struct xexit *x, struct xblock *to, u6
 	if (__atomic_load_n(&x->to, __ATOMIC_RELAXED) == to &&
 	    (!x->key || __atomic_load_n(&x->key->last, __ATOMIC_RELAXED) == key))
 		return;
-	share_lock(c->svm);
+	if (!share_trylock(c->svm))
+		return;
 	if (!x->from->dead && !to->dead && (!x->key || may_have_key(c, x, key))) {
 		unlink_exit(c->svm, x);
 		__atomic_store_n(&x->to, to, __ATOMIC_RELAXED);
@@ -241,11 +242,11 @@ static struct xblock *find_address(struct soft_cpu *c)
 	struct xblock *x = __atomic_load_n(&e->x, __ATOMIC_RELAXED);
 	u64 gen = c->code_gen[c->rip >> 63];
 
-	if (e->rip != c->rip || !x || (x->block->key ^ c->key) & (KEY_MODE | KEY_FLAT) ||
+	if (e->rip != c->rip || !x || (c->key & (KEY_MODE | KEY_FLAT)) != x->mode ||
 	    __atomic_load_n(&x->dead, __ATOMIC_RELAXED))
 		return NULL;
 	/* Also where gen is right: the exit that led here is about to be linked with the key. */
-	if (tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
+	if (tlb_code_key(c, c->rip) != tlb_key(c->rip, x->hva - (u64)c->ram->base))
 		return NULL;
 	if (__atomic_load_n(&e->gen, __ATOMIC_RELAXED) != gen)
 		set_gen(e, x, gen);
@@ -260,7 +261,7 @@ static void remember(struct soft_cpu *c, struct xblock *x)
 
 	/* The key may be gone again, and with it what a change of the generation would say. */
 	if (code_crosses(x->block) ||
-	    tlb_code_key(c, c->rip) != tlb_key(c->rip, code_hva(x->block) - (u64)c->ram->base))
+	    tlb_code_key(c, c->rip) != tlb_key(c->rip, x->hva - (u64)c->ram->base))
 		return;
 	e->rip = c->rip;
 	e->code = x->pic ? x->pic->by_address : x->entry_b;
@@ -643,7 +644,8 @@ bool jit_block(struct soft_cpu *c, struct block *b)
 		__atomic_store_n(&b->heat, ++heat, __ATOMIC_RELAXED);
 		if (heat < j->warm)
 			return false;
-		share_lock(c->svm);
+		if (!share_trylock(c->svm))
+			return false;
 		x = make(c, b);
 		full = is_full(&j->regions[j->use.at]);
 		share_unlock(c->svm);

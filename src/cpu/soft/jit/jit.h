@@ -137,6 +137,8 @@ struct xblock {
 	struct xblock *next; /* of the same block, at other addresses */
 	const u8 *code, *code_end, *entry_a, *entry_b;
 	struct xpic *pic; /* NULL: for one address */
+	u64 hva;          /* of the block, as long as it is there */
+	u32 mode;         /* its KEY_MODE and KEY_FLAT */
 	bool dead;
 	u16 nr_bails;
 	u16 nr_faults, nr_windows;

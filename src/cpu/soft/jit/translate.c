@@ -1072,6 +1072,8 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 	x->pic = pic ? jit_alloc(j, sizeof(*x->pic)) : NULL;
 	x->rip = pic ? rip & (RAM_PAGE_SIZE - 1) : rip;
 	x->block = b;
+	x->hva = b->hva;
+	x->mode = b->key & (KEY_MODE | KEY_FLAT);
 	x->code = emit_rx(&t->e);
 
 	loop = !code_checks(b) && xloop_plan(t);
