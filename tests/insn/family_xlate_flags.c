@@ -115,6 +115,7 @@ static void keepers(struct xlate_pieces *l)
 		"push rax", "pop rdx", "push rax; push rcx; pop rax; pop rcx", "lea rsp, [rsp-8]",
 		"lea rsp, [rsp+8]", "mov ah, [rbx+2]", "mov [rbx+7], ch", "mov r8, rsp", "mov dh, al",
 		"mov cl, 7", "movzx eax, ah", "xchg al, ah");
+	EACH_IN(l, "rdtsc; mov eax, 5; mov edx, 9", "mov ecx, ds", "mov r9, ss", "mov edx, gs");
 	if (insn_has(X86_FEATURE_BMI2))
 		EACH_IN(l, "rorx rax, [rbx], 5", "shlx rdx, rax, rcx", "mulx r9, r10, [rbx+8]",
 			"pdep rax, rcx, rdx", "sarx eax, [rbx], ecx");
@@ -131,6 +132,7 @@ static void partials(struct xlate_pieces *l)
 	EACH_IN(l, "inc rax", "dec rcx", "inc byte ptr [rbx]", "dec dword ptr [rbx+4]", "rol rax, 1",
 		"ror rdx, 5", "rol qword ptr [rbx], 1", "bt rax, 7", "bts qword ptr [rbx+8], 3", "stc", "clc",
 		"cmc", "sahf", "std; cld", "cmpxchg8b [rbx]", "mov cl, 1; rcl rdx, cl");
+	EACH_IN(l, "mov ecx, 3; bts dword ptr [rbx+8], ecx", "mov ecx, 77; btr [rbx], rcx", "mov rcx, -3; btc [rbx+8], rcx");
 	EACH_IN(l, "adc rax, 0", "sbb rdx, rdx", "adc [rbx+8], ecx", "sbb byte ptr [rbx], 0", "rcl eax, 1",
 		"rcr qword ptr [rbx], 1", "mov cl, 9; rcr word ptr [rbx+2], cl", "lahf; xor ah, 0x41; sahf",
 		"pushf; xor qword ptr [rsp], 0x881; popf", "shl edx, cl", "sar qword ptr [rbx+8], cl");
