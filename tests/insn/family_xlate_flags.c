@@ -132,7 +132,8 @@ static void partials(struct xlate_pieces *l)
 	EACH_IN(l, "inc rax", "dec rcx", "inc byte ptr [rbx]", "dec dword ptr [rbx+4]", "rol rax, 1",
 		"ror rdx, 5", "rol qword ptr [rbx], 1", "bt rax, 7", "bts qword ptr [rbx+8], 3", "stc", "clc",
 		"cmc", "sahf", "std; cld", "cmpxchg8b [rbx]", "mov cl, 1; rcl rdx, cl");
-	EACH_IN(l, "mov ecx, 3; bts dword ptr [rbx+8], ecx", "mov ecx, 77; btr [rbx], rcx", "mov rcx, -3; btc [rbx+8], rcx");
+	EACH_IN(l, "mov ecx, 3; bts dword ptr [rbx+8], ecx", "mov ecx, 77; btr [rbx], rcx",
+		"mov rcx, -3; btc [rbx+8], rcx");
 	EACH_IN(l, "adc rax, 0", "sbb rdx, rdx", "adc [rbx+8], ecx", "sbb byte ptr [rbx], 0", "rcl eax, 1",
 		"rcr qword ptr [rbx], 1", "mov cl, 9; rcr word ptr [rbx+2], cl", "lahf; xor ah, 0x41; sahf",
 		"pushf; xor qword ptr [rsp], 0x881; popf", "shl edx, cl", "sar qword ptr [rbx+8], cl");

@@ -31,9 +31,9 @@ static bool is_flat_data(const struct x86_segreg *s)
 
 static u32 flat_key(const struct soft_cpu *c, u32 key)
 {
-	return (key & (KEY_MODE | KEY_SS32)) == (MODE_32 | KEY_SS32) && !soft_real(c) && is_flat(&c->seg[SEG_CS]) &&
-			       is_flat_data(&c->seg[SEG_SS]) && is_flat_data(&c->seg[SEG_DS]) &&
-			       is_flat_data(&c->seg[SEG_ES])
+	return (key & (KEY_MODE | KEY_SS32)) == (MODE_32 | KEY_SS32) && !soft_real(c) &&
+			       is_flat(&c->seg[SEG_CS]) && is_flat_data(&c->seg[SEG_SS]) &&
+			       is_flat_data(&c->seg[SEG_DS]) && is_flat_data(&c->seg[SEG_ES])
 		       ? KEY_FLAT
 		       : 0;
 }

@@ -260,8 +260,7 @@ static void remember(struct soft_cpu *c, struct xblock *x)
 	struct jcache *e = &c->jit_cpu->jcache[jcache_hash(c->rip)];
 
 	/* The key may be gone again, and with it what a change of the generation would say. */
-	if (code_crosses(x->block) ||
-	    tlb_code_key(c, c->rip) != tlb_key(c->rip, x->hva - (u64)c->ram->base))
+	if (code_crosses(x->block) || tlb_code_key(c, c->rip) != tlb_key(c->rip, x->hva - (u64)c->ram->base))
 		return;
 	e->rip = c->rip;
 	e->code = x->pic ? x->pic->by_address : x->entry_b;
@@ -579,7 +578,8 @@ static bool for_any_address(struct soft_vm *s, struct block *b, gva_t rip)
 {
 	if (rip >> 63)
 		return false;
-	if (b->key & KEY_FLAT) { /* whose addresses would have to be cut; there may be some, but not ever more */
+	if (b->key &
+	    KEY_FLAT) { /* whose addresses would have to be cut; there may be some, but not ever more */
 		unsigned n = 0;
 
 		for (const struct xblock *x = b->x; x; x = x->next)

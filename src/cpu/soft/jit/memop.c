@@ -35,7 +35,8 @@ static bool is_const(const struct xlate *t, const struct ea *a)
 /* A pinned base register, and a displacement; and the sum needs not be cut. */
 static bool is_simple(const struct xlate *t, const struct ea *a)
 {
-	return t->word == 8 && a->base < X86_NR_GPR && x_pinned(a->base) && a->index == RZERO && a->seg == SEG_FLAT;
+	return t->word == 8 && a->base < X86_NR_GPR && x_pinned(a->base) && a->index == RZERO &&
+	       a->seg == SEG_FLAT;
 }
 
 static u64 const_of(const struct xlate *t, const struct ea *a)

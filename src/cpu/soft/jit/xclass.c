@@ -115,9 +115,7 @@ static void class_map0(const struct xlate *t, struct xinsn *x, const struct insn
 			roles(x, "r", op >> 3 == GRP1_CMP ? "r" : "rw", alu_flags(op >> 3));
 		}
 		break;
-	case 0x40 ... 0x4f: /* INC, DEC: outside of 64-bit mode */
-		roles(x, "", "rw", XF_SOME);
-		break;
+	case 0x40 ... 0x4f: /* INC, DEC: outside of 64-bit mode */ roles(x, "", "rw", XF_SOME); break;
 	case 0x50 ... 0x57:
 	case 0x58 ... 0x5f:
 		if (i->osz != t->word)

@@ -147,7 +147,8 @@ bool xloop_plan(struct xlate *t)
 	u16 regs;
 
 	soft_zero(lp, sizeof(*lp));
-	if (t->word != 8 || last->kind != XK_JCC || (u64)last->i->off + last->i->len + last->i->imm != 0 || unroll < 2)
+	if (t->word != 8 || last->kind != XK_JCC || (u64)last->i->off + last->i->len + last->i->imm != 0 ||
+	    unroll < 2)
 		return false;
 	for (unsigned k = 0; k + 1 < t->n; k++)
 		if (!is_loopable(&t->in[k]))

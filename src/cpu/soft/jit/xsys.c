@@ -163,7 +163,8 @@ static void emit_string_probe(struct xlate *t, const struct insn *i, unsigned re
 {
 	struct emit *e = &t->e;
 	bool rep = i->pfx & (PFX_F2 | PFX_F3);
-	struct opnd end = op_idx(reg, rep ? R_CX : NO_REG, (unsigned)__builtin_ctz(i->osz), rep ? -1 : i->osz - 1);
+	struct opnd end =
+		op_idx(reg, rep ? R_CX : NO_REG, (unsigned)__builtin_ctz(i->osz), rep ? -1 : i->osz - 1);
 
 	emit_mov(e, T1, reg);
 	emit_op(e, E_W | OP_LEA, T0, &end);
