@@ -18,24 +18,33 @@
 #define BUDGET 128
 
 /* --- derived state --- */
-static bool is_flat(const struct x86_segreg *s)
+static bool is_wide(const struct x86_segreg *s)
 {
-	return !s->base && s->limit == ~0u && !(s->attr & SA_UNUSABLE);
+	return s->limit == ~0u && !(s->attr & SA_UNUSABLE);
 }
 
 /* Writable data that does not expand down [SDM3 3.4.5.1]. */
-static bool is_flat_data(const struct x86_segreg *s)
+static bool is_wide_data(const struct x86_segreg *s)
 {
-	return is_flat(s) && (s->attr & (SA_S | 0xe)) == (SA_S | 2);
+	return is_wide(s) && (s->attr & (SA_S | 0xe)) == (SA_S | 2);
 }
 
-static u32 flat_key(const struct soft_cpu *c, u32 key)
+static bool is_flat_data(const struct x86_segreg *s)
 {
-	return (key & (KEY_MODE | KEY_SS32)) == (MODE_32 | KEY_SS32) && !soft_real(c) &&
-			       is_flat(&c->seg[SEG_CS]) && is_flat_data(&c->seg[SEG_SS]) &&
-			       is_flat_data(&c->seg[SEG_DS]) && is_flat_data(&c->seg[SEG_ES])
-		       ? KEY_FLAT
-		       : 0;
+	return !s->base && is_wide_data(s);
+}
+
+/* KEY_FLAT, or 0, to be added to the key. */
+static u32 flat_key(struct soft_cpu *c, u32 key)
+{
+	const struct x86_segreg *s = c->seg;
+
+	if ((key & (KEY_MODE | KEY_SS32)) != (MODE_32 | KEY_SS32) || soft_real(c) || s[SEG_CS].base ||
+	    !is_wide(&s[SEG_CS]) || !is_flat_data(&s[SEG_SS]) || !is_flat_data(&s[SEG_DS]) ||
+	    !is_flat_data(&s[SEG_ES]))
+		return 0;
+	c->wide = (is_wide_data(&s[SEG_FS]) ? BIT(SEG_FS) : 0) | (is_wide_data(&s[SEG_GS]) ? BIT(SEG_GS) : 0);
+	return KEY_FLAT;
 }
 
 /* Translated code goes back to the loop when its mode is another one. */

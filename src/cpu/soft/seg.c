@@ -202,7 +202,7 @@ void seg_load(struct soft_cpu *c, const struct insn *i, unsigned seg, u16 sel)
 	}
 	if (seg == SEG_SS)
 		soft_mode_changed(c);
-	else if (seg == SEG_DS || seg == SEG_ES)
+	else
 		soft_data_changed(c);
 }
 

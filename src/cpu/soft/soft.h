@@ -223,6 +223,7 @@ struct soft_cpu {
 		avx512_gate; /* not 0: an instruction of that class cannot be executed just so, see fpu.h */
 	u32 flags;           /* RFLAGS without the arithmetic ones; bit 1 set */
 	u32 key;             /* KEY_* of the current mode */
+	u32 wide;            /* with KEY_FLAT: which of FS and GS (BIT()) are writable data of 4 GiB, at whatever base */
 	u32 attention;       /* ATT_*: something to do before the next block */
 	s32 budget;          /* blocks until the clock is looked at */
 	u64 icount;          /* instructions begun */
@@ -418,7 +419,7 @@ static inline void soft_set_arith(struct soft_cpu *c, u64 flags)
 /* Recomputes what is derived from CR0/CR3/CR4/EFER/CS/SS/CPL/flags: key, tlb[], simd_off. Call after any
  * change of these. */
 void soft_mode_changed(struct soft_cpu *c);
-/* DS or ES changed: KEY_FLAT. */
+/* A data segment register changed: KEY_FLAT, wide. */
 void soft_data_changed(struct soft_cpu *c);
 
 static inline bool soft_real(const struct soft_cpu *c)

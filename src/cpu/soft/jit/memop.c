@@ -27,9 +27,15 @@ static bool is_relative(const struct xlate *t, const struct ea *a)
 	return a->base == RIPB && t->x->pic;
 }
 
+/* Of 32-bit code, whose sum with the segment's base has to be cut. */
+static bool is_wide(const struct xlate *t, const struct ea *a)
+{
+	return t->word == 4 && a->seg != SEG_FLAT;
+}
+
 static bool is_const(const struct xlate *t, const struct ea *a)
 {
-	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO && !is_relative(t, a);
+	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO && !is_relative(t, a) && !is_wide(t, a);
 }
 
 /* A pinned base register, and a displacement; and the sum needs not be cut. */
@@ -44,7 +50,7 @@ static u64 const_of(const struct xlate *t, const struct ea *a)
 	return x_wrap(t, (u64)a->disp + (a->base == RIPB ? t->x->rip : 0));
 }
 
-/* dst = the effective address; dst and T0 are free; changes no flags. */
+/* dst = the effective address, for is_wide() the linear one; dst and T0 are free; changes no flags. */
 static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
 {
 	struct emit *e = &t->e;
@@ -52,6 +58,11 @@ static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
 
 	if (is_const(t, a)) {
 		emit_imm(e, dst, const_of(t, a));
+		return;
+	}
+	if (is_wide(t, a)) {
+		emit_rm(e, OP_MOV_R_RM, dst, op_cpu(seg[a->seg].base));
+		emit_rm(e, OP_LEA, dst, op_idx(dst, a->base == RZERO ? NO_REG : x_host(a->base), 0, (s32)a->disp));
 		return;
 	}
 	if (is_relative(t, a)) {
@@ -135,9 +146,8 @@ static u8 *emit_check(struct xlate *t, const struct ea *a, s64 lo, u64 size, uns
 		return emit_check_const(t, const_of(t, &first), acc);
 	t->entry = 0;
 	emit_ea(t, T1, &first);
-	if (a->seg != SEG_FLAT) {
+	if (a->seg != SEG_FLAT && !is_wide(t, a))
 		emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(seg[a->seg].base));
-	}
 	if (is_simple(t, a))
 		emit_rm(e, E_W | OP_LEA, T0, op_mem(x_host(a->base), (s32)(first.disp + (s64)size - 1)));
 	else if (size == 1)
@@ -332,6 +342,16 @@ static bool bails(const struct xlate *t, unsigned k)
 	return t->in[k].kind >= XK_JCC || t->in[k].kind == XK_PUSH_MEM;
 }
 
+static void late_slow(struct xlate *t, u8 *jump)
+{
+	struct xrec *rec = translate_rec(t, false);
+	bool bail = bails(t, t->k);
+
+	translate_late(t, bail ? LATE_BAIL : LATE_STEP, jump, rec, NULL);
+	if (!bail)
+		t->step[t->nr_steps++] = rec;
+}
+
 /* --- windows --- */
 static bool unpinned(unsigned reg)
 {
@@ -359,7 +379,7 @@ static void emit_window(struct xlate *t, const struct ea *a, s64 lo, unsigned sp
 		emit_rm(e, E_W | OP_LEA, T1, op_mem(x_host(a->base), (s32)first.disp));
 	} else {
 		emit_ea(t, T0, &first);
-		if (a->seg != SEG_FLAT)
+		if (a->seg != SEG_FLAT && !is_wide(t, a))
 			emit_rm(e, E_W | OP_ADD_R_RM, T0, op_cpu(seg[a->seg].base));
 		emit_mov(e, T1, T0);
 	}
@@ -421,7 +441,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			       bool need_flags, bool free_t0)
 {
 	struct emit *e = &t->e;
-	bool groups = a->index == RZERO, write, ends = bails(t, t->k);
+	bool groups = a->index == RZERO && !is_wide(t, a), write;
 	struct xgroup *g = groups ? find_group(t, a, size, acc) : NULL;
 	s64 lo, hi;
 	u8 *jump;
@@ -438,6 +458,11 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 		return emit_operand(t, a, free_t0);
 	}
 	xflags_clobber(t);
+	if (is_wide(t, a)) {
+		emit_rm(e, 0xf6, 0, op_cpu(wide)); /* test */
+		emit1(e, BIT(a->seg));
+		late_slow(t, emit_jump(e, 4, NULL)); /* je */
+	}
 	/* For code of the upper half, kernels as a rule, only the stack's: others miss there too often to pay. */
 	bool window = (!t->half || a->base == R_SP) && !(t->b->no_window >> t->k & 1) &&
 		      !(unpinned(a->base) && unpinned(a->index)) && !window_taken(t, window_of(a));
@@ -472,19 +497,13 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 	} else if (window) {
 		emit_window(t, a, 0, size, acc, false);
 	} else {
-		struct xrec *rec = translate_rec(t, false);
-
-		jump = emit_check(t, a, 0, size, acc);
-		translate_late(t, ends ? LATE_BAIL : LATE_STEP, jump, rec, NULL);
-		if (!ends)
-			t->step[t->nr_steps++] = rec;
+		late_slow(t, emit_check(t, a, 0, size, acc));
 	}
 	if (!window) {
 		emit_rm(e, E_W | OP_MOV_R_RM, T1,
 			op_mem(T1, t->entry + (s32)offsetof(struct tlb_entry, addend)));
-		if (a->seg != SEG_FLAT) {
+		if (a->seg != SEG_FLAT && !is_wide(t, a))
 			emit_rm(e, E_W | OP_ADD_R_RM, T1, op_cpu(seg[a->seg].base));
-		}
 		if (g) {
 			struct opnd slot = slot_of(t, g);
 
@@ -566,7 +585,7 @@ struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool fre
 		.base = i->base,
 		.index = i->index,
 		.scale = i->scale,
-		.seg = t->word == 8 ? i->seg : SEG_FLAT,
+		.seg = t->word == 8 || i->seg >= SEG_FS ? i->seg : SEG_FLAT,
 		.disp = x->moffs ? (s64)i->imm : i->disp,
 	};
 

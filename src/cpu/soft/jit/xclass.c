@@ -489,6 +489,12 @@ static bool is_table_native(const struct insn *i)
 	}
 }
 
+/* Through FS or GS, of any base: if that is writable and has 4 GiB, see memop.c. */
+static bool is_wide(const struct xlate *t, const struct insn *i)
+{
+	return t->word == 4 && i->asz == 4 && (i->seg == SEG_FS || i->seg == SEG_GS) && i->index == RZERO;
+}
+
 void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 {
 	bool mem;
@@ -552,11 +558,11 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 			x->wr |= (u16)BIT(x->byte_rm && is_high(i, x->rm) ? x->rm & 3 : x->rm);
 	}
 	if (x->acc && mem) {
-		if (!is_flat(t, i) ||
+		if ((!is_flat(t, i) && !is_wide(t, i)) ||
 		    (x->high && x->kind != XK_IMM)) { /* AH with R10 in the address cannot be encoded */
 			x->kind = i->fn == int_jmp_rm || i->fn == int_call_rm ? XK_BAIL : XK_STEP;
 			x->acc = 0;
-		} else if (i->index == RZERO) {
+		} else if (i->index == RZERO && !is_wide(t, i)) {
 			x->base = i->base;
 			x->disp = x->moffs ? (s64)i->imm : i->disp;
 			x->seg = t->word == 8 ? i->seg : SEG_FLAT;
