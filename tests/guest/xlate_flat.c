@@ -102,7 +102,7 @@
 	X(vectors, "movups (%ebx), %xmm0; movups -0x20(%ebx), %xmm7; paddd %xmm0, %xmm7; movups %xmm7, 0x20(%ebx); movd %eax, %xmm1; movd %xmm7, %ecx; pmovmskb %xmm7, %edx;" \
 	  "cvtsi2sd %eax, %xmm2; cvttsd2si %xmm2, %esi; movnti %ecx, 0x40(%ebx); fildl (%ebx); fistpl 4(%ebx); pextrw $3, %xmm7, %edi",                       \
 	  77, 2, 3, 0, 0x2002000, 6, 7, 8)                                                                                 \
-	X(group3, "mull (%ebx); divl 4(%esi); imull -4(%ebx); notl (%ebx); negl 4(%ebx); mov $0, %edx; idivl 0x2002000(%edx); div %bh", 0x12345, 2, 3, 0, \
+	X(group3, "mull (%ebx); xor %edx, %edx; divl 4(%esi); imull -4(%ebx); notl (%ebx); negl 4(%ebx); mov $0, %edx; idivl 0x2002000(%edx); div %bh", 0x12345, 2, 3, 0, \
 	  0x2002000, 6, 0x2002000, 8)                                                                                      \
 	X(shifts, "shl %cl, %eax; rcll $1, (%ebx); sar $3, %edx; rcrl %cl, 4(%ebx); ror $8, %si; shll $31, 8(%ebx); adc %edi, %edi; shr $1, %ah", 0x12345, 0x22, \
 	  0x87654321, 0, 0x2002000, 6, 7, 0x80000008)                                                                      \

@@ -589,7 +589,7 @@ static void emit_landing(struct xlate *t, gva_t rip)
 		emit_store_cpu(e, T0, jit_page);
 	}
 	t->fl = (struct xflstate){ .saved = true };
-	emit_exit(t, translate_exit(t, rip), CC_JMP);
+	translate_leave(t, rip);
 }
 
 static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
