@@ -1060,6 +1060,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 	t->j = j;
 	t->b = b;
 	t->n = b->n;
+	t->at = rip;
 	t->half = rip >> 63;
 	t->word = b->key & KEY_FLAT ? 4 : 8;
 	t->w = t->word == 8 ? E_W : 0;
