@@ -53,7 +53,7 @@ static u32 page_window[1024] __attribute__((aligned(4096)));
 static struct state end_state;
 static uptr end_jump[10];
 
-static void on_end(struct frame *f)
+static inline void on_end(struct frame *f)
 {
 	const u32 gpr[8] = { f->eax, f->ecx, f->edx, f->ebx, f->sp, f->ebp, f->esi, f->edi };
 
@@ -83,7 +83,7 @@ __asm__(".pushsection .text; .globl flat_enter; flat_enter:\n"
 	".popsection");
 
 /* Runs from s until INT 30H or a fault; how it ended is in end_state. */
-static void run(const struct state *s)
+static inline void run(const struct state *s)
 {
 	for (unsigned v = 0; v <= VECTOR_USER_RETURN; v++)
 		if (!interrupt_handler[v])
@@ -93,7 +93,7 @@ static void run(const struct state *s)
 }
 
 /* The state at the beginning of code: flat, CPL 3. */
-static struct state begin(u32 eip)
+static inline struct state begin(u32 eip)
 {
 	return (struct state){ .eip = eip,
 			       .flags = 2,
@@ -106,7 +106,7 @@ static struct state begin(u32 eip)
 			       .gs = SEL_GS };
 }
 
-static bool same(const struct state *a, const struct state *b)
+static inline bool same(const struct state *a, const struct state *b)
 {
 	for (unsigned k = 0; k < 8; k++)
 		if (a->reg[k] != b->reg[k])
@@ -115,7 +115,7 @@ static bool same(const struct state *a, const struct state *b)
 	       a->vector == b->vector && a->error == b->error && a->cr2 == b->cr2;
 }
 
-static void print_state(const char *what, const struct state *s)
+static inline void print_state(const char *what, const struct state *s)
 {
 	static const char *const name[] = { "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi" };
 
@@ -126,7 +126,7 @@ static void print_state(const char *what, const struct state *s)
 	print("\n");
 }
 
-static void map(u32 la, u32 physical, u32 bits)
+static inline void map(u32 la, u32 physical, u32 bits)
 {
 	volatile u32 *table = la >> 22 == 0 ? page_low : la >> 22 == 1023 ? page_high : page_window;
 
@@ -134,7 +134,7 @@ static void map(u32 la, u32 physical, u32 bits)
 	invlpg((void *)la);
 }
 
-static void flat_init(void)
+static inline void flat_init(void)
 {
 	for (u32 k = 0; k < 1024; k++) {
 		page_dir[k] = k << 22 | (u32)(PS | P | W | U);
