@@ -12,7 +12,7 @@
 #define LAST64 0xfffffffffffff000ul
 #define LAST32 0xfffff000ul
 #define LOWER  0x7ffffffff000ul /* the last page of the lower half */
-#define RUBBISH 0xdeadbeef00000000ul
+#define RUBBISH 0x123400000000ul
 
 static u64 table_4g[512] __attribute__((aligned(4096)));
 static u64 pd_above[512] __attribute__((aligned(4096)));
@@ -259,6 +259,65 @@ static void upper_halves(void)
 	}
 }
 
+/* String instructions by such registers. */
+extern const u8 rubbish_strings[];
+__asm__(".pushsection .text; .code32; rubbish_strings: rep movsl; mov $3, %cl; rep stosl; mov $2, %cl; lodsl; scasl; movsb; xlat; ret; .code64; .popsection");
+
+static void strings(void)
+{
+	unsigned bad = 0;
+
+	for (u32 k = 0; k < 4 * WARM; k++) {
+		volatile u32 *p = (volatile u32 *)(uptr)DATA;
+		u64 upper = (u64)(k * 0x9e3779b9u) << 32;
+		struct regs r = { .rax = upper | 0x11110000, .rcx = upper | 4, .rbx = upper | DATA, .rsi = upper | DATA, .rdi = upper | (DATA + 0x100) };
+
+		for (u32 n = 0; n < 0x80; n++)
+			p[n] = 0x1000 * n + k;
+		ways[k % WAYS].enter(&r, (u32)(uptr)rubbish_strings, SEL_DATA);
+		for (u32 n = 0; n < 4; n++)
+			bad += p[0x40 + n] != 0x1000 * n + k;
+		for (u32 n = 4; n < 7; n++)
+			bad += p[0x40 + n] != 0x11110000;
+		/* LODS has read word 4; SCAS has passed word 47H; MOVSB a byte of word 5 to 48H */
+		bad += (u32)r.rsi != DATA + 21 || (u32)r.rdi != DATA + 0x121 ||
+		       p[0x48] != (((0x48000 + k) & ~0xffu) | ((0x5000 + k) & 0xff));
+		bad += (u32)r.rcx != 2 || ((u32)r.rax & ~0xffu) != ((0x4000 + k) & ~0xffu);
+	}
+	check(!bad, "string instructions by registers with rubbish above: %u wrong", bad);
+}
+
+/* A stack that wraps at 4 GiB, then an interrupt: pushed where ESP says. */
+extern const u8 wrapping_stack[];
+static volatile u32 wraps;
+static volatile uptr wrap_sp[3];
+
+static void on_wrap(struct frame *f)
+{
+	wrap_sp[wraps++ % 3] = f->sp;
+}
+
+__asm__(".pushsection .text; .code32; wrapping_stack:\n"
+	"mov %esp, %esi; mov $8, %esp; push %eax; push %ecx; push %edx; int3; pop %ecx; pop %ecx; pop %edx\n"
+	"mov $0xfffffff0, %esp; pop %edi; call 1f; leave; int3; lea -8(%esp), %esp; add $4, %esp; int3; mov %esi, %esp; mov $0, %ebp; ret\n"
+	"1: mov $0xfffffffc, %ebp; ret; .code64; .popsection");
+
+static void stack_wraps(void)
+{
+	unsigned bad = 0;
+
+	interrupt_handler[BP] = on_wrap;
+	for (u32 k = 0; k < 2 * WARM; k++) {
+		struct regs r = { .rax = RUBBISH | 7, .rcx = RUBBISH | 9, .rdx = RUBBISH | 11 };
+
+		wraps = 0;
+		ways[k % WAYS].enter(&r, (u32)(uptr)wrapping_stack, SEL_DATA);
+		bad += wraps != 3 || wrap_sp[0] != 0xfffffffc || wrap_sp[1] || wrap_sp[2] != 0xfffffffc || (u32)r.rcx != 9 || (u32)r.rdx != 7;
+	}
+	interrupt_handler[BP] = NULL;
+	check(!bad, "interrupts of 32-bit code on a stack that has wrapped: %u wrong", bad);
+}
+
 #define SEL_LIMIT 0x40
 #define SEL_BASE  0x48
 
@@ -423,6 +482,8 @@ void guest_main(void)
 	by_turns();
 	returns_to_others();
 	upper_halves();
+	strings();
+	stack_wraps();
 	data_segments();
 	at_4g();
 	endless_loops();

@@ -79,6 +79,8 @@
 	  0xabcd1234, 0x10000, 0x9999ffff, 0x2002001, 2, 6, 7, 8)                                                          \
 	X(addresses_of_words, "mov 0x10(%bx,%si), %eax; mov %eax, (%di); add %cx, 2(%bp); mov (%bx), %dl; movzbl (%si), %ebp", 1, 2, 3, \
 	  0xffff0010, 0x2002000, 0xabcd0040, 0x12340100, 0xffff0180)                                                       \
+	X(addresses_of_words_else, "mov 0x10(%bx,%si), %eax; mov %eax, (%bx,%di); add %cx, 2(%bp); lea 4(%bx,%si), %edi", 1, 2, 3, 0x02000010, \
+	  0x2002000, 0x02000040, 0x2010, 0x20)                                                                             \
 	X(jecxz, "jecxz 1f; inc %eax; 1: mov %ebx, %ecx; jecxz 2f; inc %edx; 2: mov $0x50000, %ecx; jcxz 3f; inc %esi; 3: mov $3, %ecx; 4: inc %edi; loop 4b;" \
 	  "mov $0x10002, %ecx; 5: inc %edi; .byte 0x67; loop 5b; loope 6f; 6: inc %ebp",                                   \
 	  1, 0, 3, 4, 0x2002000, 6, 7, 8)                                                                                  \
@@ -136,6 +138,16 @@
 	/* into the hole: faults */                                                                                        \
 	X(fault_third, "add %ecx, %eax; mov (%ebx), %edx; mov %eax, -4(%ebx); add $4, %ebx; mov (%ebx), %esi; inc %edi", 0xffffffff, 2, 3, 0x403feffc, \
 	  0x2002000, 6, 7, 8)                                                                                              \
+	X(fault_after_inc, "mov (%ebx), %eax; inc %ebx; inc %ebx; inc %ebx; inc %ebx; mov (%ebx), %ecx", 1, 2, 3, 0x403feffc, 0x2002000, 6, 7, 8) \
+	X(fault_after_dec, "mov (%ebx), %eax; dec %ebx; dec %ebx; mov (%ebx), %ecx", 1, 2, 3, 0x40400000, 0x2002000, 6, 7, 8) \
+	X(fault_after_sub, "mov (%ebx), %eax; sub $-8, %ebx; mov -4(%ebx), %ecx", 1, 2, 3, 0x403feffc, 0x2002000, 6, 7, 8) \
+	X(fault_after_add, "mov (%ebx), %eax; add $-8, %ebx; mov 6(%ebx), %ecx", 1, 2, 3, 0x40400000, 0x2002000, 6, 7, 8) \
+	X(fault_after_lea, "mov (%ebx), %eax; lea 0x20(%ebx), %ebx; mov -0x1e(%ebx), %ecx", 1, 2, 3, 0x403feffc, 0x2002000, 6, 7, 8) \
+	X(fault_after_words, "mov (%ebx), %eax; addw $4, %bx; mov (%ebx), %ecx", 1, 2, 3, 0x403feffc, 0x2002000, 6, 7, 8) \
+	X(base_cut_to_words, "mov (%ebx), %eax; addw $0x10, %bx; mov -8(%ebx), %ecx; decw %bx; lea 8(%ebx), %bx", 1, 2, 3, 0xfffffff0, \
+	  0x2002000, 6, 7, 8)                                                                                              \
+	X(words_of_bases, "mov (%ebx), %eax; addw $4, %bx; mov (%ebx), %ecx; incw %si; decw %di; lea 8(%ebx), %bx; mov (%ebx,%esi), %edx", 1, 2, 3, 0x200fffc, \
+	  0x2002000, 6, 0x1fffff, 0x10000)                                                                                 \
 	X(fault_across, "stc; adc %eax, %eax; mov -8(%ebx), %edx; mov %eax, -2(%ebx); nop", 0x80000000, 2, 3, 0x403ff000, 0x2002000, 6, 7, 8) \
 	X(fault_pop, "cmp %eax, %ecx; pop %edx; pop %edx; pop %edx", 1, 2, 3, 4, 0x403feff8, 6, 7, 8)                      \
 	X(fault_push, "inc %eax; mov %esp, %ebx; push %eax; push %ecx; push %edx", 0x7fffffff, 2, 3, 4, 0x40400004, 6, 7, 8) \
@@ -163,6 +175,8 @@
 	X(fault_invalid, "cmp %eax, %ecx; mov (%ebx), %edx; ud2", 0x7fffffff, 2, 3, 4, 0x2002000, 6, 4, 8)                 \
 	X(fault_privileged, "cmp %eax, %ecx; mov %eax, (%ebx); cli; inc %eax", 0x7fffffff, 2, 3, 4, 0x2002000, 6, 4, 8)    \
 	X(fault_override, "add %eax, %ecx; mov %fs:0xfc, %edx; mov %fs:0xfd, %edx; inc %eax", 0x7fffffff, 2, 3, 4, 0x2002000, 6, 4, 8) \
+	X(fault_override_movs, "add %eax, %ecx; mov $7, %ecx; rep movsl %fs:(%esi), (%edi); inc %eax", 0x7fffffff, 2, 3, 4, 0x2002000, 6, 0xf0, 0x2002000) \
+	X(fault_override_lods, "add %eax, %ecx; mov $7, %ecx; rep lodsw %fs:(%esi), %ax; inc %eax", 0x7fffffff, 2, 3, 4, 0x2002000, 6, 0xf3, 0x2002000) \
 	X(fault_code_store, "add %eax, %ecx; mov %cs:(%ebx), %edx; mov %eax, %cs:(%ebx)", 0x7fffffff, 2, 3, 0x2001ffc, 0x2002000, 6, 4, 8) \
 	/* overrides */                                                                                                    \
 	X(overrides, "mov %fs:0x10, %eax; mov %eax, %fs:4(%ebx); add %ecx, %gs:0xf8; mov %gs:0x110, %edx; mov %ss:(%edi), %esi; mov %esi, %ds:4(%ebp); mov %es:8(%edi), %ebp;" \

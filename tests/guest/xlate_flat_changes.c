@@ -55,6 +55,9 @@ static const struct segment_case segment_cases[] = {
 	{ "DS of code", loads_and_stores, 2, SEL_UCODE, AT, GP, 4, 0 },
 	{ "DS that expands down", loads_and_stores, 2, SEL_DOWN, AT, 0x30, 0, 0 },
 	{ "DS that expands down, below it", loads_and_stores, 2, SEL_DOWN, LOWEST, GP, 0, 0 },
+	{ "DS that expands down over nothing", loads_and_stores, 2, SEL_EMPTY, AT, GP, 0, 0 },
+	{ "SS that expands down over nothing", by_ss, 1, SEL_EMPTY, AT, SS, 0, 0 },
+	{ "ES that expands down over nothing", strings, 3, SEL_EMPTY, AT, GP, 5, 0 },
 	{ "DS null", loads_and_stores, 2, 0, AT, GP, 0, 0 },
 	{ "DS null with RPL 3", loads_and_stores, 2, 3, AT, GP, 0, 0 },
 	{ "DS of DPL 0, which IRET takes away", loads_and_stores, 2, SEL_UP, AT, GP, 0, 0 },
@@ -212,8 +215,8 @@ static void changed_stacks(void)
 		{ "flat", SEL_UDATA, AT, AT - 4 },
 		{ "with a limit", SEL_LIMIT, LOWEST, LOWEST - 4 },
 		{ "with a base", SEL_BASE, AT - 0x1000, AT - 4 },
-		{ "of 16 bits", SEL_SP16, 0x12340000 | LOWEST, LOWEST - 4 },
-		{ "of 16 bits that wraps", SEL_SP16, 0x12342000, 0x1ffc },
+		{ "of 16 bits", SEL_SP16, LOW | LOWEST, LOWEST - 4 },
+		{ "of 16 bits, elsewhere", SEL_SP16, LOW | 0x3000, 0x2ffc },
 		{ "with a limit, beyond it", SEL_LIMIT, AT, 0 },
 	};
 
@@ -327,6 +330,59 @@ static void ways_in(void)
 	}
 }
 
+/* --- jumps that cut EIP to 16 bits --- */
+static void short_jumps(void)
+{
+	static const struct {
+		const char *name, *bytes;
+		u32 n, target; /* from the code's beginning; 0 if it is uncut */
+		u32 sp;        /* what ESP is then */
+		u32 ecx, flags;
+	} jumps[] = {
+		{ "JMP rel8", "\x66\xeb\x10", 3, 0x13, 0, 2, 0 },
+		{ "JMP rel16", "\x66\xe9\x10\x00", 4, 0x14, 0, 2, 0 },
+		{ "Jcc rel8", "\x66\x74\x10", 3, 0x13, 0, 2, FL_ZF },
+		{ "Jcc rel16", "\x66\x0f\x84\x10\x00", 5, 0x15, 0, 2, FL_ZF },
+		{ "Jcc rel8, not taken", "\x66\x75\x10\xcc", 4, 0, 0, 2, FL_ZF },
+		{ "Jcc rel16, not taken", "\x66\x0f\x85\x10\x00\xcc", 6, 0, 0, 2, FL_ZF },
+		{ "CALL rel16", "\x66\xe8\x10\x00", 4, 0x14, -2u, 2, 0 },
+		{ "JMP r16", "\x66\xff\xe0", 3, 0x40, 0, 2, 0 },
+		{ "CALL r16", "\x66\xff\xd0", 3, 0x40, -2u, 2, 0 },
+		{ "JMP m16", "\x66\xff\x23", 3, 0x40, 0, 2, 0 },
+		{ "CALL m16", "\x66\xff\x13", 3, 0x40, -2u, 2, 0 },
+		{ "RET to 16 bits", "\x66\xc3", 2, 0x40, 2, 2, 0 },
+		{ "RET n to 16 bits", "\x66\xc2\x06\x00", 4, 0x40, 8, 2, 0 },
+		{ "LOOP to 16 bits", "\x66\xe2\x10", 3, 0x13, 0, 2, 0 },
+		{ "JECXZ to 16 bits", "\x66\xe3\x10", 3, 0x13, 0, 0, 0 },
+	};
+
+	/* the low pages are all INT3 */
+	memset_((void *)0x3000, 0xcc, 4096);
+	for (unsigned n = 0; n < sizeof(jumps) / sizeof(jumps[0]); n++) {
+		u32 at = LOW + 0x3100 + n * 0x80, low = at & 0xffff;
+		struct state s = begin(at);
+		unsigned bad = 0;
+
+		emit_at(at);
+		emit(jumps[n].bytes, jumps[n].n);
+		emit("\x0f\x0b", 2);
+		for (unsigned k = 0; k < WARM; k++) {
+			s.reg[EAX] = 0xabcd0000 | (low + 0x40);
+			s.reg[EBX] = AT;
+			s.reg[ECX] = jumps[n].ecx;
+			s.reg[ESP] = AT - 0x100;
+			s.flags = 2 | jumps[n].flags;
+			*(volatile u32 *)AT = *(volatile u32 *)(AT - 0x100) = 0x12340000 | (low + 0x40);
+			*(volatile u32 *)(AT - 0x104) = 0x55555555;
+			run(&s);
+			bad += end_state.vector != BP || end_state.reg[ESP] != s.reg[ESP] + jumps[n].sp ||
+			       end_state.eip != (jumps[n].target ? low + jumps[n].target + 1 : at + jumps[n].n);
+			bad += jumps[n].sp == -2u && *(volatile u32 *)(AT - 0x104) != (0x5555 | (low + jumps[n].n) << 16);
+		}
+		check(!bad, "%s: %u wrong", jumps[n].name, bad);
+	}
+}
+
 /* --- loops that nothing but an interrupt ends --- */
 static volatile u32 ticks, ticks_to_end;
 
@@ -376,6 +432,7 @@ static void endless_loops(void)
 	LOOP("falling over the end, JMP back", "\x40\x48\x41\x49", "\xeb\xfa");
 	LOOP("the same by a near JMP", "\x40\x48\x41\x49\x90", "\xe9\xf6\xff\xff\xff");
 	LOOP("a jump that is not taken at the end", "\x90\x39\xc0\x75\xfb", "\xeb\xf9");
+	LOOP("a jump into itself that is not taken", "\x39\xc0\x75\xff", "\xeb\xfa");
 	LOOP("a jump over the end that is taken", "\x90\x39\xc0\x74\x10", "\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\xeb\xe9");
 	LOOP("a JMP over the end", "\x90\xeb\x02", "\x0f\x0b\xeb\xf9");
 	LOOP("a CALL at the end", "\xe8\x10\x00\x00\x00", "\xeb\xf9\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\x0f\x0b\x40\xc3");
@@ -432,7 +489,27 @@ static void many_addresses(void)
 	}
 	check(!bad, "a page at 32 addresses, all warm: %u wrong", bad);
 
-	/* its bytes, changed through any of the addresses; by itself too */
+	/* the last page of all, at another address too: what follows is address 0, and another page */
+	bad = 0;
+	map(WINDOW + 0x370000, PHYS + 0x403000, 7);
+	map(WINDOW + 0x371000, PHYS + 0x371000, 7);
+	emit_at(0xfffffff0);
+	emit("\xe8\x00\x00\x00\x00\x59\xeb\x08", 8); /* CALL +0; POP ECX; JMP over the end */
+	emit_at(0);
+	emit("\x42\xcd\x30", 3);
+	emit_at(WINDOW + 0x371000);
+	emit("\x4a\xcd\x30", 3);
+	for (u32 k = 0; k < 4 * WARM; k++) {
+		bool end = k < 2 * WARM ? k & 1 : k & 16;
+		struct state s = begin(end ? 0xfffffff0 : WINDOW + 0x370ff0);
+
+		run(&s);
+		bad += end_state.vector != 0x30 || end_state.reg[ECX] != s.eip + 5 || end_state.reg[EDX] != (end ? 1 : ~0u) ||
+		       end_state.eip != s.eip + 0x13;
+	}
+	check(!bad, "the last page of 4 GiB at another address too: %u wrong", bad);
+
+	/* that page's bytes, changed through any of the addresses; by itself too */
 	bad = 0;
 	emit_at(page + 0x100);
 	emit("\xb8\x00\x00\x00\x00\xff\x43\x01\x89\x53\x11\xba\x00\x00\x00\x00\xb9\x00\x00\x00\x00\xcd\x30", 23);
@@ -604,6 +681,7 @@ void guest_main(void)
 	loaded_segments();
 	changed_stacks();
 	ways_in();
+	short_jumps();
 	endless_loops();
 	many_addresses();
 	across_pages();

@@ -26,6 +26,7 @@
 #define SEL_FS    0x83 /* base LOW + 100H, limit FFH */
 #define SEL_GS    0x8b /* base FFFFFF00H */
 #define SEL_CODE1 0x93 /* 16-bit code */
+#define SEL_EMPTY 0xab /* expands down over nothing */
 #define SEL_UP    0x98 /* data that no return to CPL 3 leaves; DPL 0 */
 
 #define FL_CF  1u
@@ -159,6 +160,7 @@ static inline void flat_init(void)
 	gdt[SEL_BASE / 8] = make_desc(0x1000, 0xfffff, 0xf2, 0xc);
 	gdt[SEL_RONLY / 8] = make_desc(0, 0xfffff, 0xf0, 0xc);
 	gdt[SEL_DOWN / 8] = make_desc(0, 0xffff, 0xf6, 0x4);
+	gdt[SEL_EMPTY / 8] = make_desc(0, 0xfffff, 0xf6, 0xc);
 	gdt[SEL_SP16 / 8] = make_desc(0, 0xfffff, 0xf2, 0x8);
 	gdt[SEL_CODEL / 8] = make_desc(0, 0xfff, 0xfa, 0xc);
 	gdt[SEL_CODEB / 8] = make_desc(0x1000, 0xfffff, 0xfa, 0xc);
