@@ -247,7 +247,7 @@ static void deliver_long(struct soft_cpu *c, const struct insn *i, const struct 
 	st.sp &= ~0xfull;
 	st.mask = ~0ull;
 	st.flat = true;
-	st.sys = inner;
+	st.sys = inner || (c->cpl < 3 && !soft_mode64(c)); /* an access of 32-bit code would cut RSP */
 
 	frame[n++] = c->seg[SEG_SS].sel;
 	frame[n++] = c->gpr[R_SP];

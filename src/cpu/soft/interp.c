@@ -12,6 +12,7 @@
 #include "cpu/soft/code.h"
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/jit/jit.h"
+#include "cpu/soft/mmu.h"
 #include "cpu/soft/ops.h"
 #include "vm/irq.h"
 
@@ -59,6 +60,7 @@ void soft_data_changed(struct soft_cpu *c)
 	u32 key = c->key & ~(u32)KEY_FLAT;
 
 	set_key(c, key | flat_key(c, key));
+	mmu_set_code_gen(c);
 }
 
 void soft_mode_changed(struct soft_cpu *c)

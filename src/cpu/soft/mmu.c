@@ -78,8 +78,7 @@ void mmu_select(struct soft_cpu *c)
 	windows_select(c, mode);
 	c->tlb_code[0] = &c->asid->code[c->cpl == 3];
 	c->tlb_code[1] = &c->upper_code[c->cpl == 3];
-	c->code_gen[0] = mmu_code_gen(c, 0);
-	c->code_gen[1] = mmu_code_gen(c, 1);
+	mmu_set_code_gen(c);
 	/* Alignment checks are the slow path's [SDM3 6.15, interrupt 17]: then no access may take the
 	 * fast one. */
 	c->align_checks = c->cpl == 3 && c->cr0 & CR0_AM && c->flags & FL_AC;

@@ -48,6 +48,13 @@ static inline u64 mmu_code_gen(const struct soft_cpu *c, unsigned half)
 	return c->tlb_code[half]->gen << 1 | (c->key & KEY_FLAT ? 1 : 0);
 }
 
+/* After a change of these. */
+static inline void mmu_set_code_gen(struct soft_cpu *c)
+{
+	c->code_gen[0] = mmu_code_gen(c, 0);
+	c->code_gen[1] = mmu_code_gen(c, 1);
+}
+
 /* Takes from the windows the pages that are la's in the bits of mask; 0: all. */
 void tlb_drop_windows(struct soft_cpu *c, gva_t la, u64 mask);
 void tlb_flush_tables(struct soft_cpu *c, struct tlb_table t[TLB_NR_MODES], struct tlb_code code[2]);

@@ -589,7 +589,7 @@ static void emit_landing(struct xlate *t, gva_t rip)
 		emit_store_cpu(e, T0, jit_page);
 	}
 	t->fl = (struct xflstate){ .saved = true };
-	emit_exit(t, translate_exit(t, rip), CC_JMP);
+	translate_leave(t, rip);
 }
 
 static void emit_push_rip(struct xlate *t, const struct opnd *o, gva_t rip)
@@ -1060,6 +1060,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 	t->j = j;
 	t->b = b;
 	t->n = b->n;
+	t->at = rip;
 	t->half = rip >> 63;
 	t->word = b->key & KEY_FLAT ? 4 : 8;
 	t->w = t->word == 8 ? E_W : 0;

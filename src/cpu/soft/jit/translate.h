@@ -145,6 +145,7 @@ struct xlate {
 	struct block *b;
 	struct xblock *x;
 	struct emit e;
+	gva_t at; /* where the block is: for any address, one of them */
 	/* Of addresses, of what PUSH, POP, CALL and RET move, and of RIP: 8, or 4 in flat 32-bit code (KEY_FLAT), whose
 	 * addresses wrap; and as a flag for the assembler. */
 	u8 word;

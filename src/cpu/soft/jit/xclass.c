@@ -69,10 +69,13 @@ static void class_push(const struct xlate *t, struct xinsn *x)
 	x->sp_delta = -t->word;
 }
 
-/* One that cuts RIP to 16 bits is not known. */
+/* One that cuts RIP to 16 bits is not known; one out of the canonical addresses faults, and nothing is pushed. */
 static void class_jump(const struct xlate *t, struct xinsn *x, const struct insn *i, unsigned kind)
 {
-	x->kind = t->word == 4 && i->osz == 2 ? XK_BAIL : (u8)kind;
+	u64 target = t->at + i->off + i->len + i->imm;
+	bool known = t->word == 4 ? i->osz != 2 : bits_sext(target, 48) == target;
+
+	x->kind = known ? (u8)kind : XK_BAIL;
 	x->fl = kind == XK_JCC ? XF_READ : 0;
 }
 
