@@ -11,8 +11,11 @@
  * on the vCPU's own thread. timer_fn may come early or without cause: it looks at the registers and arms
  * again.
  *
- * Omitted, and why that is safe: the APIC page does not follow IA32_APIC_BASE (an APIC moved elsewhere
- * answers to MSRs and messages only; no operating system moves it); SMI and remote read are dropped (there
+ * The page is on the bus at its first address only. Where IA32_APIC_BASE says otherwise, exit_dispatch() looks for the accesses of
+ * that processor.
+ *
+ * Omitted, and why that is safe: an APIC moved to where there is RAM answers to MSRs and messages only (no operating system
+ * moves it); SMI and remote read are dropped (there
  * is no SMM, and the read is gone from processors since the Pentium 4); arbitration priorities do not
  * exist on a bus without arbitration. EOI broadcast suppression and CMCI are not offered by the version
  * register.
@@ -321,7 +324,7 @@ static void lvt_deliver(struct lapic *l, unsigned entry)
 		return;
 	switch (lvt_mode(lvt)) {
 	case APIC_FIXED: accept(l, (u8)lvt, false); break;
-	case APIC_NMI: vcpu_post(l->vcpu, VCPU_REQ_NMI); break;
+	case APIC_NMI: vcpu_nmi(l->vcpu); break;
 	case APIC_INIT: init_signal(l); break;
 	default: /* SMI, ExtINT (a level, see takes_extint()), reserved */ break;
 	}
@@ -376,7 +379,7 @@ static bool deliver_one(struct lapic *l, u8 mode, u8 vector, bool level)
 	switch (mode) {
 	case APIC_FIXED:
 	case APIC_LOWEST: return accept(l, vector, level);
-	case APIC_NMI: vcpu_post(l->vcpu, VCPU_REQ_NMI); return true;
+	case APIC_NMI: vcpu_nmi(l->vcpu); return true;
 	case APIC_INIT: init_signal(l); return true;
 	case APIC_SIPI:
 		atomic_store(&l->vcpu->sipi_vector, vector);
@@ -849,9 +852,7 @@ static struct lapic *mmio_self(void)
 	struct vcpu *vcpu = vcpu_self();
 	struct lapic *l = vcpu ? vcpu->lapic : NULL;
 
-	if (!l || (l->apic_base & BASE_MODE) != BASE_EN || ALIGN_DOWN(l->apic_base, LAPIC_SIZE) != LAPIC_BASE)
-		return NULL;
-	return l;
+	return l && (l->apic_base & BASE_MODE) == BASE_EN ? l : NULL;
 }
 
 static u64 lapic_mmio_read(void *opaque, u64 offset, unsigned size)
@@ -917,6 +918,14 @@ static bool base_valid(const struct lapic *l, u64 val)
 	return !(val & ~allowed) && (val & BASE_MODE) != BASE_EXTD;
 }
 
+static void set_base(struct lapic *l, u64 val)
+{
+	l->apic_base = val;
+	l->vcpu->apic_off = !(val & BASE_EN);
+	l->vcpu->apic_home = LAPIC_BASE;
+	l->vcpu->apic_page = ALIGN_DOWN(val, LAPIC_SIZE);
+}
+
 /* The state machine of [SDM3 10.12.5]. */
 static bool base_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 {
@@ -927,8 +936,7 @@ static bool base_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 	u64 from = l->apic_base & BASE_MODE, to = val & BASE_MODE;
 	if ((from == 0 && to == BASE_MODE) || (from == BASE_MODE && to == BASE_EN))
 		return false;
-	l->apic_base = val;
-	l->vcpu->apic_off = !(val & BASE_EN);
+	set_base(l, val);
 	if (from != to) {
 		if (to == 0) {
 			reset_regs(l);
@@ -939,9 +947,9 @@ static bool base_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 		}
 		notify(l);
 	}
-	if (ALIGN_DOWN(val, LAPIC_SIZE) != LAPIC_BASE)
-		log_guest("vCPU %u moves its local APIC to %#llx, where nothing answers", vcpu->id,
-			  (unsigned long long)ALIGN_DOWN(val, LAPIC_SIZE));
+	if (ram_ptr(&l->dev.vm->ram, vcpu->apic_page, LAPIC_SIZE))
+		log_guest("vCPU %u moves its local APIC to %#llx, where there is memory, which stays", vcpu->id,
+			  (unsigned long long)vcpu->apic_page);
 	return true;
 }
 
@@ -1108,8 +1116,7 @@ static void lapic_reset(struct device *dev, enum reset_kind kind)
 	struct lapic *l = container_of(dev, struct lapic, dev);
 
 	pthread_mutex_lock(dev->lock);
-	l->apic_base = LAPIC_BASE | BASE_EN | (l->vcpu->id == 0 ? BASE_BSP : 0);
-	l->vcpu->apic_off = false;
+	set_base(l, LAPIC_BASE | BASE_EN | (l->vcpu->id == 0 ? BASE_BSP : 0));
 	reset_regs(l);
 	l->next_lowest = 0;
 	if (l->vcpu->id == 0) {
@@ -1174,6 +1181,7 @@ static int lapic_post_load(struct device *dev, struct err *err)
 		if (l->lvt[i] & ~(lvt_writable[i] | (i == LVT_LINT0 || i == LVT_LINT1 ? LVT_RIRR : 0)))
 			bad = "lvt";
 	if (!bad) {
+		set_base(l, l->apic_base);
 		timer_arm(l);
 		notify(l);
 	}

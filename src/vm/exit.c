@@ -26,6 +26,8 @@
 #define EXIT_KVM_ENOSYS 1000ll /* what a guest of KVM's gets for a hypercall that there is not */
 #define EXIT_PROBE      8
 #define EXIT_TOP_KEYS   8
+#define EXIT_PAGE_MASK  0xfffull
+#define EXIT_NOWHERE    BIT(60) /* beyond every physical address: nobody answers */
 
 struct exit_info {
 	const char *name, *key;
@@ -114,11 +116,23 @@ void exit_account(struct vcpu *vcpu, enum exit_reason reason, u64 key, u64 t0)
 	exit_book(vcpu, reason, key, t0 ? vcpu_rdtsc() - t0 : 0);
 }
 
+/* Where on the bus it is: each processor may see its local APIC at an address of its own [SDM3 10.4.5]. */
+static u64 exit_mmio_addr(const struct vcpu *vcpu, u64 addr)
+{
+	u64 page = addr & ~(u64)EXIT_PAGE_MASK, offset = addr & EXIT_PAGE_MASK;
+
+	if (likely(vcpu->apic_page == vcpu->apic_home))
+		return addr;
+	if (page == vcpu->apic_page)
+		return vcpu->apic_home | offset;
+	return page == vcpu->apic_home ? EXIT_NOWHERE | offset : addr;
+}
+
 void exit_dispatch(struct vcpu *vcpu, struct vm_exit *exit)
 {
 	u64 t0 = vcpu_rdtsc();
 	struct vm *vm = vcpu->vm;
-	u64 key = exit->addr;
+	u64 key = exit->addr, addr;
 
 	exit->fault = false;
 	switch (exit->reason) {
@@ -129,10 +143,11 @@ void exit_dispatch(struct vcpu *vcpu, struct vm_exit *exit)
 			exit->data = bus_read(&vm->bus, BUS_PIO, exit->addr, exit->size);
 		break;
 	case EXIT_EPT_VIOLATION:
+		addr = exit_mmio_addr(vcpu, exit->addr);
 		if (exit->write)
-			bus_write(&vm->bus, BUS_MMIO, exit->addr, exit->size, exit->data);
+			bus_write(&vm->bus, BUS_MMIO, addr, exit->size, exit->data);
 		else
-			exit->data = bus_read(&vm->bus, BUS_MMIO, exit->addr, exit->size);
+			exit->data = bus_read(&vm->bus, BUS_MMIO, addr, exit->size);
 		break;
 	case EXIT_RDMSR:
 		exit->data = 0;

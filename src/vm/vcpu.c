@@ -1,7 +1,7 @@
 /* A virtual CPU's thread: mailbox, execution, waiting, local timer.
  *
  * Mailbox. `requests` holds bits that other threads set. The thread looks at it before each run(), the
- * engine between blocks. INTR, NMI, TIMER, KICK and FLUSH are the engine's; STOP, INIT and SIPI make run() return.
+ * engine between blocks. INTR, NMI, NMI_AGAIN, TIMER, KICK and FLUSH are the engine's; STOP, INIT and SIPI make run() return.
  *
  * Waiting, and why no wake-up is lost. The waiter does (1) sleeping = 1, (2) read requests, and only
  * when nothing of interest is set (3) futex wait while sleeping is 1. The poster does (A) set its bits in
@@ -85,6 +85,12 @@ void vcpu_post(struct vcpu *vcpu, u32 bits)
 	engine = vcpu->vm->engine;
 	if (engine && engine->kick)
 		engine->kick(vcpu);
+}
+
+/* Who takes the first one out between the look and the post finds the second one alone, and counts the same. */
+void vcpu_nmi(struct vcpu *vcpu)
+{
+	vcpu_post(vcpu, atomic_load(&vcpu->requests) & VCPU_REQ_NMI ? VCPU_REQ_NMI_AGAIN : VCPU_REQ_NMI);
 }
 
 u32 vcpu_take(struct vcpu *vcpu, u32 bits)

@@ -20,7 +20,7 @@ struct vm;
 
 enum vcpu_request {
 	VCPU_REQ_INTR = 1 << 0, /* the interrupt controller may have a vector: look (irq_pending) */
-	VCPU_REQ_NMI = 1 << 1,
+	VCPU_REQ_NMI = 1 << 1,      /* posted by vcpu_nmi() */
 	VCPU_REQ_INIT = 1 << 2,
 	VCPU_REQ_SIPI = 1 << 3,  /* vector in vcpu->sipi_vector */
 	VCPU_REQ_STOP = 1 << 4,  /* leave run() and end the thread */
@@ -29,6 +29,7 @@ enum vcpu_request {
 		1 << 6, /* wake from HLT, the present or the next one, as if by an interrupt: vcpu->kicked */
 	VCPU_REQ_FLUSH = 1 << 7, /* drop every translation of addresses before the next instruction */
 	VCPU_REQ_PAUSE = 1 << 8, /* leave run() and park until vcpu_resume() */
+	VCPU_REQ_NMI_AGAIN = 1 << 9, /* a second NMI, before the first was taken out */
 };
 
 struct vcpu {
@@ -43,6 +44,9 @@ struct vcpu {
 	void *engine;  /* the engine's own state */
 	void *lapic;   /* the local APIC's, for its file only */
 	bool apic_off; /* set by it: IA32_APIC_BASE.EN is 0, so CPUID.1:EDX.APIC reads 0 [SDM3 10.4.3] */
+	/* Where this processor sees its local APIC's page, and where the bus has it; the same unless the guest has moved it. Set by
+	 * the local APIC, on this vCPU's thread or while it does not run. */
+	u64 apic_page, apic_home;
 	_Atomic u8 sipi_vector;
 	bool kicked; /* a kick that no HLT has used up; for the engine, on the vCPU's thread */
 
@@ -72,6 +76,19 @@ struct vcpu *vcpu_self(void);
 
 /* Any thread. Sets bits and wakes or kicks the vCPU. */
 void vcpu_post(struct vcpu *vcpu, u32 bits);
+
+/* Any thread, but one at a time for each vCPU (vm->intc_lock does). Posts an NMI. A processor takes one and remembers one more
+ * that comes while the handler of the first runs [SDM3 6.7.1], so the mailbox holds two; who takes them out counts them with
+ * vcpu_nmis() and knows whether the first one is to be taken still. */
+void vcpu_nmi(struct vcpu *vcpu);
+
+/* How many NMIs bits from the mailbox stand for, together with `pending` ones taken out before; blocked: a handler of one runs. */
+static inline u8 vcpu_nmis(u32 bits, u8 pending, bool blocked)
+{
+	unsigned n = pending + !!(bits & VCPU_REQ_NMI) + !!(bits & VCPU_REQ_NMI_AGAIN);
+
+	return (u8)MIN(n, blocked ? 1u : 2u);
+}
 
 /* vCPU's own thread: takes and clears the given bits, returns those that were set. */
 u32 vcpu_take(struct vcpu *vcpu, u32 bits);

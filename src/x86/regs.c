@@ -74,7 +74,7 @@ void x86_state_reset(struct x86_state *s, bool init, bool bsp, u32 family_model_
 	s->sti_shadow = false;
 	s->movss_shadow = false;
 	s->nmi_blocked = false;
-	s->nmi_pending = false;
+	s->nmi_pending = 0;
 	s->exc_pending = false;
 	s->exc_vector = 0;
 	s->exc_has_error = false;

@@ -38,10 +38,15 @@ static void on_vector(struct frame *f)
 		eoi();
 }
 
-static volatile u32 nmis;
+static volatile u32 nmis, nmis_more;
+static void ipi(u32 icr);
 static void on_nmi(struct frame *f)
 {
 	nmis++;
+	while (nmis_more) {
+		nmis_more--;
+		ipi(4 << 8);
+	}
 }
 
 static void ipi(u32 icr)
@@ -51,6 +56,20 @@ static void ipi(u32 icr)
 }
 
 #define SELF (1u << 18)
+
+#define MOVED 0xfed40000ul
+
+static void test_moved(void)
+{
+	u32 version = apic_read(APIC_VER);
+	u64 base = rdmsr(MSR_APIC_BASE);
+
+	wrmsr(MSR_APIC_BASE, (base & 0xfff) | MOVED);
+	check(*(volatile u32 *)(MOVED + APIC_VER) == version, "its page moves");
+	check(apic_read(APIC_VER) == 0xffffffff, "and leaves nothing behind: %x", apic_read(APIC_VER));
+	wrmsr(MSR_APIC_BASE, base);
+	check(apic_read(APIC_VER) == version, "and comes back");
+}
 
 static void test_local(void)
 {
@@ -124,6 +143,17 @@ static void test_local(void)
 		let_in(1000000);
 	}
 	check(nmis == 1, "NMI to itself, with IF = 0 or 1: %u", nmis);
+	nmis = 0;
+	ipi(4 << 8);
+	ipi(4 << 8);
+	let_in(100000);
+	check(nmis == 2, "two NMIs behind each other: %u", nmis);
+	nmis = 0;
+	nmis_more = 10;
+	ipi(4 << 8);
+	let_in(100000);
+	check(nmis == 2, "ten NMIs in the handler of one are one more: %u", nmis - 1);
+	test_moved();
 
 	apic_write(APIC_SVR, 0xff);
 	ipi(SELF | 0x66);

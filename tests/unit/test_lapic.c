@@ -45,6 +45,16 @@ static void wr(unsigned n, unsigned reg, u32 val)
 	mmio_wr(LAPIC_BASE + reg * 16, 4, val);
 }
 
+/* As an engine does. */
+static u32 dispatch_rd(unsigned n, u64 addr)
+{
+	struct vm_exit exit = { .reason = EXIT_EPT_VIOLATION, .size = 4, .addr = addr };
+
+	fake.b.self = cpu(n);
+	exit_dispatch(cpu(n), &exit);
+	return (u32)exit.data;
+}
+
 static bool x2wr(unsigned n, unsigned reg, u64 val)
 {
 	return msr_wr(n, MSR_X2APIC_BASE + reg, val);
@@ -313,11 +323,42 @@ static void test_modes(void **state)
 	assert_false(msr_wr(0, MSR_APIC_BASE, xapic | BIT(9)));
 	assert_false(msr_wr(0, MSR_APIC_BASE, xapic | BIT(40)));
 	assert_true(msr_wr(0, MSR_APIC_BASE, xapic | BIT(39)));
-	assert_int_equal(rd(0, VERSION), 0xffffffff); /* has moved away */
 	assert_true(msr_wr(0, MSR_APIC_BASE, xapic));
 
 	fake.b.vm.cpuid.features[X86_FEATURE_X2APIC / 64] = 0;
 	assert_false(msr_wr(0, MSR_APIC_BASE, x2));
+}
+
+/* Each processor moves its own, and nobody answers where it was. */
+static void test_moved_base(void **state)
+{
+	const u64 there = 0xfed40000, xapic = there | BIT(8) | BIT(11);
+	u32 at = VERSION * 16;
+
+	assert_true(msr_wr(0, MSR_APIC_BASE, xapic));
+	assert_int_equal(dispatch_rd(0, there + at), 0x50014);
+	assert_int_equal(dispatch_rd(0, there + ID * 16), 0);
+	assert_int_equal(dispatch_rd(0, LAPIC_BASE + at), 0xffffffff);
+	assert_int_equal(dispatch_rd(1, LAPIC_BASE + at), 0x50014);
+	assert_int_equal(dispatch_rd(1, there + at), 0xffffffff);
+	assert_true(msr_wr(0, MSR_APIC_BASE, xapic & ~BIT(11)));
+	assert_int_equal(dispatch_rd(0, there + at), 0xffffffff);
+	device_reset_all(&fake.b.vm, RESET_WARM);
+	assert_int_equal(dispatch_rd(0, LAPIC_BASE + at), 0x50014);
+	assert_int_equal(dispatch_rd(0, there + at), 0xffffffff);
+}
+
+static void test_two_nmis(void **state)
+{
+	wr(1, ICR, 0x400);
+	wr(2, ICR, 0x400);
+	assert_int_equal(atomic_load(&cpu(0)->requests), VCPU_REQ_NMI | VCPU_REQ_NMI_AGAIN);
+	wr(2, ICR, 0x400); /* more than a processor remembers */
+	assert_int_equal(vcpu_nmis(posted(0), 0, false), 2);
+	assert_int_equal(vcpu_nmis(VCPU_REQ_NMI | VCPU_REQ_NMI_AGAIN, 1, false), 2);
+	assert_int_equal(vcpu_nmis(VCPU_REQ_NMI | VCPU_REQ_NMI_AGAIN, 0, true), 1);
+	assert_int_equal(vcpu_nmis(VCPU_REQ_NMI_AGAIN, 0, true), 1);
+	assert_int_equal(vcpu_nmis(VCPU_REQ_INTR, 1, true), 1);
 }
 
 static void test_x2apic_registers(void **state)
@@ -881,7 +922,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
 		T(test_reset_values),      T(test_priorities),      T(test_software_disable),
 		T(test_physical_ipi),      T(test_logical_ipi),     T(test_lowest_priority),
-		T(test_init_sipi),         T(test_modes),           T(test_x2apic_registers),
+		T(test_init_sipi),         T(test_modes),           T(test_moved_base),      T(test_two_nmis),
+		T(test_x2apic_registers),
 		T(test_x2apic_logical),    T(test_many_vcpus),      T(test_errors),
 		T(test_mmio_widths),       T(test_timer_one_shot),  T(test_timer_divider),
 		T(test_timer_periodic),    T(test_G40_timer_storm), T(test_tsc_deadline),

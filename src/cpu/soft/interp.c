@@ -160,17 +160,38 @@ void soft_out_yield(struct soft_cpu *c)
 /* --- events --- */
 enum { GO_ON = -1, STEP = -2, SHUT_DOWN = -3, LOOK_AGAIN = -4 };
 
+#define NMIS (VCPU_REQ_NMI | VCPU_REQ_NMI_AGAIN)
+
+static void take_nmis(struct soft_cpu *c, u32 bits)
+{
+	if (!(bits & NMIS))
+		return;
+	c->nmi_pending = vcpu_nmis(bits, c->nmi_pending, c->nmi_blocked);
+	c->attention |= ATT_NMI;
+}
+
+void soft_unblock_nmi(struct soft_cpu *c)
+{
+	u32 bits = 0;
+
+	if (!c->nmi_blocked)
+		return;
+	if (atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed) & NMIS)
+		bits = atomic_fetch_and(&c->vcpu->requests, ~(u32)NMIS);
+	if (bits & NMIS)
+		c->once = true;
+	take_nmis(c, bits);
+	c->nmi_blocked = false;
+}
+
 static void take_requests(struct soft_cpu *c)
 {
-	u32 bits = VCPU_REQ_INTR | VCPU_REQ_NMI | VCPU_REQ_TIMER | VCPU_REQ_KICK | VCPU_REQ_FLUSH;
+	u32 bits = VCPU_REQ_INTR | NMIS | VCPU_REQ_TIMER | VCPU_REQ_KICK | VCPU_REQ_FLUSH;
 
 	bits &= atomic_fetch_and(&c->vcpu->requests, ~bits);
 	if (bits & VCPU_REQ_INTR)
 		c->attention |= ATT_INTR;
-	if (bits & VCPU_REQ_NMI) {
-		c->nmi_pending = true;
-		c->attention |= ATT_NMI;
-	}
+	take_nmis(c, bits);
 	if (bits & VCPU_REQ_TIMER)
 		c->budget = 0;
 	if (bits & VCPU_REQ_KICK)
@@ -254,8 +275,8 @@ static int look(struct soft_cpu *c)
 	/* Else a step would end in the handler of a timer, again and again. */
 	if (!shadow && !(debug_steps(c) && c->activity == X86_ACTIVE)) {
 		if (c->nmi_pending && !c->nmi_blocked) {
-			c->nmi_pending = false;
-			c->attention &= ~(u32)ATT_NMI;
+			if (!--c->nmi_pending)
+				c->attention &= ~(u32)ATT_NMI;
 			c->activity = X86_ACTIVE;
 			return excp_deliver_async(c, EXC_NMI, EXCP_NMI) ? GO_ON : SHUT_DOWN;
 		}

@@ -96,7 +96,7 @@ void seg_iret(struct soft_cpu *c, const struct insn *i)
 	u64 rip, flags, mask, d, ss_desc = 0, sp = 0;
 	u16 cs, ss = 0;
 
-	c->nmi_blocked = false;
+	soft_unblock_nmi(c);
 	if (soft_real_or_vm86(c)) {
 		iret_real(c, i);
 		return;

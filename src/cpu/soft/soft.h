@@ -248,7 +248,8 @@ struct soft_cpu {
 	u64 misc_enable, spec_ctrl, xss, tsc_adjust;
 	u64 pdpte[4]; /* PAE: loaded with CR3 [SDM3 4.4.1] */
 	u8 activity;
-	bool nmi_blocked, nmi_pending;
+	bool nmi_blocked;
+	u8 nmi_pending; /* how many: see vcpu_nmi() */
 	u8 taken_vector; /* with ATT_TAKEN */
 
 	/* --- exception in flight --- */
@@ -674,6 +675,9 @@ int soft_out_irq_ack(struct soft_cpu *c);
 u64 soft_out_get_cr8(struct soft_cpu *c);
 void soft_out_set_cr8(struct soft_cpu *c, u64 cr8);
 void soft_out_yield(struct soft_cpu *c);
+
+/* IRET: from here on an NMI may be taken; what came until now is the one that a processor remembers meanwhile. */
+void soft_unblock_nmi(struct soft_cpu *c);
 void soft_out_timeline(struct soft_cpu *c, enum timeline_event event);
 
 /* Any thread, signal handlers: translated code comes back soon. */
