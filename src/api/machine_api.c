@@ -45,7 +45,7 @@ static const char *state_of(const struct api *api)
 
 static const struct api_field info_fields[] = {
 	{ "name", API_STRING, "The machine's name.", NULL, false },
-	{ "state", API_STRING, "running, paused, ending or ready.", NULL, false },
+	{ "state", API_STRING, "running, paused, asleep, ending or ready.", NULL, false },
 	{ "pid", API_INT, "The process.", NULL, false },
 	{ "engine", API_STRING, "What executes the guest.", NULL, false },
 	{ "cpus", API_INT, "Processors.", NULL, false },
@@ -208,7 +208,7 @@ static const struct api_field sum_fields[] = {
 
 static const struct api_field stats_fields[] = {
 	{ "name", API_STRING, "The machine's name.", NULL, false },
-	{ "state", API_STRING, "running, paused, ending or ready.", NULL, false },
+	{ "state", API_STRING, "running, paused, asleep, ending or ready.", NULL, false },
 	{ "now_ns", API_INT, "The host's monotonic clock, for rates.", NULL, false },
 	{ "uptime_ns", API_INT, "Guest time.", NULL, false },
 	{ "cpu_ns", API_INT, "Processor time of the host that the whole process has used.", NULL, false },
@@ -429,6 +429,11 @@ static int do_resume(const struct api *api, const struct api_args *args, json_t 
 	return answer_state(api, machine_resume(machine_of(api), err), ret_result);
 }
 
+static int do_wake(const struct api *api, const struct api_args *args, json_t **ret_result, struct err *err)
+{
+	return answer_state(api, machine_wake(machine_of(api), err), ret_result);
+}
+
 static int do_reset(const struct api *api, const struct api_args *args, json_t **ret_result, struct err *err)
 {
 	return answer_state(api, machine_request_reset(machine_of(api), err), ret_result);
@@ -505,6 +510,7 @@ const struct api_method machine_api_methods[] = {
 	  get_screen },
 	{ "pause", "POST", "/vm/pause", "Makes the machine stand still.", NULL, state_fields, do_pause },
 	{ "resume", "POST", "/vm/resume", "Makes a paused machine go on.", NULL, state_fields, do_resume },
+	{ "wake", "POST", "/vm/wake", "Wakes a machine that sleeps.", NULL, state_fields, do_wake },
 	{ "stop", "POST", "/vm/stop", "Presses the power button.", stop_params, state_fields, do_stop },
 	{ "kill", "POST", "/vm/kill", "Ends the machine at once.", NULL, state_fields, do_kill },
 	{ "engine-soft", "POST", "/vm/engine/soft", "Moves the guest to the software engine.", NULL,

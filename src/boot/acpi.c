@@ -8,7 +8,7 @@
  * dsdt.asl when bothy is built. The SSDT has one device per processor and is put together here, since the
  * number varies; its byte code is [ACPI 20.2]. The FACS lies apart, because the guest writes to it.
  *
- * The machine is in ACPI mode from the start, so there is no SMI command port. Omitted: legacy mode, S1-S4,
+ * The machine is in ACPI mode from the start, so there is no SMI command port. Omitted: legacy mode, S1, S2 and S4,
  * x2APIC entries (ids stay below 255), SRAT and SLIT (one node), any method that needs an embedded
  * controller. Main thread only.
  */
@@ -121,9 +121,9 @@ static void put_port(u8 *p, u16 port, u8 bits, u8 access)
 /* [ACPI 5.2.9]. Offsets by the table there. */
 static void put_fadt(struct acpi_area *a, const struct acpi_board *b, u32 facs, u32 dsdt)
 {
-	/* WBINVD works, C1 on every processor, no sleep button, RTC wakes not through PM1, 32-bit PM timer,
-	 * the reset register is there. PWR_BUTTON (bit 4) clear: a fixed power button. */
-	const u32 flags = BIT(0) | BIT(2) | BIT(5) | BIT(6) | BIT(8) | BIT(10);
+	/* WBINVD works, C1 on every processor, no sleep button, 32-bit PM timer, the reset register is there. PWR_BUTTON
+	 * (bit 4) and FIX_RTC (bit 6) clear: a fixed power button, and the clock's alarm in PM1. */
+	const u32 flags = BIT(0) | BIT(2) | BIT(5) | BIT(8) | BIT(10);
 	u8 t[FADT_SIZE] = { 0 };
 	u32 at;
 

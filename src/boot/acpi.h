@@ -26,7 +26,8 @@ struct acpi_board {
 	u8 century;                 /* index of the century in the CMOS, 0: none */
 };
 
-#define ACPI_FACS_SIZE 64
+#define ACPI_FACS_SIZE   64
+#define ACPI_FACS_WAKING 12 /* where it has the firmware waking vector, 4 bytes [ACPI 5.2.10] */
 
 /* What has to be done again where somebody else places the tables: at which offsets in the area there are addresses, and which
  * bytes a checksum is over. */

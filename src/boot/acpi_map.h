@@ -9,6 +9,7 @@
 #define MAP_PM_PORT      0x600
 #define MAP_PM_LEN       0x30
 #define MAP_RESET_PORT   0xcf9
+#define MAP_S3_TYPE      1
 #define MAP_S5_TYPE      7
 #define MAP_PCI_CONFIG   0xcf8
 #define MAP_PCI_BUSES    1

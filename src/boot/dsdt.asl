@@ -1,11 +1,12 @@
 /* The parts of the board that software cannot find by itself [ACPI 6]: the PCI root with its windows and
- * interrupt routing, the devices at fixed ports, and the one sleeping state there is, off. Processors are
+ * interrupt routing, the devices at fixed ports, and the sleeping states: suspend to RAM, and off. Processors are
  * in an SSDT of their own, since their number varies. The power button is the fixed one of PM1. */
 #include "acpi_map.h"
 
 DefinitionBlock ("", "DSDT", 2, "BOTHY ", "BOTHYPC ", 1)
 {
 	/* Interrupts are routed by the I/O APIC, whatever model the guest announces through \_PIC. */
+	Name (\_S3, Package () { MAP_S3_TYPE, MAP_S3_TYPE, 0, 0 })
 	Name (\_S5, Package () { MAP_S5_TYPE, MAP_S5_TYPE, 0, 0 })
 
 	/* Of the SSDT, since firmware may choose: where ECAM is, and where memory for PCI devices begins. */

@@ -21,13 +21,11 @@
 #include "cli/top.h"
 
 const struct command *const command_table[] = {
-	&run_command,       &control_ps,           &control_stop,
-	&control_kill,      &control_pause,        &control_resume,
-	&control_reset,     &engines_command,      &console_command,
-	&figures_exits,     &figures_stats,        &figures_timeline,
-	&screencmd_command, &top_command,          &doctor_command,
-	&ctr_command,       &oci_command,          &image_command,
-	&help_command,      &help_version_command, NULL,
+	&run_command,          &control_ps,    &control_stop,     &control_kill,      &control_pause,
+	&control_resume,       &control_wake,  &control_reset,    &engines_command,   &console_command,
+	&figures_exits,        &figures_stats, &figures_timeline, &screencmd_command, &top_command,
+	&doctor_command,       &ctr_command,   &oci_command,      &image_command,     &help_command,
+	&help_version_command, NULL,
 };
 
 static const char *command_name(const void *opaque, unsigned i)

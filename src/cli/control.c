@@ -1,4 +1,4 @@
-/* bothy ps, stop, kill, pause, resume, reset: one request to a machine's control socket each.
+/* bothy ps, stop, kill, pause, resume, wake, reset: one request to a machine's control socket each.
  *
  * stop and kill return when the machine has ended, which is when its process has let go of the lock on its runtime folder.
  */
@@ -226,6 +226,19 @@ const struct command control_resume = {
 	.name = "resume",
 	.summary = "make a paused machine go on",
 	.synopsis = "NAME",
+	.takes_machine = true,
+	.opts = act_opts,
+	.run = run_act,
+};
+
+const struct command control_wake = {
+	.name = "wake",
+	.summary = "wake a machine whose guest has suspended it",
+	.synopsis = "NAME",
+	.about =
+		"A guest that suspends to RAM stops its machine until a clock alarm that it has set, or this. With "
+		"--display text any key wakes it, too. For the guest it is its power button that was pressed, and bothy "
+		"stop only wakes a machine that sleeps.",
 	.takes_machine = true,
 	.opts = act_opts,
 	.run = run_act,

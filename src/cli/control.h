@@ -4,4 +4,4 @@
 #include "cli/command.h"
 
 extern const struct command control_ps, control_stop, control_kill, control_pause, control_resume,
-	control_reset;
+	control_wake, control_reset;

@@ -21,8 +21,6 @@
 #include "base/log.h"
 #include "vm/vm.h"
 
-#define PAM_REG  0x90
-#define PAM_NR   7
 #define PAM_BITS 0x33
 #define PAM_RE   BIT(0)
 #define PAM_WE   BIT(1)

@@ -7,6 +7,9 @@
 
 #include "dev/pci.h"
 
+#define PAM_REG 0x90 /* in the configuration space */
+#define PAM_NR  7
+
 /* After pci_dev_init(). */
 void pam_init(struct pci_dev *bridge);
 /* The registers have changed, or were reset or loaded. */

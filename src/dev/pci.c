@@ -756,10 +756,15 @@ static int pci_init(struct device *dev, const struct device_conf *conf, struct e
 static void pci_reset(struct device *dev, enum reset_kind kind)
 {
 	struct pci_host *h = container_of(dev, struct pci_host, dev);
+	u8 pam[PAM_NR];
 
 	h->addr = 0;
 	h->rst = 0;
+	memcpy(pam, h->bridge.config + PAM_REG, sizeof(pam));
 	pci_dev_reset(&h->bridge);
+	/* QUIRK(SeaBIOS): that it is not its first start it finds in shadow RAM, as it left it. */
+	if (kind == RESET_SLEEP)
+		memcpy(h->bridge.config + PAM_REG, pam, sizeof(pam));
 	bridge_update(h);
 	pci_dev_reset(&h->lpc);
 	lpc_update(h);

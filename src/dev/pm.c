@@ -9,11 +9,18 @@
  * status bit (the top bit of the counter has changed) is brought up to date on access, and by a clock
  * timer while it is enabled.
  *
+ * Sleep (S3): writing SLP_EN ends the vCPU's run and asks the main loop, which takes power from the machine (RESET_SLEEP: status and
+ * enable bits have their own) and then calls pm_sleep(). From then on an event that wakes asks it to go on: the power button
+ * always, the clock's alarm and general-purpose events where they are enabled [ACPI 4.8.3.1]. pm_wake() sets WAK_STS.
+ *
+ * DEVIATION: until PM1_EN has been written, an alarm wakes too. A guest that never says what is to wake it has no other way
+ * to come back, and PCs differ in what their firmware leaves there.
+ *
  * Omitted, and why that is safe: SMI_CMD and the SMI blocks (the machine starts in ACPI mode, SCI_EN is
- * fixed at 1, and the FADT says so); sleeping states other than S5, which the DSDT does not offer;
+ * fixed at 1, and the FADT says so); sleeping states other than S3 and S5, which the DSDT does not offer;
  * bus-master and global-lock status, which nothing here sets.
  *
- * Threads: vCPUs under the device's lock; pm_power_button() and pm_gpe() any; the clock timer on the main
+ * Threads: vCPUs under the device's lock; pm_power_button(), pm_gpe() and pm_rtc_alarm() any; the clock timer on the main
  * thread.
  */
 #include "dev/pm.h"
@@ -62,13 +69,22 @@ struct pm {
 	unsigned gsi;
 	u16 sts, en, cnt;
 	u32 gpe_sts, gpe_en;
-	u64 halves; /* times that the top bit of the timer had changed when last looked at */
-	bool sci;   /* derived */
+	u64 halves;      /* times that the top bit of the timer had changed when last looked at */
+	bool en_written; /* since the last reset */
+	bool asleep;     /* the machine's state, not the chip's */
+	bool sci;        /* derived */
 };
 
 static u64 tmr_ticks(struct pm *pm)
 {
 	return (u64)((unsigned __int128)clock_now(pm->dev.vm) * PM_TMR_HZ / 1000000000);
+}
+
+static bool wakes(const struct pm *pm)
+{
+	u16 alarm = pm->en_written ? pm->en & EVT_RTC : EVT_RTC;
+
+	return pm->sts & (EVT_PWRBTN | alarm) || pm->gpe_sts & pm->gpe_en;
 }
 
 /* Status of the timer and level of the SCI, as they should be now [ACPI 4.8.3.3]. */
@@ -85,6 +101,8 @@ static void update(struct pm *pm)
 		pm->sci = sci;
 		irq_set(pm->dev.vm, pm->gsi, sci);
 	}
+	if (pm->asleep && wakes(pm))
+		vm_request(pm->dev.vm, VM_REQ_WAKE);
 	if (pm->en & EVT_TMR && !(pm->sts & EVT_TMR)) {
 		unsigned __int128 next = (unsigned __int128)(halves + 1) << TMR_HALF_SHIFT;
 		clock_timer_arm(pm->timer, (u64)(next * 1000000000 / PM_TMR_HZ) + 1);
@@ -98,14 +116,24 @@ static void pm_tick(void *opaque)
 	update(opaque);
 }
 
-void pm_power_button(struct device *dev)
+static void happened(struct device *dev, u16 event)
 {
 	struct pm *pm = container_of(dev, struct pm, dev);
 
 	pthread_mutex_lock(dev->lock);
-	pm->sts |= EVT_PWRBTN;
+	pm->sts |= event;
 	update(pm);
 	pthread_mutex_unlock(dev->lock);
+}
+
+void pm_power_button(struct device *dev)
+{
+	happened(dev, EVT_PWRBTN);
+}
+
+void pm_rtc_alarm(void *dev)
+{
+	happened(dev, EVT_RTC);
 }
 
 void pm_gpe(struct device *dev, unsigned n)
@@ -118,6 +146,38 @@ void pm_gpe(struct device *dev, unsigned n)
 	pm->gpe_sts |= 1u << n;
 	update(pm);
 	pthread_mutex_unlock(dev->lock);
+}
+
+void pm_sleep(struct device *dev)
+{
+	struct pm *pm = container_of(dev, struct pm, dev);
+
+	pthread_mutex_lock(dev->lock);
+	pm->asleep = true;
+	update(pm);
+	pthread_mutex_unlock(dev->lock);
+}
+
+void pm_wake(struct device *dev)
+{
+	struct pm *pm = container_of(dev, struct pm, dev);
+
+	pthread_mutex_lock(dev->lock);
+	pm->asleep = false;
+	pm->sts |= STS_WAK;
+	update(pm);
+	pthread_mutex_unlock(dev->lock);
+}
+
+bool pm_asleep(struct device *dev)
+{
+	struct pm *pm = container_of(dev, struct pm, dev);
+	bool asleep;
+
+	pthread_mutex_lock(dev->lock);
+	asleep = pm->asleep;
+	pthread_mutex_unlock(dev->lock);
+	return asleep;
 }
 
 static u32 block_read(struct pm *pm, u64 block)
@@ -136,11 +196,18 @@ static void sleep_enter(struct pm *pm)
 {
 	unsigned type = (pm->cnt & CNT_SLP_TYP) >> CNT_SLP_TYP_SHIFT;
 
-	if (type == PM_SLP_TYP_S5)
-		vm_request(pm->dev.vm, VM_REQ_POWEROFF);
-	else
+	switch (type) {
+	case PM_SLP_TYP_S5: vm_request(pm->dev.vm, VM_REQ_POWEROFF); break;
+	case PM_SLP_TYP_S3:
+		vm_request(pm->dev.vm, VM_REQ_SLEEP);
+		/* It has executed its last instruction. */
+		if (vcpu_self())
+			vcpu_post(vcpu_self(), VCPU_REQ_OFF);
+		break;
+	default:
 		log_guest("the guest asks for a sleeping state (type %u) that the machine does not have",
 			  type);
+	}
 }
 
 static void block_write(struct pm *pm, u64 block, u32 val, u32 mask)
@@ -150,6 +217,7 @@ static void block_write(struct pm *pm, u64 block, u32 val, u32 mask)
 		update(pm);
 		pm->sts &= (u16) ~(val & mask); /* ones clear */
 		pm->en = (u16)((pm->en & ~(mask >> 16)) | ((val & mask) >> 16 & EN_MASK));
+		pm->en_written |= mask >> 16 != 0;
 		update(pm);
 		break;
 	case R_CNT:
@@ -221,19 +289,23 @@ static void pm_reset(struct device *dev, enum reset_kind kind)
 	struct pm *pm = container_of(dev, struct pm, dev);
 
 	pthread_mutex_lock(dev->lock);
-	pm->sts = 0;
-	pm->en = 0;
 	pm->cnt = 0;
-	pm->gpe_sts = 0;
-	pm->gpe_en = 0;
+	pm->asleep = false;
+	if (kind != RESET_SLEEP) {
+		pm->sts = 0;
+		pm->en = 0;
+		pm->en_written = false;
+		pm->gpe_sts = 0;
+		pm->gpe_en = 0;
+	}
 	pm->halves = tmr_ticks(pm) >> TMR_HALF_SHIFT;
 	update(pm);
 	pthread_mutex_unlock(dev->lock);
 }
 
 static const struct state_field pm_state[] = {
-	STATE_U16(pm, sts),    STATE_U16(pm, en),     STATE_U16(pm, cnt), STATE_U32(pm, gpe_sts),
-	STATE_U32(pm, gpe_en), STATE_U64(pm, halves), STATE_END,
+	STATE_U16(pm, sts),    STATE_U16(pm, en),     STATE_U16(pm, cnt),         STATE_U32(pm, gpe_sts),
+	STATE_U32(pm, gpe_en), STATE_U64(pm, halves), STATE_BOOL(pm, en_written), STATE_END,
 };
 
 static int pm_post_load(struct device *dev, struct err *err)
@@ -247,6 +319,7 @@ static int pm_post_load(struct device *dev, struct err *err)
 			pm->sts, pm->en, pm->cnt);
 	pthread_mutex_lock(dev->lock);
 	pm->sci = false;
+	pm->asleep = false;
 	update(pm);
 	pthread_mutex_unlock(dev->lock);
 	return 0;

@@ -88,7 +88,10 @@ struct rtc {
 	u32 phase_ns;  /* and 0 to 999999999 ns more */
 	s64 seen_s;    /* second up to which UF and AF were worked out */
 	u64 seen_tick; /* divider tick up to which PF was */
-	u8 wday_bias;  /* days that the guest's day of the week is ahead of the calendar's */
+	bool alarm;    /* derived: AF and AIE are set */
+	void (*on_alarm)(void *opaque);
+	void *on_alarm_opaque;
+	u8 wday_bias; /* days that the guest's day of the week is ahead of the calendar's */
 };
 
 struct rtc_date {
@@ -290,6 +293,10 @@ static void update_irq(struct rtc *rtc)
 	if (c & rtc->ram[REG_B])
 		c |= C_IRQF;
 	rtc->ram[REG_C] = c;
+	bool alarm = c & rtc->ram[REG_B] & C_AF;
+	if (alarm && !rtc->alarm && rtc->on_alarm)
+		rtc->on_alarm(rtc->on_alarm_opaque);
+	rtc->alarm = alarm;
 	irq_set(rtc->dev.vm, rtc->gsi, c & C_IRQF);
 }
 
@@ -454,6 +461,14 @@ void rtc_set_byte(struct device *dev, unsigned index, u8 val)
 		rtc->ram[index] = val;
 }
 
+void rtc_set_alarm(struct device *dev, void (*on_alarm)(void *opaque), void *opaque)
+{
+	struct rtc *rtc = container_of(dev, struct rtc, dev);
+
+	rtc->on_alarm = on_alarm;
+	rtc->on_alarm_opaque = opaque;
+}
+
 void rtc_set_memory(struct device *dev, u64 low, u64 high)
 {
 	u64 base_kib = MIN(low / KiB, 640ull);
@@ -511,10 +526,13 @@ static void rtc_reset(struct device *dev, enum reset_kind kind)
 {
 	struct rtc *rtc = container_of(dev, struct rtc, dev);
 
-	/* The battery keeps time, RAM and the data mode; RESET clears enables and flags [MC146818 RESET]. */
+	/* The battery keeps time, RAM and the data mode; RESET clears enables and flags [MC146818 RESET]. In a PC that sleeps the
+	 * chip is not reset, since its alarm is to wake it. */
 	sync(rtc);
-	rtc->ram[REG_B] &= (u8) ~(B_PIE | B_AIE | B_UIE | B_SQWE);
-	rtc->ram[REG_C] = 0;
+	if (kind != RESET_SLEEP) {
+		rtc->ram[REG_B] &= (u8) ~(B_PIE | B_AIE | B_UIE | B_SQWE);
+		rtc->ram[REG_C] = 0;
+	}
 	rtc->index = 0;
 	rtc->nmi_masked = false;
 	update_irq(rtc);

@@ -14,3 +14,9 @@ void rtc_set_memory(struct device *dev, u64 low, u64 high);
 
 /* Guest's time of day minus the host's UTC, in nanoseconds; 0 at first. */
 void rtc_set_offset(struct device *dev, s64 offset_ns);
+
+/* Who is told of an alarm, in the moment in which it raises an interrupt: any thread, under the clock's lock. */
+void rtc_set_alarm(struct device *dev, void (*on_alarm)(void *opaque), void *opaque);
+
+#define RTC_SHUTDOWN_STATUS 0x0f /* a byte of CMOS RAM: for firmware, why the processor was reset */
+#define RTC_SHUTDOWN_S3     0xfe /* it slept [SeaBIOS] */

@@ -576,7 +576,7 @@ static void serial_reset(struct device *dev, enum reset_kind kind)
 	s->holding = false;
 	clock_timer_cancel(s->drop_timer);
 	clear_rx(s);
-	if (kind == RESET_COLD) {
+	if (kind != RESET_WARM) {
 		s->scr = 0;
 		s->dll = 0;
 		s->dlm = 0;

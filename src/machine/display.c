@@ -26,6 +26,7 @@
 
 #include "base/loop.h"
 #include "base/os.h"
+#include "dev/pm.h"
 #include "dev/ps2.h"
 #include "dev/vga.h"
 #include "host/chr.h"
@@ -51,7 +52,7 @@ static const char farewell[] = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 struct display {
 	struct vm *vm;
-	struct device *vga, *keyboard;
+	struct device *vga, *keyboard, *pm;
 	struct chr *chr;
 	struct loop_timer *frame, *key;
 	struct vga_text now, shown;
@@ -240,6 +241,10 @@ static bool press(struct display *d, const struct key_press *k)
 
 	if (!k->key)
 		return true;
+	if (pm_asleep(d->pm)) { /* the key that wakes a PC means nothing else */
+		pm_power_button(d->pm);
+		return true;
+	}
 	/* All of a key press fits into an empty keyboard: three modifiers and a key, down and up, are 15 bytes. */
 	if (!ps2_idle(d->keyboard))
 		return false;
@@ -322,6 +327,7 @@ int display_open(struct vm *vm, void (*on_quit)(void *opaque), void *opaque, str
 	d->vm = vm;
 	d->vga = vga_find(vm);
 	d->keyboard = device_find(vm, "ps2");
+	d->pm = device_find(vm, "pm");
 	d->frame = loop_timer_new(vm->loop, on_frame, d);
 	d->key = loop_timer_new(vm->loop, on_key, d);
 	r = chr_open("stdio", vm->loop, on_quit, opaque, &d->chr, err);

@@ -32,6 +32,7 @@
 #include "boot/smbios.h"
 #include "dev/fwcfg.h"
 #include "dev/pflash.h"
+#include "dev/pm.h"
 #include "dev/rtc.h"
 #include "machine/bootorder.h"
 #include "machine/machine.h"
@@ -371,9 +372,13 @@ int firmware_tell(struct firmware *f, const struct pc *pc, const struct machine_
 		u64 val;
 	} files[] = {
 		{ "etc/sercon-port", MAP_COM1_PORT },
+		/* The display adapter lost its mode in a sleep, and its ROM can set it again. */
+		{ "etc/s3-resume-vga-init", 1 },
 		/* In milliseconds, then the machine is reset; all-ones: never. */
 		{ "etc/boot-fail-wait", config->no_reboot ? 0 : 0xffffffff },
 	};
+	/* By number of the sleeping state: whether there is one, and its SLP_TYP. */
+	const u8 states[] = { 0x80, 0, 0, 0x80 | PM_SLP_TYP_S3, 0, 0x80 | PM_SLP_TYP_S5 };
 	int r;
 
 	f->pc = pc;
@@ -386,6 +391,8 @@ int firmware_tell(struct firmware *f, const struct pc *pc, const struct machine_
 		r = tell_tables(f, fwcfg, err);
 	if (r == 0)
 		r = tell_smbios(pc, fwcfg, err);
+	if (r == 0)
+		r = fwcfg_add_file(fwcfg, "etc/system-states", states, sizeof(states), err);
 	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(numbers); i++)
 		r = fwcfg_add_number(fwcfg, numbers[i].key, numbers[i].size, numbers[i].val, err);
 	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(files); i++)

@@ -14,6 +14,10 @@
  * kept in memory (files may have changed or gone since) and starts over. So nothing of the old run is left,
  * which is more than a PC promises, whose RAM survives.
  *
+ * Sleep (ACPI S3) lies between: the vCPUs are parked, the devices lose their power, guest time goes on, and the main thread stays in
+ * the loop until the power button, the clock or somebody else wakes the machine. It then goes on as after a reset, but with its RAM:
+ * at the reset vector, from where firmware finds the guest, or without firmware at the guest's waking vector.
+ *
  * The guest's TSC starts near zero: host TSC at the start of the run, negated, is the offset of all vCPUs. (Some hosts' KVM
  * cannot do that: there the guest has the host's, and sees pauses in it.)
  *
@@ -37,6 +41,7 @@
 #include "base/os.h"
 #include "boot/boot.h"
 #include "dev/pm.h"
+#include "dev/rtc.h"
 #include "host/chr.h"
 #include "host/chr_share.h"
 #include "machine/affinity.h"
@@ -84,6 +89,7 @@ struct machine {
 	bool balloon_packed;
 	cpu_set_t host_cpus[VM_MAX_VCPUS]; /* by vCPU */
 	bool lock_made, engine_made, ran, running;
+	bool asleep, wakes; /* wakes: the next start is the end of a sleep */
 	bool paused;
 	bool pause_wanted,
 		held;  /* by machine_pause(), machine_hold(); while it runs, one or both mean paused */
@@ -567,15 +573,20 @@ int machine_new(const struct machine_config *config, struct machine **ret_machin
 
 /* ---- running ---- */
 
+static void park(struct vm *vm)
+{
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_post(vm->vcpu[i], VCPU_REQ_PAUSE);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		vcpu_pause(vm->vcpu[i]);
+}
+
 /* All vCPUs are parked between two instructions, and devices stand still. */
 static void stand_still(struct machine *m)
 {
 	struct vm *vm = &m->vm;
 
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		vcpu_post(vm->vcpu[i], VCPU_REQ_PAUSE);
-	for (u32 i = 0; i < vm->nr_vcpus; i++)
-		vcpu_pause(vm->vcpu[i]);
+	park(vm);
 	m->pause_tsc = vcpu_rdtsc();
 	clock_pause(vm);
 	m->paused = true;
@@ -604,7 +615,9 @@ static int start(struct machine *m, struct err *err)
 	s64 offset;
 
 	m->running = true;
-	timeline_begin(vm, !m->firmware.path);
+	if (!m->wakes)
+		timeline_begin(vm, !m->firmware.path);
+	m->wakes = false;
 	for (unsigned i = 0; i < m->config.nr_disks; i++) {
 		m->disk[i].block->on_read_opaque = vm;
 		m->disk[i].block->on_read = m->firmware.path ? timeline_disk_read : NULL;
@@ -678,12 +691,49 @@ static int reset(struct machine *m, struct err *err)
 	return load(m, err);
 }
 
+/* The vCPUs are to start where the sleep ends, RAM stays. False: the guest has not said where, so it is reset. */
+static bool wake(struct machine *m)
+{
+	for (u32 i = 0; i < m->vm.nr_vcpus; i++)
+		atomic_store(&m->vm.vcpu[i]->requests, 0);
+	pm_wake(m->pc.pm);
+	if (m->firmware.path)
+		x86_state_reset(&m->boot_state, false, true, m->vm.cpuid.signature);
+	else if (!pc_wake_state(&m->pc, &m->boot_state))
+		return false;
+	log_info("%s: awake", m->vm.name);
+	m->wakes = true;
+	return true;
+}
+
 static int wait_for_request(struct vm *vm)
 {
 	int request;
 
 	while ((request = atomic_load(&vm->request)) == VM_REQ_NONE)
 		loop_run(vm->loop);
+	return request;
+}
+
+/* From the guest's wish to sleep to the next request, as a rule VM_REQ_WAKE. */
+static int sleep_until_request(struct machine *m)
+{
+	struct vm *vm = &m->vm;
+	int request = VM_REQ_SLEEP;
+
+	park(vm);
+	if (m->paused) /* no guest resumes from that pause */
+		clock_resume(vm);
+	m->paused = m->pause_wanted = false;
+	device_reset_all(vm, RESET_SLEEP);
+	rtc_set_byte(device_find(vm, "rtc"), RTC_SHUTDOWN_STATUS, RTC_SHUTDOWN_S3);
+	if (!atomic_compare_exchange_strong(&vm->request, &request, VM_REQ_NONE))
+		return request;
+	log_info("%s: asleep", vm->name);
+	m->asleep = true;
+	pm_sleep(m->pc.pm);
+	request = wait_for_request(vm);
+	m->asleep = false;
 	return request;
 }
 
@@ -702,6 +752,8 @@ int machine_run(struct machine *m, int *ret_status, struct err *err)
 		if (r < 0)
 			break;
 		request = wait_for_request(vm);
+		if (request == VM_REQ_SLEEP)
+			request = sleep_until_request(m);
 		stop(m);
 		switch (request) {
 		case VM_REQ_CRASH:
@@ -713,6 +765,7 @@ int machine_run(struct machine *m, int *ret_status, struct err *err)
 			return 0;
 		case VM_REQ_EXIT: *ret_status = atomic_load(&vm->exit_status); return 0;
 		case VM_REQ_QUIT: *ret_status = MACHINE_QUIT; return 0;
+		case VM_REQ_WAKE: break;
 		case VM_REQ_RESET:
 			if (!m->config.no_reboot)
 				break;
@@ -722,8 +775,14 @@ int machine_run(struct machine *m, int *ret_status, struct err *err)
 		}
 		/* All vCPUs are stopped, so nobody but a signal can ask for something else now; see
 		 * vm_request(). */
-		if (atomic_exchange(&vm->request, VM_REQ_NONE) != VM_REQ_RESET) {
+		if (atomic_exchange(&vm->request, VM_REQ_NONE) != request) {
 			*ret_status = MACHINE_QUIT;
+			return 0;
+		}
+		if (request == VM_REQ_WAKE && wake(m))
+			continue;
+		if (request == VM_REQ_WAKE && m->config.no_reboot) {
+			*ret_status = MACHINE_POWEROFF;
 			return 0;
 		}
 		r = reset(m, err);
@@ -740,6 +799,8 @@ enum machine_state machine_state(const struct machine *m)
 {
 	if (atomic_load(&m->vm.request) != VM_REQ_NONE)
 		return MACHINE_ENDING;
+	if (m->asleep)
+		return MACHINE_ASLEEP;
 	if (!m->running)
 		return MACHINE_READY;
 	return m->paused ? MACHINE_PAUSED : MACHINE_RUNNING;
@@ -748,10 +809,8 @@ enum machine_state machine_state(const struct machine *m)
 const char *machine_state_name(enum machine_state state)
 {
 	static const char *const names[] = {
-		[MACHINE_READY] = "ready",
-		[MACHINE_RUNNING] = "running",
-		[MACHINE_PAUSED] = "paused",
-		[MACHINE_ENDING] = "ending",
+		[MACHINE_READY] = "ready",   [MACHINE_RUNNING] = "running", [MACHINE_PAUSED] = "paused",
+		[MACHINE_ASLEEP] = "asleep", [MACHINE_ENDING] = "ending",
 	};
 
 	return names[state];
@@ -846,16 +905,21 @@ int machine_set_engine(struct machine *m, const char *name, struct err *err)
 
 int machine_press_power(struct machine *m, struct err *err)
 {
-	struct device *pm = device_find(&m->vm, "pm");
-
 	if (machine_state(m) == MACHINE_PAUSED)
 		return err_set(err, -EAGAIN,
 			       "'%s' is paused, so its guest cannot see the power button; resume it first",
 			       m->vm.name);
-	if (machine_state(m) != MACHINE_RUNNING)
+	if (machine_state(m) != MACHINE_RUNNING && machine_state(m) != MACHINE_ASLEEP)
 		return refuse(m, -ESHUTDOWN, err);
-	pm_power_button(pm);
+	pm_power_button(m->pc.pm);
 	return 0;
+}
+
+int machine_wake(struct machine *m, struct err *err)
+{
+	if (machine_state(m) == MACHINE_RUNNING || machine_state(m) == MACHINE_PAUSED)
+		return err_set(err, -EALREADY, "'%s' is not asleep", m->vm.name);
+	return machine_press_power(m, err);
 }
 
 static int request_if_alive(struct machine *m, enum vm_request request, struct err *err)

@@ -84,6 +84,7 @@ enum machine_state {
 	MACHINE_READY, /* built, or between a stop and a start */
 	MACHINE_RUNNING,
 	MACHINE_PAUSED,
+	MACHINE_ASLEEP, /* the guest has suspended it to RAM (ACPI S3) */
 	MACHINE_ENDING, /* something was asked of vm_request() and comes next: an end or a reset */
 };
 enum machine_state machine_state(const struct machine *machine);
@@ -99,8 +100,10 @@ int machine_resume(struct machine *machine, struct err *err);
  * is one before the first instruction. Any state of the machine is allowed, and twice is once. */
 void machine_hold(struct machine *machine);
 void machine_release(struct machine *machine);
-/* Presses the power button: the guest may power off, or not look. -EAGAIN while paused. */
+/* Presses the power button: the guest may power off, or not look; one that sleeps wakes. -EAGAIN while paused. */
 int machine_press_power(struct machine *machine, struct err *err);
+/* Wakes a machine that sleeps, by its power button; -EALREADY where it does not sleep. */
+int machine_wake(struct machine *machine, struct err *err);
 /* vm_request() for RESET or QUIT from outside; -ESHUTDOWN where one is under way. */
 int machine_request_reset(struct machine *machine, struct err *err);
 int machine_request_quit(struct machine *machine, struct err *err);

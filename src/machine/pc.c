@@ -26,6 +26,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bits.h"
+#include "base/log.h"
 #include "boot/acpi.h"
 #include "boot/acpi_map.h"
 #include "boot/smbios.h"
@@ -89,7 +91,7 @@ static const struct pc_slot firmware_devices[] = {
 /* What dsdt.asl says must be what the devices do. */
 _Static_assert(MAP_SCI_IRQ == PM_SCI_GSI, "SCI");
 _Static_assert(MAP_PM_PORT == PM_BASE && MAP_PM_LEN == PM_SIZE, "PM ports");
-_Static_assert(MAP_S5_TYPE == PM_SLP_TYP_S5, "S5");
+_Static_assert(MAP_S3_TYPE == PM_SLP_TYP_S3 && MAP_S5_TYPE == PM_SLP_TYP_S5, "sleeping states");
 _Static_assert(MAP_PCI_CONFIG == PCI_CONFIG_PORT, "PCI configuration ports");
 _Static_assert(MAP_PCI_IO == PCI_IO_BASE && MAP_PCI_IO_LEN == PCI_IO_SIZE, "PCI ports");
 _Static_assert(MAP_PCI_IO_LAST == PCI_IO_BASE + PCI_IO_SIZE - 1, "PCI ports");
@@ -256,6 +258,8 @@ int pc_add_devices(struct pc *pc, struct chr *const *serial, unsigned nr_serials
 			return r;
 	}
 	pc->kvmclock = device_find(pc->vm, "kvmclock");
+	pc->pm = device_find(pc->vm, "pm");
+	rtc_set_alarm(device_find(pc->vm, "rtc"), pm_rtc_alarm, pc->pm);
 	rtc_set_memory(device_find(pc->vm, "rtc"), pc->vm->ram.low_size,
 		       pc->vm->ram.size - pc->vm->ram.low_size);
 	return 0;
@@ -287,6 +291,24 @@ void pc_program_pics(struct pc *pc)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(program); i++)
 		bus_write(&pc->vm->bus, BUS_PIO, program[i].port, 1, program[i].value);
+}
+
+/* [ACPI 16.3.2]: real mode, and A20 open. The rest is as a PC's firmware leaves it. */
+bool pc_wake_state(const struct pc *pc, struct x86_state *ret_state)
+{
+	u32 vector = ld32(ram_ptr(&pc->vm->ram, FACS_GPA + ACPI_FACS_WAKING, 4));
+
+	if (!vector || vector >= MiB) {
+		log_guest("the guest has slept without a waking vector (%#x): it starts over", vector);
+		return false;
+	}
+	x86_state_reset(ret_state, false, true, pc->vm->cpuid.signature);
+	ret_state->cr0 &= ~(CR0_CD | CR0_NW);
+	ret_state->seg[SEG_CS].sel = (u16)(vector >> 4);
+	ret_state->seg[SEG_CS].base = vector & ~15u;
+	ret_state->rip = vector & 15;
+	pc_set_memory_types(pc, ret_state);
+	return true;
 }
 
 void pc_tsc_changed(struct pc *pc)

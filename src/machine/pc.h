@@ -22,7 +22,7 @@ struct pc {
 	struct boot_map map;
 	u32 rsdp;
 	bool firmware; /* it boots by firmware, which makes the map and places the tables */
-	struct device *kvmclock;
+	struct device *kvmclock, *pm;
 	const u8 *vga_rom; /* the caller's, before pc_add_devices(); NULL: none */
 	size_t vga_rom_len;
 };
@@ -52,6 +52,10 @@ void pc_set_memory_types(const struct pc *pc, struct x86_state *state);
 
 /* Programs the 8259A pair as firmware does. Main thread, after a reset of the devices. */
 void pc_program_pics(struct pc *pc);
+
+/* Where a machine without firmware goes on after a sleep: at the waking vector that the guest has left in the FACS. False: there is
+ * none, so it starts anew. */
+bool pc_wake_state(const struct pc *pc, struct x86_state *ret_state);
 
 /* The vCPUs' TSC offsets have changed. */
 void pc_tsc_changed(struct pc *pc);

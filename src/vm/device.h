@@ -44,6 +44,7 @@ struct device_conf {
 enum reset_kind {
 	RESET_COLD, /* power on */
 	RESET_WARM, /* the reset line: everything but what the datasheet says survives */
+	RESET_SLEEP, /* power off in ACPI's S3: as RESET_COLD, but for what has power there, or what firmware finds in memory */
 };
 
 /* A figure; the name is of lower-case letters, digits and underscores. */

@@ -1,7 +1,7 @@
 /* A virtual CPU's thread: mailbox, execution, waiting, local timer.
  *
  * Mailbox. `requests` holds bits that other threads set. The thread looks at it before each run(), the
- * engine between blocks. INTR, NMI, NMI_AGAIN, TIMER, KICK and FLUSH are the engine's; STOP, INIT and SIPI make run() return.
+ * engine between blocks. INTR, NMI, NMI_AGAIN, TIMER, KICK and FLUSH are the engine's; STOP, PAUSE, OFF, INIT and SIPI make run() return.
  *
  * Waiting, and why no wake-up is lost. The waiter does (1) sleeping = 1, (2) read requests, and only
  * when nothing of interest is set (3) futex wait while sleeping is 1. The poster does (A) set its bits in
@@ -309,6 +309,10 @@ static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 			vcpu_park(vcpu);
 			continue;
 		}
+		if (atomic_load(&vcpu->requests) & VCPU_REQ_OFF) {
+			vcpu_wait(vcpu, VCPU_REQ_STOP | VCPU_REQ_PAUSE, false);
+			continue;
+		}
 		/* Until it has been paused, and the debugger has said what is next. */
 		if (vcpu->debug.action == DEBUG_HOLD || vcpu->debug.why) {
 			vcpu_wait(vcpu, VCPU_REQ_STOP | VCPU_REQ_PAUSE, false);
@@ -410,7 +414,7 @@ int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err
 	sigset_t mask, old;
 	int rc;
 
-	atomic_fetch_and(&vcpu->requests, ~(u32)VCPU_REQ_STOP);
+	atomic_fetch_and(&vcpu->requests, ~(u32)(VCPU_REQ_STOP | VCPU_REQ_OFF));
 	if (!vcpu->vm->tsc_khz)
 		return err_set(err, -EINVAL, "the machine has no TSC rate");
 	sem_init(&birth.done, 0, 0);

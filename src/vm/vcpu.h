@@ -20,16 +20,17 @@ struct vm;
 
 enum vcpu_request {
 	VCPU_REQ_INTR = 1 << 0, /* the interrupt controller may have a vector: look (irq_pending) */
-	VCPU_REQ_NMI = 1 << 1,      /* posted by vcpu_nmi() */
+	VCPU_REQ_NMI = 1 << 1,  /* posted by vcpu_nmi() */
 	VCPU_REQ_INIT = 1 << 2,
 	VCPU_REQ_SIPI = 1 << 3,  /* vector in vcpu->sipi_vector */
 	VCPU_REQ_STOP = 1 << 4,  /* leave run() and end the thread */
 	VCPU_REQ_TIMER = 1 << 5, /* the local timer's deadline changed */
 	VCPU_REQ_KICK =
 		1 << 6, /* wake from HLT, the present or the next one, as if by an interrupt: vcpu->kicked */
-	VCPU_REQ_FLUSH = 1 << 7, /* drop every translation of addresses before the next instruction */
-	VCPU_REQ_PAUSE = 1 << 8, /* leave run() and park until vcpu_resume() */
+	VCPU_REQ_FLUSH = 1 << 7,     /* drop every translation of addresses before the next instruction */
+	VCPU_REQ_PAUSE = 1 << 8,     /* leave run() and park until vcpu_resume() */
 	VCPU_REQ_NMI_AGAIN = 1 << 9, /* a second NMI, before the first was taken out */
+	VCPU_REQ_OFF = 1 << 10,      /* leave run() and execute nothing more in this life of the thread */
 };
 
 struct vcpu {
@@ -107,7 +108,7 @@ u32 vcpu_poll_us(u32 poll_us, u64 waited_us);
 void vcpu_timer_check(struct vcpu *vcpu);
 
 /* Starts the thread in state (loaded on the thread itself; returns when that is done). The mailbox keeps what
- * was posted before, but for STOP: who starts over after a reset empties it first, and where PAUSE was posted the thread
+ * was posted before, but for STOP and OFF: who starts over after a reset empties it first, and where PAUSE was posted the thread
  * parks before it executes anything: vcpu_pause() then waits for that. Needs vm->tsc_khz. */
 int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err);
 /* Posts STOP for good and joins, paused or not. */

@@ -1,6 +1,6 @@
 /* How a VM ends: requests from any thread to the main loop.
  *
- * The first request stands (compare and exchange), except that QUIT replaces RESET; every request that does
+ * The first request stands (compare and exchange), except that QUIT replaces those after which the VM goes on; every request that does
  * wakes the loop, so that none is lost when the first was made before the loop ran. The text of a crash is
  * written before the request that announces it; a mutex keeps two crashing vCPUs from writing it at once.
  * Who finds VM_REQ_CRASH in vm->request (a sequentially consistent load) sees the whole text.
@@ -14,8 +14,8 @@ void vm_request(struct vm *vm, enum vm_request req)
 	int old = VM_REQ_NONE;
 	bool set = atomic_compare_exchange_strong(&vm->request, &old, (int)req);
 
-	/* A guest that resets in a circle must not swallow the user's wish to end it. */
-	if (!set && req == VM_REQ_QUIT && old == VM_REQ_RESET)
+	/* A guest that resets, or sleeps and wakes, in a circle must not swallow the user's wish to end it. */
+	if (!set && req == VM_REQ_QUIT && (old == VM_REQ_RESET || old == VM_REQ_SLEEP || old == VM_REQ_WAKE))
 		set = atomic_compare_exchange_strong(&vm->request, &old, (int)req);
 	if (set && vm->loop)
 		loop_stop(vm->loop, (int)req);

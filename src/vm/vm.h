@@ -26,6 +26,8 @@ enum vm_request {
 	VM_REQ_CRASH,    /* triple fault; vm->crash says what the guest was doing */
 	VM_REQ_EXIT,     /* a test device ended the VM; status in vm->exit_status */
 	VM_REQ_QUIT,     /* the user or a signal ended it */
+	VM_REQ_SLEEP,    /* ACPI S3: the vCPUs stop, devices lose power, RAM stays */
+	VM_REQ_WAKE,     /* the end of that */
 };
 
 struct device;
@@ -66,7 +68,7 @@ struct vm {
 	char crash[8192]; /* a description of the crash: registers, last instructions */
 };
 
-/* Any thread: asks the main loop to act. The first request stands, but QUIT replaces RESET. The vCPU that
+/* Any thread: asks the main loop to act. The first request stands, but QUIT replaces RESET, SLEEP and WAKE. The vCPU that
  * asks goes on until it is stopped, so a device that powers off should not count on not being called again.
  */
 void vm_request(struct vm *vm, enum vm_request req);

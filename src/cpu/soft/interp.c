@@ -254,7 +254,7 @@ static int look(struct soft_cpu *c)
 	if (atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed))
 		take_requests(c);
 	if (atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed) &
-	    (VCPU_REQ_STOP | VCPU_REQ_PAUSE | VCPU_REQ_INIT | VCPU_REQ_SIPI))
+	    (VCPU_REQ_STOP | VCPU_REQ_PAUSE | VCPU_REQ_OFF | VCPU_REQ_INIT | VCPU_REQ_SIPI))
 		return RUN_REQUEST;
 	if (c->activity == X86_SHUTDOWN)
 		return SHUT_DOWN;
