@@ -11,6 +11,7 @@
 #define SEL_GATE   0x68
 #define SEL_GATE16 0x78
 #define SEL_SS16   0x80 /* data whose stack pointer is SP */
+#define SEL_CODE16 0x88
 
 static bool zf;
 
@@ -449,6 +450,43 @@ static void test_enter(void)
 }
 #endif
 
+#if BITS == 32
+/* Counts in AX, and returns with operands of 32 bits. */
+extern char code16[];
+__asm__(".code16\n"
+	"code16: incw %ax; incw %ax; incw %ax; incw %ax; incw %ax; incw %ax; incw %ax; incw %ax; lretl\n"
+	".code32");
+
+static volatile u32 counted;
+static void call_code16(uptr offset)
+{
+	struct {
+		u32 offset;
+		u16 sel;
+	} __attribute__((packed)) far = { offset, SEL_CODE16 };
+	u32 ax = 0x100;
+
+	__asm__ volatile("lcall *%1" : "+a"(ax) : "m"(far) : "memory", "cc");
+	counted = ax;
+}
+
+/* 16-bit code has an EIP of 32 bits and a limit, like other code. [SDM3 5.3] */
+static void test_code16(void)
+{
+	static const u32 offset[] = { 0x12340000, 0xfffc };
+
+	for (unsigned i = 0; i < 2; i++) {
+		gdt[SEL_CODE16 / 8] = make_desc((u32)code16 - offset[i], 0xfffff, 0x9b, 0x8);
+		counted = 0;
+		check(!guest_try(call_code16, offset[i]) && counted == 0x108, "16-bit code at %x: %x",
+		      offset[i], counted);
+	}
+	gdt[SEL_CODE16 / 8] = make_desc((u32)code16 - offset[1], 0xffff, 0x9b, 0);
+	if (off_tcg("the limit of code that runs into it"))
+		expect("16-bit code that runs into its limit", guest_try(call_code16, offset[1]), GP, 0);
+}
+#endif
+
 void guest_main(void)
 {
 	test_look();
@@ -458,6 +496,7 @@ void guest_main(void)
 	test_syscall();
 #else
 	test_enter();
+	test_code16();
 	test_v86();
 #endif
 }

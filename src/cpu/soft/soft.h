@@ -372,7 +372,8 @@ static inline u32 soft_attention(const struct soft_cpu *c)
 		return;             \
 	} while (0)
 
-/* RIP of insn, and of the one after it, cut to the code segment's width. */
+/* RIP of insn, and of the one after it. Outside of 64-bit mode it has 32 bits, in 16-bit code too, of which only branches cut
+ * it to 16: a segment with a larger limit goes on beyond 64 KiB, and in others the fetch faults there. */
 static inline u64 soft_rip(const struct soft_cpu *c, const struct insn *i)
 {
 	return c->gpr[RIPB] + i->off;
@@ -380,8 +381,7 @@ static inline u64 soft_rip(const struct soft_cpu *c, const struct insn *i)
 
 static inline u64 soft_rip_mask(const struct soft_cpu *c, u64 rip)
 {
-	unsigned mode = c->key & KEY_MODE;
-	return mode == MODE_64 ? rip : mode == MODE_32 ? (u32)rip : (u16)rip;
+	return (c->key & KEY_MODE) == MODE_64 ? rip : (u32)rip;
 }
 
 static inline u64 soft_next_rip(const struct soft_cpu *c, const struct insn *i)
