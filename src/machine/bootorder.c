@@ -126,7 +126,8 @@ static unsigned add_kind(struct list *l, enum boot_kind kind, struct vm *vm)
 			if (strcmp(dev->ops->name, "ahci") != 0 || !ahci_has(dev, port, kind == BOOT_CDROM))
 				continue;
 			snprintf(below, sizeof(below), "/drive@%x/disk@0", port);
-			add_path(l, devfn, "ide", below);
+			/* UEFI knows SATA by this name, and takes "ide" for the adapters of old; a BIOS does not look. */
+			add_path(l, devfn, "pci8086,2922", below);
 			n++;
 		}
 	}
