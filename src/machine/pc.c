@@ -293,7 +293,7 @@ void pc_program_pics(struct pc *pc)
 		bus_write(&pc->vm->bus, BUS_PIO, program[i].port, 1, program[i].value);
 }
 
-/* [ACPI 16.3.2]: real mode, and A20 open. The rest is as a PC's firmware leaves it. */
+/* [ACPI 5.2.10]: real mode, and A20 open. The rest is as a PC's firmware leaves it. */
 bool pc_wake_state(const struct pc *pc, struct x86_state *ret_state)
 {
 	u32 vector = ld32(ram_ptr(&pc->vm->ram, FACS_GPA + ACPI_FACS_WAKING, 4));

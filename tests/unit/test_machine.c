@@ -341,6 +341,93 @@ static void obeys_from_outside(void **state)
 	machine_free(outside);
 }
 
+/* ---- sleep ---- */
+
+#define FACS_WAKING 0x9f00c
+#define MARK        0x300000
+
+static u32 waking;
+
+/* On the main loop, again until the machine is asleep. */
+static void wake_it(void *opaque)
+{
+	struct err err = { 0 };
+
+	if (machine_state(outside) != MACHINE_ASLEEP) {
+		loop_post(machine_vm(outside)->loop, wake_it, NULL);
+		return;
+	}
+	steps++;
+	assert_int_equal(machine_pause(outside, &err), -ESHUTDOWN);
+	assert_string_equal(err.msg, "'test' is asleep");
+	assert_int_equal(machine_resume(outside, &err), -ESHUTDOWN);
+	assert_int_equal(machine_wake(outside, &err), 0);
+	assert_int_equal(machine_state(outside), MACHINE_ENDING); /* of the sleep */
+	assert_int_equal(machine_wake(outside, &err), -ESHUTDOWN);
+}
+
+static void sleep_once(struct vcpu *vcpu, int start)
+{
+	struct vm *vm = vcpu->vm;
+
+	if (start > 1) {
+		power_off(vcpu, start);
+		return;
+	}
+	assert_int_equal(machine_wake(outside, NULL), -EALREADY);
+	st32(ram_ptr(&vm->ram, FACS_WAKING, 4), waking);
+	st32(ram_ptr(&vm->ram, MARK, 4), 0x12345678);
+	bus_write(&vm->bus, BUS_PIO, PM_CNT_PORT, 2, BIT(13) | PM_SLP_TYP_S3 << 10);
+	loop_post(vm->loop, wake_it, NULL);
+}
+
+static void sleep_with(u32 vector, bool no_reboot, int starts)
+{
+	struct machine_config c = config();
+
+	c.cpus = 2;
+	c.name = "test";
+	c.no_reboot = no_reboot;
+	waking = vector;
+	fake.action = sleep_once;
+	steps = 0;
+	outside = make(&c);
+	assert_int_equal(run(outside), MACHINE_POWEROFF);
+	assert_int_equal(steps, 1);
+	assert_int_equal(fake.starts, starts);
+}
+
+static void sleeps_and_wakes(void **state)
+{
+	struct vm *vm;
+
+	sleep_with(0x98765, true, 2);
+	vm = machine_vm(outside);
+	assert_int_equal(fake.state[0].seg[SEG_CS].sel, 0x9876);
+	assert_int_equal(fake.state[0].seg[SEG_CS].base, 0x98760);
+	assert_int_equal(fake.state[0].rip, 5);
+	assert_int_equal(fake.state[0].cr0, CR0_ET);
+	assert_int_equal(fake.state[1].activity, X86_WAIT_SIPI);
+	assert_int_equal(ld32(ram_ptr(&vm->ram, MARK, 4)), 0x12345678);
+	assert_int_equal(bus_read(&vm->bus, BUS_PIO, PM_EVT_PORT, 2) & 0x8100, 0x8100);
+	machine_free(outside);
+}
+
+/* A vector that is none, or that real mode does not reach: as a PC that finds nothing to resume. */
+static void sleeps_without_a_way_back(void **state)
+{
+	static const u32 vectors[] = { 0, 0x100000, 0xffffffff };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(vectors); i++) {
+		sleep_with(vectors[i], false, 2);
+		assert_int_equal(fake.state[0].rip, 0x200040);
+		assert_int_equal(ld32(ram_ptr(&machine_vm(outside)->ram, MARK, 4)), 0);
+		machine_free(outside);
+		sleep_with(vectors[i], true, 1);
+		machine_free(outside);
+	}
+}
+
 /* ---- states ---- */
 
 static void vcpus_start_as_they_should(void **state)
@@ -690,6 +777,8 @@ int main(void)
 		cmocka_unit_test(each_end_has_its_status),
 		cmocka_unit_test(crash_is_described),
 		cmocka_unit_test(obeys_from_outside),
+		cmocka_unit_test(sleeps_and_wakes),
+		cmocka_unit_test(sleeps_without_a_way_back),
 		cmocka_unit_test(vcpus_start_as_they_should),
 		cmocka_unit_test(reset_starts_over),
 		cmocka_unit_test(board_answers),

@@ -69,7 +69,8 @@ static void test_sleep(void **state)
 	assert_int_equal(fake.b.vm.request, VM_REQ_NONE);
 	assert_int_equal(pio_rd(PM_CNT_PORT, 2), PM_SLP_TYP_S5 << 10 | 1);
 	for (unsigned type = 0; type < 7; type++)
-		pio_wr(PM_CNT_PORT, 2, type << 10 | 1 << 13);
+		if (type != PM_SLP_TYP_S3)
+			pio_wr(PM_CNT_PORT, 2, type << 10 | 1 << 13);
 	assert_int_equal(fake.b.vm.request, VM_REQ_NONE);
 	pio_wr(PM_CNT_PORT, 2, PM_SLP_TYP_S5 << 10 | 1 << 13);
 	assert_int_equal(fake.b.vm.request, VM_REQ_POWEROFF);
@@ -82,6 +83,76 @@ static void test_sleep_by_bytes(void **state)
 	assert_int_equal(fake.b.vm.request, VM_REQ_NONE);
 	pio_wr(PM_CNT_PORT + 1, 1, (PM_SLP_TYP_S5 << 10 | 1 << 13) >> 8);
 	assert_int_equal(fake.b.vm.request, VM_REQ_POWEROFF);
+}
+
+/* The request that has been made since the last call. */
+static int asked(void)
+{
+	return atomic_exchange(&fake.b.vm.request, VM_REQ_NONE);
+}
+
+static void suspend(void)
+{
+	fake.b.self = cpu(0);
+	pio_wr(PM_CNT_PORT, 2, PM_SLP_TYP_S3 << 10 | 1 << 13);
+	assert_int_equal(asked(), VM_REQ_SLEEP);
+	assert_int_equal(vcpu_take(cpu(0), ~0u) & VCPU_REQ_OFF, VCPU_REQ_OFF);
+	device_reset_all(&fake.b.vm, RESET_SLEEP);
+	assert_false(pm_asleep(pm));
+	pm_sleep(pm);
+	assert_true(pm_asleep(pm));
+}
+
+static void wake(u32 events)
+{
+	pm_wake(pm);
+	assert_false(pm_asleep(pm));
+	assert_int_equal(pio_rd(PM_EVT_PORT, 4), events | 0x8000);
+	pio_wr(PM_EVT_PORT, 2, 0xffff);
+	assert_int_equal(pio_rd(PM_EVT_PORT, 2), 0);
+	assert_int_equal(asked(), VM_REQ_NONE);
+}
+
+static void test_suspend(void **state)
+{
+	suspend();
+	assert_int_equal(asked(), VM_REQ_NONE);
+	pm_power_button(pm);
+	assert_int_equal(asked(), VM_REQ_WAKE);
+	wake(0x100);
+	pm_rtc_alarm(pm); /* awake, it is a status only */
+	assert_int_equal(asked(), VM_REQ_NONE);
+	suspend(); /* and wakes a guest that has never said what shall */
+	assert_int_equal(asked(), VM_REQ_WAKE);
+	wake(0x400);
+
+	pio_wr(PM_EVT_PORT + 2, 2, 0x020); /* not the alarm */
+	suspend();
+	pm_rtc_alarm(pm);
+	pm_gpe(pm, 3);
+	assert_int_equal(asked(), VM_REQ_NONE);
+	pm_power_button(pm); /* always */
+	assert_int_equal(asked(), VM_REQ_WAKE);
+	wake(0x00200500);
+
+	pio_wr(PM_EVT_PORT + 2, 2, 0x400);
+	pio_wr(PM_GPE0_PORT, 4, 8);
+	pio_wr(PM_GPE0_PORT + 4, 4, 8);
+	suspend(); /* the enable bits stay on */
+	pm_gpe(pm, 3);
+	assert_int_equal(asked(), VM_REQ_WAKE);
+	pio_wr(PM_GPE0_PORT, 4, 8);
+	wake(0x04000000);
+	suspend();
+	pm_rtc_alarm(pm);
+	assert_int_equal(asked(), VM_REQ_WAKE);
+	wake(0x04000400);
+	suspend();
+	device_reset_all(&fake.b.vm, RESET_WARM); /* somebody presses the reset button instead */
+	assert_false(pm_asleep(pm));
+	pm_power_button(pm);
+	assert_int_equal(asked(), VM_REQ_NONE);
+	assert_int_equal(pio_rd(PM_EVT_PORT, 4), 0x100);
 }
 
 static void test_timer(void **state)
@@ -117,7 +188,7 @@ static void test_timer(void **state)
 
 static void test_G42_ports(void **state)
 {
-	/* Each port, each width; holes read all-ones; nothing powers off but S5. */
+	/* Each port, each width; holes read all-ones; nothing powers off but S5, or sleeps but S3. */
 	for (unsigned port = PM_BASE; port < PM_BASE + PM_SIZE; port++) {
 		for (unsigned size = 1; size <= 4; size *= 2) {
 			u64 v = pio_rd(port, size);
@@ -152,8 +223,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
-		T(test_power_button), T(test_gpe),       T(test_sleep), T(test_sleep_by_bytes),
-		T(test_timer),        T(test_G42_ports), T(test_state),
+		T(test_power_button), T(test_gpe),   T(test_sleep),     T(test_sleep_by_bytes),
+		T(test_suspend),      T(test_timer), T(test_G42_ports), T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

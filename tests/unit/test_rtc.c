@@ -347,6 +347,38 @@ static void test_cmos(void **state)
 	assert_int_equal(get(0x0a) & 0x7f, 0x26);
 }
 
+static void count_alarm(void *opaque)
+{
+	++*(unsigned *)opaque;
+}
+
+/* Told once for each alarm that raises an interrupt; a sleep leaves it armed. */
+static void test_alarm_wakes(void **state)
+{
+	unsigned alarms = 0;
+
+	rtc_set_alarm(rtc, count_alarm, &alarms);
+	for (u8 reg = 1; reg <= 5; reg += 2)
+		set(reg, 0xc0); /* each second */
+	board_advance(&b, 3 * S);
+	assert_int_equal(alarms, 0);
+	get(0x0c);
+	set(0x0b, 0x22);
+	rtc->ops->reset(rtc, RESET_SLEEP);
+	assert_int_equal(get(0x0b), 0x22);
+	board_advance(&b, 3 * S);
+	assert_int_equal(alarms, 1); /* the flag has not been read */
+	rtc->ops->reset(rtc, RESET_SLEEP);
+	assert_int_equal(alarms, 1);
+	assert_int_equal(get(0x0c) & 0xa0, 0xa0);
+	board_advance(&b, S);
+	assert_int_equal(alarms, 2);
+	rtc->ops->reset(rtc, RESET_WARM);
+	board_advance(&b, 3 * S);
+	assert_int_equal(alarms, 2);
+	rtc_set_alarm(rtc, NULL, NULL);
+}
+
 static void test_reset(void **state)
 {
 	set(0x0b, 0x76);
@@ -374,6 +406,7 @@ int main(void)
 		T(test_divider_reset),
 		T(test_host_clock_set_back),
 		T(test_cmos),
+		T(test_alarm_wakes),
 		T(test_reset),
 #undef T
 	};
