@@ -948,8 +948,8 @@ static bool base_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 		notify(l);
 	}
 	if (ram_ptr(&l->dev.vm->ram, vcpu->apic_page, LAPIC_SIZE))
-		log_guest("vCPU %u moves its local APIC to %#llx, where there is memory, which stays", vcpu->id,
-			  (unsigned long long)vcpu->apic_page);
+		log_guest("vCPU %u moves its local APIC to %#llx, where there is memory, which stays",
+			  vcpu->id, (unsigned long long)vcpu->apic_page);
 	return true;
 }
 

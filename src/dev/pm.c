@@ -148,25 +148,25 @@ void pm_gpe(struct device *dev, unsigned n)
 	pthread_mutex_unlock(dev->lock);
 }
 
-void pm_sleep(struct device *dev)
+static void set_asleep(struct device *dev, bool asleep, u16 status)
 {
 	struct pm *pm = container_of(dev, struct pm, dev);
 
 	pthread_mutex_lock(dev->lock);
-	pm->asleep = true;
+	pm->asleep = asleep;
+	pm->sts |= status;
 	update(pm);
 	pthread_mutex_unlock(dev->lock);
 }
 
+void pm_sleep(struct device *dev)
+{
+	set_asleep(dev, true, 0);
+}
+
 void pm_wake(struct device *dev)
 {
-	struct pm *pm = container_of(dev, struct pm, dev);
-
-	pthread_mutex_lock(dev->lock);
-	pm->asleep = false;
-	pm->sts |= STS_WAK;
-	update(pm);
-	pthread_mutex_unlock(dev->lock);
+	set_asleep(dev, false, STS_WAK);
 }
 
 bool pm_asleep(struct device *dev)

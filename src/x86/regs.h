@@ -66,7 +66,7 @@ struct x86_state {
 	bool movss_shadow; /* likewise, and debug traps, by MOV SS / POP SS */
 	bool nmi_blocked;  /* between an NMI and the next IRET */
 	u8 nmi_pending;    /* how many: 0 to 2, and at most 1 while nmi_blocked [SDM3 6.7.1] */
-	bool exc_pending; /* an exception chosen but not delivered yet */
+	bool exc_pending;  /* an exception chosen but not delivered yet */
 	u8 exc_vector;
 	bool exc_has_error;
 	u32 exc_error;

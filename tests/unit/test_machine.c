@@ -347,6 +347,7 @@ static void obeys_from_outside(void **state)
 #define MARK        0x300000
 
 static u32 waking;
+static bool quits;
 
 /* On the main loop, again until the machine is asleep. */
 static void wake_it(void *opaque)
@@ -361,6 +362,10 @@ static void wake_it(void *opaque)
 	assert_int_equal(machine_pause(outside, &err), -ESHUTDOWN);
 	assert_string_equal(err.msg, "'test' is asleep");
 	assert_int_equal(machine_resume(outside, &err), -ESHUTDOWN);
+	if (quits) {
+		assert_int_equal(machine_request_quit(outside, &err), 0);
+		return;
+	}
 	assert_int_equal(machine_wake(outside, &err), 0);
 	assert_int_equal(machine_state(outside), MACHINE_ENDING); /* of the sleep */
 	assert_int_equal(machine_wake(outside, &err), -ESHUTDOWN);
@@ -392,7 +397,7 @@ static void sleep_with(u32 vector, bool no_reboot, int starts)
 	fake.action = sleep_once;
 	steps = 0;
 	outside = make(&c);
-	assert_int_equal(run(outside), MACHINE_POWEROFF);
+	assert_int_equal(run(outside), quits ? MACHINE_QUIT : MACHINE_POWEROFF);
 	assert_int_equal(steps, 1);
 	assert_int_equal(fake.starts, starts);
 }
@@ -411,6 +416,14 @@ static void sleeps_and_wakes(void **state)
 	assert_int_equal(ld32(ram_ptr(&vm->ram, MARK, 4)), 0x12345678);
 	assert_int_equal(bus_read(&vm->bus, BUS_PIO, PM_EVT_PORT, 2) & 0x8100, 0x8100);
 	machine_free(outside);
+}
+
+static void ends_asleep(void **state)
+{
+	quits = true;
+	sleep_with(0x98765, false, 1);
+	machine_free(outside);
+	quits = false;
 }
 
 /* A vector that is none, or that real mode does not reach: as a PC that finds nothing to resume. */
@@ -778,6 +791,7 @@ int main(void)
 		cmocka_unit_test(crash_is_described),
 		cmocka_unit_test(obeys_from_outside),
 		cmocka_unit_test(sleeps_and_wakes),
+		cmocka_unit_test(ends_asleep),
 		cmocka_unit_test(sleeps_without_a_way_back),
 		cmocka_unit_test(vcpus_start_as_they_should),
 		cmocka_unit_test(reset_starts_over),

@@ -230,7 +230,8 @@ static int get_events(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 		return r;
 	s->sti_shadow = e.interrupt.shadow & SHADOW_STI;
 	s->movss_shadow = e.interrupt.shadow & SHADOW_MOVSS;
-	s->nmi_pending = vcpu_nmis(e.nmi.injected ? VCPU_REQ_NMI : 0, e.nmi.pending, e.nmi.masked && !e.nmi.injected);
+	s->nmi_pending =
+		vcpu_nmis(e.nmi.injected ? VCPU_REQ_NMI : 0, e.nmi.pending, e.nmi.masked && !e.nmi.injected);
 	s->nmi_blocked = e.nmi.masked && !e.nmi.injected;
 	s->exc_pending = e.exception.injected && e.exception.nr == EXC_DB;
 	s->exc_vector = s->exc_pending ? EXC_DB : 0;

@@ -249,7 +249,7 @@ struct soft_cpu {
 	u64 pdpte[4]; /* PAE: loaded with CR3 [SDM3 4.4.1] */
 	u8 activity;
 	bool nmi_blocked;
-	u8 nmi_pending; /* how many: see vcpu_nmi() */
+	u8 nmi_pending;  /* how many: see vcpu_nmi() */
 	u8 taken_vector; /* with ATT_TAKEN */
 
 	/* --- exception in flight --- */
