@@ -217,6 +217,8 @@ static bool step(struct board *b, struct fake_chr *chr, struct script *s)
 			device_reset_all(&b->vm, RESET_WARM);
 		else if ((op >> 4) == 2)
 			device_reset_all(&b->vm, RESET_COLD);
+		else if ((op >> 4) == 3)
+			device_reset_all(&b->vm, RESET_SLEEP);
 		else
 			advance(b, 10000000);
 		return true;

@@ -109,8 +109,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t len)
 				  take32(&in));
 			break;
 		default:
-			if (take8(&in) == 0)
-				device_reset_all(&b.vm, RESET_WARM);
+			switch (take8(&in)) {
+			case 0: device_reset_all(&b.vm, RESET_WARM); break;
+			case 1: device_reset_all(&b.vm, RESET_SLEEP); break;
+			}
 			break;
 		}
 	}
