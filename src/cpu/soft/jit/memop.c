@@ -451,12 +451,16 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			xflags_need(t);
 		xflags_before_write(t, writes);
 		struct opnd slot = slot_of(t, g);
+		struct ea at = *a;
 
+		if (a->base == R_SP)
+			at.disp += t->sp_late;
 		if (t->in_t1 != g)
 			emit_op(e, E_W | OP_MOV_R_RM, T1, &slot);
 		t->in_t1 = free_t0 ? NULL : g;
-		return emit_operand(t, a, free_t0);
+		return emit_operand(t, &at, free_t0);
 	}
+	translate_sp(t);
 	xflags_clobber(t);
 	if (is_wide(t, a)) {
 		emit_rm(e, 0xf6, 0, op_cpu(wide)); /* test */

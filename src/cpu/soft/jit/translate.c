@@ -370,8 +370,55 @@ static void xlate_vzero(struct xlate *t, const struct xinsn *x)
 /* --- the stack --- */
 void translate_move_sp(struct xlate *t, s32 by)
 {
+	t->sp_late += by;
+}
+
+void translate_sp(struct xlate *t)
+{
+	s32 by = t->sp_late;
+
+	if (!by)
+		return;
+	t->sp_late = 0;
 	xflags_moved(t, R_SP, by); /* first: it may have to compute with the old one */
 	emit_rm(&t->e, t->w | OP_LEA, HOST_SP, op_mem(HOST_SP, by));
+}
+
+/* Is it MOV r, RSP? That is a LEA when RSP is late. */
+static bool copies_sp(const struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+
+	return x->kind == XK_RM && !i->map && !i->mem && i->osz == t->word &&
+	       ((i->opcode == 0x89 && x->reg == R_SP && x->rm != R_SP && x_pinned(x->rm)) ||
+		(i->opcode == 0x8b && x->rm == R_SP && x->reg != R_SP && x_pinned(x->reg)));
+}
+
+static void xlate_copy_sp(struct xlate *t, const struct xinsn *x)
+{
+	xflags_before_write(t, x->wr);
+	emit_rm(&t->e, t->w | OP_LEA, x->i->opcode == 0x89 ? x->rm : x->reg, op_mem(HOST_SP, t->sp_late));
+}
+
+/* Does its code neither look at RSP, but by memop_access() and copies_sp(), nor leave the block? */
+static bool spares_sp(const struct xlate *t, const struct xinsn *x)
+{
+	const struct insn *i = x->i;
+
+	switch (x->kind) {
+	case XK_NOP:
+	case XK_PUSH_IMM:
+	case XK_CALL:
+	case XK_RET: return true;
+	case XK_IMM:
+	case XK_PUSH:
+	case XK_POP: return x->rm != R_SP;
+	case XK_LEA: return x->reg != R_SP && i->base != R_SP && i->index != R_SP;
+	case XK_RM:
+		return copies_sp(t, x) || (!x->acc && !x->fault && !(x->reg == R_SP && (x->reg_r || x->reg_w)) &&
+					!(x->rm == R_SP && (x->rm_r || x->rm_w)));
+	default: return false;
+	}
 }
 
 static void xlate_push(struct xlate *t, const struct xinsn *x)
@@ -657,6 +704,7 @@ static void xlate_call(struct xlate *t, const struct xinsn *x)
 	struct xexit *exit = translate_exit(t, target_rip(t, x->i));
 
 	emit_push_rip(t, &o, next);
+	translate_sp(t);
 	emit_exit(t, exit, CC_CALL);
 	emit_landing(t, next);
 }
@@ -670,6 +718,7 @@ static void xlate_ret(struct xlate *t, const struct xinsn *x)
 	xflags_save(t);
 	emit_op(e, t->w | OP_MOV_R_RM, T0, &o);
 	translate_move_sp(t, (s32)(t->word + x->i->imm));
+	translate_sp(t);
 	emit_rm(e, 0xc7, 0, op_cpu(jit_ret));
 	emit4(e, (u32)((u8 *)rec - t->j->data));
 	emit1(e, 0xc3);
@@ -717,6 +766,7 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 	emit_store_cpu(e, T0, jit_target);
 	o = memop_push(t, true);
 	emit_push_rip(t, &o, next_rip(t, x->i));
+	translate_sp(t);
 	emit_load_cpu(e, T0, jit_to);
 	emit_push_next(t);
 	emit_rm(e, 0xff, 2, op_cpu(jit_target));
@@ -752,6 +802,7 @@ void translate_leave(struct xlate *t, gva_t rip)
 {
 	struct xexit *exit = translate_exit(t, rip);
 
+	translate_sp(t);
 	if (rip < t->x->rip) /* from the end of all addresses */
 		emit_poll(t, exit, CC_JMP, NULL);
 	emit_exit(t, exit, CC_JMP);
@@ -782,11 +833,18 @@ static bool keeps_t1(const struct xinsn *x)
 
 void translate_insn(struct xlate *t, struct xinsn *x)
 {
+	if (!spares_sp(t, x))
+		translate_sp(t);
 	switch (x->kind) {
 	case XK_STEP: translate_step(t, false); break;
 	case XK_BAIL: translate_step(t, true); break;
 	case XK_NOP: break;
-	case XK_RM: xlate_rm(t, x); break;
+	case XK_RM:
+		if (t->sp_late && copies_sp(t, x))
+			xlate_copy_sp(t, x);
+		else
+			xlate_rm(t, x);
+		break;
 	case XK_IMM: xlate_imm(t, x); break;
 	case XK_OPREG:
 	case XK_XCHG_A: xlate_opreg(t, x); break;
@@ -816,6 +874,8 @@ void translate_insn(struct xlate *t, struct xinsn *x)
 		regs_changed(t, x);
 		xflags_set(t, x);
 	}
+	if (t->nr_steps) /* where the interpreter did it, RSP is as it is to be */
+		translate_sp(t);
 	if (t->nr_steps || !keeps_t1(x))
 		t->in_t1 = NULL;
 	while (t->nr_steps)

@@ -160,6 +160,7 @@ struct xlate {
 	unsigned nr_groups, next_slot;
 	const struct xgroup *in_t1; /* whose addend T1 still has; NULL: none */
 	s32 entry;                  /* the TLB entry of the last check, from T1 */
+	s32 sp_late;                /* the guest's RSP is HOST_SP plus this: translate_sp() */
 	struct xlate_late late[X_MAX_LATE];
 	unsigned nr_late;
 	struct xfault faults[3 * CODE_MAX_INSNS];
@@ -269,12 +270,16 @@ void xsys_translate(struct xlate *t, const struct xinsn *x);
 struct xexit *translate_exit(struct xlate *t, gva_t rip);
 /* reg = the linear address of `rip`, as x_rip() has it. Changes no flags. */
 void translate_rip(struct xlate *t, unsigned reg, gva_t rip);
+/* Several PUSHes and POPs in a row that share a check move RSP once: it is late meanwhile. Now it is to be right, as it has to
+ * be wherever the block may be left. Changes T0, no flags that are in RFLAGS. */
+void translate_sp(struct xlate *t);
 void translate_gate(struct xlate *t, const struct xinsn *x);
 void translate_insn(struct xlate *t, struct xinsn *x);
 /* The interpreter executes the instruction; bail: and what follows in the block. */
 void translate_step(struct xlate *t, bool bail);
 /* It does so when the condition is met; of which nothing has been done yet. Up to four places of an instruction. */
 void translate_or_step(struct xlate *t, unsigned cc);
+/* A constant is added to RSP, late. */
 void translate_move_sp(struct xlate *t, s32 by);
 /* The end of the block: on to rip. */
 void translate_leave(struct xlate *t, gva_t rip);
