@@ -54,6 +54,7 @@ struct block {
 	bool no_groups : 1; /* ranges of several accesses often cross a page */
 	bool tried : 1;     /* no_window is known */
 	bool extend : 1;    /* what follows its last jump is often reached by it */
+	bool loop : 1;      /* it jumps back to its beginning, and was translated as a loop */
 	/* n, then INSN_END bytes of one with op_end_of_block; then the struct code_source, if any */
 	struct insn insn[];
 };
@@ -153,6 +154,9 @@ struct block *code_find(struct soft_cpu *c, gva_t la, u32 key);
 
 /* In place of b, one that goes on after its last jump, if there can be one now; else b. Under the lock. */
 struct block *code_find_longer(struct soft_cpu *c, struct block *b);
+
+/* In place of b, if it ends with a loop that has a block of its own and is translated, one without; else b. Under the lock. */
+struct block *code_find_shorter(struct soft_cpu *c, struct block *b);
 
 /* Instructions of b from i on (those not executed when i is where it stopped). */
 u32 code_insns_from(const struct block *b, const struct insn *i);

@@ -21,7 +21,7 @@ static void finish(struct block *b, unsigned n, unsigned bytes)
 	b->n = (u16)n;
 	b->bytes = (u16)bytes;
 	b->x = NULL;
-	b->no_groups = b->tried = b->extend = false;
+	b->no_groups = b->tried = b->extend = b->loop = false;
 	b->inner = 0;
 	b->no_window = 0;
 }
@@ -208,16 +208,17 @@ static bool jumps_forward(const struct insn *i)
 	return i->fn == jcc[i->aux & 15] && (s64)i->imm > 0;
 }
 
-/* Decodes at p, what the CS limit leaves room for. Goes on after so many conditional jumps forward: inner. */
-static enum found build(struct soft_cpu *c, u32 key, const u8 *p, u64 limit_room, unsigned inner,
-			struct block **ret)
+/* Decodes at p, what the CS limit leaves room for, so many instructions at most. Goes on after so many conditional jumps
+ * forward: inner. */
+static enum found build(struct soft_cpu *c, u32 key, const u8 *p, u64 limit_room, unsigned most,
+			unsigned inner, struct block **ret)
 {
 	struct code_cache *code = c->code;
 	gpa_t gpa = (gpa_t)(p - c->ram->base);
 	unsigned room = (unsigned)(RAM_PAGE_SIZE - (gpa & (RAM_PAGE_SIZE - 1)));
 	struct code_page *page = &code->page[gpa / RAM_PAGE_SIZE];
 	bool checks = page->restless;
-	unsigned max = key & KEY_SINGLE ? 1 : checks ? CODE_MAX_CHECKED : CODE_MAX_INSNS, n = 0, off = 0;
+	unsigned max = key & KEY_SINGLE ? 1 : checks ? MIN(CODE_MAX_CHECKED, most) : most, n = 0, off = 0;
 	struct block *b = code_free_block(code);
 	struct decode_info info = { .ends_block = false };
 	unsigned jumps = 0;
@@ -280,20 +281,54 @@ static enum found build(struct soft_cpu *c, u32 key, const u8 *p, u64 limit_room
 	return FOUND;
 }
 
+/* Another one in place of b. */
+static struct block *rebuild(struct soft_cpu *c, struct block *b, unsigned most, unsigned inner)
+{
+	struct block *other;
+
+	if (code_checks(b) || code_page_of(c->code, b)->restless ||
+	    build(c, b->key, (const u8 *)(uintptr_t)b->hva, ~0ull, most, inner, &other) != FOUND)
+		return b;
+	other->heat = b->heat;
+	code_page_remove(c->code, b);
+	code_drop(c->svm, NULL, b);
+	return other;
+}
+
 struct block *code_find_longer(struct soft_cpu *c, struct block *b)
 {
 	struct block *longer;
+	u16 n = b->n;
 
 	b->extend = false;
-	if (code_checks(b) || code_page_of(c->code, b)->restless || b->inner == CODE_MAX_INNER ||
-	    b->n == CODE_MAX_INSNS || !jumps_forward(&b->insn[b->n - 1]) ||
-	    build(c, b->key, (const u8 *)(uintptr_t)b->hva, ~0ull, b->inner + 1u, &longer) != FOUND)
+	if (b->inner == CODE_MAX_INNER || n == CODE_MAX_INSNS || !jumps_forward(&b->insn[n - 1]))
 		return b;
-	longer->heat = b->heat;
-	longer->tried = longer->n == b->n; /* at the page's end, for instance */
-	code_page_remove(c->code, b);
-	code_drop(c->svm, NULL, b);
+	longer = rebuild(c, b, CODE_MAX_INSNS, b->inner + 1u);
+	if (longer != b)
+		longer->tried = longer->n == n; /* at the page's end, for instance */
 	return longer;
+}
+
+/* The instruction to which the last one jumps back, 0: none, or the first. */
+static unsigned loop_in(const struct block *b)
+{
+	const struct insn *last = &b->insn[b->n - 1];
+	s64 to = last->off + last->len + (s64)last->imm;
+	unsigned n = 0;
+
+	if (last->fn != jcc[last->aux & 15])
+		return 0;
+	while (n < b->n && b->insn[n].off < to)
+		n++;
+	return n < b->n && b->insn[n].off == to ? n : 0;
+}
+
+struct block *code_find_shorter(struct soft_cpu *c, struct block *b)
+{
+	unsigned n = loop_in(b);
+	const struct block *loop = n ? code_lookup(c->code, b->hva + b->insn[n].off, b->key) : NULL;
+
+	return loop && loop->loop && loop->tried ? rebuild(c, b, n, b->inner) : b;
 }
 
 /* The block at p, of a restless page, if it is still what it was made of. */
@@ -344,7 +379,7 @@ static enum found find(struct soft_cpu *c, gva_t la, u32 key, const u8 *p, struc
 	if (*ret && (*ret)->bytes > limit_room)
 		found = TEMP;
 	else if (!*ret)
-		found = met_crossing(c, la) ? TEMP : build(c, key, p, limit_room, 0, ret);
+		found = met_crossing(c, la) ? TEMP : build(c, key, p, limit_room, CODE_MAX_INSNS, 0, ret);
 	share_unlock(c->svm);
 	return found == TEMP ? build_temp(c, la, key, p, room, ret) : found;
 }

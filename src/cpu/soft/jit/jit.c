@@ -608,8 +608,7 @@ static struct xblock *make(struct soft_cpu *c, struct block *b)
 
 	if (x || !b->hva || is_full(r))
 		return x;
-	if (b->extend)
-		b = code_find_longer(c, b);
+	b = b->extend ? code_find_longer(c, b) : code_find_shorter(c, b);
 	x = translate_block(c, b, c->rip, for_any_address(c->svm, b, c->rip));
 	if (!x) {
 		__atomic_store_n(&b->heat, BLOCK_COLD, __ATOMIC_RELAXED);

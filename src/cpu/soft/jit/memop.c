@@ -540,11 +540,11 @@ u8 *memop_check_loop(struct xlate *t, const struct xloop_group *g)
 	return emit_check(t, &a, g->lo, (u64)(g->hi - g->lo), g->write ? ACC_W : ACC_R);
 }
 
-void memop_ea_loop(struct xlate *t, const struct xloop_group *g)
+void memop_ea_loop(struct xlate *t, const struct xloop_group *g, unsigned dst)
 {
 	struct ea a = { .base = g->base, .index = g->index, .scale = g->scale, .disp = g->lo };
 
-	emit_ea(t, T1, &a);
+	emit_ea(t, dst, &a);
 }
 
 /* The operand with the addend in the register of a loop's group. */

@@ -915,7 +915,6 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 		}
 		break;
 	case LATE_SLOW: emit_jump(e, CC_JMP, t->lp.slow); break;
-	case LATE_OUT: emit_jump(e, CC_JMP, t->lp.out); break;
 	case LATE_EXIT:
 		if (l->jump == l->exit->jump)
 			l->exit->stub = emit_rx(e);
@@ -1164,6 +1163,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 		emit_self_check(t);
 	if (trial)
 		begin_trial(t, loop ? t->lp.unroll : 1);
+	b->loop = loop;
 	if (loop) {
 		xloop_translate(t);
 	} else {

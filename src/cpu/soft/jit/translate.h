@@ -111,12 +111,15 @@ struct xloop_group {
 };
 
 #define X_LOOP_GROUPS 6
+#define X_LOOP_UNROLL 8
 struct xloop {
 	bool active; /* the fast part is being emitted */
 	unsigned nr, unroll;
 	u8 count; /* the guest register in whose place the number of rounds is; NO_REG: one round per check */
 	struct xloop_group group[X_LOOP_GROUPS];
-	const u8 *slow, *out;
+	const u8 *slow;
+	u8 *out[X_LOOP_UNROLL]; /* jumps */
+	unsigned nr_out;
 };
 
 #define X_MAX_GROUPS 8
@@ -137,7 +140,7 @@ struct xlate_late {
 	u8 window;
 	bool write, bail;
 };
-enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW, LATE_OUT };
+enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW };
 
 struct xlate {
 	struct soft_cpu *c;
@@ -250,8 +253,8 @@ void memop_forget(struct xlate *t);
 
 /* The check of a group of a loop; the TLB entry is in T1 then. */
 u8 *memop_check_loop(struct xlate *t, const struct xloop_group *g);
-/* T1 = the address of the first byte of the range that one round accesses. Changes T0. */
-void memop_ea_loop(struct xlate *t, const struct xloop_group *g);
+/* dst = the address of the first byte of the range that one round accesses. Changes T0. */
+void memop_ea_loop(struct xlate *t, const struct xloop_group *g, unsigned dst);
 
 /* --- xloop.c --- */
 /* Is the block such a loop? Fills t->lp. */

@@ -18,7 +18,6 @@
  * On the vCPU's thread. */
 #include "cpu/soft/jit/translate.h"
 
-#define MAX_UNROLL 8
 #define MAX_INSNS  112 /* of all iterations */
 #define MAX_RANGE  256 /* bytes of a round: of each page so many, less one iteration's, go the slow way */
 #define MAX_ROUNDS 64  /* between two looks at what is to do outside */
@@ -125,10 +124,15 @@ static u16 free_regs(const struct xlate *t)
 	return (u16)~used;
 }
 
+static u64 bytes_of_round(const struct xloop *lp, const struct xloop_group *g)
+{
+	return (u64)(g->stride < 0 ? -g->stride : g->stride) * lp->unroll;
+}
+
 /* How many rounds more than one fit into a page depends on the address, by a shift. */
 static bool by_shift(const struct xloop *lp, const struct xloop_group *g)
 {
-	return bits_is_pow2((u64)(g->stride < 0 ? -g->stride : g->stride) * lp->unroll);
+	return bits_is_pow2(bytes_of_round(lp, g));
 }
 
 static unsigned take_reg(u16 *regs)
@@ -143,7 +147,7 @@ bool xloop_plan(struct xlate *t)
 {
 	struct xloop *lp = &t->lp;
 	const struct xinsn *last = &t->in[t->n - 1];
-	unsigned unroll = MIN(MAX_UNROLL, MAX_INSNS / t->n), keep = 0;
+	unsigned unroll = MIN(X_LOOP_UNROLL, MAX_INSNS / t->n), keep = 0;
 	u16 regs;
 
 	soft_zero(lp, sizeof(*lp));
@@ -237,28 +241,82 @@ static void emit_spill(struct xlate *t)
 		spill_reg(t, t->lp.count);
 }
 
-/* The count is made less, if after so many rounds more the accesses of group n would leave their page. */
-static void emit_rounds(struct xlate *t, const struct xloop_group *g)
+/* reg = where in its page the first byte of a round's range of group n is. */
+static void emit_place(struct xlate *t, const struct xloop_group *g, unsigned reg)
+{
+	memop_ea_loop(t, g, reg);
+	emit_rm(&t->e, OP_GRP1_IMM, GRP1_AND, op_reg(reg));
+	emit4(&t->e, 4095);
+}
+
+/* reg = how many rounds more there are from a place in it before the accesses leave their page. */
+static void emit_rounds(struct xlate *t, unsigned reg, const struct xloop_group *g)
 {
 	struct emit *e = &t->e;
-	unsigned count = x_host(t->lp.count), span = (unsigned)(g->hi - g->lo);
-	u64 step = (u64)(g->stride < 0 ? -g->stride : g->stride) * t->lp.unroll;
 
-	if (!step)
-		return;
-	memop_ea_loop(t, g); /* T1: of the first byte of the round's range */
-	emit_rm(e, OP_GRP1_IMM, GRP1_AND, op_reg(T1));
-	emit4(e, 4095);
 	if (g->stride > 0) {
-		emit_imm(e, T0, 4096 - span);
-		emit_rm(e, OP_SUB_R_RM, T0, op_reg(T1));
-	} else {
-		emit_mov(e, T0, T1);
+		emit_rm(e, 0xf7, 3, op_reg(reg)); /* neg */
+		emit_rm(e, OP_GRP1_IMM, GRP1_ADD, op_reg(reg));
+		emit4(e, 4096 - (unsigned)(g->hi - g->lo));
 	}
-	emit_rm(e, 0xc1, 5, op_reg(T0)); /* shr */
-	emit1(e, (unsigned)__builtin_ctzll(step));
-	emit_rm(e, OP_CMP_R_RM, count, op_reg(T0));
-	emit_rm(e, E_0F | 0x47, count, op_reg(T0)); /* cmova */
+	emit_rm(e, 0xc1, 5, op_reg(reg)); /* shr */
+	emit1(e, (unsigned)__builtin_ctzll(bytes_of_round(&t->lp, g)));
+}
+
+/* reg = the less of it and `other`, or the greater. */
+static void emit_least(struct emit *e, unsigned reg, unsigned other, bool greater)
+{
+	emit_rm(e, OP_CMP_R_RM, reg, op_reg(other));
+	emit_rm(e, E_0F | (greater ? 0x42 : 0x47), reg, op_reg(other)); /* cmovb, cmova */
+}
+
+/* Do both leave their pages after the same number of rounds, when they are at the same places in them? */
+static bool is_alike(const struct xloop_group *a, const struct xloop_group *b)
+{
+	return a->stride == b->stride && a->hi - a->lo == b->hi - b->lo;
+}
+
+/* The count: of the rounds for which all accesses stay in their pages, but at most MAX_ROUNDS, less one. */
+static void emit_count(struct xlate *t)
+{
+	struct xloop *lp = &t->lp;
+	unsigned count = x_host(lp->count);
+	const struct xloop_group *first = NULL;
+	struct emit *e = &t->e;
+	bool bounded = false;
+
+	for (unsigned n = 0; n < lp->nr; n++) {
+		const struct xloop_group *g = &lp->group[n];
+
+		if (!g->stride)
+			continue;
+		bounded |= 4095 / bytes_of_round(lp, g) < MAX_ROUNDS;
+		if (first && !is_alike(first, g))
+			continue;
+		/* Of those alike the one that is nearest to its page's end decides. */
+		emit_place(t, g, first ? T1 : count);
+		if (first)
+			emit_least(e, count, T1, g->stride > 0);
+		else
+			first = g;
+	}
+	if (first)
+		emit_rounds(t, count, first);
+	for (unsigned n = 0; n < lp->nr; n++) {
+		const struct xloop_group *g = &lp->group[n];
+
+		if (!g->stride || is_alike(first, g))
+			continue;
+		emit_place(t, g, T1);
+		emit_rounds(t, T1, g);
+		emit_least(e, count, T1, false);
+	}
+	if (!first)
+		emit_imm(e, count, MAX_ROUNDS - 1);
+	if (!first || bounded)
+		return;
+	emit_imm(e, T0, MAX_ROUNDS - 1);
+	emit_least(e, count, T0, false);
 }
 
 /* The check of a group, and its addend into the group's register and slot. */
@@ -303,11 +361,8 @@ void xloop_translate(struct xlate *t)
 	translate_late(t, LATE_EXIT, emit_jump(e, 4, NULL), NULL, translate_exit(t, t->x->rip));
 	for (unsigned n = 0; n < lp->nr; n++)
 		emit_group(t, n);
-	if (lp->count != NO_REG) {
-		emit_imm(e, x_host(lp->count), MAX_ROUNDS - 1);
-		for (unsigned n = 0; n < lp->nr; n++)
-			emit_rounds(t, &lp->group[n]);
-	}
+	if (lp->count != NO_REG)
+		emit_count(t);
 	round = emit_rx(e);
 	if (t->x->again) {                             /* on trial */
 		emit_rm_data(e, 0xff, 1, &t->x->left); /* dec */
@@ -317,7 +372,7 @@ void xloop_translate(struct xlate *t)
 		for (t->k = 0; t->k + 1 < t->n; t->k++)
 			translate_insn(t, &t->in[t->k]);
 		xflags_need(t);
-		translate_late(t, LATE_OUT, emit_jump(e, cc ^ 1, NULL), NULL, NULL);
+		lp->out[lp->nr_out++] = emit_jump(e, cc ^ 1, NULL);
 	}
 	xflags_save(t);
 	if (lp->count != NO_REG) {
@@ -337,8 +392,10 @@ void xloop_translate(struct xlate *t)
 
 	xflags_save(t);
 	emit_jump(e, CC_JMP, spill);
+	while (lp->nr_out)
+		emit_land(e, lp->out[--lp->nr_out]);
+	xloop_restore(t);
 	emit_land(e, out);
-	lp->out = emit_rx(e);
 	t->fl = (struct xflstate){ .host = true };
 	translate_leave(t, x_rip(t, jcc) + jcc->len);
 
