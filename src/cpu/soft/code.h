@@ -46,6 +46,7 @@ struct block {
 	u16 n;   /* instructions */
 	u16 bytes;
 	struct xblock *x; /* its translations */
+	u64 target;    /* where its indirect jump or call has always gone; 0: not known, or not one place */
 	u64 no_window; /* instructions whose accesses are seldom where those by the same register were last */
 	block_ref hash_next, page_next, page_prev;
 	u16 heat;         /* how often it was interpreted, about, or: */

@@ -23,7 +23,7 @@ static void finish(struct block *b, unsigned n, unsigned bytes)
 	b->x = NULL;
 	b->no_groups = b->tried = b->extend = b->loop = false;
 	b->inner = 0;
-	b->no_window = 0;
+	b->no_window = b->target = 0;
 }
 
 /* Puts what cannot be decoded in place of an instruction. */

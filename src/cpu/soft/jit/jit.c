@@ -175,6 +175,8 @@ static void end_trial(struct soft_cpu *c, struct xblock *x)
 	share_lock(c->svm);
 	if (!x->dead) {
 		b->tried = true;
+		/* From elsewhere than a canonical address it does not come back. */
+		b->target = x->nr_targets == 1 && bits_sext(x->target, 48) == x->target ? x->target : 0;
 		for (u32 k = 0; k < x->nr_windows; k++)
 			if (x->windows[k].misses > x->trial_misses)
 				b->no_window |= BIT(x->windows[k].k);
@@ -190,7 +192,7 @@ static void begin_trial(struct soft_cpu *c, struct xblock *x)
 	share_lock(c->svm);
 	if (!x->dead) {
 		x->block->tried = false;
-		x->block->no_window = 0;
+		x->block->no_window = x->block->target = 0;
 		again(c->svm, x, false);
 	}
 	share_unlock(c->svm);

@@ -150,6 +150,8 @@ struct xblock {
 	 * then there is a new trial. */
 	u32 left, trial_misses;
 	struct xexit *again; /* NULL: not on trial */
+	u64 target;          /* on trial: where its indirect jump or call went last */
+	u32 nr_targets;      /* how often that was another one than before */
 	const u8 *loop_bail[2];
 };
 

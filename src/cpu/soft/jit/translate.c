@@ -415,8 +415,9 @@ static bool spares_sp(const struct xlate *t, const struct xinsn *x)
 	case XK_POP: return x->rm != R_SP;
 	case XK_LEA: return x->reg != R_SP && i->base != R_SP && i->index != R_SP;
 	case XK_RM:
-		return copies_sp(t, x) || (!x->acc && !x->fault && !(x->reg == R_SP && (x->reg_r || x->reg_w)) &&
-					!(x->rm == R_SP && (x->rm_r || x->rm_w)));
+		return copies_sp(t, x) ||
+		       (!x->acc && !x->fault && !(x->reg == R_SP && (x->reg_r || x->reg_w)) &&
+			!(x->rm == R_SP && (x->rm_r || x->rm_w)));
 	default: return false;
 	}
 }
@@ -497,12 +498,37 @@ void translate_rip(struct xlate *t, unsigned reg, gva_t rip)
 		t->no_room = true;
 }
 
-/* Leaves the loop when somebody wants that: before a jump backward. Changes T0, no flags. */
+/* Does one instruction find the flags again? */
+static bool are_cheap(const struct xflstate *fl)
+{
+	return (fl->rc.kind == RC_AGAIN || fl->rc.kind == RC_LOGIC) && !fl->rc.delta;
+}
+
+/* Leaves the loop when somebody wants that: before a jump backward, with the flags in RFLAGS afterwards, if it has a condition.
+ * other: where that is false. Changes T0. */
 static void emit_poll(struct xlate *t, struct xexit *taken, unsigned cc, struct xexit *other)
 {
 	struct emit *e = &t->e;
 	u8 *go, *on;
 
+	if (are_cheap(&t->fl) || (!t->fl.host && t->fl.saved && !other)) {
+		t->fl.host = false;
+		emit_rm(e, OP_GRP1_IMM8, GRP1_CMP, op_cpu(jit_go));
+		emit1(e, 0);
+		translate_late(t, LATE_POLL, emit_jump(e, 4, NULL), NULL, taken);
+		if (!t->no_room) {
+			struct xlate_late *l = &t->late[t->nr_late - 1];
+
+			l->cc = (u8)cc;
+			l->other = other;
+			l->fl.saved &= !other; /* they decide where to */
+		}
+		if (other)
+			xflags_need(t);
+		return;
+	}
+	if (other)
+		xflags_need(t);
 	emit_mov(e, T0, R_CX);
 	emit_rm(e, OP_MOV_R_RM, R_CX, op_cpu(jit_go));
 	go = emit_jrcxz(e);
@@ -510,12 +536,9 @@ static void emit_poll(struct xlate *t, struct xexit *taken, unsigned cc, struct 
 	on = emit_jump(e, CC_JMP, NULL);
 	emit_land8(e, go);
 	emit_mov(e, R_CX, T0);
-	if (cc != CC_JMP) {
-		translate_late(t, LATE_EXIT, emit_jump(e, cc, NULL), NULL, taken);
+	translate_late(t, LATE_EXIT, emit_jump(e, cc, NULL), NULL, taken);
+	if (other)
 		translate_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, other);
-	} else {
-		translate_late(t, LATE_EXIT, emit_jump(e, CC_JMP, NULL), NULL, taken);
-	}
 	emit_land(e, on);
 }
 
@@ -672,9 +695,9 @@ static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 	struct xexit *taken = translate_exit(t, target), *other;
 	struct xflstate fl;
 
-	xflags_need(t);
-	fl = t->fl;
 	if (t->k + 1 < t->n) { /* out of the middle */
+		xflags_need(t);
+		fl = t->fl;
 		emit_exit(t, taken, i->opcode & 15);
 		t->fl = fl;
 		return;
@@ -682,6 +705,8 @@ static void xlate_jcc(struct xlate *t, const struct xinsn *x)
 	other = translate_exit(t, next);
 	if (target <= x_rip(t, i) || next < x_rip(t, i)) /* or from the end of all addresses */
 		emit_poll(t, taken, i->opcode & 15, other);
+	xflags_need(t);
+	fl = t->fl;
 	emit_exit(t, taken, i->opcode & 15);
 	t->fl = fl;
 	emit_exit(t, other, CC_JMP);
@@ -743,11 +768,57 @@ static void emit_target(struct xlate *t, const struct xinsn *x)
 	t->fl.host = false;
 }
 
+/* On trial: notes the target in T0. Changes RFLAGS. */
+static void emit_note_target(struct xlate *t)
+{
+	struct xblock *x = t->x;
+	struct emit *e = &t->e;
+	u8 *same;
+
+	if (!x->again || x->pic)
+		return;
+	emit_rm_data(e, E_W | OP_CMP_R_RM, T0, &x->target);
+	same = emit_jump(e, 4, NULL);
+	emit_rm_data(e, E_W | OP_MOV_RM_R, T0, &x->target);
+	emit_rm_data(e, 0xff, 0, &x->nr_targets); /* inc */
+	emit_land(e, same);
+}
+
+/* Is the target in T0 the one that it was whenever it was looked at? Then it goes on here, without a lookup; else at the
+ * jump that this yields. NULL: there is no such target. Changes T1. */
+static u8 *emit_if_target(struct xlate *t)
+{
+	struct emit *e = &t->e;
+	u64 target = t->b->target;
+
+	if (!target || t->x->pic)
+		return NULL;
+	if ((u64)(s64)(s32)target == target) {
+		emit_alu_imm(e, GRP1_CMP, T0, (s32)target);
+	} else {
+		emit_imm(e, T1, target);
+		emit_rm(e, E_W | OP_CMP_R_RM, T0, op_reg(T1));
+	}
+	t->in_t1 = NULL;
+	return emit_jump(e, 5, NULL);
+}
+
 static void xlate_jmp_ind(struct xlate *t, const struct xinsn *x)
 {
 	struct xrec *rec = translate_rec(t, false);
+	u8 *other;
 
 	emit_target(t, x);
+	emit_note_target(t);
+	/* Backward only where it is looked whether somebody wants the loop. */
+	other = t->b->target > x_rip(t, x->i) ? emit_if_target(t) : NULL;
+	if (other) {
+		struct xflstate fl = t->fl;
+
+		emit_exit(t, translate_exit(t, t->b->target), CC_JMP);
+		t->fl = fl;
+		emit_land(&t->e, other);
+	}
 	emit_lookup(t, LATE_JUMP_OUT, rec, NULL);
 	emit_rm(&t->e, 0xff, 4, op_mem(T1, offsetof(struct jcache, code)));
 }
@@ -758,8 +829,23 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 {
 	struct emit *e = &t->e;
 	struct opnd o;
+	u8 *other;
 
 	emit_target(t, x);
+	emit_note_target(t);
+	other = emit_if_target(t);
+	if (other) {
+		struct xflstate fl = t->fl;
+
+		o = memop_push(t, true);
+		emit_push_rip(t, &o, next_rip(t, x->i));
+		translate_sp(t);
+		emit_exit(t, translate_exit(t, t->b->target), CC_CALL);
+		emit_landing(t, next_rip(t, x->i));
+		t->fl = fl;
+		t->in_t1 = NULL;
+		emit_land(e, other);
+	}
 	emit_lookup(t, LATE_BAIL, translate_rec(t, false), NULL);
 	emit_store_cpu(e, T0, jit_to);
 	emit_rm(e, E_W | OP_MOV_R_RM, T0, op_mem(T1, offsetof(struct jcache, code)));
@@ -922,6 +1008,18 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 		emit_rm_data(e, E_W | OP_LEA, T0, l->exit);
 		emit_jump(e, CC_JMP, host ? j->exit_host : j->exit_saved);
 		break;
+	case LATE_POLL:
+		host = xflags_late(t, &l->fl);
+		if (l->other) {
+			u8 *is_taken = emit_jump(e, l->cc, NULL);
+
+			emit_rm_data(e, E_W | OP_LEA, T0, l->other);
+			emit_jump(e, CC_JMP, j->exit_host);
+			emit_land(e, is_taken);
+		}
+		emit_rm_data(e, E_W | OP_LEA, T0, l->exit);
+		emit_jump(e, CC_JMP, host ? j->exit_host : j->exit_saved);
+		break;
 	case LATE_JUMP_OUT:
 		emit_rm_data(e, E_W | OP_LEA, T1, l->rec);
 		emit_store_cpu(e, T1, jit_rec);
@@ -1069,11 +1167,12 @@ static void begin_trial(struct xlate *t, unsigned iterations)
 	x->again->why = XEXIT_AGAIN;
 }
 
-/* Does it access memory in a way that may go through windows? */
+/* Does it access memory in a way that may go through windows, or call by address? */
 static bool has_accesses(const struct xlate *t)
 {
 	for (unsigned k = 0; k < t->n; k++)
-		if (t->in[k].acc || t->in[k].sp_delta || t->in[k].kind == XK_CALL || t->in[k].kind == XK_RET)
+		if (t->in[k].acc || t->in[k].sp_delta || t->in[k].kind == XK_CALL ||
+		    t->in[k].kind == XK_RET || t->in[k].kind == XK_CALL_IND)
 			return true;
 	return false;
 }

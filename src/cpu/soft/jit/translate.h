@@ -131,8 +131,9 @@ struct xlate_late {
 	u8 *jump;
 	struct xrec *rec;
 	struct xflstate fl; /* where the jump is */
-	struct xexit *exit;
-	u8 what, k;
+	struct xexit *exit,
+		*other; /* LATE_POLL: the other one where the condition is false; NULL: there is none */
+	u8 what, k, cc;
 	bool loop; /* guest registers are to be put back first */
 	/* LATE_WINDOW */
 	const u8 *back;
@@ -140,7 +141,7 @@ struct xlate_late {
 	u8 window;
 	bool write, bail;
 };
-enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW };
+enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW, LATE_POLL };
 
 struct xlate {
 	struct soft_cpu *c;
