@@ -51,8 +51,11 @@ struct block {
 	block_ref hash_next, page_next, page_prev;
 	u16 heat;         /* how often it was interpreted, about, or: */
 #define BLOCK_COLD 0xffff /* it is not to be translated */
+	u8 trials;        /* how often tried has become false again */
+#define BLOCK_TRIALS 6    /* at most */
 	u8 inner; /* jumps inside: conditional ones, forward, that are not taken while the block goes on */
-	bool no_groups : 1; /* ranges of several accesses often cross a page */
+	bool split : 1;     /* ranges of several accesses cross a page at times: translated for both */
+	bool no_groups : 1; /* they often do, too often for that */
 	bool tried : 1;     /* no_window is known */
 	bool extend : 1;    /* what follows its last jump is often reached by it */
 	bool loop : 1;      /* it jumps back to its beginning, and was translated as a loop */

@@ -21,7 +21,8 @@ static void finish(struct block *b, unsigned n, unsigned bytes)
 	b->n = (u16)n;
 	b->bytes = (u16)bytes;
 	b->x = NULL;
-	b->no_groups = b->tried = b->extend = b->loop = false;
+	b->no_groups = b->split = b->tried = b->extend = b->loop = false;
+	b->trials = 0;
 	b->inner = 0;
 	b->no_window = b->target = 0;
 }

@@ -192,6 +192,7 @@ static void begin_trial(struct soft_cpu *c, struct xblock *x)
 	share_lock(c->svm);
 	if (!x->dead) {
 		x->block->tried = false;
+		x->block->trials = (u8)MIN(x->block->trials + 1, BLOCK_TRIALS);
 		x->block->no_window = x->block->target = 0;
 		again(c->svm, x, false);
 	}
@@ -428,10 +429,13 @@ static void count_bail(struct soft_cpu *c, const struct xrec *rec)
 	__atomic_store_n(&x->nr_bails, n, __ATOMIC_RELAXED);
 	if (n < MAX_BAILS)
 		return;
-	/* Too often: the next translation does without. */
+	/* The next translation goes on by itself; or, if that one has others, does without. */
 	share_lock(c->svm);
 	if (!x->dead) {
-		x->block->no_groups = true;
+		if (x->block->n <= X_SPLIT_MOST && !x->block->split)
+			x->block->split = true;
+		else
+			x->block->no_groups = true;
 		detach(x);
 		drop(c->svm, x);
 	}

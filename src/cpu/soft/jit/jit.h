@@ -67,6 +67,9 @@
 #define TRIAL_LATER  4096u
 #define TRIAL_MISSES 16
 
+/* The longest block of which a part is translated twice, so that the translator's tables hold it. */
+#define X_SPLIT_MOST 24
+
 struct xblock;
 struct xlate;
 

@@ -7,7 +7,8 @@
  * Accesses through the same register with different displacements (stack frames, members of a structure) share
  * one check over the range of all of them that follow in the block, if it is small: the addend goes to a
  * slot of soft_cpu, from which the later ones take it. When such a check fails, the rest of the block is
- * interpreted. The register may change by constants meanwhile. A translation that was in the TLB holds until
+ * interpreted, or, where that happened often and it is the stack that crosses a page, translated a second time with
+ * each access checked by itself. The register may change by constants meanwhile. A translation that was in the TLB holds until
  * the end of the block: nothing in it can drop it for good (what could ends a block or forgets the groups,
  * and other vCPUs wait for a block's end, see share.h).
  *
@@ -441,7 +442,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			       bool need_flags, bool free_t0)
 {
 	struct emit *e = &t->e;
-	bool groups = a->index == RZERO && !is_wide(t, a), write;
+	bool groups = a->index == RZERO && !is_wide(t, a), write, rest;
 	struct xgroup *g = groups ? find_group(t, a, size, acc) : NULL;
 	s64 lo, hi;
 	u8 *jump;
@@ -473,7 +474,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 	unsigned nr = 1;
 
 	/* One of a bit by its number may be skipped, and the check with it. */
-	if (groups && !t->b->no_groups && !t->lp.nr && !t->in[t->k].bits)
+	if (groups && !t->b->no_groups && !t->lp.nr && !t->in_rest && !t->in[t->k].bits)
 		nr = gather(t, a, size, acc, &lo, &hi, &write);
 	if (nr > 1) {
 		struct ea from = *a;
@@ -482,11 +483,15 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 			acc |= ACC_W;
 		from.disp = 0;
 		window = window && a->seg == SEG_FLAT;
+		rest = t->b->split && !t->x->again && !t->has_rest && a->base == R_SP;
+		t->has_rest |= rest;
 		if (window) {
 			emit_window(t, &from, lo, (unsigned)(hi - lo), acc, true);
+			if (!t->no_room)
+				t->late[t->nr_late - 1].rest = rest;
 		} else {
 			jump = emit_check(t, &from, lo, (u64)(hi - lo), acc);
-			translate_late(t, LATE_BAIL, jump, translate_rec(t, true), NULL);
+			translate_late(t, rest ? LATE_REST : LATE_BAIL, jump, translate_rec(t, true), NULL);
 		}
 		g = new_group(t);
 		g->base = a->base;

@@ -894,6 +894,14 @@ void translate_leave(struct xlate *t, gva_t rip)
 	emit_exit(t, exit, CC_JMP);
 }
 
+/* Behind the last instruction. */
+static void translate_end(struct xlate *t)
+{
+	t->k = t->n - 1;
+	if (t->in[t->k].kind < XK_JCC && t->in[t->k].kind != XK_BAIL)
+		translate_leave(t, next_rip(t, t->in[t->k].i));
+}
+
 /* --- instructions --- */
 /* Is T1 after it what memop.c left there? */
 static bool keeps_t1(const struct xinsn *x)
@@ -969,6 +977,19 @@ void translate_insn(struct xlate *t, struct xinsn *x)
 }
 
 /* --- out of line --- */
+/* The block from the instruction on where a check of several accesses failed. */
+static void translate_rest(struct xlate *t, const struct xlate_late *l)
+{
+	t->fl = l->fl;
+	t->sse_ok = t->avx_ok = t->avx512_ok = false;
+	memop_forget(t);
+	t->in_rest = true;
+	for (t->k = l->k; t->k < t->n; t->k++)
+		translate_insn(t, &t->in[t->k]);
+	translate_end(t);
+	t->in_rest = false;
+}
+
 static void emit_late(struct xlate *t, const struct xlate_late *l)
 {
 	struct emit *e = &t->e;
@@ -980,6 +1001,10 @@ static void emit_late(struct xlate *t, const struct xlate_late *l)
 	if (l->what == LATE_WINDOW) {
 		memop_window(t, l);
 		step = !l->bail;
+	}
+	if (l->what == LATE_REST || l->rest) {
+		translate_rest(t, l);
+		return;
 	}
 	if (l->loop)
 		xloop_restore(t);
@@ -1255,7 +1280,7 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 		x->entry_b = emit_rx(&t->e);
 		t->fl = (struct xflstate){ .saved = true };
 	}
-	x->left = j->trial_later;
+	x->left = j->trial_later << b->trials;
 	if (code_crosses(b))
 		emit_crossing_check(t);
 	else if (code_checks(b))
@@ -1270,12 +1295,12 @@ struct xblock *translate_block(struct soft_cpu *c, struct block *b, gva_t rip, b
 			emit_trial(t);
 		for (t->k = 0; t->k < t->n; t->k++)
 			translate_insn(t, &t->in[t->k]);
-		t->k = t->n - 1;
-		if (t->in[t->k].kind < XK_JCC && t->in[t->k].kind != XK_BAIL)
-			translate_leave(t, next_rip(t, t->in[t->k].i));
+		translate_end(t);
 	}
 	for (unsigned k = 0; k < t->nr_late; k++)
 		windows += t->late[k].what == LATE_WINDOW;
+	if (t->has_rest)
+		windows += 3 * t->n;
 	x->windows = jit_alloc(j, windows * sizeof(*x->windows));
 	for (unsigned k = 0; k < t->nr_late; k++)
 		emit_late(t, &t->late[k]);

@@ -140,8 +140,9 @@ struct xlate_late {
 	u16 span;
 	u8 window;
 	bool write, bail;
+	bool rest; /* goes on in translate_rest() */
 };
-enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW, LATE_POLL };
+enum { LATE_STEP, LATE_BAIL, LATE_EXIT, LATE_JUMP_OUT, LATE_WINDOW, LATE_SLOW, LATE_POLL, LATE_REST };
 
 struct xlate {
 	struct soft_cpu *c;
@@ -162,6 +163,7 @@ struct xlate {
 	bool sse_ok, avx_ok, avx512_ok;
 	struct xgroup group[X_MAX_GROUPS];
 	unsigned nr_groups, next_slot;
+	bool has_rest, in_rest; /* a check has one; it is being emitted: each access is checked by itself */
 	const struct xgroup *in_t1; /* whose addend T1 still has; NULL: none */
 	s32 entry;                  /* the TLB entry of the last check, from T1 */
 	s32 sp_late;                /* the guest's RSP is HOST_SP plus this: translate_sp() */
