@@ -146,6 +146,9 @@ CODE(lds, "mov (%ebx), %edx; lds %ss:(%ebp), %ecx; mov (%ebx), %ecx; mov %ecx, 4
 CODE(mov_es, "mov (%ebx), %edx; mov %eax, %es; mov %es:(%ebx), %ecx; mov %ecx, %es:4(%ebx); inc %esi")
 CODE(pop_es, "push %eax; mov (%ebx), %edx; pop %es; mov %es:(%ebx), %ecx; mov %ecx, %es:4(%ebx); inc %esi")
 CODE(les, "mov (%ebx), %edx; les %ss:(%ebp), %ecx; mov %es:(%ebx), %ecx; mov %ecx, %es:4(%ebx); inc %esi")
+CODE(mov_gs, "mov (%ebx), %edx; mov %eax, %gs; mov %gs:(%ebx), %ecx; mov %ecx, %gs:4(%ebx); inc %esi")
+CODE(pop_gs, "push %eax; mov (%ebx), %edx; pop %gs; mov %gs:(%ebx), %ecx; mov %ecx, %gs:4(%ebx); inc %esi")
+CODE(lfs, "mov (%ebx), %edx; lfs (%ebp), %ecx; mov %fs:(%ebx), %ecx; mov %ecx, %fs:4(%ebx); inc %esi")
 CODE(mov_es_stos, "mov %eax, %es; push %edi; mov $2, %ecx; mov %ebx, %edi; rep stosl; mov %ebx, %edi; mov %es:(%edi), %ecx; pop %edi; mov %ebx, %edx; inc %esi")
 
 static const struct {
@@ -153,7 +156,8 @@ static const struct {
 	const u8 *code;
 } loads[] = {
 	{ "MOV DS", mov_ds }, { "MOV DS from memory", mov_ds_from_memory }, { "POP DS", pop_ds }, { "LDS", lds },
-	{ "MOV ES", mov_es }, { "POP ES", pop_es }, { "LES", les }, { "MOV ES and STOS", mov_es_stos },
+	{ "MOV ES", mov_es }, { "POP ES", pop_es }, { "LES", les }, { "MOV GS", mov_gs }, { "POP GS", pop_gs },
+	{ "LFS", lfs }, { "MOV ES and STOS", mov_es_stos },
 };
 
 static void loaded_segments(void)
@@ -200,6 +204,57 @@ static void loaded_segments(void)
 		}
 		check(!bad, "%s in the middle of warm code: %u wrong", loads[n].name, bad);
 	}
+}
+
+/* FS and GS as they are when the code begins: what may be warm, with any base, and what may not. */
+CODE(by_fs_gs, "mov %fs:(%ebx), %eax; add %eax, %fs:4(%ebx); mov %gs:8(%ebx), %ecx; mov %ecx, %gs:0xc(%ebx); mov %fs:0x2002000, %edx; incl %gs:0x2002000")
+
+static void changed_fs_gs(void)
+{
+	static const struct {
+		u32 sel, base;
+		bool reads, writes;
+	} kinds[] = {
+		{ SEL_UDATA, 0, true, true },	  { SEL_BASE, 0x1000, true, true }, { SEL_GS, 0xffffff00, true, true },
+		{ SEL_LIMIT, 0, false, false },	  { SEL_RONLY, 0, true, false },    { SEL_DOWN, 0, true, true },
+		{ SEL_EMPTY, 0, false, false },	  { 0, 0, false, false },	    { SEL_UCODE, 0, true, false },
+		{ SEL_SP16, 0, true, true },
+	};
+	const unsigned nr = sizeof(kinds) / sizeof(kinds[0]);
+	unsigned bad = 0;
+
+	for (unsigned round = 0; round < 2 * nr * nr; round++) {
+		unsigned f = round % nr, g = round / nr % nr;
+		u32 fs = AT + kinds[f].base, gs = AT + kinds[g].base;
+
+		if (on_tcg() && !(kinds[f].writes && kinds[g].writes))
+			continue;
+		for (unsigned k = 0; k < 12; k++) {
+			struct state s = begin((u32)by_fs_gs);
+			bool fine;
+
+			s.fs = kinds[f].sel;
+			s.gs = kinds[g].sel;
+			s.reg[EBX] = AT;
+			for (u32 at = AT - 0x1000; at <= AT + 0x1000; at += 0x1000)
+				put_words(at);
+			put_words(AT - 0x100);
+			run(&s);
+			if (!kinds[f].writes || !kinds[g].writes) {
+				fine = end_state.vector == GP && !end_state.error;
+				fine &= end_state.reg[EAX] == (kinds[f].reads ? fs : 0);
+			} else {
+				u32 word2 = 0x02020202 + gs;
+
+				fine = end_state.vector == 0x30 && end_state.reg[EAX] == fs && end_state.reg[ECX] == word2 &&
+				       end_state.reg[EDX] == fs && *(volatile u32 *)(fs + 4) == 0x01010101 + 2 * fs &&
+				       *(volatile u32 *)(gs + 0xc) == word2 && *(volatile u32 *)gs == gs + 1;
+			}
+			if (!fine && !bad++)
+				print_state("first", &end_state);
+		}
+	}
+	check(!bad, "FS and GS of all kinds by turns: %u wrong", bad);
 }
 
 /* A stack that becomes another one in the middle. */
@@ -679,6 +734,7 @@ void guest_main(void)
 	flat_init();
 	changed_segments();
 	loaded_segments();
+	changed_fs_gs();
 	changed_stacks();
 	ways_in();
 	short_jumps();

@@ -182,7 +182,24 @@ static void put_instruction(unsigned depth)
 		emit8((u8)((one_in(2) ? 0xc0 : 0xb0) | !byte));
 		put_memory(byte ? data8() : data());
 		break;
-	case 18: /* bits by a constant, SHLD, SHRD */
+	case 18: /* bits by a constant or by number, SHLD, SHRD; CMPXCHG8B */
+		if (!word && one_in(4)) {
+			unsigned n = data();
+
+			emit8(0x83);
+			put_modrm(4, n);
+			emit8(one_in(4) ? 63 : 31);
+			emit8(0x0f);
+			emit8((u8)(0xa3 | below(4) << 3));
+			put_memory(n);
+			break;
+		}
+		if (!word && one_in(4)) {
+			emit8(0x0f);
+			emit8(0xc7);
+			put_memory(1);
+			break;
+		}
 		emit8(0x0f);
 		if (one_in(2)) {
 			emit8(0xba);
@@ -246,7 +263,22 @@ static void put_instruction(unsigned depth)
 		emit32(by);
 		break;
 	}
-	case 27: /* an override: within FS, or not */
+	case 27: /* an override: GS, whose base wraps; FS, within it or not; DS */
+		if (one_in(2)) {
+			u8 op = one_in(2) ? 0x8b : rmw[below(sizeof(rmw))];
+			u32 at = target() - 0xffffff00;
+
+			emit8(0x65);
+			emit8(op);
+			if (one_in(3)) {
+				emit8((u8)(data() << 3 | 5));
+			} else {
+				emit8((u8)(0x80 | data() << 3 | r));
+				at -= base_value[r];
+			}
+			emit32(at);
+			break;
+		}
 		emit8(one_in(2) ? 0x64 : 0x3e);
 		emit8(0x8b);
 		emit8((u8)(data() << 3 | 5));
