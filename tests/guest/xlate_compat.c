@@ -73,7 +73,7 @@ u32 compat_sel;
 extern const struct far32 compat_call, compat_jump;
 
 #define LOAD_REGS                                                                                                               \
-	"push %rbx; push %rbp; push %r12; push %rdi; mov %rsi, compat_code; mov %edx, compat_sel; mov %rdi, %r12\n"             \
+	"push %rbx; push %rbp; push %r12; push %rdi; mov %esi, compat_code; mov %edx, compat_sel; mov %rdi, %r12\n"             \
 	"mov (%r12), %rax; mov 8(%r12), %rcx; mov 16(%r12), %rdx; mov 24(%r12), %rbx; mov 40(%r12), %rsi; mov 48(%r12), %rdi\n" \
 	"mov 32(%r12), %rbp; mov %rsp, compat_sp\n"
 #define SAVE_REGS                                                                                                                          \

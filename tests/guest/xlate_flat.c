@@ -105,8 +105,8 @@
 	  "mov (%ebp), %edx; leave",                                                                         \
 	  1, 2, 3, 4, 0x2002000, 0x2002080, 7, 8)                                                            \
 	X(enter_wraps,                                                                                       \
-	  "enter $0x10, $0; mov %eax, -4(%ebp); mov -4(%ebp), %ecx; leave; enterw $8, $0; "                  \
-	  "leavew",                                                                                          \
+	  "enter $0x10, $0; mov %eax, -4(%ebp); mov -4(%ebp), %ecx; leave; .byte 0x66, 0xc8, 8, 0, 0; "      \
+	  ".byte 0x66, 0xc9",                                                                                \
 	  1, 2, 3, 4, 0x8, 6, 7, 8)                                                                          \
 	X(leave_wraps, "leave; push %ebp", 1, 2, 3, 4, 0x2002000, 0xfffffffc, 7, 8)                          \
 	X(push_sp,                                                                                           \
