@@ -497,7 +497,7 @@ static void end_of_lower_half(void)
 		{ "a jump out of it that is not taken", "\x39\xc0\x75\x00", 4, 4 },
 		{ "a jump out of it", "\x48\x83\xc0\x05\xeb\x00", 6, 4 },
 		{ "a conditional jump out of it", "\x39\xc0\x74\x00", 4, 2 },
-		{ "an access at its end", "\x8b\x03", 2, 2 },
+		{ "an access at its end", "\x8b\x07", 2, 2 },
 		{ "a CALL out of it", "\xe8\x00\x00\x00\x00", 5, 0 },
 	};
 
