@@ -72,9 +72,7 @@ static void put_memory(unsigned reg)
 		emit8((u8)(scale << 6 | EDI << 3 | 5));
 		emit32(at - (base_value[EDI] << scale));
 		break;
-	default:
-		emit8((u8)(0x80 | reg << 3 | base));
-		emit32(at - base_value[base]);
+	default: emit8((u8)(0x80 | reg << 3 | base)); emit32(at - base_value[base]);
 	}
 }
 
@@ -117,7 +115,9 @@ static void put_instruction(unsigned depth)
 {
 	static const u8 rmw[] = { 0x11, 0x01, 0x29, 0x31, 0x39, 0x85, 0x87, 0x89, 0x21, 0x09, 0x19 };
 	static const u8 load[] = { 0x03, 0x13, 0x1b, 0x23, 0x2b, 0x33, 0x3b, 0x8b, 0x0b };
-	static const u8 two[] = { 0xaf, 0xb6, 0xb7, 0xbe, 0xbf, 0xbc, 0xbd, 0x40, 0x42, 0x44, 0x46, 0x4c, 0x4f };
+	static const u8 two[] = {
+		0xaf, 0xb6, 0xb7, 0xbe, 0xbf, 0xbc, 0xbd, 0x40, 0x42, 0x44, 0x46, 0x4c, 0x4f
+	};
 	static const u8 moving[] = { EBX, EBP, ESI };
 	static const u8 plain[] = { 0x98, 0x99, 0x9e, 0x9f, 0xf5, 0xf8, 0xf9, 0x27, 0x2f, 0x37, 0x3f, 0x90 };
 	unsigned r = moving[below(3)];
@@ -182,7 +182,24 @@ static void put_instruction(unsigned depth)
 		emit8((u8)((one_in(2) ? 0xc0 : 0xb0) | !byte));
 		put_memory(byte ? data8() : data());
 		break;
-	case 18: /* bits by a constant, SHLD, SHRD */
+	case 18: /* bits by a constant or by number, SHLD, SHRD; CMPXCHG8B */
+		if (!word && one_in(4)) {
+			unsigned n = data();
+
+			emit8(0x83);
+			put_modrm(4, n);
+			emit8(one_in(4) ? 63 : 31);
+			emit8(0x0f);
+			emit8((u8)(0xa3 | below(4) << 3));
+			put_memory(n);
+			break;
+		}
+		if (!word && one_in(4)) {
+			emit8(0x0f);
+			emit8(0xc7);
+			put_memory(1);
+			break;
+		}
 		emit8(0x0f);
 		if (one_in(2)) {
 			emit8(0xba);
@@ -193,9 +210,7 @@ static void put_instruction(unsigned depth)
 		}
 		emit8((u8)below(word ? 16 : 32));
 		break;
-	case 19: /* INC, DEC of one byte */
-		emit8((u8)(0x40 | below(2) << 3 | data()));
-		break;
+	case 19: /* INC, DEC of one byte */ emit8((u8)(0x40 | below(2) << 3 | data())); break;
 	case 20: /* MOV with an address */
 		emit8((u8)(0xa0 | below(4)));
 		emit32(target());
@@ -212,23 +227,65 @@ static void put_instruction(unsigned depth)
 	case 23: emit8(plain[below(sizeof(plain))]); break;
 	case 24: /* the stack: one word on it is the sequence's */
 		switch (below(8)) {
-		case 0: emit8((u8)(0x50 | below(8))); emit8((u8)(0x58 | data())); break;
-		case 1: emit8(0x68); emit32(next_random()); emit8((u8)(0x58 | data())); break;
-		case 2: emit8(0xff); put_memory(6); emit8((u8)(0x58 | data())); break;
-		case 3: emit8(0x6a); emit8((u8)next_random()); emit8(0x8f); put_memory(0); break;
-		case 4: emit8(0xff); emit8(0x74); emit8(0x24); emit8((u8)(0xf8 + 4 * below(4))); emit8((u8)(0x58 | data())); break;
-		case 5: emit8(0x60); emit8(0x61); break;
-		case 6: emit8(0x9c); emit8((u8)(0x58 | data())); break;
-		default: emit8(0xe8); emit32(0); emit8((u8)(0x58 | data()));
+		case 0:
+			emit8((u8)(0x50 | below(8)));
+			emit8((u8)(0x58 | data()));
+			break;
+		case 1:
+			emit8(0x68);
+			emit32(next_random());
+			emit8((u8)(0x58 | data()));
+			break;
+		case 2:
+			emit8(0xff);
+			put_memory(6);
+			emit8((u8)(0x58 | data()));
+			break;
+		case 3:
+			emit8(0x6a);
+			emit8((u8)next_random());
+			emit8(0x8f);
+			put_memory(0);
+			break;
+		case 4:
+			emit8(0xff);
+			emit8(0x74);
+			emit8(0x24);
+			emit8((u8)(0xf8 + 4 * below(4)));
+			emit8((u8)(0x58 | data()));
+			break;
+		case 5:
+			emit8(0x60);
+			emit8(0x61);
+			break;
+		case 6:
+			emit8(0x9c);
+			emit8((u8)(0x58 | data()));
+			break;
+		default:
+			emit8(0xe8);
+			emit32(0);
+			emit8((u8)(0x58 | data()));
 		}
 		break;
 	case 25: /* a base register moves a little */
 		switch (below(5)) {
 		case 0: emit8((u8)(0x40 | r)); break;
 		case 1: emit8((u8)(0x48 | r)); break;
-		case 2: emit8(0x83); put_modrm(0, r); emit8((u8)(below(16) - 8)); break;
-		case 3: emit8(0x83); put_modrm(5, r); emit8((u8)(below(16) - 8)); break;
-		default: emit8(0x8d); emit8((u8)(0x40 | r << 3 | r)); emit8((u8)(below(16) - 8));
+		case 2:
+			emit8(0x83);
+			put_modrm(0, r);
+			emit8((u8)(below(16) - 8));
+			break;
+		case 3:
+			emit8(0x83);
+			put_modrm(5, r);
+			emit8((u8)(below(16) - 8));
+			break;
+		default:
+			emit8(0x8d);
+			emit8((u8)(0x40 | r << 3 | r));
+			emit8((u8)(below(16) - 8));
 		}
 		break;
 	case 26: /* a base register moves far, and everything that follows with it */
@@ -246,7 +303,22 @@ static void put_instruction(unsigned depth)
 		emit32(by);
 		break;
 	}
-	case 27: /* an override: within FS, or not */
+	case 27: /* an override: GS, whose base wraps; FS, within it or not; DS */
+		if (one_in(2)) {
+			u8 op = one_in(2) ? 0x8b : rmw[below(sizeof(rmw))];
+			u32 at = target() - 0xffffff00;
+
+			emit8(0x65);
+			emit8(op);
+			if (one_in(3)) {
+				emit8((u8)(data() << 3 | 5));
+			} else {
+				emit8((u8)(0x80 | data() << 3 | r));
+				at -= base_value[r];
+			}
+			emit32(at);
+			break;
+		}
 		emit8(one_in(2) ? 0x64 : 0x3e);
 		emit8(0x8b);
 		emit8((u8)(data() << 3 | 5));
@@ -287,7 +359,8 @@ static void put_instruction(unsigned depth)
 			emit8(one_in(2) ? 0xf2 : 0xf3);
 		}
 		{
-			static const u8 strings[] = { 0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf };
+			static const u8 strings[] = { 0xa4, 0xa5, 0xa6, 0xa7, 0xaa,
+						      0xab, 0xac, 0xad, 0xae, 0xaf };
 
 			emit8(strings[below(sizeof(strings))]);
 		}
@@ -324,7 +397,8 @@ static unsigned memory_differs(void)
 /* Each in a page of its own, lest it be one that keeps changing; some across its end. */
 static u32 place(u32 number)
 {
-	return WINDOW + number % 1000 * 4096 + (number % 5 ? number * 16 % 0xc00 : 0x1000 - 10 - number * 7 % 150);
+	return WINDOW + number % 1000 * 4096 +
+	       (number % 5 ? number * 16 % 0xc00 : 0x1000 - 10 - number * 7 % 150);
 }
 
 static bool sequence(u32 number)
@@ -388,6 +462,7 @@ void guest_main(void)
 		ends[end_state.vector & 255]++;
 	}
 	check(!bad, "%u random sequences, warm and flat: %u wrong", SEQUENCES, bad);
-	check(ends[VECTOR_USER_RETURN] > SEQUENCES / 2 && ends[PF] && ends[DE] && (ends[GP] || on_tcg()), "of which %u ended, %u #PF, %u #GP, %u #DE",
-	      ends[VECTOR_USER_RETURN], ends[PF], ends[GP], ends[DE]);
+	check(ends[VECTOR_USER_RETURN] > SEQUENCES / 2 && ends[PF] && ends[DE] && (ends[GP] || on_tcg()),
+	      "of which %u ended, %u #PF, %u #GP, %u #DE", ends[VECTOR_USER_RETURN], ends[PF], ends[GP],
+	      ends[DE]);
 }

@@ -112,16 +112,17 @@ static inline bool same(const struct state *a, const struct state *b)
 	for (unsigned k = 0; k < 8; k++)
 		if (a->reg[k] != b->reg[k])
 			return false;
-	return a->eip == b->eip && a->flags == b->flags && a->cs == b->cs && a->ss == b->ss && a->ds == b->ds && a->es == b->es &&
-	       a->vector == b->vector && a->error == b->error && a->cr2 == b->cr2;
+	return a->eip == b->eip && a->flags == b->flags && a->cs == b->cs && a->ss == b->ss &&
+	       a->ds == b->ds && a->es == b->es && a->vector == b->vector && a->error == b->error &&
+	       a->cr2 == b->cr2;
 }
 
 static inline void print_state(const char *what, const struct state *s)
 {
 	static const char *const name[] = { "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi" };
 
-	print("  %s: #%u(%x) cr2 %x eip %x flags %x cs %x ss %x ds %x es %x", what, s->vector, s->error, s->cr2,
-	      s->eip, s->flags, s->cs, s->ss, s->ds, s->es);
+	print("  %s: #%u(%x) cr2 %x eip %x flags %x cs %x ss %x ds %x es %x", what, s->vector, s->error,
+	      s->cr2, s->eip, s->flags, s->cs, s->ss, s->ds, s->es);
 	for (unsigned k = 0; k < 8; k++)
 		print(" %s %x", name[k], s->reg[k]);
 	print("\n");
