@@ -223,10 +223,10 @@ struct soft_cpu {
 		avx512_gate; /* not 0: an instruction of that class cannot be executed just so, see fpu.h */
 	u32 flags;           /* RFLAGS without the arithmetic ones; bit 1 set */
 	u32 key;             /* KEY_* of the current mode */
-	u32 wide;            /* with KEY_FLAT: which of FS and GS (BIT()) are writable data of 4 GiB, at whatever base */
-	u32 attention;       /* ATT_*: something to do before the next block */
-	s32 budget;          /* blocks until the clock is looked at */
-	u64 icount;          /* instructions begun */
+	u32 wide; /* with KEY_FLAT: which of FS and GS (BIT()) are writable data of 4 GiB, at whatever base */
+	u32 attention;               /* ATT_*: something to do before the next block */
+	s32 budget;                  /* blocks until the clock is looked at */
+	u64 icount;                  /* instructions begun */
 	u64 pause_first, pause_last; /* TSC of the first and the last PAUSE of a loop */
 	struct vcpu *vcpu;
 	const struct vm_debug *debug; /* a debugger has set points; NULL: none */

@@ -36,7 +36,8 @@ static bool is_wide(const struct xlate *t, const struct ea *a)
 
 static bool is_const(const struct xlate *t, const struct ea *a)
 {
-	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO && !is_relative(t, a) && !is_wide(t, a);
+	return (a->base == RIPB || a->base == RZERO) && a->index == RZERO && !is_relative(t, a) &&
+	       !is_wide(t, a);
 }
 
 /* A pinned base register, and a displacement; and the sum needs not be cut. */
@@ -63,7 +64,8 @@ static void emit_ea(struct xlate *t, unsigned dst, const struct ea *a)
 	}
 	if (is_wide(t, a)) {
 		emit_rm(e, OP_MOV_R_RM, dst, op_cpu(seg[a->seg].base));
-		emit_rm(e, OP_LEA, dst, op_idx(dst, a->base == RZERO ? NO_REG : x_host(a->base), 0, (s32)a->disp));
+		emit_rm(e, OP_LEA, dst,
+			op_idx(dst, a->base == RZERO ? NO_REG : x_host(a->base), 0, (s32)a->disp));
 		return;
 	}
 	if (is_relative(t, a)) {
