@@ -189,7 +189,9 @@ static const struct opt run_opts[] = {
 			"perf, in /tmp/perf-PID.map (off); cache=MIB - memory for code that was decoded and translated, 20 MiB at least, "
 			"taken as the guest needs it and given back when it idles (0, a quarter of the guest's memory, at "
 			"most 224 MiB); warm=N - after how many executions code is translated, and 21 "
-			"times as many later anew by what was learnt (0, the engine's own choice).",
+			"times as many later anew by what was learnt (0, the engine's own choice). For kvm: "
+			"irqchip=auto|user|split - whose local APICs the guest has, bothy's (user) or the faster ones of the "
+			"host's KVM (split) (auto, split where the host offers it).",
 		.choice = engine_choice,
 		.free_form = true,
 		.default_text = "auto",

@@ -99,6 +99,35 @@ static void intc_set_cr8(void *opaque, struct vcpu *vcpu, u64 cr8)
 	lapic_set_cr8(vcpu, cr8);
 }
 
+static void intc_get_apic(void *opaque, struct vcpu *vcpu, struct apic_state *ret_apic)
+{
+	lapic_get_apic(vcpu, ret_apic);
+}
+
+static void intc_set_apic(void *opaque, struct vcpu *vcpu, const struct apic_state *apic)
+{
+	lapic_set_apic(vcpu, apic);
+}
+
+static bool intc_route(void *opaque, unsigned gsi, u64 *ret_addr, u32 *ret_data)
+{
+	struct intc *intc = opaque;
+	struct apic_msg msg;
+
+	if (!ioapic_message(intc->ioapic, gsi, &msg) || !msg.level)
+		return false;
+	*ret_addr = lapic_msi_addr(&msg);
+	*ret_data = lapic_msi_data(&msg);
+	return true;
+}
+
+static void intc_eoi(void *opaque, u8 vector)
+{
+	struct intc *intc = opaque;
+
+	ioapic_eoi(intc->ioapic, vector);
+}
+
 static const struct intc_ops intc_ops = {
 	.set_gsi = intc_set_gsi,
 	.msi = intc_msi,
@@ -106,6 +135,10 @@ static const struct intc_ops intc_ops = {
 	.ack = intc_ack,
 	.get_cr8 = intc_get_cr8,
 	.set_cr8 = intc_set_cr8,
+	.get_apic = intc_get_apic,
+	.set_apic = intc_set_apic,
+	.route = intc_route,
+	.eoi = intc_eoi,
 };
 
 static void pic_output(void *opaque, bool level)
@@ -115,13 +148,6 @@ static void pic_output(void *opaque, bool level)
 	ioapic_set_pin(intc->ioapic, EXTINT_PIN, level);
 	for (u32 id = 0; id < intc->vm->nr_vcpus; id++)
 		lapic_set_lint(intc->vm, id, 0, level);
-}
-
-static void board_eoi(void *opaque, u8 vector)
-{
-	struct intc *intc = opaque;
-
-	ioapic_eoi(intc->ioapic, vector);
 }
 
 static int board_extint_pending(void *opaque)
@@ -141,7 +167,7 @@ static int board_extint_ack(void *opaque)
 void intc_init(struct intc *intc, struct vm *vm, struct device *pic, struct device *ioapic)
 {
 	*intc = (struct intc){ .vm = vm, .pic = pic, .ioapic = ioapic };
-	intc->board = (struct lapic_board){ board_eoi, board_extint_pending, board_extint_ack, intc };
+	intc->board = (struct lapic_board){ intc_eoi, board_extint_pending, board_extint_ack, intc };
 
 	pthread_mutex_lock(&vm->intc_lock);
 	vm->intc = &intc_ops;

@@ -66,16 +66,30 @@ static bool red_is_level(u64 red)
 	return red & RED_LEVEL && red_mode(red) <= APIC_LOWEST;
 }
 
-static unsigned send(struct ioapic *io, unsigned pin)
+static struct apic_msg message(u64 red)
 {
-	u64 red = io->red[pin];
-	struct apic_msg msg = {
+	return (struct apic_msg){
 		.dest = (u32)(red >> 56),
 		.logical = red & RED_LOGICAL,
 		.level = red_is_level(red),
 		.mode = (u8)red_mode(red),
 		.vector = (u8)red,
 	};
+}
+
+bool ioapic_message(struct device *dev, unsigned pin, struct apic_msg *ret_msg)
+{
+	const struct ioapic *io = container_of(dev, struct ioapic, dev);
+
+	if (pin >= IOAPIC_NR_PINS)
+		return false;
+	*ret_msg = message(io->red[pin]);
+	return true;
+}
+
+static unsigned send(struct ioapic *io, unsigned pin)
+{
+	const struct apic_msg msg = message(io->red[pin]);
 
 	return lapic_deliver(io->dev.vm, &msg);
 }
@@ -147,6 +161,8 @@ static void reg_write(struct ioapic *io, u32 val)
 	*red = (*red & (~half | ~RED_WRITABLE)) | (wide & half & RED_WRITABLE);
 	if (!red_is_level(*red)) /* a switch to edge and back is how drivers clear it */
 		*red &= ~RED_RIRR;
+	if (io->dev.vm->apics)
+		io->dev.vm->apics->rerouted(io->dev.vm);
 	service(io, n / 2);
 }
 

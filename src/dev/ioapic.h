@@ -12,5 +12,10 @@
 /* Any thread, vm->intc_lock held. The level of an input pin. */
 void ioapic_set_pin(struct device *dev, unsigned pin, bool level);
 
+struct apic_msg;
+
+/* vm->intc_lock held. What a pin sends, or would if it were not masked; false: there is no such pin. */
+bool ioapic_message(struct device *dev, unsigned pin, struct apic_msg *ret_msg);
+
 /* Any thread, vm->intc_lock held. An EOI message from a local APIC. */
 void ioapic_eoi(struct device *dev, u8 vector);

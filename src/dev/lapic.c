@@ -118,6 +118,14 @@ enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, NR_LVT
 #define X2APIC_BROADCAST 0xffffffffu
 #define XAPIC_BROADCAST  0xffu
 
+/* MSI address and data [SDM3 10.11] */
+#define MSI_DEST_SHIFT 12
+#define MSI_RH         BIT(3)
+#define MSI_LOGICAL    BIT(2)
+#define MSI_MODE_SHIFT 8
+#define MSI_ASSERT     BIT(14)
+#define MSI_LEVEL      BIT(15)
+
 /* Bits of each LVT entry that hold something; mask, vector, mode, trigger, polarity, timer mode. */
 static const u32 lvt_writable[NR_LVT] = {
 	[LVT_TIMER] = 0x000700ff, [LVT_THERMAL] = 0x000107ff, [LVT_PERF] = 0x000107ff,
@@ -175,6 +183,12 @@ static bool sw_enabled(const struct lapic *l)
 static bool x2apic(const struct lapic *l)
 {
 	return l->apic_base & BASE_EXTD;
+}
+
+/* [SDM3 10.12.10.2] */
+static u32 x2apic_ldr(const struct vcpu *vcpu)
+{
+	return (vcpu->id >> 4) << 16 | 1u << (vcpu->id & 15);
 }
 
 static int highest(const u32 v[8])
@@ -294,8 +308,8 @@ static void reset_regs(struct lapic *l)
 	l->extint = false;
 	l->eoi_msr = 0;
 	l->eoi_lent = false;
-	if (x2apic(l)) /* [SDM3 10.12.10.2] */
-		l->ldr = (l->vcpu->id >> 4) << 16 | 1u << (l->vcpu->id & 15);
+	if (x2apic(l))
+		l->ldr = x2apic_ldr(l->vcpu);
 }
 
 /* The timer may stay armed in the vCPU, which belongs to another thread; its callback copes. */
@@ -339,6 +353,10 @@ void lapic_set_lint(struct vm *vm, u32 vcpu_id, unsigned pin, bool level)
 	l->lint[pin] = level;
 	if (!level)
 		return;
+	if (vm->apics) {
+		vcpu_post(l->vcpu, VCPU_REQ_INTR);
+		return;
+	}
 	u32 lvt = l->lvt[LVT_LINT0 + pin];
 	if (lvt_mode(lvt) == APIC_FIXED && lvt & LVT_LEVEL)
 		lint_level(l, pin);
@@ -443,10 +461,23 @@ static u64 all_targets(struct vm *vm)
 	return targets;
 }
 
+u64 lapic_msi_addr(const struct apic_msg *msg)
+{
+	return LAPIC_BASE | (u64)(msg->dest & 0xff) << MSI_DEST_SHIFT | (msg->one ? MSI_RH : 0) |
+	       (msg->logical ? MSI_LOGICAL : 0);
+}
+
+u32 lapic_msi_data(const struct apic_msg *msg)
+{
+	return (u32)(msg->vector | (u32)msg->mode << MSI_MODE_SHIFT | (msg->level ? MSI_LEVEL | MSI_ASSERT : 0));
+}
+
 unsigned lapic_deliver(struct vm *vm, const struct apic_msg *msg)
 {
 	u64 targets = 0;
 
+	if (vm->apics)
+		return vm->apics->send(vm, lapic_msi_addr(msg), lapic_msi_data(msg));
 	for (u32 id = 0; id < vm->nr_vcpus; id++) {
 		struct lapic *l = lapic_of(vm, id);
 		if (l && matches(l, msg))
@@ -457,6 +488,14 @@ unsigned lapic_deliver(struct vm *vm, const struct apic_msg *msg)
 
 unsigned lapic_deliver_ids(struct vm *vm, u64 ids, u8 mode, u8 vector)
 {
+	unsigned taken = 0;
+
+	for (u32 id = 0; vm->apics && id < vm->nr_vcpus; id++)
+		if (ids >> id & 1)
+			taken += lapic_deliver(
+				vm, &(const struct apic_msg){ .dest = id, .mode = mode, .vector = vector });
+	if (vm->apics)
+		return taken;
 	return deliver_to(vm, ids & all_targets(vm), mode, vector, false, false);
 }
 
@@ -846,11 +885,16 @@ static bool x2apic_write(struct lapic *l, unsigned reg, u64 val)
 	}
 }
 
+/* NULL: there is none, or the engine has it: what comes here then, that has refused. */
+static struct lapic *own_lapic(const struct vcpu *vcpu)
+{
+	return vcpu && !vcpu->vm->apics ? vcpu->lapic : NULL;
+}
+
 /* The local APIC whose page the calling vCPU sees, NULL when there is none to see. */
 static struct lapic *mmio_self(void)
 {
-	struct vcpu *vcpu = vcpu_self();
-	struct lapic *l = vcpu ? vcpu->lapic : NULL;
+	struct lapic *l = own_lapic(vcpu_self());
 
 	return l && (l->apic_base & BASE_MODE) == BASE_EN ? l : NULL;
 }
@@ -886,21 +930,21 @@ static const struct region_ops lapic_mmio_ops = {
 
 static bool x2apic_msr_read(void *opaque, struct vcpu *vcpu, u32 msr, u64 *ret_val)
 {
-	struct lapic *l = vcpu->lapic;
+	struct lapic *l = own_lapic(vcpu);
 
 	return l && x2apic(l) && reg_read(l, msr - MSR_X2APIC_BASE, ret_val);
 }
 
 static bool x2apic_msr_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 {
-	struct lapic *l = vcpu->lapic;
+	struct lapic *l = own_lapic(vcpu);
 
 	return l && x2apic(l) && x2apic_write(l, msr - MSR_X2APIC_BASE, val);
 }
 
 static bool base_read(void *opaque, struct vcpu *vcpu, u32 msr, u64 *ret_val)
 {
-	struct lapic *l = vcpu->lapic;
+	struct lapic *l = own_lapic(vcpu);
 
 	if (!l)
 		return false;
@@ -929,7 +973,7 @@ static void set_base(struct lapic *l, u64 val)
 /* The state machine of [SDM3 10.12.5]. */
 static bool base_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 {
-	struct lapic *l = vcpu->lapic;
+	struct lapic *l = own_lapic(vcpu);
 
 	if (!l || !base_valid(l, val))
 		return false;
@@ -942,7 +986,7 @@ static bool base_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 			reset_regs(l);
 			timer_arm(l);
 		} else if (to == BASE_MODE) {
-			l->ldr = (vcpu->id >> 4) << 16 | 1u << (vcpu->id & 15);
+			l->ldr = x2apic_ldr(vcpu);
 			l->icr = (u32)l->icr;
 		}
 		notify(l);
@@ -955,7 +999,7 @@ static bool base_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 
 static bool deadline_read(void *opaque, struct vcpu *vcpu, u32 msr, u64 *ret_val)
 {
-	struct lapic *l = vcpu->lapic;
+	struct lapic *l = own_lapic(vcpu);
 
 	if (!l || !cpuid_has(&l->dev.vm->cpuid, X86_FEATURE_TSC_DEADLINE))
 		return false;
@@ -967,7 +1011,7 @@ static bool deadline_read(void *opaque, struct vcpu *vcpu, u32 msr, u64 *ret_val
 
 static bool deadline_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 {
-	struct lapic *l = vcpu->lapic;
+	struct lapic *l = own_lapic(vcpu);
 
 	if (!l || !cpuid_has(&l->dev.vm->cpuid, X86_FEATURE_TSC_DEADLINE))
 		return false;
@@ -981,7 +1025,7 @@ static bool deadline_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 
 static bool eoi_read(void *opaque, struct vcpu *vcpu, u32 msr, u64 *ret_val)
 {
-	struct lapic *l = vcpu->lapic;
+	struct lapic *l = own_lapic(vcpu);
 
 	if (!l)
 		return false;
@@ -991,7 +1035,7 @@ static bool eoi_read(void *opaque, struct vcpu *vcpu, u32 msr, u64 *ret_val)
 
 static bool eoi_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 {
-	struct lapic *l = vcpu->lapic;
+	struct lapic *l = own_lapic(vcpu);
 
 	if (!l || val & EOI_RESERVED ||
 	    (val & EOI_ENABLE && !dma_map(l->dev.vm, val & ~EOI_ENABLE, EOI_WORD_LEN, true)))
@@ -1019,6 +1063,8 @@ int lapic_pending(struct vcpu *vcpu)
 
 	if (!l)
 		return -1;
+	if (vcpu->vm->apics) /* has the rest, and says whether the processor listens */
+		return l->board ? l->board->extint_pending(l->board->opaque) : -1;
 	if (highest(l->irr) >= 0)
 		settle_eoi(l);
 	return pending(l);
@@ -1031,6 +1077,8 @@ int lapic_ack(struct vcpu *vcpu)
 
 	if (!l)
 		return -1;
+	if (vcpu->vm->apics)
+		return lapic_pending(vcpu) < 0 ? -1 : l->board->extint_ack(l->board->opaque);
 	settle_eoi(l);
 	v = hw_enabled(l) ? deliverable(l) : -1;
 	if (v >= 0) {
@@ -1062,6 +1110,85 @@ void lapic_set_cr8(struct vcpu *vcpu, u64 cr8)
 	if (!l)
 		return;
 	l->tpr = (u32)(cr8 & 15) << 4;
+	notify(l);
+}
+
+/* To and from an engine that has local APICs itself. What that does not know stays here: errors that no write has latched, the
+ * pins. The timer of an engine's APIC that ran out after the vCPU was stopped, in one-shot mode, is gone. */
+
+static void get_vectors(u32 *reg, const u32 v[8])
+{
+	memcpy(reg, v, 8 * sizeof(*v));
+}
+
+static void set_vectors(u32 v[8], const u32 *reg)
+{
+	memcpy(v, reg, 8 * sizeof(*v));
+	v[0] &= ~0xffffu; /* no vectors */
+}
+
+void lapic_get_apic(struct vcpu *vcpu, struct apic_state *ret_apic)
+{
+	struct lapic *l = vcpu->lapic;
+	u32 *reg = ret_apic->reg;
+
+	settle_eoi(l);
+	reg[R_CUR_COUNT] = timer_count(l);
+	reg[R_ID] = vcpu->id << 24;
+	reg[R_VERSION] = LAPIC_VERSION;
+	reg[R_TPR] = l->tpr;
+	reg[R_LDR] = l->ldr;
+	reg[R_DFR] = l->dfr;
+	reg[R_SVR] = l->svr;
+	get_vectors(reg + R_ISR, l->isr);
+	get_vectors(reg + R_TMR, l->tmr);
+	get_vectors(reg + R_IRR, l->irr);
+	reg[R_ESR] = l->esr;
+	reg[R_ICR] = (u32)l->icr;
+	reg[R_ICR2] = (u32)(l->icr >> 32);
+	for (unsigned i = 0; i < NR_LVT; i++)
+		reg[R_LVT + i] = l->lvt[i];
+	reg[R_INIT_COUNT] = l->init_count;
+	reg[R_DCR] = l->dcr;
+	ret_apic->base = l->apic_base;
+	ret_apic->deadline = l->deadline;
+	ret_apic->eoi_msr = l->eoi_msr;
+	vcpu->timer_tsc = ~0ull;
+}
+
+void lapic_set_apic(struct vcpu *vcpu, const struct apic_state *apic)
+{
+	struct lapic *l = vcpu->lapic;
+	const u32 *reg = apic->reg;
+
+	l->apic_base = apic->base;
+	vcpu->apic_off = !hw_enabled(l);
+	l->tpr = reg[R_TPR] & 0xff;
+	l->ldr = x2apic(l) ? x2apic_ldr(vcpu) : reg[R_LDR] & 0xff000000;
+	l->dfr = reg[R_DFR] | 0x0fffffff;
+	l->svr = reg[R_SVR] & SVR_WRITABLE;
+	set_vectors(l->isr, reg + R_ISR);
+	set_vectors(l->tmr, reg + R_TMR);
+	set_vectors(l->irr, reg + R_IRR);
+	l->esr = reg[R_ESR];
+	l->icr = (u64)reg[R_ICR2] << 32 | (reg[R_ICR] & ICR_WRITABLE);
+	for (unsigned i = 0; i < NR_LVT; i++)
+		l->lvt[i] = reg[R_LVT + i] & lvt_writable[i];
+	l->init_count = reg[R_INIT_COUNT];
+	l->dcr = reg[R_DCR] & DCR_WRITABLE;
+	l->deadline = timer_mode(l) == TIMER_DEADLINE ? apic->deadline : 0;
+	l->counting = l->init_count && timer_mode(l) <= TIMER_PERIODIC &&
+		      (reg[R_CUR_COUNT] || timer_mode(l) == TIMER_PERIODIC);
+	if (l->counting) {
+		u64 left = reg[R_CUR_COUNT] ? MIN(reg[R_CUR_COUNT], l->init_count) : l->init_count;
+
+		l->timer_end = clock_now(l->dev.vm) + (left << timer_shift(l));
+	}
+	l->eoi_msr = apic->eoi_msr;
+	l->eoi_lent = false;
+	if (!eoi_word(l))
+		l->eoi_msr = 0;
+	timer_arm(l);
 	notify(l);
 }
 

@@ -9,6 +9,7 @@
 #include "base/types.h"
 #include "vm/device.h"
 
+struct apic_state;
 struct vcpu;
 struct vm;
 
@@ -44,6 +45,10 @@ unsigned lapic_deliver(struct vm *vm, const struct apic_msg *msg);
 /* The same, edge-triggered, to the vCPUs whose bits are set in ids; those that do not exist are left out. */
 unsigned lapic_deliver_ids(struct vm *vm, u64 ids, u8 mode, u8 vector);
 
+/* The same message as MSI has it [SDM3 10.11]; dest has 8 bits. Without a lock. */
+u64 lapic_msi_addr(const struct apic_msg *msg);
+u32 lapic_msi_data(const struct apic_msg *msg);
+
 /* What the local APICs need from the rest of the board; every member is called with vm->intc_lock held. */
 struct lapic_board {
 	void (*eoi)(void *opaque, u8 vector); /* EOI message of a level-triggered vector */
@@ -63,3 +68,5 @@ int lapic_pending(struct vcpu *vcpu);
 int lapic_ack(struct vcpu *vcpu);
 u64 lapic_get_cr8(struct vcpu *vcpu);
 void lapic_set_cr8(struct vcpu *vcpu, u64 cr8);
+void lapic_get_apic(struct vcpu *vcpu, struct apic_state *ret_apic);
+void lapic_set_apic(struct vcpu *vcpu, const struct apic_state *apic);

@@ -581,6 +581,20 @@ static void park(struct vm *vm)
 		vcpu_pause(vm->vcpu[i]);
 }
 
+/* The local APICs, between the devices and an engine that has its own while it runs. */
+static int move_apics(struct vm *vm, bool inside, struct err *err)
+{
+	return vm->engine->apics ? vm->engine->apics(vm, inside, err) : 0;
+}
+
+static void must_move_apics(struct vm *vm, bool inside)
+{
+	struct err err = { 0 };
+
+	if (move_apics(vm, inside, &err) < 0)
+		vm_crash(vm, err.msg);
+}
+
 /* All vCPUs are parked between two instructions, and devices stand still. */
 static void stand_still(struct machine *m)
 {
@@ -589,6 +603,7 @@ static void stand_still(struct machine *m)
 	park(vm);
 	m->pause_tsc = vcpu_rdtsc();
 	clock_pause(vm);
+	must_move_apics(vm, false);
 	m->paused = true;
 	device_quiesce_all(vm);
 }
@@ -602,6 +617,7 @@ static void go_on(struct machine *m)
 	passed = vm->tsc_fixed ? 0 : vcpu_rdtsc() - m->pause_tsc;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vm->vcpu[i]->tsc_offset = (s64)((u64)vm->vcpu[i]->tsc_offset - passed);
+	must_move_apics(vm, true);
 	pc_tsc_changed(&m->pc);
 	m->paused = false;
 	device_resume_all(vm);
@@ -613,6 +629,7 @@ static int start(struct machine *m, struct err *err)
 {
 	struct vm *vm = &m->vm;
 	s64 offset;
+	int r;
 
 	m->running = true;
 	if (!m->wakes)
@@ -633,10 +650,11 @@ static int start(struct machine *m, struct err *err)
 		pc_program_pics(&m->pc);
 		video_start(&m->pc, &m->video);
 	}
+	r = move_apics(vm, true, err);
+	if (r < 0)
+		return r;
 	/* The first one last: it must not send a start-up IPI to a thread that is not there yet. */
 	for (u32 i = vm->nr_vcpus; i-- > 0;) {
-		int r;
-
 		if (m->held)
 			vcpu_post(vm->vcpu[i], VCPU_REQ_PAUSE);
 		vm->vcpu[i]->debug.why = DEBUG_NONE;
@@ -661,6 +679,8 @@ static void stop(struct machine *m)
 			vcpu_join(vm->vcpu[i]);
 	if (vm->loop)
 		clock_pause(vm);
+	if (m->running)
+		move_apics(vm, false, NULL); /* for the devices' reset, or nothing more */
 	m->running = m->paused = m->pause_wanted = false;
 }
 

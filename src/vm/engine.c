@@ -38,20 +38,38 @@ static bool parse_u32(const char *text, size_t len, void *ret_field)
 	return true;
 }
 
+static bool parse_irqchip(const char *text, size_t len, void *ret_field)
+{
+	static const char *const names[] = {
+		[IRQCHIP_AUTO] = "auto",
+		[IRQCHIP_USER] = "user",
+		[IRQCHIP_SPLIT] = "split",
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+		if (strlen(names[i]) == len && !strncmp(names[i], text, len)) {
+			*(enum engine_irqchip *)ret_field = (enum engine_irqchip)i;
+			return true;
+		}
+	return false;
+}
+
 static const struct setting {
+	const struct engine_ops *engine; /* whose it is */
 	const char *key;
 	size_t offset; /* in struct engine_conf */
 	bool (*parse)(const char *text, size_t len, void *ret_field);
 	const char *values;
 } settings[] = {
-	{ "translate", offsetof(struct engine_conf, translate), parse_bool, "on or off" },
-	{ "lockstep", offsetof(struct engine_conf, lockstep), parse_bool, "on or off" },
-	{ "pic", offsetof(struct engine_conf, pic), parse_bool, "on or off" },
-	{ "perf-map", offsetof(struct engine_conf, perf_map), parse_bool, "on or off" },
-	{ "cache", offsetof(struct engine_conf, cache), parse_u32,
+	{ &soft_engine, "translate", offsetof(struct engine_conf, translate), parse_bool, "on or off" },
+	{ &soft_engine, "lockstep", offsetof(struct engine_conf, lockstep), parse_bool, "on or off" },
+	{ &soft_engine, "pic", offsetof(struct engine_conf, pic), parse_bool, "on or off" },
+	{ &soft_engine, "perf-map", offsetof(struct engine_conf, perf_map), parse_bool, "on or off" },
+	{ &soft_engine, "cache", offsetof(struct engine_conf, cache), parse_u32,
 	  "a number of MiB, or 0 for the engine's own choice" },
-	{ "warm", offsetof(struct engine_conf, warm), parse_u32,
+	{ &soft_engine, "warm", offsetof(struct engine_conf, warm), parse_u32,
 	  "a number of executions, or 0 for the engine's own choice" },
+	{ &kvm_engine, "irqchip", offsetof(struct engine_conf, irqchip), parse_irqchip, "auto, user or split" },
 };
 
 /* For a sentence: nobody reads more. */
@@ -60,8 +78,9 @@ static int shown(size_t len)
 	return (int)MIN(len, (size_t)64);
 }
 
-/* One KEY=VALUE. */
-static int parse_setting(const char *text, size_t len, struct engine_conf *conf, struct err *err)
+/* One KEY=VALUE. other: the engine that will not run; NULL: either may. */
+static int parse_setting(const char *text, size_t len, const struct engine_ops *other,
+			 struct engine_conf *conf, struct err *err)
 {
 	const char *equals = memchr(text, '=', len);
 	size_t key_len = equals ? (size_t)(equals - text) : len;
@@ -69,6 +88,9 @@ static int parse_setting(const char *text, size_t len, struct engine_conf *conf,
 	for (const struct setting *s = settings; s < settings + ARRAY_SIZE(settings); s++) {
 		if (strlen(s->key) != key_len || strncmp(s->key, text, key_len))
 			continue;
+		if (s->engine == other)
+			return err_set(err, -EINVAL, "engine setting '%s' is for the %s engine only", s->key,
+				       s->engine->name);
 		if (!equals)
 			return err_set(err, -EINVAL, "engine setting '%s' needs a value: %s", s->key,
 				       s->values);
@@ -80,8 +102,14 @@ static int parse_setting(const char *text, size_t len, struct engine_conf *conf,
 	return err_set(
 		err, -EINVAL,
 		"unknown engine setting '%.*s'; the settings are translate, lockstep, pic and perf-map (=on or "
-		"=off), cache (=MiB) and warm (=N)",
+		"=off), cache (=MiB) and warm (=N) of soft, and irqchip (=auto, user or split) of kvm",
 		shown(key_len), text);
+}
+
+/* Is it the name of this one? */
+static bool names(const char *text, size_t len, const struct engine_ops *engine)
+{
+	return len == strlen(engine->name) && !strncmp(text, engine->name, len);
 }
 
 static int unknown_engine(const char *name, size_t len, struct err *err)
@@ -100,18 +128,17 @@ int engine_conf_parse(const char *text, char *ret_name, size_t name_len, struct 
 {
 	struct engine_conf conf;
 	size_t len = strcspn(text, ",");
+	const struct engine_ops *other = names(text, len, &kvm_engine)	  ? &soft_engine
+					 : names(text, len, &soft_engine) ? &kvm_engine
+									  : NULL;
 	const char *at = text + len;
 
 	if (len >= name_len)
 		return unknown_engine(text, len, err);
 	engine_conf_init(&conf);
-	if (*at && len == strlen(kvm_engine.name) && !strncmp(text, kvm_engine.name, len))
-		return err_set(err, -EINVAL,
-			       "the kvm engine has no settings, so there is nothing to set by '%.*s'",
-			       shown(strlen(at + 1)), at + 1);
 	while (*at == ',') {
 		size_t n = strcspn(++at, ",");
-		int r = parse_setting(at, n, &conf, err);
+		int r = parse_setting(at, n, other, &conf, err);
 
 		if (r < 0)
 			return r;

@@ -24,6 +24,10 @@ struct engine_stat {
 };
 #define ENGINE_MAX_STATS 64
 
+struct engine_wait {
+	u64 count, ns;
+};
+
 struct engine_ops {
 	const char *name;
 	/* Can this host run it? 0, or -errno with one sentence why not. Any thread. */
@@ -53,9 +57,16 @@ struct engine_ops {
 	/* Brings what it knows of such pages to ram_mark_dirty(), and notes their next writes anew. vCPUs are paused. Main thread. NULL
 	 * with dirty_set. */
 	int (*dirty_sync)(struct vm *vm, struct err *err);
+	/* An engine may have local APICs of its own. inside: it takes them from the devices, and vm->apics is set; its run() then
+	 * waits for interrupts and start-up IPIs by itself. Else they go back as they are now. vCPUs are parked or have no thread,
+	 * and whatever state they were given last is in the engine. Main thread. NULL: it has none. */
+	int (*apics)(struct vm *vm, bool inside, struct err *err);
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
 	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);
+	/* How it has waited in HLT by itself, inside of run(), since the vCPU was made. False: it comes back to wait, or does not know. Any
+	 * thread, a little old. NULL: it comes back. */
+	bool (*waited)(struct vcpu *vcpu, struct engine_wait *ret_wait);
 	/* Instructions begun so far; *ret_exact: that is all of them, else at least so many. Any thread, a little old. NULL: not
 	 * known. */
 	u64 (*insns)(struct vcpu *vcpu, bool *ret_exact);
@@ -78,6 +89,13 @@ struct engine_ops {
 	void (*carry_end)(void *carrier);
 };
 
+/* Whose interrupt controllers a guest under KVM has. */
+enum engine_irqchip {
+	IRQCHIP_AUTO,  /* split where the host offers it */
+	IRQCHIP_USER,  /* all are the machine's devices */
+	IRQCHIP_SPLIT, /* the local APICs are KVM's */
+};
+
 /* How an engine runs, from `--engine NAME,KEY=VALUE,...`. */
 struct engine_conf {
 	bool translate; /* soft: translate warm code (else interpret only); default true */
@@ -86,6 +104,7 @@ struct engine_conf {
 	bool pic; /* soft: translate all code of the lower half for any address, not just what is met at several; default false */
 	bool perf_map; /* soft: write /tmp/perf-PID.map, so that perf names translated code; default false */
 	u32 cache; /* soft: MiB for decoded and translated code, at most; 0: the engine's own choice (default) */
+	enum engine_irqchip irqchip; /* kvm; default auto */
 	u32 warm; /* soft: executions after which a block is translated; 0: the engine's own choice (default) */
 };
 

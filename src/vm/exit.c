@@ -263,6 +263,21 @@ static void exit_collect_keys(struct vm *vm, int vcpu, struct exit_report *rep)
 }
 
 /* Without the keys. */
+/* What the engine has waited by itself; the times of single waits are not known. */
+static void exit_add_waits(struct vcpu *vcpu, u64 tsc_khz, struct exit_count *halts, u64 *idle)
+{
+	const struct engine_ops *engine = vcpu->vm->engine;
+	struct engine_wait wait;
+	u64 tsc;
+
+	if (!engine || !engine->waited || !vcpu->engine || !engine->waited(vcpu, &wait))
+		return;
+	tsc = (u64)((unsigned __int128)wait.ns * tsc_khz / 1000000);
+	halts->count += wait.count;
+	halts->tsc += tsc;
+	*idle += tsc;
+}
+
 static void exit_collect_sums(struct vm *vm, int vcpu, struct exit_report *rep)
 {
 	struct exit_count sum[EXIT_NR] = { 0 };
@@ -289,6 +304,7 @@ static void exit_collect_sums(struct vm *vm, int vcpu, struct exit_report *rep)
 			for (unsigned b = 0; sum[r].count && b < EXIT_HIST; b++)
 				rep->hist[r][b] += exit_get(&s->hist[r][b]);
 		}
+		exit_add_waits(vm->vcpu[i], rep->tsc_khz, &sum[EXIT_HLT], &rep->idle);
 	}
 	for (unsigned r = 0; r < EXIT_NR; r++) {
 		if (!sum[r].count)
@@ -307,6 +323,13 @@ static void exit_collect(struct vm *vm, int vcpu, struct exit_report *rep)
 {
 	exit_collect_sums(vm, vcpu, rep);
 	exit_collect_keys(vm, vcpu, rep);
+}
+
+void exit_keep_waits(struct vcpu *vcpu)
+{
+	struct exit_stats *s = &vcpu->stats;
+
+	exit_add_waits(vcpu, vcpu->vm->tsc_khz, &s->reason[EXIT_HLT], &s->idle_tsc);
 }
 
 static u64 exit_ns(const struct exit_report *rep, u64 tsc)

@@ -36,6 +36,7 @@ struct vm;
 	X(WRMSR, 32, "WRMSR", "MSR")                            \
 	X(MWAIT, 36, "MWAIT", NULL)                             \
 	X(PAUSE, 40, "PAUSE", NULL)                             \
+	X(EOI, 45, "virtualized EOI", "vector")                 \
 	X(GDTR_IDTR, 46, "GDTR or IDTR access", NULL)           \
 	X(LDTR_TR, 47, "LDTR or TR access", NULL)               \
 	X(EPT_VIOLATION, 48, "EPT violation (MMIO)", "address") \
@@ -104,6 +105,9 @@ void exit_dispatch(struct vcpu *vcpu, struct vm_exit *exit);
 
 /* Books an exit that the engine handled, begun at host TSC t0 (0: count only). */
 void exit_account(struct vcpu *vcpu, enum exit_reason reason, u64 key, u64 t0);
+
+/* What the vCPU's engine has waited by itself (engine_ops.waited) stays in the account when that engine goes. */
+void exit_keep_waits(struct vcpu *vcpu);
 
 #define EXIT_ALL_VCPUS (-1)
 

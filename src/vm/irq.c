@@ -86,3 +86,12 @@ void irq_set_cr8(struct vcpu *vcpu, u64 cr8)
 	vm->intc->set_cr8(vm->intc_opaque, vcpu, cr8);
 	pthread_mutex_unlock(&vm->intc_lock);
 }
+
+void irq_eoi(struct vm *vm, u8 vector)
+{
+	if (!vm->intc)
+		return;
+	pthread_mutex_lock(&vm->intc_lock);
+	vm->intc->eoi(vm->intc_opaque, vector);
+	pthread_mutex_unlock(&vm->intc_lock);
+}

@@ -12,7 +12,27 @@
 struct vm;
 struct vcpu;
 
-#define IRQ_NR_GSI 24
+#define IRQ_NR_GSI   24
+#define IRQ_APIC_REG 64
+
+/* A local APIC, in one form for the device and for an engine that has its own. */
+struct apic_state {
+	u64 base;     /* IA32_APIC_BASE */
+	u64 deadline; /* IA32_TSC_DEADLINE; 0: not armed */
+	u64 eoi_msr;  /* MSR_KVM_PV_EOI */
+	/* By offset in the page / 16 [SDM3 table 10-1], in x2APIC mode too, where the upper half of the ICR is where the page
+	 * has it and the id in bits 31..24; with the current count. */
+	u32 reg[IRQ_APIC_REG];
+};
+
+/* The local APICs of an engine, which has them instead of the devices while vm->apics is set (engine_ops.apics). The devices of
+ * them then hold nothing that is true. All with vm->intc_lock held, any thread. */
+struct apic_ops {
+	/* A message, as MSI has it [SDM3 10.11]; how many took it. */
+	unsigned (*send)(struct vm *vm, u64 addr, u32 data);
+	/* What intc_ops.route() says may have changed. */
+	void (*rerouted)(struct vm *vm);
+};
 
 struct intc_ops {
 	/* All with vm->intc_lock held. */
@@ -25,6 +45,14 @@ struct intc_ops {
 	/* CR8, that is TPR bits 7..4. */
 	u64 (*get_cr8)(void *opaque, struct vcpu *vcpu);
 	void (*set_cr8)(void *opaque, struct vcpu *vcpu, u64 cr8);
+	/* The local APIC of a vCPU, which does not run, to and from an engine that has its own. get: its timer rings no more. set
+	 * arms it. */
+	void (*get_apic)(void *opaque, struct vcpu *vcpu, struct apic_state *ret_apic);
+	void (*set_apic)(void *opaque, struct vcpu *vcpu, const struct apic_state *apic);
+	/* The message of a GSI if it is level-triggered, so that the end of its interrupt matters: irq_eoi(). False: it is not. */
+	bool (*route)(void *opaque, unsigned gsi, u64 *ret_addr, u32 *ret_data);
+	/* A local APIC of the engine's has ended an interrupt of a vector that is routed so. */
+	void (*eoi)(void *opaque, u8 vector);
 };
 
 /* Any thread, without intc_lock. A controller that makes a vector deliverable calls
@@ -38,3 +66,4 @@ int irq_pending(struct vcpu *vcpu);
 int irq_ack(struct vcpu *vcpu);
 u64 irq_get_cr8(struct vcpu *vcpu);
 void irq_set_cr8(struct vcpu *vcpu, u64 cr8);
+void irq_eoi(struct vm *vm, u8 vector);

@@ -322,6 +322,9 @@ static void vcpu_loop(struct vcpu *vcpu, enum vcpu_mode mode)
 			mode = vcpu_do_init(vcpu);
 		if (vcpu_take(vcpu, VCPU_REQ_SIPI) && mode == VCPU_WAITS_SIPI)
 			mode = vcpu_do_sipi(vcpu);
+		/* An engine with local APICs of its own sees by itself who is to start. */
+		if (mode == VCPU_WAITS_SIPI && vcpu->vm->apics)
+			mode = VCPU_RUNS;
 		if (mode != VCPU_RUNS) {
 			vcpu_wait(vcpu, VCPU_REQ_STOP | VCPU_REQ_PAUSE | VCPU_REQ_INIT | VCPU_REQ_SIPI,
 				  false);

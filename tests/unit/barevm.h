@@ -64,6 +64,7 @@ static void make_vm(const struct engine_ops *engine, u64 ram)
 	memset(&vcpu, 0, sizeof(vcpu));
 	vm.engine = engine;
 	engine_conf_init(&vm.engine_conf);
+	vm.engine_conf.irqchip = IRQCHIP_USER; /* there are no devices to have local APICs from */
 	vm.nr_vcpus = 1;
 	vm.tsc_khz = params.tsc_khz = os_tsc_khz();
 	vm.vcpu[0] = &vcpu;

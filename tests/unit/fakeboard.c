@@ -118,7 +118,14 @@ static void set_cr8(void *opaque, struct vcpu *vcpu, u64 cr8)
 {
 }
 
-static const struct intc_ops intc_ops = { set_gsi, msi, none, none, get_cr8, set_cr8 };
+static const struct intc_ops intc_ops = {
+	.set_gsi = set_gsi,
+	.msi = msi,
+	.pending = none,
+	.ack = none,
+	.get_cr8 = get_cr8,
+	.set_cr8 = set_cr8,
+};
 
 /* ---- the board ---- */
 

@@ -314,7 +314,12 @@ static void intc_set_cr8(void *opaque, struct vcpu *vcpu, u64 cr8)
 static void test_irq(void **state)
 {
 	static const struct intc_ops ops = {
-		intc_set, intc_msi, intc_pending, intc_ack, intc_get_cr8, intc_set_cr8,
+		.set_gsi = intc_set,
+		.msi = intc_msi,
+		.pending = intc_pending,
+		.ack = intc_ack,
+		.get_cr8 = intc_get_cr8,
+		.set_cr8 = intc_set_cr8,
 	};
 	static struct vm vm = { .intc_lock = PTHREAD_MUTEX_INITIALIZER };
 	static struct vcpu vcpu = { .vm = &vm };

@@ -95,7 +95,8 @@ static void test_settings(void **state)
 static void test_refusals(void **state)
 {
 #define LIST \
-	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N)"
+	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and irqchip " \
+	"(=auto, user or split) of kvm"
 #define NUMBER "; give a number of executions, or 0 for the engine's own choice"
 	static const char *const rows[][2] = {
 		{ "soft,", "unknown engine setting ''" LIST },

@@ -7,13 +7,16 @@
  *   kvm_dirty.c   which of its pages the guest has written
  *   kvm_cpuid.c   the CPU model's features and leaves
  *   kvm_vcpu.c    the run loop: requests, interrupts, exits
+ *   kvm_apic.c    KVM's local APICs, where the guest has those
  *   kvm_state.c   struct x86_state in and out
  *   kvm_msr.c     which MSRs are KVM's, which the machine's, which this engine's
  *   kvm_stats.c   what KVM has counted
  *   kvm_trial.c   how fast this host's KVM is
  *
- * All interrupt controllers are bothy's own, the local APIC too, so a line, a message or a timer takes the same way
- * on both engines; KVM is told which vector to deliver, once the guest can take it.
+ * The 8259A pair and the I/O APIC are bothy's own. So are the local APICs with irqchip=user, where a line, a message or a timer takes
+ * the same way on both engines, and KVM is told which vector to deliver, once the guest can take it; with
+ * irqchip=split (kvm_apic.c) those are KVM's, and timers, ends of interrupts, messages between processors and waiting
+ * do not leave the kernel.
  */
 #pragma once
 
@@ -37,6 +40,8 @@
 	}
 union kvm_msr_args KVM_ROOM(kvm_msrs, kvm_msr_entry, KVM_MAX_MSRS);
 
+union kvm_routes KVM_ROOM(kvm_irq_routing, kvm_irq_routing_entry, IRQ_NR_GSI);
+
 /* A part of memory that KVM knows. */
 struct kvm_slot {
 	gpa_t start, end; /* equal: free */
@@ -51,6 +56,8 @@ struct kvm_vm {
 	u32 xsave_size; /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
 	bool xsave2;    /* there is KVM_GET_XSAVE2 */
 	bool xcrs;      /* there is XCR0 */
+	bool split;     /* the local APICs are KVM's */
+	union kvm_routes routes; /* as KVM was told last; under intc_lock */
 	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
 	bool msrs_known;
@@ -87,6 +94,8 @@ struct kvm_cpu {
 	struct kvm_dirty_gfn *ring; /* shared with the kernel; NULL: there is none */
 	u32 ring_at;                /* what is read next; under memory_lock */
 	void *carrier; /* of the other engine, for instructions that KVM cannot execute; NULL: none was needed yet */
+	u64 looked_tsc;              /* when look_around() last looked */
+	bool has_waited;             /* in the kernel, and the timeline knows */
 	u64 nr_runs, nr_interrupted; /* statistics */
 	struct kvm_stats *stats;     /* KVM's own; NULL: this one has none */
 };
@@ -135,6 +144,21 @@ void kvm_cpuid_features(u64 ret_features[4]);
 int kvm_cpuid_check(int sys_fd, const struct cpuid_table *t, struct err *err);
 int kvm_cpuid_set(struct kvm_cpu *k, struct err *err);
 
+/* --- kvm_apic.c --- */
+/* Before there are vCPUs: decides who has the local APICs. */
+int kvm_apic_init(struct kvm_vm *kvm, struct err *err);
+/* fd: of the device or of a VM. */
+bool kvm_apic_offered(int fd);
+/* For engine_ops. */
+int kvm_apic_move(struct vm *vm, bool inside, struct err *err);
+/* What the vCPU waits for, as KVM has it. */
+int kvm_apic_get_activity(struct kvm_cpu *k, struct err *err);
+int kvm_apic_set_activity(struct kvm_cpu *k, struct err *err);
+/* The TSC's offset is another one: the deadline is as far away as that says. */
+int kvm_apic_rearm(struct kvm_cpu *k, struct err *err);
+/* A vector of the 8259A pair, which the guest can take now. */
+int kvm_apic_extint(struct kvm_cpu *k, u8 vector, struct err *err);
+
 /* --- kvm_state.c --- */
 int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *err);
 int kvm_state_set(struct kvm_cpu *k, const struct x86_state *state, struct err *err);
@@ -145,7 +169,7 @@ int kvm_state_try_tsc(struct kvm_cpu *k, struct err *err);
 
 /* --- kvm_msr.c --- */
 /* Which accesses leave the guest. */
-int kvm_msr_filter(int vm_fd, struct err *err);
+int kvm_msr_filter(const struct kvm_vm *kvm, struct err *err);
 /* The first vCPU says which MSRs KVM keeps. */
 int kvm_msr_learn(struct kvm_cpu *k, struct err *err);
 int kvm_msr_get(struct kvm_cpu *k, struct x86_state *state, struct err *err);
@@ -167,6 +191,9 @@ struct kvm_stats *kvm_stats_open(int vcpu_fd);
 void kvm_stats_close(struct kvm_stats *stats); /* NULL is allowed */
 /* Rows into ret, at most ENGINE_MAX_STATS - KVM_OWN_STATS; how many. Any thread. */
 unsigned kvm_stats_read(const struct kvm_stats *stats, struct engine_stat *ret);
+
+/* How often and how long the vCPU has waited in the kernel. False: KVM does not say. Any thread. */
+bool kvm_stats_wait(const struct kvm_stats *stats, struct engine_wait *ret_wait);
 
 /* --- kvm_trial.c --- */
 /* A small guest, run to its exit: picoseconds an instruction. -errno with a sentence. */

@@ -2,8 +2,7 @@
  *
  * What a guest decodes or translates is nobody's business here, so ram->code_written stays NULL.
  *
- * Omitted: the in-kernel interrupt controllers, irqfd and ioeventfd (each notification is an exit, and ends where it
- * does on the other engine).
+ * Omitted: KVM's own 8259A, I/O APIC and PIT, which guests of today hardly use.
  *
  * Main thread, but for what the contract calls on a vCPU's.
  */
@@ -31,7 +30,7 @@ static int kvm_probe(struct err *err)
 }
 
 /* --- a VM --- */
-/* VMCALL is the machine's to answer where the host's KVM can leave it to somebody; else CPUID does not offer what it is for
+/* With local APICs KVM has its own answers, which wake who waits in the kernel (kvm_apic.c). Else VMCALL is the machine's to answer where the host's KVM can leave it to somebody; else CPUID does not offer what it is for
  * (kvm_cpuid.c). */
 static int leave_hypercalls(int fd, struct err *err)
 {
@@ -69,14 +68,16 @@ static int set_up(struct kvm_vm *kvm, int sys_fd, struct err *err)
 	kvm->xsave2 = size > 0;
 	kvm->xsave_size = MAX((u32)size, (u32)sizeof(struct kvm_xsave));
 	r = kvm_cpuid_check(sys_fd, &kvm->vm->cpuid, err);
+	if (r >= 0)
+		r = kvm_apic_init(kvm, err);
 	if (r >= 0 && kvm_sys_cap(kvm->fd, KVM_CAP_SET_TSS_ADDR))
 		r = kvm_sys_ioctl(kvm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDR, "KVM_SET_TSS_ADDR", err);
 	if (r >= 0 && kvm_sys_cap(kvm->fd, KVM_CAP_SET_IDENTITY_MAP_ADDR))
 		r = KVM_CALL(kvm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity, err);
 	if (r >= 0)
-		r = kvm_msr_filter(kvm->fd, err);
+		r = kvm_msr_filter(kvm, err);
 	if (r >= 0)
-		r = leave_hypercalls(kvm->fd, err);
+		r = kvm->split ? 0 : leave_hypercalls(kvm->fd, err);
 	if (r >= 0)
 		r = leave_failures(kvm->fd, err);
 	if (r >= 0)
@@ -126,9 +127,10 @@ static void kvm_vcpu_fini(struct vcpu *vcpu)
 {
 	struct kvm_cpu *k = vcpu->engine;
 
-	vcpu->engine = NULL;
 	if (!k)
 		return;
+	exit_keep_waits(vcpu);
+	vcpu->engine = NULL;
 	kvm_vcpu_drop_timer(k);
 	kvm_stats_close(k->stats);
 	kvm_dirty_vcpu_fini(k);
@@ -230,6 +232,13 @@ static unsigned stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS
 	return KVM_OWN_STATS + kvm_stats_read(k->stats, ret + KVM_OWN_STATS);
 }
 
+static bool waited(struct vcpu *vcpu, struct engine_wait *ret_wait)
+{
+	const struct kvm_cpu *k = vcpu->engine;
+
+	return k->kvm->split && kvm_stats_wait(k->stats, ret_wait);
+}
+
 const struct engine_ops kvm_engine = {
 	.name = "kvm",
 	.probe = kvm_probe,
@@ -244,6 +253,8 @@ const struct engine_ops kvm_engine = {
 	.set_state = set_state,
 	.dirty_set = dirty_set,
 	.dirty_sync = dirty_sync,
+	.apics = kvm_apic_move,
+	.waited = waited,
 	.stats = stats,
 	.trial = kvm_trial_run,
 };

@@ -4,7 +4,7 @@
  * those that are the machine's (local APIC, KVM clock, stolen time), so that they are the same on both engines, and
  * writes of the TSC, so that vcpu->tsc_offset stays the truth. Whatever KVM itself would refuse comes here too and is
  * asked of the machine, which says #GP where nobody is home. KVM does not filter x2APIC registers, but has none
- * as long as it has no local APIC, so they come here as refused.
+ * as long as it has no local APIC, so they come here as refused; where it has (kvm_apic.c) nothing of that leaves the guest.
  *
  * State: what KVM keeps of `rows` is asked of it; the others do not exist for a guest there, and stay as they were given.
  *
@@ -145,20 +145,25 @@ int kvm_msr_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 }
 
 /* --- what leaves the guest --- */
+#define BOTH (KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE)
+
 static const struct {
 	u32 first, count, flags;
+	bool apic; /* part of the local APIC */
 } leaving[] = {
-	{ MSR_TSC, 1, KVM_MSR_FILTER_WRITE },
-	{ MSR_KVM_WALL_CLOCK, 2, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE }, /* and SYSTEM_TIME */
-	{ MSR_APIC_BASE, 1, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE },
-	{ MSR_TSC_ADJUST, 1, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE },
-	{ MSR_TSC_DEADLINE, 1, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE },
+	{ MSR_TSC, 1, KVM_MSR_FILTER_WRITE, false },
+	{ MSR_KVM_WALL_CLOCK, 2, BOTH, false }, /* and SYSTEM_TIME */
+	{ MSR_APIC_BASE, 1, BOTH, true },
+	{ MSR_TSC_ADJUST, 1, BOTH, false },
+	{ MSR_TSC_DEADLINE, 1, BOTH, true },
 	/* Hyper-V's and Xen's, which KVM has for guests of theirs. */
-	{ 0x40000000, 0x1000, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE },
-	{ MSR_KVM_WALL_CLOCK_NEW, 0x100, KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE },
+	{ 0x40000000, 0x1000, BOTH, false },
+	{ MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_PV_EOI - MSR_KVM_WALL_CLOCK_NEW, BOTH, false },
+	{ MSR_KVM_PV_EOI, 1, BOTH, true },
+	{ MSR_KVM_PV_EOI + 1, 0xfb, BOTH, false },
 };
 
-int kvm_msr_filter(int vm_fd, struct err *err)
+int kvm_msr_filter(const struct kvm_vm *kvm, struct err *err)
 {
 	static const u8 denied[0x1000 / 8]; /* a bit per MSR; 0: leaves the guest */
 	const struct kvm_enable_cap exits = {
@@ -167,18 +172,20 @@ int kvm_msr_filter(int vm_fd, struct err *err)
 			KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER,
 	};
 	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
-	int r = KVM_CALL(vm_fd, KVM_ENABLE_CAP, &exits, err);
+	int r = KVM_CALL(kvm->fd, KVM_ENABLE_CAP, &exits, err);
+	unsigned n = 0;
 
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < ARRAY_SIZE(leaving); i++)
-		filter.ranges[i] = (struct kvm_msr_filter_range){
-			.flags = leaving[i].flags,
-			.nmsrs = leaving[i].count,
-			.base = leaving[i].first,
-			.bitmap = (u8 *)denied,
-		};
-	return KVM_CALL(vm_fd, KVM_X86_SET_MSR_FILTER, &filter, err);
+		if (!leaving[i].apic || !kvm->split)
+			filter.ranges[n++] = (struct kvm_msr_filter_range){
+				.flags = leaving[i].flags,
+				.nmsrs = leaving[i].count,
+				.base = leaving[i].first,
+				.bitmap = (u8 *)denied,
+			};
+	return KVM_CALL(kvm->fd, KVM_X86_SET_MSR_FILTER, &filter, err);
 }
 
 /* A deadline in guest time is another one now: the local APIC looks again.

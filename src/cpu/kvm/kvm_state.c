@@ -105,6 +105,19 @@ static int get_regs(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 	return 0;
 }
 
+/* What of a local APIC of KVM's is in there stays as it is. */
+static int keep_apic(struct kvm_cpu *k, struct kvm_sregs *sregs, struct err *err)
+{
+	struct kvm_sregs now;
+	int r = KVM_CALL(k->fd, KVM_GET_SREGS, &now, err);
+
+	if (r < 0)
+		return r;
+	sregs->cr8 = now.cr8;
+	sregs->apic_base = now.apic_base;
+	return 0;
+}
+
 static int set_regs(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 {
 	struct kvm_regs regs = { .rip = s->rip, .rflags = s->rflags };
@@ -125,7 +138,9 @@ static int set_regs(struct kvm_cpu *k, const struct x86_state *s, struct err *er
 	SEGMENTS(SET_SEGMENT_)
 	CONTROLS(SET_CONTROL_)
 	memcpy(debug.db, s->dr, sizeof(s->dr));
-	r = KVM_CALL(k->fd, KVM_SET_SREGS, &sregs, err);
+	r = k->kvm->split ? keep_apic(k, &sregs, err) : 0;
+	if (r >= 0)
+		r = KVM_CALL(k->fd, KVM_SET_SREGS, &sregs, err);
 	if (r >= 0)
 		r = KVM_CALL(k->fd, KVM_SET_REGS, &regs, err);
 	if (r >= 0)
@@ -283,7 +298,7 @@ int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err)
 		return r;
 	k->tsc_offset = offset;
 	k->tsc_known = true;
-	return 0;
+	return kvm_apic_rearm(k, err);
 }
 
 int kvm_state_try_tsc(struct kvm_cpu *k, struct err *err)
@@ -326,6 +341,8 @@ int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *er
 		r = get_vectors(k, ret_state, err);
 	if (r >= 0)
 		r = get_events(k, ret_state, err);
+	if (r >= 0)
+		r = kvm_apic_get_activity(k, err);
 	ret_state->activity = k->activity;
 	ret_state->tsc_offset = (u64)k->vcpu->tsc_offset;
 	return MIN(r, 0);
@@ -358,6 +375,9 @@ int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 		return r;
 	k->vcpu->tsc_offset = (s64)s->tsc_offset;
 	k->activity = s->activity;
+	r = kvm_apic_set_activity(k, err);
+	if (r < 0)
+		return r;
 	k->look = true;
 	/* As KVM says it at the end of a run. */
 	k->run->if_flag = !!(s->rflags & FL_IF);

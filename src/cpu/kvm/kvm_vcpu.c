@@ -8,6 +8,9 @@
  * has said that the guest can take one now; until then KVM is asked to come back as soon as that is so
  * (an interrupt window). CR8 is in the run structure in both directions.
  *
+ * With KVM's own local APICs (kvm_apic.c) only vectors of the 8259A pair go that way; HLT and the wait for a start-up IPI are inside of
+ * KVM_RUN, which a request ends as well.
+ *
  * Unfinished instructions. KVM completes what has left the guest (a port's value into its register, the step over the
  * instruction) at the next KVM_RUN. So before the state is looked at there is one more, which immediate_exit ends at once.
  *
@@ -27,6 +30,7 @@
 #include "base/bits.h"
 #include "cpu/kvm/kvm.h"
 #include "vm/irq.h"
+#include "vm/pv.h"
 #include "x86/defs.h"
 
 enum next { GO_ON, HALTED, FAILED };
@@ -124,7 +128,7 @@ static int take_requests(struct kvm_cpu *k, struct err *err)
 		k->look = true;
 	if (bits & VCPU_REQ_KICK)
 		k->vcpu->kicked = true;
-	if (bits & NMIS)
+	if (bits & NMIS && !k->kvm->split) /* else KVM wakes it, if it waits for that */
 		k->activity = X86_ACTIVE;
 	for (u8 n = vcpu_nmis(bits, 0, false); n-- && r >= 0;) /* KVM knows how many a processor remembers */
 		r = KVM_CALL(k->fd, KVM_NMI, NULL, err);
@@ -148,7 +152,8 @@ static int offer_interrupt(struct kvm_cpu *k, struct err *err)
 		vector = irq_ack(k->vcpu);
 		if (vector >= 0) {
 			intr.irq = (u32)vector;
-			r = KVM_CALL(k->fd, KVM_INTERRUPT, &intr, err);
+			r = k->kvm->split ? kvm_apic_extint(k, (u8)vector, err)
+					  : KVM_CALL(k->fd, KVM_INTERRUPT, &intr, err);
 			run->ready_for_interrupt_injection = 0;
 			k->activity = X86_ACTIVE;
 			exit_account(k->vcpu, EXIT_EXTINT, (u64)vector, t0);
@@ -261,6 +266,15 @@ static enum next exit_internal(struct kvm_cpu *k, struct err *err)
 	return broken(k, why);
 }
 
+static void exit_eoi(struct kvm_cpu *k)
+{
+	u64 t0 = vcpu_rdtsc();
+	u8 vector = k->run->eoi.vector;
+
+	irq_eoi(k->vcpu->vm, vector);
+	exit_account(k->vcpu, EXIT_EOI, vector, t0);
+}
+
 static enum next handle_exit(struct kvm_cpu *k, struct err *err)
 {
 	struct kvm_run *run = k->run;
@@ -287,6 +301,7 @@ static enum next handle_exit(struct kvm_cpu *k, struct err *err)
 		exit_account(k->vcpu, EXIT_PML_FULL, EXIT_NO_KEY, 0);
 		return kvm_dirty_ring_full(k, err) < 0 ? FAILED : GO_ON;
 	case KVM_EXIT_SET_TPR: exit_account(k->vcpu, EXIT_CR, 8, 0); return GO_ON;
+	case KVM_EXIT_IOAPIC_EOI: exit_eoi(k); return GO_ON;
 	case KVM_EXIT_INTR: k->nr_interrupted++; return GO_ON;
 	case KVM_EXIT_SHUTDOWN: return triple_fault(k);
 	case KVM_EXIT_INTERNAL_ERROR: return exit_internal(k, err);
@@ -307,7 +322,8 @@ static int enter(struct kvm_cpu *k, struct err *err)
 {
 	int r = kvm_sys_ioctl(k->fd, KVM_RUN, NULL, "KVM_RUN", NULL);
 
-	if (r == -EINTR) {
+	/* EAGAIN: it has been started, or reset, by another processor. */
+	if (r == -EINTR || r == -EAGAIN) {
 		k->nr_interrupted++;
 		return 1;
 	}
@@ -348,9 +364,30 @@ static void take_cr8(struct kvm_cpu *k, u64 before)
 	k->look = true;
 }
 
+/* What the device of hypercalls and the timeline do where the thread comes by when the guest halts, or a start-up IPI
+ * arrives. */
+static void look_around(struct kvm_cpu *k)
+{
+	struct vm *vm = k->vcpu->vm;
+	struct engine_wait wait;
+	u64 now = vcpu_rdtsc();
+
+	if (k->vcpu->id)
+		timeline_started(k->vcpu);
+	if (now - k->looked_tsc < vm->tsc_khz)
+		return;
+	k->looked_tsc = now;
+	if (vm->pv)
+		vm->pv->tick(vm->pv_opaque, k->vcpu);
+	if (!k->has_waited && kvm_stats_wait(k->stats, &wait) && wait.count) {
+		k->has_waited = true;
+		timeline_note(vm, TIMELINE_IDLE);
+	}
+}
+
 static enum next run_once(struct kvm_cpu *k, struct err *err)
 {
-	u64 cr8 = irq_get_cr8(k->vcpu);
+	u64 cr8 = k->kvm->split ? 0 : irq_get_cr8(k->vcpu);
 	int r;
 
 	k->run->cr8 = cr8;
@@ -359,10 +396,15 @@ static enum next run_once(struct kvm_cpu *k, struct err *err)
 	r = enter(k, err);
 	atomic_store(&k->in_run, false);
 	__atomic_store_n(&k->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-	take_cr8(k, cr8);
+	if (!k->kvm->split)
+		take_cr8(k, cr8);
 	if (r < 0)
 		return FAILED;
-	return r ? GO_ON : handle_exit(k, err);
+	if (r)
+		return GO_ON;
+	if (k->kvm->split)
+		look_around(k);
+	return handle_exit(k, err);
 }
 
 /* The thread may be another one than that of the last run. */
@@ -377,6 +419,21 @@ static void enter_thread(struct kvm_cpu *k)
 	kvm_sys_thread(k->run);
 }
 
+/* KVM waits by itself, but a kick may have come before it had the vCPU. */
+static int wake_kicked(struct kvm_cpu *k, struct err *err)
+{
+	int r;
+
+	if (!k->vcpu->kicked)
+		return 0;
+	k->vcpu->kicked = false;
+	r = kvm_apic_get_activity(k, err);
+	if (r < 0 || k->activity != X86_HLT)
+		return r;
+	k->activity = X86_ACTIVE;
+	return kvm_apic_set_activity(k, err);
+}
+
 /* Between two runs: GO_ON, HALTED (it waits) or FAILED. */
 static enum next prepare(struct kvm_cpu *k, struct err *err)
 {
@@ -388,7 +445,7 @@ static enum next prepare(struct kvm_cpu *k, struct err *err)
 	r = take_requests(k, err);
 	if (r >= 0 && unlikely(!k->tsc_known || k->tsc_offset != vcpu->tsc_offset))
 		r = kvm_state_set_tsc(k, err);
-	if (r >= 0 && unlikely(k->apic_off != vcpu->apic_off)) {
+	if (r >= 0 && !k->kvm->split && unlikely(k->apic_off != vcpu->apic_off)) {
 		struct kvm_sregs sregs = { 0 };
 
 		r = KVM_CALL(k->fd, KVM_GET_SREGS, &sregs, err);
@@ -401,6 +458,8 @@ static enum next prepare(struct kvm_cpu *k, struct err *err)
 		r = offer_interrupt(k, err);
 	if (r < 0)
 		return FAILED;
+	if (k->kvm->split)
+		return wake_kicked(k, err) < 0 ? FAILED : GO_ON;
 	if (k->activity == X86_HLT) {
 		if (!vcpu->kicked)
 			return HALTED;
@@ -420,7 +479,7 @@ enum run_end kvm_vcpu_run(struct kvm_cpu *k)
 	enter_thread(k);
 	if (k->activity == X86_SHUTDOWN)
 		return RUN_SHUTDOWN;
-	if (k->activity == X86_WAIT_SIPI)
+	if (k->activity == X86_WAIT_SIPI && !k->kvm->split)
 		return RUN_HLT;
 	while (next == GO_ON) {
 		next = prepare(k, &err);
