@@ -110,6 +110,20 @@ static enum verdict look_parameter(const char *intel, const char *amd, char *fou
 	return NEVER;
 }
 
+static enum verdict look_apic(char *found)
+{
+	bool split;
+
+	if (kvm_engine.probe(NULL)) {
+		snprintf(found, FOUND_LEN, "no KVM to ask");
+		return NEVER;
+	}
+	split = kvm_engine.own_apics();
+	snprintf(found, FOUND_LEN, "KVM %s local APICs for a guest (irqchip=%s)", split ? "has" : "has no",
+		 split ? "split" : "user");
+	return split ? YES : NO;
+}
+
 static enum verdict look_paging(char *found)
 {
 	return look_parameter("ept", "npt", found);
@@ -133,6 +147,12 @@ static enum verdict look_huge(char *found)
 	if (!first_line("/sys/kernel/mm/transparent_hugepage/shmem_enabled", text, sizeof(text))) {
 		snprintf(found, FOUND_LEN, "this kernel has no transparent huge pages of shared memory");
 		return NO;
+	}
+	if (strstr(text, "[never]") &&
+	    first_line("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof(text)) &&
+	    !strstr(text, "[never]")) {
+		snprintf(found, FOUND_LEN, "private memory: %s; guests under KVM have that", text);
+		return WEAK;
 	}
 	snprintf(found, FOUND_LEN, "shared memory: %s", text);
 	return strstr(text, "[never]") || strstr(text, "[deny]") ? NO : strstr(text, "[advise]") ? WEAK : YES;
@@ -256,6 +276,9 @@ static const struct check {
 	  "kvm_amd, and add the user to the group kvm" },
 	{ "nested paging", look_paging, "under KVM each change of a guest's page tables is an exit",
 	  "load kvm_intel with ept=1, or kvm_amd with npt=1" },
+	{ "local APIC", look_apic,
+	  "under KVM each timer, end of interrupt and message between processors is an exit, and each wait, too",
+	  "a Linux of version 4.4 or later has it" },
 	{ "VPID", look_vpid, "under KVM each exit empties the processor's TLB",
 	  "load kvm_intel with vpid=1" },
 	{ "nested guests", look_nested, "a bothy inside of a guest of this host finds no KVM",

@@ -30,7 +30,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -494,7 +493,7 @@ static int build(struct machine *m, struct err *err)
 		r = nic_open(&m->nic, c->net, vm->loop, err);
 	if (r < 0)
 		return r;
-	r = ram_init_rom(&vm->ram, c->memory, firmware_rom_size(&m->firmware), err);
+	r = ram_init_rom(&vm->ram, c->memory, firmware_rom_size(&m->firmware), vm->engine->large_pages, err);
 	if (r < 0)
 		return r;
 	if (m->firmware.path)
@@ -687,11 +686,14 @@ static void stop(struct machine *m)
 /* RAM reads zero again and costs the host nothing; the engine forgets code it had found there. */
 static int clear_ram(struct ram *ram, struct err *err)
 {
+	int r;
+
 	for (u64 page = 0; page < ram->end / RAM_PAGE_SIZE; page++)
 		if (atomic_load_explicit(&ram->code_map[page], memory_order_relaxed))
 			ram_code_written(ram, page * RAM_PAGE_SIZE, RAM_PAGE_SIZE);
-	if (fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)ram->size) < 0)
-		return err_sys(err, -errno, "cannot clear the guest's memory");
+	r = ram_clear(ram);
+	if (r < 0)
+		return err_sys(err, r, "cannot clear the guest's memory");
 	ram_mark_dirty(ram, 0, ram->end);
 	return 0;
 }

@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -41,6 +40,7 @@ int dma_discard(struct vm *vm, iova_t addr, u64 len)
 {
 	struct ram *ram = &vm->ram;
 	void *p = dma_map(vm, addr, len, true);
+	int r;
 
 	if (!p)
 		return -EFAULT;
@@ -48,9 +48,9 @@ int dma_discard(struct vm *vm, iova_t addr, u64 len)
 		return -EINVAL;
 	if (!len)
 		return 0;
-	if (fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)ram_offset(ram, addr),
-		      (off_t)len) < 0)
-		return -errno;
+	r = ram_discard(ram, addr, len);
+	if (r < 0)
+		return r;
 	dma_written(vm, p, len);
 	return 0;
 }

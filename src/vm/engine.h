@@ -30,6 +30,7 @@ struct engine_wait {
 
 struct engine_ops {
 	const char *name;
+	bool large_pages; /* guest memory should be in large pages of the host's */
 	/* Can this host run it? 0, or -errno with one sentence why not. Any thread. */
 	int (*probe)(struct err *err);
 	/* The features (bitmap of enum x86_feature, 4 words) this engine can execute on this host. */
@@ -61,6 +62,7 @@ struct engine_ops {
 	 * waits for interrupts and start-up IPIs by itself. Else they go back as they are now. vCPUs are parked or have no thread,
 	 * and whatever state they were given last is in the engine. Main thread. NULL: it has none. */
 	int (*apics)(struct vm *vm, bool inside, struct err *err);
+	bool (*own_apics)(void); /* would it have them on this host? Any thread. NULL with apics */
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
 	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);

@@ -5,6 +5,10 @@
  * in this process instead of reaching something else. Pages are not committed before the guest
  * touches them. base is a multiple of what large pages need. The memfd is sealed against resizing: nobody who is handed it can make our accesses fault.
  *
+ * Where large pages of the host's are wanted and it has them for private memory only, as most hosts are set up (transparent
+ * huge pages [Linux Documentation/admin-guide/mm/transhuge.rst]), RAM behind the first large page is private memory, and the
+ * file has a hole there. A processor that walks two sets of page tables for a guest gains most by them.
+ *
  * ROM is the end of the same memfd. Where RAM and ROM lie over each other, the segment is mapped from one or the other
  * place of the file: a mapping is replaced in one step, so who reads at that moment gets the old or the new bytes.
  *
@@ -19,6 +23,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +32,10 @@
 #include <unistd.h>
 
 #include "base/os.h"
+
+/* A large page of the host's can only be where address, guest-physical address and place in the file agree in what is below its
+ * size. */
+#define RAM_ALIGN (2 * MiB)
 
 #define RAM_GRANULE_SHIFT 6
 #define RAM_PAGE_SHIFT    12
@@ -66,6 +75,46 @@ static int ram_map(struct ram *ram, gpa_t gpa, u64 len, u64 offset)
 	return 0;
 }
 
+static bool ram_chosen(const char *path, const char *const *values)
+{
+	char text[128] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	for (; n > 0 && *values; values++)
+		if (strstr(text, *values))
+			return true;
+	return false;
+}
+
+/* Are there large pages of private memory, and none of shared memory? */
+static bool ram_only_private_is_large(void)
+{
+	static const char *const private[] = { "[always]", "[madvise]", NULL };
+	static const char *const shared[] = { "[always]", "[within_size]", "[advise]", "[force]", NULL };
+
+	return ram_chosen("/sys/kernel/mm/transparent_hugepage/enabled", private) &&
+	       !ram_chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", shared);
+}
+
+/* RAM from gpa to end, where it is to be private. */
+static int ram_map_private(struct ram *ram, gpa_t gpa, gpa_t end)
+{
+	void *p;
+
+	if (gpa >= end)
+		return 0;
+	p = mmap(ram->base + gpa, end - gpa, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	madvise(p, end - gpa, MADV_HUGEPAGE);
+	/* A child would make every page of it a copy at the next write. */
+	return madvise(p, end - gpa, MADV_DONTFORK) < 0 ? -errno : 0;
+}
+
 /* Behind RAM in the file: the ROM, then what is read where nothing answers, as much as there can be of it. */
 #define RAM_OPEN_BUS (0xe0000 - RAM_SHADOW_START)
 
@@ -85,10 +134,6 @@ static int ram_map_rom(struct ram *ram)
 	ram->shadow_ptr = p;
 	return ram_map(ram, RAM_HOLE_END - ram->rom_size, ram->rom_size, ram->size);
 }
-
-/* A large page of the host's can only be where address, guest-physical address and place in the file agree in what is below its
- * size. */
-#define RAM_ALIGN (2 * MiB)
 
 static u8 *ram_reserve(u64 len)
 {
@@ -130,6 +175,11 @@ static int ram_create(struct ram *ram, u64 size)
 	rc = ram_map(ram, 0, ram->low_size, 0);
 	if (!rc && ram->end > RAM_HOLE_END)
 		rc = ram_map(ram, RAM_HOLE_END, ram->end - RAM_HOLE_END, ram->low_size);
+	if (!rc && ram->private) {
+		rc = ram_map_private(ram, RAM_ALIGN, ram->low_size);
+		if (!rc)
+			rc = ram_map_private(ram, RAM_HOLE_END, ram->end);
+	}
 	if (!rc && ram->rom_size)
 		rc = ram_map_rom(ram);
 	if (rc)
@@ -141,10 +191,10 @@ static int ram_create(struct ram *ram, u64 size)
 
 int ram_init(struct ram *ram, u64 size, struct err *err)
 {
-	return ram_init_rom(ram, size, 0, err);
+	return ram_init_rom(ram, size, 0, false, err);
 }
 
-int ram_init_rom(struct ram *ram, u64 size, u64 rom_size, struct err *err)
+int ram_init_rom(struct ram *ram, u64 size, u64 rom_size, bool large, struct err *err)
 {
 	char want[32], have[32];
 	int rc;
@@ -164,6 +214,7 @@ int ram_init_rom(struct ram *ram, u64 size, u64 rom_size, struct err *err)
 		return err_set(err, -EINVAL, "a memory size of %llu bytes is not a multiple of 4096",
 			       (unsigned long long)size);
 	ram->size = size;
+	ram->private = large && ram_only_private_is_large();
 	ram->low_size = MIN(size, RAM_LOW_MAX);
 	ram->end = size > RAM_LOW_MAX ? RAM_HOLE_END + (size - RAM_LOW_MAX) : size;
 	if (rom_size) {
@@ -198,6 +249,34 @@ void ram_fini(struct ram *ram)
 		close(ram->fd);
 	memset(ram, 0, sizeof(*ram));
 	ram->fd = -1;
+}
+
+static bool ram_is_private(const struct ram *ram, gpa_t gpa)
+{
+	return ram->private && gpa >= RAM_ALIGN && (gpa < ram->low_size || gpa >= RAM_HOLE_END);
+}
+
+int ram_discard(struct ram *ram, gpa_t gpa, u64 len)
+{
+	u64 file = ram_is_private(ram, gpa)		      ? 0
+		   : ram->private && gpa + len > RAM_ALIGN ? RAM_ALIGN - gpa
+							      : len;
+
+	if (file && fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)ram_offset(ram, gpa),
+			      (off_t)file) < 0)
+		return -errno;
+	if (len > file && madvise(ram->base + gpa + file, len - file, MADV_DONTNEED) < 0)
+		return -errno;
+	return 0;
+}
+
+int ram_clear(struct ram *ram)
+{
+	int r = ram_discard(ram, 0, ram->low_size);
+
+	return r == 0 && ram->size > ram->low_size
+		       ? ram_discard(ram, RAM_HOLE_END, ram->size - ram->low_size)
+		       : r;
 }
 
 int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end)
@@ -305,12 +384,12 @@ int ram_read_file(struct ram *ram, gpa_t gpa, int fd, u64 offset, u64 len)
 	u64 at = gpa < ram->low_size ? gpa : gpa - RAM_HOLE_END + ram->low_size, end = offset + len;
 	u8 *p = ram_ptr(ram, gpa, len);
 	off_t from = (off_t)offset;
-	bool direct = true;
+	bool direct = !ram->private;
 
 	if (!p)
 		return -EFAULT;
 	/* From file to file: pages that were never touched need not be zeroed first, nor faulted in one by one. */
-	if (lseek(ram->fd, (off_t)at, SEEK_SET) < 0)
+	if (direct && lseek(ram->fd, (off_t)at, SEEK_SET) < 0)
 		return -errno;
 	while ((u64)from < end) {
 		size_t left = end - (u64)from;

@@ -54,6 +54,7 @@ struct ram {
 	u64 size;     /* bytes of RAM */
 	u64 low_size; /* of which below the hole */
 	u64 end;      /* one past the highest gpa of RAM or ROM; multiple of 4096 */
+	bool private; /* what is behind the first 2 MiB of it is not in the memfd */
 	u64 rom_size; /* bytes of firmware ROM, which ends at 4 GiB; 0: none */
 	/* Those of them that are memory at the moment. The others, at its start, are a device's registers. */
 	_Atomic u64 rom_len;
@@ -73,9 +74,9 @@ struct ram {
 
 /* size: a multiple of 4096, at least 1 MiB. The sentence on failure names the size and what the host has. */
 int ram_init(struct ram *ram, u64 size, struct err *err);
-/* The same with rom_size bytes of ROM, all-ones at first: a multiple of 4096, RAM_ROM_MIN to RAM_ROM_MAX. The shadow starts
- * as plain RAM. */
-int ram_init_rom(struct ram *ram, u64 size, u64 rom_size, struct err *err);
+/* The same with rom_size bytes of ROM, all-ones at first: a multiple of 4096, RAM_ROM_MIN to RAM_ROM_MAX; 0: none. The shadow starts
+ * as plain RAM. large: RAM in large pages of the host's, if there is a way, is worth that much is taken at once. */
+int ram_init_rom(struct ram *ram, u64 size, u64 rom_size, bool large, struct err *err);
 void ram_fini(struct ram *ram);
 
 /* The len bytes at gpa as a pointer, or NULL unless all of them are RAM (or ROM). len may be 0..2^64-1. */
@@ -110,6 +111,11 @@ static inline unsigned ram_shadow_get(const struct ram *ram, gpa_t gpa)
 		       2 * ((gpa - RAM_SHADOW_START) / RAM_SHADOW_SEGMENT) &
 	       3;
 }
+
+/* RAM [gpa, gpa + len), page-aligned and on one side of the 32-bit hole, reads 0 and costs the host nothing until it is written
+ * again; clear: all of it. Nobody is told: dma_discard(), ram_code_written(), ram_mark_dirty(). -errno. */
+int ram_discard(struct ram *ram, gpa_t gpa, u64 len);
+int ram_clear(struct ram *ram);
 
 /* The one hole; its RAM stays unused. Main thread, no vCPU running, nothing cached of it. -EINVAL. */
 int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end);

@@ -232,6 +232,16 @@ static unsigned stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS
 	return KVM_OWN_STATS + kvm_stats_read(k->stats, ret + KVM_OWN_STATS);
 }
 
+static bool own_apics(void)
+{
+	int fd = kvm_sys_open(NULL);
+	bool offered = fd >= 0 && kvm_apic_offered(fd);
+
+	if (fd >= 0)
+		close(fd);
+	return offered;
+}
+
 static bool waited(struct vcpu *vcpu, struct engine_wait *ret_wait)
 {
 	const struct kvm_cpu *k = vcpu->engine;
@@ -241,6 +251,7 @@ static bool waited(struct vcpu *vcpu, struct engine_wait *ret_wait)
 
 const struct engine_ops kvm_engine = {
 	.name = "kvm",
+	.large_pages = true,
 	.probe = kvm_probe,
 	.features = kvm_cpuid_features,
 	.vm_init = kvm_vm_init,
@@ -254,6 +265,7 @@ const struct engine_ops kvm_engine = {
 	.dirty_set = dirty_set,
 	.dirty_sync = dirty_sync,
 	.apics = kvm_apic_move,
+	.own_apics = own_apics,
 	.waited = waited,
 	.stats = stats,
 	.trial = kvm_trial_run,
