@@ -142,6 +142,29 @@ static void kvmpv_on(void *opaque, struct vcpu *vcpu)
 	update(k, vcpu, record);
 }
 
+static u64 kvmpv_get_record(void *opaque, struct vcpu *vcpu)
+{
+	const struct kvmpv *k = opaque;
+
+	return k->record[vcpu->id];
+}
+
+/* What an engine has written goes on from there; the vCPU is not off any more, whatever that has left. */
+static void kvmpv_set_record(void *opaque, struct vcpu *vcpu, u64 msr)
+{
+	struct kvmpv *k = opaque;
+	u8 *record;
+
+	k->record[vcpu->id] = msr;
+	record = record_of(k, vcpu);
+	if (!record)
+		return;
+	k->stolen[vcpu->id] = ld64(record + STEAL_NS);
+	k->version[vcpu->id] = ld32(record + STEAL_VERSION) & ~1u;
+	k->seen_tsc[vcpu->id] = 0;
+	kvmpv_on(k, vcpu);
+}
+
 static bool kvmpv_read(void *opaque, struct vcpu *vcpu, u32 msr, u64 *ret_val)
 {
 	struct kvmpv *k = opaque;
@@ -226,7 +249,7 @@ static s64 kvmpv_call(void *opaque, struct vcpu *vcpu, u64 nr, const u64 arg[4],
 	}
 }
 
-static const struct pv_ops pv_ops = { kvmpv_call, kvmpv_off, kvmpv_on, kvmpv_tick };
+static const struct pv_ops pv_ops = { kvmpv_call, kvmpv_off, kvmpv_on, kvmpv_tick, kvmpv_get_record, kvmpv_set_record };
 
 /* ---- the device ---- */
 

@@ -469,7 +469,7 @@ static int build(struct machine *m, struct err *err)
 	if (r < 0)
 		return r;
 	vm->tsc_khz = os_tsc_khz();
-	vm->engine->features(features);
+	vm->engine->features(&vm->engine_conf, features);
 	params.tsc_khz = vm->tsc_khz;
 	params.engine_features = features;
 	if (m->firmware.path)

@@ -8,6 +8,7 @@
 
 struct vm;
 struct vcpu;
+struct engine_conf;
 
 /* Why run() came back. */
 enum run_end {
@@ -33,8 +34,8 @@ struct engine_ops {
 	bool large_pages; /* guest memory should be in large pages of the host's */
 	/* Can this host run it? 0, or -errno with one sentence why not. Any thread. */
 	int (*probe)(struct err *err);
-	/* The features (bitmap of enum x86_feature, 4 words) this engine can execute on this host. */
-	void (*features)(u64 ret_features[4]);
+	/* The features (bitmap of enum x86_feature, 4 words) this engine can execute on this host, run like that. */
+	void (*features)(const struct engine_conf *conf, u64 ret_features[4]);
 	/* vm->ram, vm->cpuid exist; vCPUs do not. Sets vm->engine_vm. Main thread. */
 	int (*vm_init)(struct vm *vm, struct err *err);
 	void (*vm_fini)(struct vm *vm); /* accepts a half-built one */

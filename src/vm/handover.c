@@ -130,7 +130,7 @@ int handover_check(struct vm *vm, const struct engine_ops *to, struct err *err)
 	u64 features[4];
 	char missing[400];
 
-	to->features(features);
+	to->features(&vm->engine_conf, features);
 	if (!cpuid_missing(&vm->cpuid, features, missing, sizeof(missing)))
 		return 0;
 	return err_set(

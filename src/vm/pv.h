@@ -16,4 +16,8 @@ struct pv_ops {
 	void (*on)(void *opaque, struct vcpu *vcpu);
 	/* Now and then while it runs: at its local timer's interrupts. */
 	void (*tick)(void *opaque, struct vcpu *vcpu);
+	/* The record of stolen time: the MSR that says where it is. An engine that keeps records by itself takes it with get, while
+	 * the vCPU does not run, calls none of the three above, and gives it back with set. */
+	u64 (*get_record)(void *opaque, struct vcpu *vcpu);
+	void (*set_record)(void *opaque, struct vcpu *vcpu, u64 msr);
 };

@@ -559,7 +559,7 @@ static void start(void)
 	vcpu.vm = &vm;
 	vcpu.timer_fn = on_tick;
 	pthread_mutex_init(&vm.intc_lock, NULL);
-	vm.engine->features(features);
+	vm.engine->features(&vm.engine_conf, features);
 	struct cpuid_params params = { .nr_vcpus = 1, .tsc_khz = vm.tsc_khz, .engine_features = features };
 	if (vm.engine->probe(&err) < 0) {
 		fprintf(stderr, "skipped: %s\n", err.msg);

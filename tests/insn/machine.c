@@ -129,7 +129,7 @@ void machine_start(const char *cpu_model)
 	vcpu.vm = &vm;
 	vcpu.timer_tsc = ~0ull;
 	pthread_mutex_init(&vm.intc_lock, NULL);
-	vm.engine->features(features);
+	vm.engine->features(&vm.engine_conf, features);
 	struct cpuid_params params = {
 		.model = cpu_model, .nr_vcpus = 1, .tsc_khz = vm.tsc_khz, .engine_features = features
 	};

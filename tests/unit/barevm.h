@@ -71,8 +71,8 @@ static void make_vm(const struct engine_ops *engine, u64 ram)
 	vcpu.vm = &vm;
 	vcpu.timer_tsc = ~0ull;
 	pthread_mutex_init(&vm.intc_lock, NULL);
-	engine->features(features);
-	soft_engine.features(soft);
+	engine->features(&vm.engine_conf, features);
+	soft_engine.features(&vm.engine_conf, soft);
 	for (unsigned i = 0; i < 4; i++)
 		features[i] &= soft[i];
 	if (ram_init(&vm.ram, ram, &err) < 0 || cpuid_build(&vm.cpuid, &params, &err) < 0)

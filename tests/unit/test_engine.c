@@ -60,6 +60,10 @@ static void test_settings(void **state)
 		{ "soft", "soft", { .translate = true } },
 		{ "auto", "auto", { .translate = true } },
 		{ "kvm", "kvm", { .translate = true } },
+		{ "kvm,irqchip=split", "kvm", { .translate = true, .irqchip = IRQCHIP_SPLIT } },
+		{ "kvm,irqchip=split,irqchip=user", "kvm", { .translate = true, .irqchip = IRQCHIP_USER } },
+		{ "auto,irqchip=user,warm=2", "auto", { .translate = true, .irqchip = IRQCHIP_USER, .warm = 2 } },
+		{ "kvm,irqchip=auto", "kvm", { .translate = true } },
 		{ "", "", { .translate = true } },
 		{ "warp9", "warp9", { .translate = true } }, /* engine_select() knows better */
 		{ "soft,translate=off", "soft", { .translate = false } },
@@ -86,8 +90,9 @@ static void test_settings(void **state)
 		assert_string_equal(name, rows[i].name);
 		if (conf.translate != rows[i].conf.translate || conf.lockstep != rows[i].conf.lockstep ||
 		    conf.perf_map != rows[i].conf.perf_map || conf.pic != rows[i].conf.pic ||
-		    conf.cache != rows[i].conf.cache || conf.warm != rows[i].conf.warm)
-			fail_msg("'%s' gives %d %d %d %d %u %u", rows[i].text, conf.translate, conf.lockstep,
+		    conf.cache != rows[i].conf.cache || conf.warm != rows[i].conf.warm ||
+		    conf.irqchip != rows[i].conf.irqchip)
+			fail_msg("'%s' gives %d %d %d %d %d %u %u", rows[i].text, conf.irqchip, conf.translate, conf.lockstep,
 				 conf.perf_map, conf.pic, conf.cache, conf.warm);
 	}
 }
@@ -128,7 +133,10 @@ static void test_refusals(void **state)
 		{ "soft,warm=0x10", "cannot be '0x10'" NUMBER },
 		{ "soft,warm=4294967296", "cannot be '4294967296'" NUMBER },
 		{ "soft,warm=18446744073709551617", "cannot be '18446744073709551617'" NUMBER },
-		{ "kvm,warm=1", "the kvm engine has no settings, so there is nothing to set by 'warm=1'" },
+		{ "kvm,warm=1", "engine setting 'warm' is for the soft engine only" },
+		{ "soft,irqchip=user", "engine setting 'irqchip' is for the kvm engine only" },
+		{ "kvm,irqchip", "engine setting 'irqchip' needs a value: auto, user or split" },
+		{ "kvm,irqchip=kernel", "engine setting 'irqchip' cannot be 'kernel'; give auto, user or split" },
 		{ "warpnine", "unknown engine 'warpnine'; the engines are auto, soft and kvm" },
 		{ "warpnine,warm=1", "unknown engine 'warpnine'; the engines are" },
 	};

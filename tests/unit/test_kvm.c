@@ -232,6 +232,228 @@ static void test_triple_fault(void **state)
 	stop_vm();
 }
 
+/* --- KVM's own local APICs --- */
+#define STOP_PORT 0x81
+#define LEVEL     0x51
+#define APIC_EN   (0xfee00000u | BIT(11) | BIT(8))
+
+/* In the place of a board's controllers: one local APIC as it was last, one level-triggered line. */
+static struct {
+	struct apic_state apic;
+	unsigned eois;
+	int extint;
+} board;
+
+static int board_pending(void *opaque, struct vcpu *v)
+{
+	return board.extint;
+}
+
+static int board_ack(void *opaque, struct vcpu *v)
+{
+	int vector = board.extint;
+
+	board.extint = -1;
+	return vector;
+}
+
+static void board_get_apic(void *opaque, struct vcpu *v, struct apic_state *ret_apic)
+{
+	*ret_apic = board.apic;
+}
+
+static void board_set_apic(void *opaque, struct vcpu *v, const struct apic_state *apic)
+{
+	board.apic = *apic;
+}
+
+static bool board_route(void *opaque, unsigned gsi, u64 *ret_addr, u32 *ret_data)
+{
+	*ret_addr = 0xfee00000;
+	*ret_data = LEVEL | BIT(15) | BIT(14);
+	return gsi == 9;
+}
+
+static void board_eoi(void *opaque, u8 vector)
+{
+	board.eois += vector == LEVEL;
+}
+
+static const struct intc_ops board_ops = {
+	.pending = board_pending,
+	.ack = board_ack,
+	.get_apic = board_get_apic,
+	.set_apic = board_set_apic,
+	.route = board_route,
+	.eoi = board_eoi,
+};
+
+static u64 stop_read(void *opaque, u64 offset, unsigned size)
+{
+	return 0;
+}
+
+static void stop_write(void *opaque, u64 offset, unsigned size, u64 val)
+{
+	vcpu_post(&vcpu, VCPU_REQ_STOP);
+}
+
+static const struct region_ops stop_ops = { stop_read, stop_write, 1 };
+static struct region stop_port = { .name = "stop", .ops = &stop_ops, .space = BUS_PIO, .base = STOP_PORT, .len = 1 };
+
+static void make_split_vm(void)
+{
+	need_kvm();
+	if (!kvm_engine.own_apics()) {
+		print_message("skipped: this host's KVM has no local APICs\n");
+		skip();
+	}
+	make_vm(&kvm_engine, 1 * MiB);
+	vm.engine_conf.irqchip = IRQCHIP_SPLIT;
+	vm.intc = &board_ops;
+	board.extint = -1;
+	board.eois = 0;
+	/* As after a reset, enabled, and open for the 8259A. */
+	board.apic = (struct apic_state){ .base = APIC_EN };
+	board.apic.reg[3] = 0x50014;
+	board.apic.reg[0xe] = ~0u;
+	board.apic.reg[0xf] = 0x1ff;
+	for (unsigned i = 0x32; i <= 0x37; i++)
+		board.apic.reg[i] = 0x10000;
+	board.apic.reg[0x35] = 0x700;
+	stop_port.lock = &vm.intc_lock;
+	assert_int_equal(bus_add(&vm.bus, &stop_port), 0);
+}
+
+static void start_split_vm(void)
+{
+	struct err err = { 0 };
+
+	make_split_vm();
+	if (vm.engine->vm_init(&vm, &err) < 0 || vm.engine->vcpu_init(&vcpu, &err) < 0)
+		fail_msg("%s", err.msg);
+	protected_mode(&a);
+	set(&a);
+}
+
+static void stop_split_vm(void)
+{
+	bus_del(&vm.bus, &stop_port);
+	stop_vm();
+}
+
+static void move_apics(bool inside)
+{
+	struct err err = { 0 };
+
+	if (vm.engine->apics(&vm, inside, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_true(inside == (vm.apics != NULL));
+}
+
+static void test_apic_round_trip(void **state)
+{
+	struct apic_state before;
+
+	start_split_vm();
+	board.apic.reg[8] = 0x23;              /* TPR */
+	board.apic.reg[0xd] = 0x04000000;      /* LDR */
+	board.apic.reg[0x10 + 3] = BIT(5);     /* in service: 65H */
+	board.apic.reg[0x20 + 2] = 3;          /* requests 40H, 41H */
+	board.apic.reg[0x20 + 7] = BIT(31);
+	board.apic.reg[0x18 + 2] = 2; /* 41H is level-triggered */
+	board.apic.reg[0x28] = 0x40;           /* ESR */
+	board.apic.reg[0x30] = 0x000c4061;     /* ICR */
+	board.apic.reg[0x31] = 0x03000000;
+	board.apic.reg[0x32] = 0x000400ec; /* the timer by deadline, */
+	board.apic.deadline = ~0ull >> 2;  /* in some years */
+	board.apic.reg[0x3e] = 0xb;
+	before = board.apic;
+	for (unsigned i = 0; i < 3; i++) {
+		move_apics(true);
+		memset(&board.apic, 0xa5, sizeof(board.apic));
+		move_apics(false);
+		if (i == 0) /* KVM's version */
+			before.reg[3] = board.apic.reg[3];
+		before.reg[0xa] = board.apic.reg[0xa]; /* PPR, which is computed */
+		for (unsigned k = 0; k < IRQ_APIC_REG; k++)
+			if (board.apic.reg[k] != before.reg[k])
+				fail_msg("round %u: register %#x is %#x, not %#x", i, k, board.apic.reg[k],
+					 before.reg[k]);
+		assert_memory_equal(&board.apic, &before, sizeof(before));
+	}
+	/* x2APIC mode. */
+	before.base = board.apic.base = APIC_EN | BIT(10);
+	before.reg[0xd] = 1;
+	for (unsigned i = 0; i < 2; i++) {
+		move_apics(true);
+		memset(&board.apic, 0xa5, sizeof(board.apic));
+		move_apics(false);
+		assert_int_equal(board.apic.base, before.base);
+		assert_int_equal(board.apic.reg[0xd], 1);
+		assert_int_equal(board.apic.reg[0x31], before.reg[0x31]);
+	}
+	stop_split_vm();
+}
+
+static void test_apic_messages(void **state)
+{
+	start_split_vm();
+	move_apics(true);
+	assert_int_equal(vm.apics->send(&vm, 0xfee00000, 0x61), 1);
+	assert_int_equal(vm.apics->send(&vm, 0xfee05000, 0x62), 0); /* nobody */
+	assert_int_equal(vm.apics->send(&vm, 0xfeeff000, 0x63), 1); /* everybody */
+	move_apics(false);
+	assert_int_equal(board.apic.reg[0x20 + 3], BIT(1) | BIT(3));
+	stop_split_vm();
+}
+
+/* A level-triggered interrupt whose end the board hears of, then one of the 8259A's. */
+static void test_apic_interrupts(void **state)
+{
+	static const u8 handler[] = {
+		0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, /* movl $0, the EOI register */
+		0xe6, STOP_PORT,                                /* out %al, $STOP_PORT */
+		0xcf,                                           /* iret */
+	};
+	static const int vector[] = { LEVEL, 0x20 };
+
+	start_split_vm();
+	protected_mode(&a);
+	memcpy(vm.ram.base + CODE, "\xfb\xeb\xfe", 3); /* sti; here: jmp here */
+	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
+	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };
+	st64(vm.ram.base + 0x4008, 0x00cf9b000000ffffull);
+	st64(vm.ram.base + 0x4010, 0x00cf93000000ffffull);
+	for (unsigned i = 0; i < ARRAY_SIZE(vector); i++) {
+		u8 *code = vm.ram.base + DATA + 0x100 * i;
+
+		st64(vm.ram.base + 0x5000 + 8 * vector[i],
+		     (DATA + 0x100 * i) | 8u << 16 | 0x8e00ull << 32);
+		memcpy(code, handler, sizeof(handler));
+		if (i) /* no EOI */
+			memset(code, 0x90, 10);
+	}
+	set(&a);
+	move_apics(true);
+	assert_int_equal(vm.apics->send(&vm, 0xfee00000, LEVEL | BIT(15) | BIT(14)), 1);
+	assert_int_equal(vm.engine->run(&vcpu), RUN_REQUEST);
+	/* By its own exit, or, where the run ended before that, when the state is looked at. */
+	assert_int_equal(vcpu.stats.reason[EXIT_EOI].count, board.eois);
+	move_apics(false);
+	assert_true(board.eois >= 1);
+	assert_int_equal(board.apic.reg[0x20 + (LEVEL >> 5)] | board.apic.reg[0x10 + (LEVEL >> 5)], 0);
+	move_apics(true);
+	atomic_store(&vcpu.requests, VCPU_REQ_INTR);
+	board.extint = 0x20;
+	assert_int_equal(vm.engine->run(&vcpu), RUN_REQUEST);
+	assert_int_equal(board.extint, -1);
+	get(&b);
+	assert_int_equal(b.rip, DATA + 0x100 + 12);
+	move_apics(false);
+	stop_split_vm();
+}
+
 /* --- the host fails --- */
 static unsigned open_files(void)
 {
@@ -248,17 +470,22 @@ static unsigned open_files(void)
 /* A machine's whole life. True: something failed, and was said. */
 static bool live(void)
 {
+	enum run_end end = vm.intc ? RUN_REQUEST : RUN_HLT;
 	struct err err = { 0 };
 	bool failed = true;
 
+	vm.apics = NULL;
+	atomic_store(&vcpu.requests, 0);
+
 	if (vm.engine->vm_init(&vm, &err) >= 0 && vm.engine->vcpu_init(&vcpu, &err) >= 0) {
 		protected_mode(&a);
-		if (vm.engine->set_state(&vcpu, &a, &err) >= 0) {
-			failed = vm.engine->run(&vcpu) != RUN_HLT;
+		if (vm.engine->set_state(&vcpu, &a, &err) >= 0 && vm.engine->apics(&vm, true, &err) >= 0) {
+			failed = vm.engine->run(&vcpu) != end;
 			if (failed)
 				snprintf(err.msg, sizeof(err.msg), "%.900s", vm.crash);
 			else
-				failed = vm.engine->get_state(&vcpu, &b, &err) < 0;
+				failed = vm.engine->apics(&vm, false, &err) < 0 ||
+					 vm.engine->get_state(&vcpu, &b, &err) < 0;
 		}
 		vm.engine->vcpu_fini(&vcpu);
 	}
@@ -268,13 +495,10 @@ static bool live(void)
 	return failed;
 }
 
-static void test_every_ioctl_fails(void **state)
+static void fail_each(void)
 {
 	unsigned failures = 0, files, n;
 
-	need_kvm();
-	make_vm(&kvm_engine, 1 * MiB);
-	memcpy(vm.ram.base + CODE, tour, sizeof(tour));
 	files = open_files();
 	for (fail_at = 1;; fail_at++) {
 		calls = 0;
@@ -287,10 +511,30 @@ static void test_every_ioctl_fails(void **state)
 	}
 	n = fail_at;
 	fail_at = 0;
-	free_vm();
 	/* Those that only ask for a capability or an MSR may be without consequence. */
 	print_message("%u ioctls, %u of them end the machine\n", n - 1, failures);
 	assert_true(failures >= 25);
+}
+
+static void test_every_ioctl_fails(void **state)
+{
+	need_kvm();
+	make_vm(&kvm_engine, 1 * MiB);
+	memcpy(vm.ram.base + CODE, tour, sizeof(tour));
+	fail_each();
+	free_vm();
+}
+
+static void test_every_split_ioctl_fails(void **state)
+{
+	static const u8 stop[] = { 0xe6, STOP_PORT, 0xf4 };
+
+	make_split_vm();
+	memcpy(vm.ram.base + CODE, tour, sizeof(tour) - 1);
+	memcpy(vm.ram.base + CODE + sizeof(tour) - 1, stop, sizeof(stop));
+	fail_each();
+	bus_del(&vm.bus, &stop_port);
+	free_vm();
 }
 
 /* --- the probe and the trial --- */
@@ -430,7 +674,9 @@ int main(void)
 		cmocka_unit_test(test_taken_interrupt), cmocka_unit_test(test_state_round_trip),
 		cmocka_unit_test(test_bad_states),      cmocka_unit_test(test_tour),
 		cmocka_unit_test(test_triple_fault),    cmocka_unit_test(test_every_ioctl_fails),
-		cmocka_unit_test(test_probe_fails),
+		cmocka_unit_test(test_probe_fails),	cmocka_unit_test(test_apic_round_trip),
+		cmocka_unit_test(test_apic_messages),	cmocka_unit_test(test_apic_interrupts),
+		cmocka_unit_test(test_every_split_ioctl_fails),
 	};
 
 	ioctl_shim = fail_one;

@@ -39,7 +39,7 @@ static int fake_probe(struct err *err)
 	return 0;
 }
 
-static void fake_features(u64 ret_features[4])
+static void fake_features(const struct engine_conf *conf, u64 ret_features[4])
 {
 	memset(ret_features, 0xff, 32);
 }

@@ -57,6 +57,7 @@ struct kvm_vm {
 	bool xsave2;    /* there is KVM_GET_XSAVE2 */
 	bool xcrs;      /* there is XCR0 */
 	bool split;     /* the local APICs are KVM's */
+	bool steal;     /* and so is the record of stolen time */
 	union kvm_routes routes; /* as KVM was told last; under intc_lock */
 	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
@@ -139,14 +140,16 @@ int kvm_dirty_sync(struct kvm_vm *kvm, struct err *err);
 int kvm_dirty_ring_full(struct kvm_cpu *k, struct err *err);
 
 /* --- kvm_cpuid.c --- */
-void kvm_cpuid_features(u64 ret_features[4]);
+void kvm_cpuid_features(const struct engine_conf *conf, u64 ret_features[4]);
 /* Does the model fit what this KVM shows of the processor? */
 int kvm_cpuid_check(int sys_fd, const struct cpuid_table *t, struct err *err);
+/* Does KVM keep the record of stolen time? */
+bool kvm_cpuid_keeps_record(int sys_fd);
 int kvm_cpuid_set(struct kvm_cpu *k, struct err *err);
 
 /* --- kvm_apic.c --- */
 /* Before there are vCPUs: decides who has the local APICs. */
-int kvm_apic_init(struct kvm_vm *kvm, struct err *err);
+int kvm_apic_init(struct kvm_vm *kvm, int sys_fd, struct err *err);
 /* fd: of the device or of a VM. */
 bool kvm_apic_offered(int fd);
 /* For engine_ops. */

@@ -7,6 +7,8 @@
  * them over, with intc_lock held, so that no message falls between. So whoever looks at a machine that stands still (a reset,
  * another engine, whoever saves its state) finds it in the devices, as with any other engine.
  *
+ * The record of stolen time goes with them (vm/pv.h).
+ *
  * Messages. Whatever sends one (MSI, I/O APIC) comes to send(), and KVM_SIGNAL_MSI has delivered it when it returns. An
  * eventfd in its place (KVM_IRQFD) would be a system call as well, and one whose interrupt may still be under way while
  * the state is read.
@@ -29,9 +31,12 @@
 
 #include "cpu/kvm/kvm.h"
 #include "vm/irq.h"
+#include "vm/pv.h"
 #include "x86/defs.h"
 
 #define REG_STRIDE 16 /* bytes from one register to the next in the page */
+#define REG_ISR    0x10
+#define REG_IRR    0x20
 #define NR_MSRS    3
 
 _Static_assert(sizeof(struct kvm_lapic_state) == IRQ_APIC_REG * REG_STRIDE, "registers of a local APIC");
@@ -68,6 +73,32 @@ static int set_apic(struct kvm_cpu *k, const struct apic_state *apic, struct err
 	if (r >= 0 && apic->deadline)
 		r = set_msr(k, MSR_TSC_DEADLINE, apic->deadline, err);
 	return r;
+}
+
+/* --- the record of stolen time, which the thread that waits in the kernel cannot keep --- */
+static int set_record(struct kvm_cpu *k, struct err *err)
+{
+	struct vm *vm = k->vcpu->vm;
+
+	return k->kvm->steal && vm->pv
+		       ? set_msr(k, MSR_KVM_STEAL_TIME, vm->pv->get_record(vm->pv_opaque, k->vcpu), err)
+		       : 0;
+}
+
+static int get_record(struct kvm_cpu *k, struct err *err)
+{
+	struct vm *vm = k->vcpu->vm;
+	union kvm_msr_args m = { .room = { 0 } };
+	int r;
+
+	if (!k->kvm->steal || !vm->pv)
+		return 0;
+	m.head.nmsrs = 1;
+	m.head.entries[0].index = MSR_KVM_STEAL_TIME;
+	r = KVM_CALL(k->fd, KVM_GET_MSRS, &m, err);
+	if (r > 0)
+		vm->pv->set_record(vm->pv_opaque, k->vcpu, m.head.entries[0].data);
+	return MIN(r, 0);
 }
 
 static int get_apic(struct kvm_cpu *k, struct apic_state *ret_apic, struct err *err)
@@ -154,6 +185,8 @@ static int move_in(struct kvm_vm *kvm, struct err *err)
 		r = kvm_state_set_tsc(vm->vcpu[i]->engine, err);
 		if (r >= 0)
 			r = set_apic(vm->vcpu[i]->engine, &apic, err);
+		if (r >= 0)
+			r = set_record(vm->vcpu[i]->engine, err);
 	}
 	if (r < 0)
 		return r;
@@ -163,9 +196,22 @@ static int move_in(struct kvm_vm *kvm, struct err *err)
 	return 0;
 }
 
+/* Ends of interrupts that KVM has not come to report before the run ended: vectors of routes that are neither waiting nor in
+ * service any more. For one that was not even sent that says nothing new. */
+static void report_ends(struct kvm_vm *kvm, const u32 busy[8])
+{
+	for (u32 i = 0; i < kvm->routes.head.nr; i++) {
+		u8 vector = (u8)kvm->routes.head.entries[i].u.msi.data;
+
+		if (!(busy[vector / 32] >> vector % 32 & 1))
+			kvm->vm->intc->eoi(kvm->vm->intc_opaque, vector);
+	}
+}
+
 static int move_out(struct kvm_vm *kvm, struct err *err)
 {
 	struct vm *vm = kvm->vm;
+	u32 busy[8] = { 0 };
 	int r = 0;
 
 	vm->apics = NULL;
@@ -175,7 +221,13 @@ static int move_out(struct kvm_vm *kvm, struct err *err)
 		r = get_apic(vm->vcpu[i]->engine, &apic, err);
 		if (r >= 0)
 			vm->intc->set_apic(vm->intc_opaque, vm->vcpu[i], &apic);
+		for (unsigned k = 0; k < ARRAY_SIZE(busy) && r >= 0; k++)
+			busy[k] |= apic.reg[REG_ISR + k] | apic.reg[REG_IRR + k];
+		if (r >= 0)
+			r = get_record(vm->vcpu[i]->engine, err);
 	}
+	if (r >= 0)
+		report_ends(kvm, busy);
 	return r;
 }
 
@@ -204,7 +256,7 @@ bool kvm_apic_offered(int fd)
 	return true;
 }
 
-int kvm_apic_init(struct kvm_vm *kvm, struct err *err)
+int kvm_apic_init(struct kvm_vm *kvm, int sys_fd, struct err *err)
 {
 	const struct kvm_enable_cap cap = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args[0] = IRQ_NR_GSI };
 	enum engine_irqchip wanted = kvm->vm->engine_conf.irqchip;
@@ -220,6 +272,7 @@ int kvm_apic_init(struct kvm_vm *kvm, struct err *err)
 					 "it has not; use --engine kvm,irqchip=user");
 	r = KVM_CALL(kvm->fd, KVM_ENABLE_CAP, &cap, err);
 	kvm->split = r >= 0;
+	kvm->steal = kvm->split && kvm_cpuid_keeps_record(sys_fd);
 	return r;
 }
 

@@ -34,7 +34,7 @@ static const struct feature features[X86_NR_FEATURES] = {
 /* bothy's own, or decided by the machine: there whatever KVM says. */
 static const u8 own[] = { X86_FEATURE_APIC, X86_FEATURE_X2APIC, X86_FEATURE_TSC_DEADLINE, X86_FEATURE_HTT,
 			  X86_FEATURE_HYPERVISOR };
-/* Those for which the guest calls the machine. */
+/* Those for which the guest calls the machine, or KVM where that has the local APICs. */
 static const u8 by_hypercall[] = { X86_FEATURE_PV_UNHALT, X86_FEATURE_PV_SEND_IPI,
 				   X86_FEATURE_PV_SCHED_YIELD };
 
@@ -85,7 +85,17 @@ static bool offered(const union supported *s, const struct feature *f)
 	return r[f->reg] >> f->bit & 1;
 }
 
-void kvm_cpuid_features(u64 ret_features[4])
+bool kvm_cpuid_keeps_record(int sys_fd)
+{
+	static const struct feature steal_time = { .leaf = 0x40000001, .bit = 5 }; /* [KVM cpuid] */
+	union supported *s = NULL;
+	bool is = !ask(sys_fd, &s, NULL) && offered(s, &steal_time);
+
+	free(s);
+	return is;
+}
+
+void kvm_cpuid_features(const struct engine_conf *conf, u64 ret_features[4])
 {
 	int fd = kvm_sys_open(NULL);
 	union supported *s = NULL;
@@ -94,11 +104,13 @@ void kvm_cpuid_features(u64 ret_features[4])
 	if (fd < 0)
 		return;
 	if (!ask(fd, &s, NULL)) {
+		bool split = conf->irqchip != IRQCHIP_USER && kvm_apic_offered(fd);
 		bool calls = kvm_sys_hypercalls(fd);
 
 		for (unsigned f = 0; f < X86_NR_FEATURES; f++) {
 			bool on = f == X86_FEATURE_VME                                ? false
-				  : listed(by_hypercall, ARRAY_SIZE(by_hypercall), f) ? calls
+				  : listed(by_hypercall, ARRAY_SIZE(by_hypercall), f)
+					    ? split ? offered(s, &features[f]) : calls
 				  : listed(own, ARRAY_SIZE(own), f)                   ? true
 								    : offered(s, &features[f]);
 

@@ -69,7 +69,7 @@ static int set_up(struct kvm_vm *kvm, int sys_fd, struct err *err)
 	kvm->xsave_size = MAX((u32)size, (u32)sizeof(struct kvm_xsave));
 	r = kvm_cpuid_check(sys_fd, &kvm->vm->cpuid, err);
 	if (r >= 0)
-		r = kvm_apic_init(kvm, err);
+		r = kvm_apic_init(kvm, sys_fd, err);
 	if (r >= 0 && kvm_sys_cap(kvm->fd, KVM_CAP_SET_TSS_ADDR))
 		r = kvm_sys_ioctl(kvm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDR, "KVM_SET_TSS_ADDR", err);
 	if (r >= 0 && kvm_sys_cap(kvm->fd, KVM_CAP_SET_IDENTITY_MAP_ADDR))

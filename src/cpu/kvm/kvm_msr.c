@@ -149,18 +149,19 @@ int kvm_msr_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 
 static const struct {
 	u32 first, count, flags;
-	bool apic; /* part of the local APIC */
+	enum owner { MACHINE, APIC, STEAL } owner; /* who has it, if that is not the machine */
 } leaving[] = {
-	{ MSR_TSC, 1, KVM_MSR_FILTER_WRITE, false },
-	{ MSR_KVM_WALL_CLOCK, 2, BOTH, false }, /* and SYSTEM_TIME */
-	{ MSR_APIC_BASE, 1, BOTH, true },
-	{ MSR_TSC_ADJUST, 1, BOTH, false },
-	{ MSR_TSC_DEADLINE, 1, BOTH, true },
+	{ MSR_TSC, 1, KVM_MSR_FILTER_WRITE, MACHINE },
+	{ MSR_KVM_WALL_CLOCK, 2, BOTH, MACHINE }, /* and SYSTEM_TIME */
+	{ MSR_APIC_BASE, 1, BOTH, APIC },
+	{ MSR_TSC_ADJUST, 1, BOTH, MACHINE },
+	{ MSR_TSC_DEADLINE, 1, BOTH, APIC },
 	/* Hyper-V's and Xen's, which KVM has for guests of theirs. */
-	{ 0x40000000, 0x1000, BOTH, false },
-	{ MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_PV_EOI - MSR_KVM_WALL_CLOCK_NEW, BOTH, false },
-	{ MSR_KVM_PV_EOI, 1, BOTH, true },
-	{ MSR_KVM_PV_EOI + 1, 0xfb, BOTH, false },
+	{ 0x40000000, 0x1000, BOTH, MACHINE },
+	{ MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_STEAL_TIME - MSR_KVM_WALL_CLOCK_NEW, BOTH, MACHINE },
+	{ MSR_KVM_STEAL_TIME, 1, BOTH, STEAL },
+	{ MSR_KVM_PV_EOI, 1, BOTH, APIC },
+	{ MSR_KVM_PV_EOI + 1, 0xfb, BOTH, MACHINE },
 };
 
 int kvm_msr_filter(const struct kvm_vm *kvm, struct err *err)
@@ -173,12 +174,13 @@ int kvm_msr_filter(const struct kvm_vm *kvm, struct err *err)
 	};
 	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
 	int r = KVM_CALL(kvm->fd, KVM_ENABLE_CAP, &exits, err);
+	const bool own[] = { [APIC] = kvm->split, [STEAL] = kvm->steal };
 	unsigned n = 0;
 
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < ARRAY_SIZE(leaving); i++)
-		if (!leaving[i].apic || !kvm->split)
+		if (!own[leaving[i].owner])
 			filter.ranges[n++] = (struct kvm_msr_filter_range){
 				.flags = leaving[i].flags,
 				.nmsrs = leaving[i].count,

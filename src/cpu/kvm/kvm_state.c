@@ -105,16 +105,22 @@ static int get_regs(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 	return 0;
 }
 
-/* What of a local APIC of KVM's is in there stays as it is. */
-static int keep_apic(struct kvm_cpu *k, struct kvm_sregs *sregs, struct err *err)
+/* What of a local APIC is in there: of the device's, or as KVM has its own. */
+static int set_apic(struct kvm_cpu *k, struct kvm_sregs *sregs, struct err *err)
 {
 	struct kvm_sregs now;
-	int r = KVM_CALL(k->fd, KVM_GET_SREGS, &now, err);
+	int r = k->kvm->split ? KVM_CALL(k->fd, KVM_GET_SREGS, &now, err) : 0;
 
 	if (r < 0)
 		return r;
-	sregs->cr8 = now.cr8;
-	sregs->apic_base = now.apic_base;
+	if (k->kvm->split) {
+		sregs->cr8 = now.cr8;
+		sregs->apic_base = now.apic_base;
+	} else {
+		sregs->cr8 = irq_get_cr8(k->vcpu);
+		sregs->apic_base = APIC_BASE | (k->vcpu->id ? 0 : APIC_BASE_BSP) |
+				   (k->vcpu->apic_off ? 0 : APIC_BASE_EN);
+	}
 	return 0;
 }
 
@@ -124,9 +130,6 @@ static int set_regs(struct kvm_cpu *k, const struct x86_state *s, struct err *er
 	struct kvm_sregs sregs = {
 		.gdt = { .base = s->gdtr.base, .limit = s->gdtr.limit },
 		.idt = { .base = s->idtr.base, .limit = s->idtr.limit },
-		.cr8 = irq_get_cr8(k->vcpu),
-		.apic_base = APIC_BASE | (k->vcpu->id ? 0 : APIC_BASE_BSP) |
-			     (k->vcpu->apic_off ? 0 : APIC_BASE_EN),
 	};
 	struct kvm_debugregs debug = { .dr6 = s->dr6, .dr7 = s->dr7 };
 	int r;
@@ -138,7 +141,7 @@ static int set_regs(struct kvm_cpu *k, const struct x86_state *s, struct err *er
 	SEGMENTS(SET_SEGMENT_)
 	CONTROLS(SET_CONTROL_)
 	memcpy(debug.db, s->dr, sizeof(s->dr));
-	r = k->kvm->split ? keep_apic(k, &sregs, err) : 0;
+	r = set_apic(k, &sregs, err);
 	if (r >= 0)
 		r = KVM_CALL(k->fd, KVM_SET_SREGS, &sregs, err);
 	if (r >= 0)

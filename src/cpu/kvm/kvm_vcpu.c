@@ -377,7 +377,7 @@ static void look_around(struct kvm_cpu *k)
 	if (now - k->looked_tsc < vm->tsc_khz)
 		return;
 	k->looked_tsc = now;
-	if (vm->pv)
+	if (vm->pv && !k->kvm->steal)
 		vm->pv->tick(vm->pv_opaque, k->vcpu);
 	if (!k->has_waited && kvm_stats_wait(k->stats, &wait) && wait.count) {
 		k->has_waited = true;

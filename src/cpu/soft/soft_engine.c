@@ -31,7 +31,7 @@ static int soft_probe(struct err *err)
 
 /* Everything in the table but what is hidden on purpose: virtual-8086 mode extensions; and AVX-512 where the host
  * does not keep its state. The rest of AVX-512 goes with AVX512F. */
-static void soft_features(u64 ret_features[4])
+static void soft_features(const struct engine_conf *conf, u64 ret_features[4])
 {
 	fpu_init();
 	memset(ret_features, 0, 4 * sizeof(u64));
