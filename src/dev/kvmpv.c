@@ -249,7 +249,8 @@ static s64 kvmpv_call(void *opaque, struct vcpu *vcpu, u64 nr, const u64 arg[4],
 	}
 }
 
-static const struct pv_ops pv_ops = { kvmpv_call, kvmpv_off, kvmpv_on, kvmpv_tick, kvmpv_get_record, kvmpv_set_record };
+static const struct pv_ops pv_ops = { kvmpv_call, kvmpv_off,        kvmpv_on,
+				      kvmpv_tick, kvmpv_get_record, kvmpv_set_record };
 
 /* ---- the device ---- */
 

@@ -469,7 +469,8 @@ u64 lapic_msi_addr(const struct apic_msg *msg)
 
 u32 lapic_msi_data(const struct apic_msg *msg)
 {
-	return (u32)(msg->vector | (u32)msg->mode << MSI_MODE_SHIFT | (msg->level ? MSI_LEVEL | MSI_ASSERT : 0));
+	return (u32)(msg->vector | (u32)msg->mode << MSI_MODE_SHIFT |
+		     (msg->level ? MSI_LEVEL | MSI_ASSERT : 0));
 }
 
 unsigned lapic_deliver(struct vm *vm, const struct apic_msg *msg)
@@ -492,8 +493,8 @@ unsigned lapic_deliver_ids(struct vm *vm, u64 ids, u8 mode, u8 vector)
 
 	for (u32 id = 0; vm->apics && id < vm->nr_vcpus; id++)
 		if (ids >> id & 1)
-			taken += lapic_deliver(
-				vm, &(const struct apic_msg){ .dest = id, .mode = mode, .vector = vector });
+			taken += lapic_deliver(vm, &(const struct apic_msg){
+							   .dest = id, .mode = mode, .vector = vector });
 	if (vm->apics)
 		return taken;
 	return deliver_to(vm, ids & all_targets(vm), mode, vector, false, false);

@@ -69,7 +69,8 @@ static const struct setting {
 	  "a number of MiB, or 0 for the engine's own choice" },
 	{ &soft_engine, "warm", offsetof(struct engine_conf, warm), parse_u32,
 	  "a number of executions, or 0 for the engine's own choice" },
-	{ &kvm_engine, "irqchip", offsetof(struct engine_conf, irqchip), parse_irqchip, "auto, user or split" },
+	{ &kvm_engine, "irqchip", offsetof(struct engine_conf, irqchip), parse_irqchip,
+	  "auto, user or split" },
 };
 
 /* For a sentence: nobody reads more. */
@@ -128,7 +129,7 @@ int engine_conf_parse(const char *text, char *ret_name, size_t name_len, struct 
 {
 	struct engine_conf conf;
 	size_t len = strcspn(text, ",");
-	const struct engine_ops *other = names(text, len, &kvm_engine)	  ? &soft_engine
+	const struct engine_ops *other = names(text, len, &kvm_engine)    ? &soft_engine
 					 : names(text, len, &soft_engine) ? &kvm_engine
 									  : NULL;
 	const char *at = text + len;

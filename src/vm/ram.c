@@ -258,12 +258,12 @@ static bool ram_is_private(const struct ram *ram, gpa_t gpa)
 
 int ram_discard(struct ram *ram, gpa_t gpa, u64 len)
 {
-	u64 file = ram_is_private(ram, gpa)		      ? 0
+	u64 file = ram_is_private(ram, gpa)                ? 0
 		   : ram->private && gpa + len > RAM_ALIGN ? RAM_ALIGN - gpa
-							      : len;
+							   : len;
 
-	if (file && fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)ram_offset(ram, gpa),
-			      (off_t)file) < 0)
+	if (file && fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      (off_t)ram_offset(ram, gpa), (off_t)file) < 0)
 		return -errno;
 	if (len > file && madvise(ram->base + gpa + file, len - file, MADV_DONTNEED) < 0)
 		return -errno;
@@ -274,9 +274,8 @@ int ram_clear(struct ram *ram)
 {
 	int r = ram_discard(ram, 0, ram->low_size);
 
-	return r == 0 && ram->size > ram->low_size
-		       ? ram_discard(ram, RAM_HOLE_END, ram->size - ram->low_size)
-		       : r;
+	return r == 0 && ram->size > ram->low_size ? ram_discard(ram, RAM_HOLE_END, ram->size - ram->low_size)
+						   : r;
 }
 
 int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end)

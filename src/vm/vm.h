@@ -50,7 +50,8 @@ struct vm {
 	pthread_mutex_t intc_lock; /* see irq.h */
 	const struct intc_ops *intc;
 	void *intc_opaque;
-	const struct apic_ops *apics; /* the engine has the local APICs; NULL: the devices have. Under intc_lock */
+	const struct apic_ops
+		*apics;          /* the engine has the local APICs; NULL: the devices have. Under intc_lock */
 	struct vm_debug *debug;  /* see debug.h; NULL: nobody can */
 	const struct pv_ops *pv; /* see pv.h */
 	void *pv_opaque;

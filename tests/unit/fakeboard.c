@@ -157,7 +157,8 @@ void board_init_rom(struct board *b, u64 ram_size, u64 rom_size, u32 nr_vcpus)
 	b->vm.intc = &intc_ops;
 	b->vm.intc_opaque = b;
 	if (ram_size)
-		must(ram_init_rom(&b->vm.ram, ram_size, rom_size, false, &err) == 0, "no memory for the guest");
+		must(ram_init_rom(&b->vm.ram, ram_size, rom_size, false, &err) == 0,
+		     "no memory for the guest");
 	b->vm.nr_vcpus = nr_vcpus;
 	for (u32 i = 0; i < nr_vcpus; i++) {
 		struct vcpu *v = aligned_alloc(64, ALIGN_UP(sizeof(struct vcpu), (size_t)64));

@@ -62,7 +62,9 @@ static void test_settings(void **state)
 		{ "kvm", "kvm", { .translate = true } },
 		{ "kvm,irqchip=split", "kvm", { .translate = true, .irqchip = IRQCHIP_SPLIT } },
 		{ "kvm,irqchip=split,irqchip=user", "kvm", { .translate = true, .irqchip = IRQCHIP_USER } },
-		{ "auto,irqchip=user,warm=2", "auto", { .translate = true, .irqchip = IRQCHIP_USER, .warm = 2 } },
+		{ "auto,irqchip=user,warm=2",
+		  "auto",
+		  { .translate = true, .irqchip = IRQCHIP_USER, .warm = 2 } },
 		{ "kvm,irqchip=auto", "kvm", { .translate = true } },
 		{ "", "", { .translate = true } },
 		{ "warp9", "warp9", { .translate = true } }, /* engine_select() knows better */
@@ -92,14 +94,15 @@ static void test_settings(void **state)
 		    conf.perf_map != rows[i].conf.perf_map || conf.pic != rows[i].conf.pic ||
 		    conf.cache != rows[i].conf.cache || conf.warm != rows[i].conf.warm ||
 		    conf.irqchip != rows[i].conf.irqchip)
-			fail_msg("'%s' gives %d %d %d %d %d %u %u", rows[i].text, conf.irqchip, conf.translate, conf.lockstep,
-				 conf.perf_map, conf.pic, conf.cache, conf.warm);
+			fail_msg("'%s' gives %d %d %d %d %d %u %u", rows[i].text, conf.irqchip,
+				 conf.translate, conf.lockstep, conf.perf_map, conf.pic, conf.cache,
+				 conf.warm);
 	}
 }
 
 static void test_refusals(void **state)
 {
-#define LIST \
+#define LIST                                                                                                                       \
 	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and irqchip " \
 	"(=auto, user or split) of kvm"
 #define NUMBER "; give a number of executions, or 0 for the engine's own choice"
@@ -136,7 +139,8 @@ static void test_refusals(void **state)
 		{ "kvm,warm=1", "engine setting 'warm' is for the soft engine only" },
 		{ "soft,irqchip=user", "engine setting 'irqchip' is for the kvm engine only" },
 		{ "kvm,irqchip", "engine setting 'irqchip' needs a value: auto, user or split" },
-		{ "kvm,irqchip=kernel", "engine setting 'irqchip' cannot be 'kernel'; give auto, user or split" },
+		{ "kvm,irqchip=kernel",
+		  "engine setting 'irqchip' cannot be 'kernel'; give auto, user or split" },
 		{ "warpnine", "unknown engine 'warpnine'; the engines are auto, soft and kvm" },
 		{ "warpnine,warm=1", "unknown engine 'warpnine'; the engines are" },
 	};

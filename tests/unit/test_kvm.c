@@ -299,7 +299,9 @@ static void stop_write(void *opaque, u64 offset, unsigned size, u64 val)
 }
 
 static const struct region_ops stop_ops = { stop_read, stop_write, 1 };
-static struct region stop_port = { .name = "stop", .ops = &stop_ops, .space = BUS_PIO, .base = STOP_PORT, .len = 1 };
+static struct region stop_port = {
+	.name = "stop", .ops = &stop_ops, .space = BUS_PIO, .base = STOP_PORT, .len = 1
+};
 
 static void make_split_vm(void)
 {
@@ -356,14 +358,14 @@ static void test_apic_round_trip(void **state)
 	struct apic_state before;
 
 	start_split_vm();
-	board.apic.reg[8] = 0x23;              /* TPR */
-	board.apic.reg[0xd] = 0x04000000;      /* LDR */
-	board.apic.reg[0x10 + 3] = BIT(5);     /* in service: 65H */
-	board.apic.reg[0x20 + 2] = 3;          /* requests 40H, 41H */
+	board.apic.reg[8] = 0x23;          /* TPR */
+	board.apic.reg[0xd] = 0x04000000;  /* LDR */
+	board.apic.reg[0x10 + 3] = BIT(5); /* in service: 65H */
+	board.apic.reg[0x20 + 2] = 3;      /* requests 40H, 41H */
 	board.apic.reg[0x20 + 7] = BIT(31);
-	board.apic.reg[0x18 + 2] = 2; /* 41H is level-triggered */
-	board.apic.reg[0x28] = 0x40;           /* ESR */
-	board.apic.reg[0x30] = 0x000c4061;     /* ICR */
+	board.apic.reg[0x18 + 2] = 2;      /* 41H is level-triggered */
+	board.apic.reg[0x28] = 0x40;       /* ESR */
+	board.apic.reg[0x30] = 0x000c4061; /* ICR */
 	board.apic.reg[0x31] = 0x03000000;
 	board.apic.reg[0x32] = 0x000400ec; /* the timer by deadline, */
 	board.apic.deadline = ~0ull >> 2;  /* in some years */
@@ -412,9 +414,9 @@ static void test_apic_messages(void **state)
 static void test_apic_interrupts(void **state)
 {
 	static const u8 handler[] = {
-		0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, /* movl $0, the EOI register */
-		0xe6, STOP_PORT,                                /* out %al, $STOP_PORT */
-		0xcf,                                           /* iret */
+		0xc7, 0x05,      0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, /* movl $0, the EOI register */
+		0xe6, STOP_PORT,                                     /* out %al, $STOP_PORT */
+		0xcf,                                                /* iret */
 	};
 	static const int vector[] = { LEVEL, 0x20 };
 
@@ -428,8 +430,7 @@ static void test_apic_interrupts(void **state)
 	for (unsigned i = 0; i < ARRAY_SIZE(vector); i++) {
 		u8 *code = vm.ram.base + DATA + 0x100 * i;
 
-		st64(vm.ram.base + 0x5000 + 8 * vector[i],
-		     (DATA + 0x100 * i) | 8u << 16 | 0x8e00ull << 32);
+		st64(vm.ram.base + 0x5000 + 8 * vector[i], (DATA + 0x100 * i) | 8u << 16 | 0x8e00ull << 32);
 		memcpy(code, handler, sizeof(handler));
 		if (i) /* no EOI */
 			memset(code, 0x90, 10);
@@ -670,12 +671,18 @@ static void test_taken_interrupt(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_carry),           cmocka_unit_test(test_carry_mmio),
-		cmocka_unit_test(test_taken_interrupt), cmocka_unit_test(test_state_round_trip),
-		cmocka_unit_test(test_bad_states),      cmocka_unit_test(test_tour),
-		cmocka_unit_test(test_triple_fault),    cmocka_unit_test(test_every_ioctl_fails),
-		cmocka_unit_test(test_probe_fails),	cmocka_unit_test(test_apic_round_trip),
-		cmocka_unit_test(test_apic_messages),	cmocka_unit_test(test_apic_interrupts),
+		cmocka_unit_test(test_carry),
+		cmocka_unit_test(test_carry_mmio),
+		cmocka_unit_test(test_taken_interrupt),
+		cmocka_unit_test(test_state_round_trip),
+		cmocka_unit_test(test_bad_states),
+		cmocka_unit_test(test_tour),
+		cmocka_unit_test(test_triple_fault),
+		cmocka_unit_test(test_every_ioctl_fails),
+		cmocka_unit_test(test_probe_fails),
+		cmocka_unit_test(test_apic_round_trip),
+		cmocka_unit_test(test_apic_messages),
+		cmocka_unit_test(test_apic_interrupts),
 		cmocka_unit_test(test_every_split_ioctl_fails),
 	};
 

@@ -52,14 +52,14 @@ struct kvm_slot {
 struct kvm_vm {
 	struct vm *vm;
 	int fd;
-	u32 run_size;   /* of the mapping of a vCPU */
-	u32 xsave_size; /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
-	bool xsave2;    /* there is KVM_GET_XSAVE2 */
-	bool xcrs;      /* there is XCR0 */
-	bool split;     /* the local APICs are KVM's */
-	bool steal;     /* and so is the record of stolen time */
+	u32 run_size;            /* of the mapping of a vCPU */
+	u32 xsave_size;          /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
+	bool xsave2;             /* there is KVM_GET_XSAVE2 */
+	bool xcrs;               /* there is XCR0 */
+	bool split;              /* the local APICs are KVM's */
+	bool steal;              /* and so is the record of stolen time */
 	union kvm_routes routes; /* as KVM was told last; under intc_lock */
-	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
+	u32 nr_msrs;             /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
 	bool msrs_known;
 	pthread_mutex_t memory_lock; /* of what follows */

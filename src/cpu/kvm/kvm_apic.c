@@ -245,8 +245,8 @@ int kvm_apic_move(struct vm *vm, bool inside, struct err *err)
 }
 
 /* --- a VM --- */
-static const int needed[] = { KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING, KVM_CAP_MP_STATE,
-			      KVM_CAP_TSC_DEADLINE_TIMER };
+static const int needed[] = { KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING,
+			      KVM_CAP_MP_STATE, KVM_CAP_TSC_DEADLINE_TIMER };
 
 bool kvm_apic_offered(int fd)
 {
@@ -278,7 +278,7 @@ int kvm_apic_init(struct kvm_vm *kvm, int sys_fd, struct err *err)
 
 /* --- a vCPU --- */
 static const u8 activity_of[] = {
-	[KVM_MP_STATE_RUNNABLE] = X86_ACTIVE,	       [KVM_MP_STATE_UNINITIALIZED] = X86_WAIT_SIPI,
+	[KVM_MP_STATE_RUNNABLE] = X86_ACTIVE,         [KVM_MP_STATE_UNINITIALIZED] = X86_WAIT_SIPI,
 	[KVM_MP_STATE_INIT_RECEIVED] = X86_WAIT_SIPI, [KVM_MP_STATE_HALTED] = X86_HLT,
 	[KVM_MP_STATE_SIPI_RECEIVED] = X86_ACTIVE, /* KVM goes by it before it says so */
 };
@@ -294,7 +294,8 @@ int kvm_apic_get_activity(struct kvm_cpu *k, struct err *err)
 	if (r < 0)
 		return r;
 	if (mp.mp_state >= ARRAY_SIZE(activity_of))
-		return err_set(err, -EINVAL, "the host's KVM has vCPU %u in state %u, which bothy does not know",
+		return err_set(err, -EINVAL,
+			       "the host's KVM has vCPU %u in state %u, which bothy does not know",
 			       k->vcpu->id, mp.mp_state);
 	k->activity = activity_of[mp.mp_state];
 	return 0;

@@ -108,10 +108,10 @@ void kvm_cpuid_features(const struct engine_conf *conf, u64 ret_features[4])
 		bool calls = kvm_sys_hypercalls(fd);
 
 		for (unsigned f = 0; f < X86_NR_FEATURES; f++) {
-			bool on = f == X86_FEATURE_VME                                ? false
+			bool on = f == X86_FEATURE_VME ? false
 				  : listed(by_hypercall, ARRAY_SIZE(by_hypercall), f)
-					    ? split ? offered(s, &features[f]) : calls
-				  : listed(own, ARRAY_SIZE(own), f)                   ? true
+					  ? split ? offered(s, &features[f]) : calls
+				  : listed(own, ARRAY_SIZE(own), f) ? true
 								    : offered(s, &features[f]);
 
 			if (on)

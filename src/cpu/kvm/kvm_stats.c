@@ -21,7 +21,8 @@ struct figure {
 };
 
 /* What halting came to [KVM api 4.133]; times are three: of sleeps, of looks that ended so, of those that did not. */
-static const char *const wait_names[] = { "halt_exits", "halt_wait_ns", "halt_poll_success_ns", "halt_poll_fail_ns" };
+static const char *const wait_names[] = { "halt_exits", "halt_wait_ns", "halt_poll_success_ns",
+					  "halt_poll_fail_ns" };
 
 struct kvm_stats {
 	int fd;
