@@ -177,12 +177,29 @@ static void test_others(void **state)
 	assert_int_equal(call(~0ull, 0, 0, 0, 0), -1000);
 }
 
+/* An engine that keeps the record by itself, and goes. */
+static void test_record_elsewhere(void **state)
+{
+	assert_true(msr_wr(0, MSR_KVM_STEAL_TIME, RECORD | 1));
+	assert_int_equal(pv->get_record(fake.b.vm.pv_opaque, cpu(0)), RECORD | 1);
+	assert_int_equal(pv->get_record(fake.b.vm.pv_opaque, cpu(1)), 0);
+	st64(record(), 123456789);
+	st32(record() + 8, 777);
+	record()[STATE] = 3; /* off, and somebody has left a flush */
+	posted(0, ~0u);
+	pv->set_record(fake.b.vm.pv_opaque, cpu(0), RECORD | 1);
+	assert_int_equal(record()[STATE], 0);
+	assert_int_equal(posted(0, VCPU_REQ_FLUSH), VCPU_REQ_FLUSH);
+	assert_true(ld64(record()) >= 123456789);
+	assert_true(ld32(record() + 8) >= 776 && !(ld32(record() + 8) & 1));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
 	const struct CMUnitTest tests[] = {
 		T(test_msr), T(test_record), T(test_reset),  T(test_kick),
-		T(test_ipi), T(test_state),  T(test_others),
+		T(test_ipi), T(test_state),  T(test_others), T(test_record_elsewhere),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

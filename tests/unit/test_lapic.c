@@ -2,6 +2,7 @@
 #include "fakevm.h"
 
 #include "base/bits.h"
+#include "dev/ioapic.h"
 #include "dev/lapic.h"
 
 #define ID         0x02
@@ -916,6 +917,113 @@ static void test_eoi_not_lent(void **state)
 	assert_true(has(0, ISR, 0x60));
 }
 
+/* --- to and from an engine with local APICs of its own --- */
+static struct {
+	u64 addr;
+	u32 data;
+	unsigned nr, rerouted;
+} sent;
+
+static unsigned engine_send(struct vm *vm, u64 addr, u32 data)
+{
+	sent.addr = addr;
+	sent.data = data;
+	return ++sent.nr;
+}
+
+static void engine_rerouted(struct vm *vm)
+{
+	sent.rerouted++;
+}
+
+static const struct apic_ops engine_apics = { .send = engine_send, .rerouted = engine_rerouted };
+
+static void get_apic(unsigned n, struct apic_state *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	fake.b.vm.intc->get_apic(fake.b.vm.intc_opaque, cpu(n), ret);
+}
+
+static void set_apic(unsigned n, const struct apic_state *apic)
+{
+	fake.b.vm.intc->set_apic(fake.b.vm.intc_opaque, cpu(n), apic);
+}
+
+static void test_apic_state(void **state)
+{
+	struct apic_state first, second;
+
+	wr(1, TPR, 0x35);
+	wr(1, LDR, 0x40000000);
+	wr(1, LVT_TIMER, PERIODIC | 0xec);
+	wr(1, DCR, 0xb);
+	wr(1, INIT_COUNT, 50000000);
+	wr(1, ICR2, 0x03000000);
+	wr(1, ICR, 0x40000 | 0x51); /* to itself */
+	wr(1, ICR, 0x40000 | 0x61);
+	assert_int_equal(ack(1), 0x61);
+	get_apic(1, &first);
+	assert_int_equal(first.reg[TPR], 0x35);
+	assert_int_equal(first.reg[ID], 1 << 24);
+	assert_int_equal(first.reg[IRR + 2], BIT(0x51 & 31));
+	assert_int_equal(first.reg[ISR + 3], BIT(0x61 & 31));
+	assert_true(first.reg[CUR_COUNT] && first.reg[CUR_COUNT] <= 50000000);
+	/* Into another one, through which it comes out the same. */
+	device_reset_all(&fake.b.vm, RESET_COLD);
+	set_apic(1, &first);
+	assert_true(posted(1) == 0 || pend(1) < 0x61);
+	get_apic(1, &second);
+	second.reg[CUR_COUNT] = first.reg[CUR_COUNT];
+	assert_memory_equal(&first, &second, sizeof(first));
+	wr(1, EOI, 0);
+	assert_int_equal(pend(1), 0x51);
+	/* Vectors that are none do not come in. */
+	second.reg[IRR] = 0xffff;
+	set_apic(1, &second);
+	assert_int_equal(rd(1, IRR), 0);
+	/* x2APIC mode. */
+	enter_x2apic(2);
+	get_apic(2, &first);
+	assert_int_equal(first.reg[LDR], 4);
+	assert_int_equal(first.reg[ID], 2 << 24);
+	set_apic(2, &first);
+	assert_int_equal(x2rd(2, LDR), 4);
+}
+
+static void test_engine_has_them(void **state)
+{
+	u64 v;
+
+	wr(0, ICR, 0x40000 | 0x51);
+	fake.b.vm.apics = &engine_apics;
+	posted(0);
+	/* Messages go there. */
+	irq_msi(&fake.b.vm, 0xfee01004, 0x4061);
+	assert_int_equal(sent.nr, 1);
+	assert_true(sent.addr == 0xfee01004 && sent.data == 0x61);
+	irq_msi(&fake.b.vm, 0xfee02008, 0xc162);
+	assert_true(sent.addr == 0xfee02008 && sent.data == 0xc162);
+	assert_int_equal(lapic_deliver_ids(&fake.b.vm, 6, APIC_FIXED, 0x63), 3 + 4);
+	assert_true(sent.addr == 0xfee02000 && sent.data == 0x63);
+	/* What the device holds is nobody's: no vector, no registers. */
+	assert_int_equal(pend(0), -1);
+	assert_int_equal(ack(0), -1);
+	assert_false(msr_rd(0, MSR_APIC_BASE, &v));
+	assert_false(msr_wr(0, MSR_TSC_DEADLINE, 1));
+	assert_int_equal(rd(0, ID), 0xffffffff);
+	assert_false(posted(0) & VCPU_REQ_INTR);
+	/* The I/O APIC says when a route changes. */
+	mmio_wr(IOAPIC_BASE, 4, 0x10 + 2 * 9);
+	mmio_wr(IOAPIC_BASE + 0x10, 4, BIT(15) | 0x51);
+	assert_int_equal(sent.rerouted, 1);
+	assert_true(fake.b.vm.intc->route(fake.b.vm.intc_opaque, 9, &v, &sent.data));
+	assert_true(v == LAPIC_BASE && sent.data == (0x51 | BIT(15) | BIT(14)));
+	assert_false(fake.b.vm.intc->route(fake.b.vm.intc_opaque, 10, &v, &sent.data));
+	assert_false(fake.b.vm.intc->route(fake.b.vm.intc_opaque, 24, &v, &sent.data));
+	fake.b.vm.apics = NULL;
+	assert_int_equal(pend(0), 0x51);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -949,6 +1057,8 @@ int main(void)
 		T(test_eoi_msr),
 		T(test_eoi_word),
 		T(test_eoi_not_lent),
+		T(test_apic_state),
+		T(test_engine_has_them),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,6 +72,35 @@ static void test_low(void **state)
 	ram_fini(&ram);
 }
 
+/* Large pages of private memory: behind the first of them nothing is in the file. */
+static void test_large(void **state)
+{
+	struct ram ram;
+	int fd = memfd_create("file", MFD_CLOEXEC);
+	u8 c = 1;
+
+	assert_int_equal(ram_init_rom(&ram, 8 * MiB, 0, true, NULL), 0);
+	assert_int_equal(write(fd, "0123456789", 10), 10);
+	assert_int_equal(ram_read_file(&ram, 2 * MiB - 5, fd, 0, 10), 0);
+	assert_memory_equal(ram.base + 2 * MiB - 5, "0123456789", 10);
+	ram.base[5 * MiB] = 7;
+	assert_int_equal(pread(ram.fd, &c, 1, 5 * MiB), 1);
+	assert_int_equal(c, ram.private ? 0 : 7);
+	/* On both sides of the edge, and no more than that. */
+	ram.base[2 * MiB - 4097] = 8;
+	assert_int_equal(ram_discard(&ram, 2 * MiB - 4096, 8192), 0);
+	assert_int_equal(ram.base[2 * MiB - 5] | ram.base[2 * MiB], 0);
+	assert_int_equal(ram.base[2 * MiB - 4097], 8);
+	assert_int_equal(ram.base[5 * MiB], 7);
+	assert_int_equal(ram_discard(&ram, 5 * MiB, 4096), 0);
+	assert_int_equal(ram.base[5 * MiB], 0);
+	ram.base[100] = ram.base[8 * MiB - 1] = 9;
+	assert_int_equal(ram_clear(&ram), 0);
+	assert_int_equal(ram.base[100] | ram.base[8 * MiB - 1] | ram.base[2 * MiB - 4097], 0);
+	close(fd);
+	ram_fini(&ram);
+}
+
 static void test_high(void **state)
 {
 	struct ram ram;
@@ -231,10 +260,15 @@ static void test_G06_dma_outside(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes), cmocka_unit_test(test_zeroed_fini),
-		cmocka_unit_test(test_low),   cmocka_unit_test(test_high),
-		cmocka_unit_test(test_rom),   cmocka_unit_test(test_code_marks),
-		cmocka_unit_test(test_dma),   cmocka_unit_test(test_G06_dma_outside),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_zeroed_fini),
+		cmocka_unit_test(test_low),
+		cmocka_unit_test(test_high),
+		cmocka_unit_test(test_large),
+		cmocka_unit_test(test_rom),
+		cmocka_unit_test(test_code_marks),
+		cmocka_unit_test(test_dma),
+		cmocka_unit_test(test_G06_dma_outside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,23 +52,23 @@ struct kvm_slot {
 struct kvm_vm {
 	struct vm *vm;
 	int fd;
-	u32 run_size;            /* of the mapping of a vCPU */
-	u32 xsave_size;          /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
-	bool xsave2;             /* there is KVM_GET_XSAVE2 */
-	bool xcrs;               /* there is XCR0 */
-	bool split;              /* the local APICs are KVM's */
-	bool steal;              /* and so is the record of stolen time */
-	union kvm_routes routes; /* as KVM was told last; under intc_lock */
-	u32 nr_msrs;             /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
+	u32 run_size;   /* of the mapping of a vCPU */
+	u32 xsave_size; /* of KVM_GET_XSAVE2, or of KVM_GET_XSAVE */
+	bool xsave2;    /* there is KVM_GET_XSAVE2 */
+	bool xcrs;      /* there is XCR0 */
+	bool split;     /* the local APICs are KVM's */
+	bool steal;     /* and so is the record of stolen time */
+	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
 	bool msrs_known;
 	pthread_mutex_t memory_lock; /* of what follows */
 	struct kvm_slot slot[KVM_MAX_SLOTS];
-	bool memory_laid; /* the slots are those of: */
-	u32 shadow;       /* ram->shadow */
-	u64 rom_len;      /* ram->rom_len */
-	bool dirty_on;    /* RAM's slots are logged */
-	bool rings;       /* by a ring for each vCPU, else by KVM's bitmaps; does not change */
+	bool memory_laid;        /* the slots are those of: */
+	u32 shadow;              /* ram->shadow */
+	u64 rom_len;             /* ram->rom_len */
+	bool dirty_on;           /* RAM's slots are logged */
+	bool rings;              /* by a ring for each vCPU, else by KVM's bitmaps; does not change */
+	union kvm_routes routes; /* as KVM was told last; under intc_lock; last, for its size */
 };
 
 struct kvm_cpu {
@@ -96,7 +96,7 @@ struct kvm_cpu {
 	u32 ring_at;                /* what is read next; under memory_lock */
 	void *carrier; /* of the other engine, for instructions that KVM cannot execute; NULL: none was needed yet */
 	u64 looked_tsc;              /* when look_around() last looked */
-	bool has_waited;             /* in the kernel, and the timeline knows */
+	u64 waits;                   /* in the kernel, as look_around() saw them last; ~0: it did not */
 	u64 nr_runs, nr_interrupted; /* statistics */
 	struct kvm_stats *stats;     /* KVM's own; NULL: this one has none */
 };

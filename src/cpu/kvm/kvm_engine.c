@@ -185,6 +185,7 @@ static int kvm_vcpu_init(struct vcpu *vcpu, struct err *err)
 	k->kvm = vcpu->vm->engine_vm;
 	k->fd = -1;
 	k->armed_tsc = ~0ull;
+	k->waits = ~0ull;
 	vcpu->engine = k;
 	r = make_vcpu(k, err);
 	if (r < 0)

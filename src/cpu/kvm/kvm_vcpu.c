@@ -379,9 +379,10 @@ static void look_around(struct kvm_cpu *k)
 	k->looked_tsc = now;
 	if (vm->pv && !k->kvm->steal)
 		vm->pv->tick(vm->pv_opaque, k->vcpu);
-	if (!k->has_waited && kvm_stats_wait(k->stats, &wait) && wait.count) {
-		k->has_waited = true;
-		timeline_note(vm, TIMELINE_IDLE);
+	if (timeline_wants(&vm->timeline, TIMELINE_IDLE) && kvm_stats_wait(k->stats, &wait)) {
+		if (wait.count > k->waits)
+			timeline_note(vm, TIMELINE_IDLE);
+		k->waits = wait.count;
 	}
 }
 
