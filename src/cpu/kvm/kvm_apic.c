@@ -288,10 +288,10 @@ int kvm_apic_get_activity(struct kvm_cpu *k, struct err *err)
 	struct kvm_mp_state mp;
 	int r;
 
-	if (!k->kvm->split || k->activity == X86_SHUTDOWN)
+	if (!k->kvm->split)
 		return 0;
 	r = KVM_CALL(k->fd, KVM_GET_MP_STATE, &mp, err);
-	if (r < 0)
+	if (r < 0 || k->activity == X86_SHUTDOWN) /* KVM has no such state */
 		return r;
 	if (mp.mp_state >= ARRAY_SIZE(activity_of))
 		return err_set(err, -EINVAL,

@@ -364,8 +364,11 @@ int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 			err, -ENOTSUP,
 			"this host's KVM has no TSC for guests but the host's own, and the guest has another one "
 			"already; a machine that began with --engine kvm can move");
+	/* What KVM says there includes signals that have come; none of an earlier life is to start the vCPU. */
+	r = kvm_apic_get_activity(k, err);
 	/* Control registers first: they say what the others may be. */
-	r = set_regs(k, s, err);
+	if (r >= 0)
+		r = set_regs(k, s, err);
 	if (r >= 0)
 		r = kvm_msr_set(k, s, err);
 	if (r >= 0)
