@@ -89,7 +89,7 @@ static int parse_setting(const char *text, size_t len, const struct engine_ops *
 	for (const struct setting *s = settings; s < settings + ARRAY_SIZE(settings); s++) {
 		if (strlen(s->key) != key_len || strncmp(s->key, text, key_len))
 			continue;
-		if (s->engine == other)
+		if (other && s->engine == other)
 			return err_set(err, -EINVAL, "engine setting '%s' is for the %s engine only", s->key,
 				       s->engine->name);
 		if (!equals)

@@ -154,7 +154,7 @@ static int route(struct kvm_vm *kvm, struct err *err)
 		e->u.msi.address_hi = (u32)(addr >> 32);
 		new.head.nr++;
 	}
-	if (!memcmp(old, &new, sizeof(new)))
+	if (!memcmp(old->room, new.room, sizeof(new.room)))
 		return 0;
 	*old = new;
 	return KVM_CALL(kvm->fd, KVM_SET_GSI_ROUTING, &new.head, err);
