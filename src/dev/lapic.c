@@ -1162,8 +1162,7 @@ void lapic_set_apic(struct vcpu *vcpu, const struct apic_state *apic)
 	struct lapic *l = vcpu->lapic;
 	const u32 *reg = apic->reg;
 
-	l->apic_base = apic->base;
-	vcpu->apic_off = !hw_enabled(l);
+	set_base(l, apic->base);
 	l->tpr = reg[R_TPR] & 0xff;
 	l->ldr = x2apic(l) ? x2apic_ldr(vcpu) : reg[R_LDR] & 0xff000000;
 	l->dfr = reg[R_DFR] | 0x0fffffff;

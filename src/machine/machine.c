@@ -744,6 +744,7 @@ static int sleep_until_request(struct machine *m)
 	int request = VM_REQ_SLEEP;
 
 	park(vm);
+	must_move_apics(vm, false);
 	if (m->paused) /* no guest resumes from that pause */
 		clock_resume(vm);
 	m->paused = m->pause_wanted = false;
