@@ -491,13 +491,13 @@ unsigned lapic_deliver_ids(struct vm *vm, u64 ids, u8 mode, u8 vector)
 {
 	unsigned taken = 0;
 
-	for (u32 id = 0; vm->apics && id < vm->nr_vcpus; id++)
+	if (!vm->apics)
+		return deliver_to(vm, ids & all_targets(vm), mode, vector, false, false);
+	for (u32 id = 0; id < vm->nr_vcpus; id++)
 		if (ids >> id & 1)
 			taken += lapic_deliver(vm, &(const struct apic_msg){
 							   .dest = id, .mode = mode, .vector = vector });
-	if (vm->apics)
-		return taken;
-	return deliver_to(vm, ids & all_targets(vm), mode, vector, false, false);
+	return taken;
 }
 
 /* [SDM3 10.6.1] An IPI is edge-triggered whatever the ICR says; only INIT knows a de-assert, which

@@ -88,7 +88,7 @@ struct machine {
 	bool balloon_packed;
 	cpu_set_t host_cpus[VM_MAX_VCPUS]; /* by vCPU */
 	bool lock_made, engine_made, ran, running;
-	bool asleep, wakes; /* wakes: the next start is the end of a sleep */
+	bool wakes; /* the next start is the end of a sleep */
 	bool paused;
 	bool pause_wanted,
 		held;  /* by machine_pause(), machine_hold(); while it runs, one or both mean paused */
@@ -753,11 +753,8 @@ static int sleep_until_request(struct machine *m)
 	if (!atomic_compare_exchange_strong(&vm->request, &request, VM_REQ_NONE))
 		return request;
 	log_info("%s: asleep", vm->name);
-	m->asleep = true;
 	pm_sleep(m->pc.pm);
-	request = wait_for_request(vm);
-	m->asleep = false;
-	return request;
+	return wait_for_request(vm);
 }
 
 int machine_run(struct machine *m, int *ret_status, struct err *err)
@@ -822,7 +819,7 @@ enum machine_state machine_state(const struct machine *m)
 {
 	if (atomic_load(&m->vm.request) != VM_REQ_NONE)
 		return MACHINE_ENDING;
-	if (m->asleep)
+	if (pm_asleep(m->pc.pm))
 		return MACHINE_ASLEEP;
 	if (!m->running)
 		return MACHINE_READY;

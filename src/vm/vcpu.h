@@ -30,7 +30,8 @@ enum vcpu_request {
 	VCPU_REQ_FLUSH = 1 << 7,     /* drop every translation of addresses before the next instruction */
 	VCPU_REQ_PAUSE = 1 << 8,     /* leave run() and park until vcpu_resume() */
 	VCPU_REQ_NMI_AGAIN = 1 << 9, /* a second NMI, before the first was taken out */
-	VCPU_REQ_OFF = 1 << 10,      /* leave run() and execute nothing more in this life of the thread */
+	VCPU_REQ_NMIS = VCPU_REQ_NMI | VCPU_REQ_NMI_AGAIN,
+	VCPU_REQ_OFF = 1 << 10, /* leave run() and execute nothing more in this life of the thread */
 };
 
 struct vcpu {

@@ -348,18 +348,13 @@ static const struct {
 #define WORDS  128
 static const u32 piece_at[PIECES] = { LOW + 0x2000 - 2 * WORDS, WRAP - 2 * WORDS, HOLE - 4 * WORDS,
 				      HOLE + 0x1000 };
-static u32 memory[PIECES][WORDS];
+#include "lib/pieces.h"
 
 static u32 scramble(u32 v)
 {
 	v ^= v << 13;
 	v ^= v >> 17;
 	return v ^ v << 5;
-}
-
-static volatile u32 *word_at(unsigned piece, unsigned k)
-{
-	return (volatile u32 *)(piece_at[piece] + 4 * k);
 }
 
 static void fill(void)
@@ -372,23 +367,6 @@ static void fill(void)
 	/* for BOUND */
 	*word_at(0, 0) = 0x80000000;
 	*word_at(0, 1) = 0x7ffffffe;
-}
-
-static void keep_memory(void)
-{
-	for (unsigned n = 0; n < PIECES; n++)
-		for (unsigned k = 0; k < WORDS; k++)
-			memory[n][k] = *word_at(n, k);
-}
-
-static unsigned memory_differs(void)
-{
-	unsigned bad = 0;
-
-	for (unsigned n = 0; n < PIECES; n++)
-		for (unsigned k = 0; k < WORDS; k++)
-			bad += memory[n][k] != *word_at(n, k);
-	return bad;
 }
 
 static void both_ways(void)

@@ -12,7 +12,7 @@
 #define WORDS     64
 
 static const u32 piece_at[PIECES] = { LOW + 0x2000 - 2 * WORDS, WRAP - 2 * WORDS, HOLE - 4 * WORDS };
-static u32 memory[PIECES][WORDS];
+#include "lib/pieces.h"
 
 static u32 seed;
 
@@ -372,26 +372,11 @@ static void put_instruction(unsigned depth)
 }
 
 /* --- running it --- */
-static volatile u32 *word_at(unsigned piece, unsigned k)
-{
-	return (volatile u32 *)(piece_at[piece] + 4 * k);
-}
-
 static void fill(u32 v)
 {
 	for (unsigned n = 0; n < PIECES; n++)
 		for (unsigned k = 0; k < WORDS; k++)
 			*word_at(n, k) = v = v * 0x343fd + 0x269ec3;
-}
-
-static unsigned memory_differs(void)
-{
-	unsigned bad = 0;
-
-	for (unsigned n = 0; n < PIECES; n++)
-		for (unsigned k = 0; k < WORDS; k++)
-			bad += memory[n][k] != *word_at(n, k);
-	return bad;
 }
 
 /* Each in a page of its own, lest it be one that keeps changing; some across its end. */
@@ -428,9 +413,7 @@ static bool sequence(u32 number)
 		run(&s);
 		twin = end_state;
 		twin.cs = s.cs = SEL_UCODE;
-		for (unsigned n = 0; n < PIECES; n++)
-			for (unsigned k = 0; k < WORDS; k++)
-				memory[n][k] = *word_at(n, k);
+		keep_memory();
 		for (unsigned k = 0; k < WARM && fine; k++) {
 			unsigned words;
 

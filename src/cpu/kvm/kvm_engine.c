@@ -30,8 +30,8 @@ static int kvm_probe(struct err *err)
 }
 
 /* --- a VM --- */
-/* With local APICs KVM has its own answers, which wake who waits in the kernel (kvm_apic.c). Else VMCALL is the machine's to answer where the host's KVM can leave it to somebody; else CPUID does not offer what it is for
- * (kvm_cpuid.c). */
+/* With local APICs KVM has its own answers, which wake who waits in the kernel (kvm_apic.c). Else VMCALL is the machine's to
+ * answer where the host's KVM can leave it to somebody; if not, CPUID does not offer what it is for (kvm_cpuid.c). */
 static int leave_hypercalls(int fd, struct err *err)
 {
 	const struct kvm_xen_hvm_config conf = {

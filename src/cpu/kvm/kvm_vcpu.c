@@ -36,8 +36,7 @@
 enum next { GO_ON, HALTED, FAILED };
 
 #define LEAVING (VCPU_REQ_STOP | VCPU_REQ_PAUSE | VCPU_REQ_OFF | VCPU_REQ_INIT | VCPU_REQ_SIPI)
-#define NMIS    (VCPU_REQ_NMI | VCPU_REQ_NMI_AGAIN)
-#define OURS    (VCPU_REQ_INTR | NMIS | VCPU_REQ_TIMER | VCPU_REQ_KICK | VCPU_REQ_FLUSH)
+#define OURS    (VCPU_REQ_INTR | VCPU_REQ_NMIS | VCPU_REQ_TIMER | VCPU_REQ_KICK | VCPU_REQ_FLUSH)
 
 #define KVM_EPERM 1 /* of hypercalls [Linux Documentation/virt/kvm/x86/hypercalls.rst] */
 
@@ -128,7 +127,7 @@ static int take_requests(struct kvm_cpu *k, struct err *err)
 		k->look = true;
 	if (bits & VCPU_REQ_KICK)
 		k->vcpu->kicked = true;
-	if (bits & NMIS && !k->kvm->split) /* else KVM wakes it, if it waits for that */
+	if (bits & VCPU_REQ_NMIS && !k->kvm->split) /* else KVM wakes it, if it waits for that */
 		k->activity = X86_ACTIVE;
 	for (u8 n = vcpu_nmis(bits, 0, false); n-- && r >= 0;) /* KVM knows how many a processor remembers */
 		r = KVM_CALL(k->fd, KVM_NMI, NULL, err);

@@ -101,7 +101,7 @@ static struct block *temp_block(struct code_temp *e)
 
 static bool is_translatable(u32 key)
 {
-	return !(key & KEY_SINGLE) && (key & KEY_FLAT || (key & KEY_MODE) == MODE_64);
+	return !(key & KEY_SINGLE) && soft_translates(key);
 }
 
 /* Can it be a block for all, that is translated some time? */

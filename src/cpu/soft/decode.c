@@ -725,7 +725,10 @@ static void read_imm(struct insn *i, struct cursor *cu, unsigned kind)
 	case IMM_V: i->imm = next_le(cu, i->osz); break;
 	case IMM_16: i->imm = next_le(cu, 2); break;
 	case IMM_ENTER: i->imm = next_le(cu, 3); break;
-	case IMM_MOFFS: i->imm = next_le(cu, i->asz); break;
+	case IMM_MOFFS:
+		i->imm = next_le(cu, i->asz);
+		i->disp = (s64)i->imm;
+		break;
 	case IMM_FAR:
 		i->imm = next_le(cu, i->osz == 2 ? 2 : 4);
 		i->imm |= next_le(cu, 2) << 32;

@@ -160,11 +160,9 @@ void soft_out_yield(struct soft_cpu *c)
 /* --- events --- */
 enum { GO_ON = -1, STEP = -2, SHUT_DOWN = -3, LOOK_AGAIN = -4 };
 
-#define NMIS (VCPU_REQ_NMI | VCPU_REQ_NMI_AGAIN)
-
 static void take_nmis(struct soft_cpu *c, u32 bits)
 {
-	if (!(bits & NMIS))
+	if (!(bits & VCPU_REQ_NMIS))
 		return;
 	c->nmi_pending = vcpu_nmis(bits, c->nmi_pending, c->nmi_blocked);
 	c->attention |= ATT_NMI;
@@ -176,9 +174,9 @@ void soft_unblock_nmi(struct soft_cpu *c)
 
 	if (!c->nmi_blocked)
 		return;
-	if (atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed) & NMIS)
-		bits = atomic_fetch_and(&c->vcpu->requests, ~(u32)NMIS);
-	if (bits & NMIS)
+	if (atomic_load_explicit(&c->vcpu->requests, memory_order_relaxed) & VCPU_REQ_NMIS)
+		bits = atomic_fetch_and(&c->vcpu->requests, ~(u32)VCPU_REQ_NMIS);
+	if (bits & VCPU_REQ_NMIS)
 		c->once = true;
 	take_nmis(c, bits);
 	c->nmi_blocked = false;
@@ -186,7 +184,7 @@ void soft_unblock_nmi(struct soft_cpu *c)
 
 static void take_requests(struct soft_cpu *c)
 {
-	u32 bits = VCPU_REQ_INTR | NMIS | VCPU_REQ_TIMER | VCPU_REQ_KICK | VCPU_REQ_FLUSH;
+	u32 bits = VCPU_REQ_INTR | VCPU_REQ_NMIS | VCPU_REQ_TIMER | VCPU_REQ_KICK | VCPU_REQ_FLUSH;
 
 	bits &= atomic_fetch_and(&c->vcpu->requests, ~bits);
 	if (bits & VCPU_REQ_INTR)
@@ -446,7 +444,7 @@ static enum run_end loop(struct soft_cpu *c)
 		}
 		if (c->jit && unlikely(vcpu->timer_tsc < c->armed_tsc))
 			arm_timer(c);
-		jit = c->jit && soft_translates(c);
+		jit = c->jit && soft_translates(c->key);
 		if (jit && jit_try(c))
 			continue;
 		la = linear_rip(c);

@@ -445,9 +445,9 @@ static inline bool soft_mode64(const struct soft_cpu *c)
 	return (c->key & KEY_MODE) == MODE_64;
 }
 /* Code that the translator knows. */
-static inline bool soft_translates(const struct soft_cpu *c)
+static inline bool soft_translates(u32 key)
 {
-	return c->key & KEY_FLAT || soft_mode64(c);
+	return key & KEY_FLAT || (key & KEY_MODE) == MODE_64;
 }
 static inline unsigned soft_iopl(const struct soft_cpu *c)
 {

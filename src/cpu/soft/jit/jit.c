@@ -584,8 +584,8 @@ static bool for_any_address(struct soft_vm *s, struct block *b, gva_t rip)
 {
 	if (rip >> 63)
 		return false;
-	if (b->key &
-	    KEY_FLAT) { /* whose addresses would have to be cut; there may be some, but not ever more */
+	/* Its addresses would have to be cut, so there are translations for each; but not ever more. */
+	if (b->key & KEY_FLAT) {
 		unsigned n = 0;
 
 		for (const struct xblock *x = b->x; x; x = x->next)

@@ -338,23 +338,6 @@ void memop_forget(struct xlate *t)
 	t->nr_groups = 0;
 }
 
-/* Does the slow path of instruction k go on in the interpreter? Where it ends the block, or has a second access, which may
- * begin a group that later instructions count on. */
-static bool bails(const struct xlate *t, unsigned k)
-{
-	return t->in[k].kind >= XK_JCC || t->in[k].kind == XK_PUSH_MEM;
-}
-
-static void late_slow(struct xlate *t, u8 *jump)
-{
-	struct xrec *rec = translate_rec(t, false);
-	bool bail = bails(t, t->k);
-
-	translate_late(t, bail ? LATE_BAIL : LATE_STEP, jump, rec, NULL);
-	if (!bail)
-		t->step[t->nr_steps++] = rec;
-}
-
 /* --- windows --- */
 static bool unpinned(unsigned reg)
 {
@@ -401,7 +384,7 @@ static void emit_window(struct xlate *t, const struct ea *a, s64 lo, unsigned sp
 		l->span = (u16)span;
 		l->window = (u8)n;
 		l->write = acc & ACC_W;
-		l->bail = group || bails(t, t->k);
+		l->bail = group || translate_bails(t);
 		if (!l->bail)
 			t->step[t->nr_steps++] = l->rec;
 	}
@@ -468,7 +451,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 	if (is_wide(t, a)) {
 		emit_rm(e, 0xf6, 0, op_cpu(wide)); /* test */
 		emit1(e, BIT(a->seg));
-		late_slow(t, emit_jump(e, 4, NULL)); /* je */
+		translate_slow(t, emit_jump(e, 4, NULL)); /* je */
 	}
 	/* For code of the upper half, kernels as a rule, only the stack's: others miss there too often to pay. */
 	bool window = (!t->half || a->base == R_SP) && !(t->b->no_window >> t->k & 1) &&
@@ -508,7 +491,7 @@ static struct opnd emit_access(struct xlate *t, const struct ea *a, unsigned siz
 	} else if (window) {
 		emit_window(t, a, 0, size, acc, false);
 	} else {
-		late_slow(t, emit_check(t, a, 0, size, acc));
+		translate_slow(t, emit_check(t, a, 0, size, acc));
 	}
 	if (!window) {
 		emit_rm(e, E_W | OP_MOV_R_RM, T1,
@@ -597,7 +580,7 @@ struct opnd memop_operand(struct xlate *t, u16 writes, bool need_flags, bool fre
 		.index = i->index,
 		.scale = i->scale,
 		.seg = t->word == 8 || i->seg >= SEG_FS ? i->seg : SEG_FLAT,
-		.disp = x->moffs ? (s64)i->imm : i->disp,
+		.disp = i->disp,
 	};
 
 	return emit_access(t, &a, x->msz, x->acc, writes, need_flags, free_t0);

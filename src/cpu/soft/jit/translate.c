@@ -163,7 +163,7 @@ static void xlate_rm(struct xlate *t, struct xinsn *x)
 		xflags_clobber(t);
 		emit_op(&t->e, emit_size(i->osz) | OP_GRP1_IMM8, GRP1_CMP, &bit);
 		emit1(&t->e, i->osz * 8u - 1);
-		translate_or_step(t, 7); /* ja */
+		translate_slow(t, emit_jump(&t->e, 7, NULL)); /* ja */
 	}
 	o = get_operands(t, x, NO_REG);
 	if (i->map == 0 && i->opcode < 0x40 && (i->opcode & 7) >= 4) {
@@ -860,12 +860,19 @@ static void xlate_call_ind(struct xlate *t, const struct xinsn *x)
 }
 
 /* --- what the interpreter does --- */
-void translate_or_step(struct xlate *t, unsigned cc)
+bool translate_bails(const struct xlate *t)
+{
+	return t->in[t->k].kind >= XK_JCC || t->in[t->k].kind == XK_PUSH_MEM;
+}
+
+void translate_slow(struct xlate *t, u8 *jump)
 {
 	struct xrec *rec = translate_rec(t, false);
+	bool bail = translate_bails(t);
 
-	translate_late(t, LATE_STEP, emit_jump(&t->e, cc, NULL), rec, NULL);
-	t->step[t->nr_steps++] = rec;
+	translate_late(t, bail ? LATE_BAIL : LATE_STEP, jump, rec, NULL);
+	if (!bail)
+		t->step[t->nr_steps++] = rec;
 }
 
 void translate_step(struct xlate *t, bool bail)

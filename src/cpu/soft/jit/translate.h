@@ -283,8 +283,11 @@ void translate_gate(struct xlate *t, const struct xinsn *x);
 void translate_insn(struct xlate *t, struct xinsn *x);
 /* The interpreter executes the instruction; bail: and what follows in the block. */
 void translate_step(struct xlate *t, bool bail);
-/* It does so when the condition is met; of which nothing has been done yet. Up to four places of an instruction. */
-void translate_or_step(struct xlate *t, unsigned cc);
+/* It does so where the jump is taken, of which nothing has been done yet. Up to four places of an instruction. */
+void translate_slow(struct xlate *t, u8 *jump);
+/* Does it then go on to the block's end? Where the instruction ends the block, or has a second access, which may begin a group
+ * that later instructions count on. */
+bool translate_bails(const struct xlate *t);
 /* A constant is added to RSP, late. */
 void translate_move_sp(struct xlate *t, s32 by);
 /* The end of the block: on to rip. */

@@ -567,7 +567,7 @@ void xclass_insn(struct xlate *t, const struct insn *i, struct xinsn *x)
 			x->acc = 0;
 		} else if (i->index == RZERO && !is_wide(t, i)) {
 			x->base = i->base;
-			x->disp = x->moffs ? (s64)i->imm : i->disp;
+			x->disp = i->disp;
 			x->seg = t->word == 8 ? i->seg : SEG_FLAT;
 		}
 	}

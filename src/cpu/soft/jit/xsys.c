@@ -12,7 +12,7 @@ static void emit_unless(struct xlate *t, struct opnd field, bool byte, u8 value)
 {
 	emit_op(&t->e, byte ? 0x80 : OP_GRP1_IMM8, GRP1_CMP, &field);
 	emit1(&t->e, value);
-	translate_or_step(t, 5); /* jne */
+	translate_slow(t, emit_jump(&t->e, 5, NULL)); /* jne */
 }
 
 /* TEST of a field: the interpreter when it has any of the bits (cc 5), or none (4). */
@@ -20,7 +20,7 @@ static void emit_test(struct xlate *t, struct opnd field, u32 bits, unsigned cc)
 {
 	emit_op(&t->e, 0xf7, 0, &field);
 	emit4(&t->e, bits);
-	translate_or_step(t, cc);
+	translate_slow(t, emit_jump(&t->e, cc, NULL));
 }
 
 static void set_flags(struct xlate *t, u32 bits)
@@ -168,7 +168,7 @@ static void emit_string_probe(struct xlate *t, const struct insn *i, unsigned re
 
 	emit_mov(e, T1, reg);
 	emit_op(e, E_W | OP_LEA, T0, &end);
-	translate_late(t, LATE_STEP, memop_probe(t, acc, true), t->step[t->nr_steps - 1], NULL);
+	translate_slow(t, memop_probe(t, acc, true));
 	emit_rm(e, E_W | OP_MOV_R_RM, T1, op_mem(T1, (s32)offsetof(struct tlb_entry, addend)));
 }
 
@@ -196,7 +196,7 @@ static void xlate_string(struct xlate *t, const struct xinsn *x)
 		emit_zero_extend(t, R_CX);
 		emit_rm(e, E_W | OP_GRP1_IMM, GRP1_CMP, op_reg(R_CX));
 		emit4(e, RAM_PAGE_SIZE / i->osz);
-		translate_late(t, LATE_STEP, emit_jump(e, 7, NULL), t->step[t->nr_steps - 1], NULL); /* ja */
+		translate_slow(t, emit_jump(e, 7, NULL)); /* ja */
 	}
 	if (movs) {
 		emit_string_probe(t, i, R_SI, ACC_R);
