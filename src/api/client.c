@@ -15,7 +15,7 @@
 #define TIMEOUT_S  10
 #define MAX_ANSWER (32 * MiB) /* the picture of a large screen */
 
-/* The machine may end at any moment: no signal for that. */
+/* The machine may end at any moment: no signal for that. One that refuses does not wait for the request; its answer says why. */
 static int send_all(int fd, const char *text, size_t len, struct err *err)
 {
 	while (len) {
@@ -23,6 +23,8 @@ static int send_all(int fd, const char *text, size_t len, struct err *err)
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == EPIPE)
+			break;
 		if (n < 0)
 			return err_sys(err, -errno, "the request cannot be sent");
 		text += n;
@@ -53,6 +55,8 @@ static int receive(int fd, char **ret_text, size_t *ret_len, struct err *err)
 		n = recv(fd, text + len, room - len - 1, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == ECONNRESET) /* it ended before it had read all; what it said is here */
+			break;
 		if (n < 0) {
 			int code = errno;
 

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -97,7 +98,7 @@ struct http {
 	unsigned nr_listeners;
 	struct connection connection[MAX_CONNECTIONS];
 	unsigned nr_busy;
-	bool failed; /* there can be no daemon, and it was said */
+	char *failed; /* there can be no daemon: what every client hears */
 	void (*handle)(void *opaque, const struct http_request *req, struct http_response *res);
 	void *opaque;
 };
@@ -303,16 +304,32 @@ static int start_daemon(struct http *h, struct err *err)
 	return loop_fd_add(h->loop, info->epoll_fd, EPOLLIN, on_event, h, &h->watch, err);
 }
 
-/* True: there is one. What is in the way is said once. */
+/* True: there is one. What is in the way is logged once. */
 static bool have_daemon(struct http *h)
 {
 	struct err err = { 0 };
 
 	if (h->watch || h->failed || !start_daemon(h, &err))
 		return h->watch;
-	h->failed = true;
 	log_error("%s", err.msg);
+	for (char *c = err.msg; *c; c++)
+		if (*c == '"' || *c == '\\' || (u8)*c < ' ') /* which JSON would not have as they are */
+			*c = '\'';
+	if (asprintf(&h->failed,
+		     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+		     "Connection: close\r\n\r\n{\"error\": \"%s\"}\n",
+		     err.msg) < 0)
+		h->failed = NULL;
 	return false;
+}
+
+/* Without the library, and so without a look at what the client wants. */
+static void refuse(struct http *h, int fd)
+{
+	if (h->failed)
+		(void)!send(fd, h->failed, strlen(h->failed), MSG_NOSIGNAL | MSG_DONTWAIT);
+	shutdown(fd, SHUT_RDWR);
+	close(fd);
 }
 
 static void on_listener(void *opaque, u32 events)
@@ -325,7 +342,7 @@ static void on_listener(void *opaque, u32 events)
 	if (fd < 0)
 		return;
 	if (!have_daemon(h)) {
-		close(fd);
+		refuse(h, fd);
 		return;
 	}
 	/* The library sees the end of that connection in one of its next turns, and its place is free then. */
@@ -405,5 +422,6 @@ void http_free(struct http *h)
 	loop_timer_free(h->timer);
 	if (h->daemon)
 		mhd.stop_daemon(h->daemon);
+	free(h->failed);
 	free(h);
 }
