@@ -21,7 +21,7 @@ static void nothing_written(void *opaque, u64 offset, unsigned size, u64 val)
 {
 }
 
-static const struct region_ops nothing = { nothing_read, nothing_written, 4 };
+static const struct region_ops nothing = { .read = nothing_read, .write = nothing_written, .max_size = 4 };
 static struct region region = {
 	.name = "nothing", .ops = &nothing, .space = BUS_PIO, .base = PORT, .len = 1
 };

@@ -30,7 +30,7 @@ MEMORY = "128"
 # Both get the guest's command line.
 RUN = {
     "bothy": f"""#!/bin/busybox sh
-exec /bothy run --engine kvm --memory {MEMORY}M --no-reboot --exits --net user,mtu=1500 --disk /disk --kernel /inner/vmlinuz \\
+exec /bothy run --engine ENGINE --memory {MEMORY}M --no-reboot --exits --net user,mtu=1500 --disk /disk --kernel /inner/vmlinuz \\
 	--initrd /inner/initramfs.gz --append "$1"
 """,
     "qemu": f"""#!/bin/busybox sh
@@ -91,7 +91,7 @@ def run(args, bothy, qemu):
         f.writelines(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", *args.path] for who in RUN)
     for who, text in RUN.items():
         with open(os.path.join(args.folder, who), "w", encoding="utf-8") as f:
-            f.write(text)
+            f.write(text.replace("ENGINE", args.engine))
     outer = ("irqbypass", "kvm", "kvm-amd")
     with open(os.path.join(args.folder, "modules"), "w", encoding="utf-8") as f:
         f.writelines(f"/m/{name}.ko\n" for name in outer)
@@ -138,6 +138,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     choices = [p for p in OPERATIONS if p != "none"]
     parser.add_argument("--path", action="append", choices=choices, help="only this one; may be given several times")
+    parser.add_argument("--engine", default="kvm", help="bothy's, as in kvm,ioeventfd=on (default kvm)")
     parser.add_argument("--limit", type=int, default=200, metavar="S", help="of one guest (default 200)")
     parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="of all (default 1800)")
     parser.add_argument("--qemu-program", default="qemu-system-x86_64")

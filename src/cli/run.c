@@ -190,6 +190,8 @@ static const struct opt run_opts[] = {
 			"taken as the guest needs it and given back when it idles (0, a quarter of the guest's memory, at "
 			"most 224 MiB); warm=N - after how many executions code is translated, and 21 "
 			"times as many later anew by what was learnt (0, the engine's own choice). For kvm: "
+			"ioeventfd=on|off - what a virtio driver has for its device is taken by the kernel and done by the main "
+			"thread, while the guest goes on (off); "
 			"irqchip=auto|user|split - whose local APICs the guest has, bothy's (user) or the faster ones of the "
 			"host's KVM (split) (auto, split where the host offers it).",
 		.choice = engine_choice,

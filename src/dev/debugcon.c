@@ -57,7 +57,9 @@ static void debugcon_write(void *opaque, u64 offset, unsigned size, u64 val)
 		  (unsigned long long)d->dropped);
 }
 
-static const struct region_ops debugcon_region_ops = { debugcon_read, debugcon_write, 1 };
+static const struct region_ops debugcon_region_ops = { .read = debugcon_read,
+						       .write = debugcon_write,
+						       .max_size = 1 };
 
 static int debugcon_init(struct device *dev, const struct device_conf *conf, struct err *err)
 {

@@ -32,7 +32,9 @@ static void debugexit_write(void *opaque, u64 offset, unsigned size, u64 val)
 	vm_request(d->dev.vm, VM_REQ_EXIT);
 }
 
-static const struct region_ops debugexit_region_ops = { debugexit_read, debugexit_write, 4 };
+static const struct region_ops debugexit_region_ops = { .read = debugexit_read,
+							.write = debugexit_write,
+							.max_size = 4 };
 
 static int debugexit_init(struct device *dev, const struct device_conf *conf, struct err *err)
 {

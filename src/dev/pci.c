@@ -216,6 +216,7 @@ static void map_bars(struct pci_dev *pd)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(pd->bar); i++)
 		atomic_store_explicit(&pd->bar[i].addr, bar_addr(pd, i), memory_order_relaxed);
+	bus_changed(&pd->owner->vm->bus);
 }
 
 static struct pci_host *host_of(const struct pci_dev *pd)
@@ -551,6 +552,20 @@ static void window_write(struct pci_host *h, bool io, u64 addr, unsigned size, u
 	pthread_mutex_unlock(hit.pd->owner->lock);
 }
 
+static bool window_late(struct pci_host *h, bool io, u64 addr, struct bus_late *ret_late)
+{
+	struct hit hit;
+	bool late;
+
+	if (!find_bar(h, io, addr, &hit))
+		return false;
+	late = hit.bar->ops->late && hit.bar->ops->late(hit.bar->opaque, hit.offset, ret_late);
+	if (late)
+		ret_late->at += addr - hit.offset;
+	pthread_mutex_unlock(hit.pd->owner->lock);
+	return late;
+}
+
 static u64 io_read(void *opaque, u64 offset, unsigned size)
 {
 	return window_read(opaque, true, PCI_IO_BASE + offset, size);
@@ -580,6 +595,22 @@ static void mmio_write(void *opaque, u64 offset, unsigned size, u64 val)
 		window_write(opaque, false, PCI_MMIO_BASE + offset, size, val);
 }
 
+static bool mmio_late(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	bool late = window_late(opaque, false, PCI_MMIO_BASE + offset, ret_late);
+
+	ret_late->at -= PCI_MMIO_BASE;
+	return late;
+}
+
+static bool high_late(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	bool late = window_late(opaque, false, PCI_HIGH_BASE + offset, ret_late);
+
+	ret_late->at -= PCI_HIGH_BASE;
+	return late;
+}
+
 static u64 high_read(void *opaque, u64 offset, unsigned size)
 {
 	return window_read(opaque, false, PCI_HIGH_BASE + offset, size);
@@ -591,8 +622,12 @@ static void high_write(void *opaque, u64 offset, unsigned size, u64 val)
 }
 
 static const struct region_ops io_ops = { .read = io_read, .write = io_write, .max_size = 4 };
-static const struct region_ops mmio_ops = { .read = mmio_read, .write = mmio_write, .max_size = 8 };
-static const struct region_ops high_ops = { .read = high_read, .write = high_write, .max_size = 8 };
+static const struct region_ops mmio_ops = {
+	.read = mmio_read, .write = mmio_write, .max_size = 8, .late = mmio_late
+};
+static const struct region_ops high_ops = {
+	.read = high_read, .write = high_write, .max_size = 8, .late = high_late
+};
 
 static const struct {
 	const char *name;

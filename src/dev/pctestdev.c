@@ -97,10 +97,10 @@ static void mem_write(void *opaque, u64 offset, unsigned size, u64 val)
 	put(t->mem, sizeof(t->mem), offset, size, val);
 }
 
-static const struct region_ops data_ops = { data_read, data_write, 4 };
-static const struct region_ops flush_ops = { flush_read, flush_write, 4 };
-static const struct region_ops line_ops = { line_read, line_write, 1 };
-static const struct region_ops mem_ops = { mem_read, mem_write, 8 };
+static const struct region_ops data_ops = { .read = data_read, .write = data_write, .max_size = 4 };
+static const struct region_ops flush_ops = { .read = flush_read, .write = flush_write, .max_size = 4 };
+static const struct region_ops line_ops = { .read = line_read, .write = line_write, .max_size = 1 };
+static const struct region_ops mem_ops = { .read = mem_read, .write = mem_write, .max_size = 8 };
 
 static int pctestdev_init(struct device *dev, const struct device_conf *conf, struct err *err)
 {

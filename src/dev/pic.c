@@ -371,9 +371,9 @@ static void elcr_write(void *opaque, u64 offset, unsigned size, u64 val)
 	update(pic);
 }
 
-static const struct region_ops master_ops = { master_read, master_write, 1 };
-static const struct region_ops slave_ops = { slave_read, slave_write, 1 };
-static const struct region_ops elcr_ops = { elcr_read, elcr_write, 1 };
+static const struct region_ops master_ops = { .read = master_read, .write = master_write, .max_size = 1 };
+static const struct region_ops slave_ops = { .read = slave_read, .write = slave_write, .max_size = 1 };
+static const struct region_ops elcr_ops = { .read = elcr_read, .write = elcr_write, .max_size = 1 };
 
 static int pic_init(struct device *dev, const struct device_conf *conf, struct err *err)
 {

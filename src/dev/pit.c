@@ -466,8 +466,8 @@ static void port61_write(void *opaque, u64 offset, unsigned size, u64 val)
 	set_gate(pit, 2, val & PORT61_GATE2, tick_of(clock_now(pit->dev.vm)));
 }
 
-static const struct region_ops pit_region_ops = { pit_read, pit_write, 1 };
-static const struct region_ops port61_ops = { port61_read, port61_write, 1 };
+static const struct region_ops pit_region_ops = { .read = pit_read, .write = pit_write, .max_size = 1 };
+static const struct region_ops port61_ops = { .read = port61_read, .write = port61_write, .max_size = 1 };
 
 static int pit_init(struct device *dev, const struct device_conf *conf, struct err *err)
 {

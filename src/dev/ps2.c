@@ -567,9 +567,9 @@ static void port92_write(void *opaque, u64 offset, unsigned size, u64 val)
 		machine_reset(p);
 }
 
-static const struct region_ops data_ops = { data_read, data_write, 1 };
-static const struct region_ops status_ops = { status_read, status_write, 1 };
-static const struct region_ops port92_ops = { port92_read, port92_write, 1 };
+static const struct region_ops data_ops = { .read = data_read, .write = data_write, .max_size = 1 };
+static const struct region_ops status_ops = { .read = status_read, .write = status_write, .max_size = 1 };
+static const struct region_ops port92_ops = { .read = port92_read, .write = port92_write, .max_size = 1 };
 
 static int ps2_init(struct device *dev, const struct device_conf *conf, struct err *err)
 {

@@ -451,7 +451,16 @@ static void rtc_write(void *opaque, u64 offset, unsigned size, u64 val)
 	}
 }
 
-static const struct region_ops rtc_region_ops = { rtc_read, rtc_write, 1 };
+/* The index. */
+static bool rtc_late(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	*ret_late = (struct bus_late){ .posted = true, .len = 1 };
+	return offset == 0;
+}
+
+static const struct region_ops rtc_region_ops = {
+	.read = rtc_read, .write = rtc_write, .max_size = 1, .late = rtc_late
+};
 
 void rtc_set_byte(struct device *dev, unsigned index, u8 val)
 {

@@ -517,7 +517,9 @@ static void serial_write(void *opaque, u64 offset, unsigned size, u64 val)
 	update(s);
 }
 
-static const struct region_ops serial_region_ops = { serial_read, serial_write, 1 };
+static const struct region_ops serial_region_ops = { .read = serial_read,
+						     .write = serial_write,
+						     .max_size = 1 };
 
 static void share_interrupt(struct serial *s)
 {

@@ -237,12 +237,12 @@ static void write_dispi(void *opaque, u64 offset, unsigned size, u64 val)
 }
 
 static const struct region_ops port_ops[VGA_NR_PORTS] = {
-	{ read_mono_crtc, write_mono_crtc, 1 },
-	{ read_mono_status, write_mono_status, 1 },
-	{ read_vga, write_vga, 1 },
-	{ read_crtc, write_crtc, 1 },
-	{ read_status, write_status, 1 },
-	{ read_dispi, write_dispi, 2 },
+	{ .read = read_mono_crtc, .write = write_mono_crtc, .max_size = 1 },
+	{ .read = read_mono_status, .write = write_mono_status, .max_size = 1 },
+	{ .read = read_vga, .write = write_vga, .max_size = 1 },
+	{ .read = read_crtc, .write = write_crtc, .max_size = 1 },
+	{ .read = read_status, .write = write_status, .max_size = 1 },
+	{ .read = read_dispi, .write = write_dispi, .max_size = 2 },
 };
 
 /* ---- PCI ---- */
@@ -289,8 +289,8 @@ static void rom_write(void *opaque, u64 offset, unsigned size, u64 val)
 {
 }
 
-static const struct region_ops mmio_ops = { mmio_read, mmio_write, 2 };
-static const struct region_ops rom_ops = { rom_read, rom_write, 8 };
+static const struct region_ops mmio_ops = { .read = mmio_read, .write = mmio_write, .max_size = 2 };
+static const struct region_ops rom_ops = { .read = rom_read, .write = rom_write, .max_size = 8 };
 
 static int add_function(struct vga *v, struct err *err)
 {

@@ -228,5 +228,21 @@ static void frame_buffer_write(void *opaque, u64 offset, unsigned size, u64 val)
 	memcpy(v->mem + offset, &val, MIN(size, VGA_MEMORY_SIZE - offset));
 }
 
-const struct region_ops vga_mem_window_ops = { window_read, window_write, 8 };
-const struct region_ops vga_mem_frame_ops = { frame_buffer_read, frame_buffer_write, 8 };
+static bool window_late(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	*ret_late = (struct bus_late){ .posted = true, .len = VGA_WINDOW_SIZE };
+	return true;
+}
+
+static bool frame_buffer_late(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	*ret_late = (struct bus_late){ .posted = true, .len = VGA_MEMORY_SIZE };
+	return true;
+}
+
+const struct region_ops vga_mem_window_ops = {
+	.read = window_read, .write = window_write, .max_size = 8, .late = window_late
+};
+const struct region_ops vga_mem_frame_ops = {
+	.read = frame_buffer_read, .write = frame_buffer_write, .max_size = 8, .late = frame_buffer_late
+};

@@ -19,6 +19,7 @@
 
 #include "base/bits.h"
 #include "dev/vga_int.h"
+#include "vm/vm.h"
 
 struct frame {
 	u32 columns, height; /* characters or groups of 8 dots; scan lines, repeated ones once */
@@ -305,6 +306,7 @@ void vga_screen_look(struct device *dev, struct vga_text *ret)
 	struct frame f;
 
 	memset(ret, 0, offsetof(struct vga_text, cell));
+	vm_settle(dev->vm);
 	pthread_mutex_lock(dev->lock);
 	ret->kind = kind(v);
 	get_size(v, &f, ret->kind == VGA_TEXT, &ret->width, &ret->height);
@@ -336,6 +338,7 @@ int vga_screen_pixels(struct device *dev, u32 *ret_width, u32 *ret_height, u32 *
 	enum vga_kind what;
 	struct frame f;
 
+	vm_settle(dev->vm);
 	pthread_mutex_lock(dev->lock);
 	what = kind(v);
 	get_size(v, &f, what == VGA_TEXT, &width, &height);

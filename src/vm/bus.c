@@ -12,6 +12,7 @@
 #include "vm/bus.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/bits.h"
@@ -56,6 +57,7 @@ int bus_add(struct bus *bus, struct region *region)
 	memmove(&table[at + 1], &table[at], (n - (unsigned)at) * BUS_SLOT);
 	table[at] = region;
 	bus->nr[region->space]++;
+	bus_changed(bus);
 	return 0;
 }
 
@@ -68,6 +70,7 @@ void bus_del(struct bus *bus, struct region *region)
 			continue;
 		bus->nr[region->space]--;
 		memmove(&table[i], &table[i + 1], (bus->nr[region->space] - i) * BUS_SLOT);
+		bus_changed(bus);
 		return;
 	}
 }
@@ -135,6 +138,26 @@ static unsigned bus_piece(const struct region *r, u64 offset, unsigned left)
 	while (n > left || n > r->len - offset || !bits_is_pow2(n))
 		n--;
 	return n;
+}
+
+bool bus_late(const struct bus *bus, enum bus_space space, u64 addr, struct bus_late *ret_late)
+{
+	const struct region *r = bus_find(bus, space, addr);
+	bool late;
+
+	*ret_late = (struct bus_late){ 0 };
+	if (!r || !r->ops->late)
+		return false;
+	bus_lock(r->lock);
+	late = r->ops->late(r->opaque, addr - r->base, ret_late);
+	bus_unlock(r->lock);
+	ret_late->at += r->base;
+	return late;
+}
+
+void bus_changed(struct bus *bus)
+{
+	atomic_fetch_add(&bus->changes, 1);
 }
 
 u64 bus_read(struct bus *bus, enum bus_space space, u64 addr, unsigned size)

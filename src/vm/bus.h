@@ -16,11 +16,24 @@ struct vcpu;
 
 enum bus_space { BUS_PIO, BUS_MMIO, BUS_NR_SPACES };
 
+/* What the kernel may do with a write instead of having it at once. */
+struct bus_late {
+	/* Writes in [at, at + len) may come later, in their order, but before any other access of a vCPU, and before whoever looks at
+	 * the device from outside has called vm_settle(). Else: a doorbell. A write at at, of any size and value, says that
+	 * there is something to do, and may come later as one of val, 2 bytes, on the main thread. */
+	bool posted;
+	u64 at, len;
+	u64 val;
+};
+
 struct region_ops {
 	/* offset < region length; size 1, 2, 4 or 8, at most max_size; on a vCPU's thread. */
 	u64 (*read)(void *opaque, u64 offset, unsigned size);
 	void (*write)(void *opaque, u64 offset, unsigned size, u64 val);
 	unsigned max_size; /* 1, 2, 4 or 8 */
+	/* May writes at offset come late? ret_late is relative to the region. Any thread, with the device's lock where it has one.
+	 * What it says stays true until bus_changed(). NULL: none may. */
+	bool (*late)(void *opaque, u64 offset, struct bus_late *ret_late);
 };
 
 struct region {
@@ -54,6 +67,7 @@ struct bus {
 	unsigned nr[BUS_NR_SPACES];
 	struct msr_region *msr[BUS_MAX_MSR_REGIONS];
 	unsigned nr_msr;
+	_Atomic u32 changes; /* counted, of what bus_late() says */
 };
 
 /* The caller keeps the region; -EEXIST when it overlaps another, -ENOSPC when full. */
@@ -63,6 +77,11 @@ int bus_add_msr(struct bus *bus, struct msr_region *region);
 void bus_del_msr(struct bus *bus, struct msr_region *region);
 
 const struct region *bus_find(const struct bus *bus, enum bus_space space, u64 addr);
+
+/* May writes to addr come late? ret_late has addresses. Any thread. */
+bool bus_late(const struct bus *bus, enum bus_space space, u64 addr, struct bus_late *ret_late);
+/* What bus_late() said of some addresses is not true any more. Any thread. */
+void bus_changed(struct bus *bus);
 
 /* size 1, 2, 4 or 8. */
 u64 bus_read(struct bus *bus, enum bus_space space, u64 addr, unsigned size);

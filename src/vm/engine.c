@@ -69,6 +69,7 @@ static const struct setting {
 	  "a number of MiB, or 0 for the engine's own choice" },
 	{ &soft_engine, "warm", offsetof(struct engine_conf, warm), parse_u32,
 	  "a number of executions, or 0 for the engine's own choice" },
+	{ &kvm_engine, "ioeventfd", offsetof(struct engine_conf, ioeventfd), parse_bool, "on or off" },
 	{ &kvm_engine, "irqchip", offsetof(struct engine_conf, irqchip), parse_irqchip,
 	  "auto, user or split" },
 };
@@ -103,7 +104,7 @@ static int parse_setting(const char *text, size_t len, const struct engine_ops *
 	return err_set(
 		err, -EINVAL,
 		"unknown engine setting '%.*s'; the settings are translate, lockstep, pic and perf-map (=on or "
-		"=off), cache (=MiB) and warm (=N) of soft, and irqchip (=auto, user or split) of kvm",
+		"=off), cache (=MiB) and warm (=N) of soft, and ioeventfd (=on or off) and irqchip (=auto, user or split) of kvm",
 		shown(key_len), text);
 }
 

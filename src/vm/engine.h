@@ -63,6 +63,9 @@ struct engine_ops {
 	 * waits for interrupts and start-up IPIs by itself. Else they go back as they are now. vCPUs are parked or have no thread,
 	 * and whatever state they were given last is in the engine. Main thread. NULL: it has none. */
 	int (*apics)(struct vm *vm, bool inside, struct err *err);
+	/* Writes that the engine may have kept (bus_late()) have reached their devices when it returns. Any thread, without a
+	 * device's lock. NULL: it keeps none. */
+	void (*settle)(struct vm *vm);
 	bool (*own_apics)(void); /* would it have them on this host? Any thread. NULL with apics */
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
@@ -108,6 +111,8 @@ struct engine_conf {
 	bool perf_map; /* soft: write /tmp/perf-PID.map, so that perf names translated code; default false */
 	u32 cache; /* soft: MiB for decoded and translated code, at most; 0: the engine's own choice (default) */
 	enum engine_irqchip irqchip; /* kvm; default auto */
+	/* kvm: doorbells (struct bus_late) are taken by the kernel and answered by the main thread, while the vCPU goes on; default false */
+	bool ioeventfd;
 	u32 warm; /* soft: executions after which a block is translated; 0: the engine's own choice (default) */
 };
 

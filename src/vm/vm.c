@@ -28,6 +28,12 @@ void vm_memory_changed(struct vm *vm)
 			vcpu_post(vm->vcpu[i], VCPU_REQ_FLUSH);
 }
 
+void vm_settle(struct vm *vm)
+{
+	if (vm->engine && vm->engine->settle)
+		vm->engine->settle(vm);
+}
+
 void vm_crash(struct vm *vm, const char *text)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -79,5 +79,9 @@ void vm_request(struct vm *vm, enum vm_request req);
  * by it from its next access on, the others soon. */
 void vm_memory_changed(struct vm *vm);
 
+/* Writes of vCPUs that the engine has kept (bus_late()) have reached their devices when it returns. Any thread, without a device's
+ * lock. */
+void vm_settle(struct vm *vm);
+
 /* Engines: a guest crash, described by text (copied), then VM_REQ_CRASH, or a stop of this vCPU for a debugger. */
 void vm_crash(struct vm *vm, const char *text);

@@ -484,7 +484,7 @@ static void io_write(void *opaque, u64 offset, unsigned size, u64 val)
 {
 }
 
-static const struct region_ops io_ops = { io_read, io_write, 4 };
+static const struct region_ops io_ops = { .read = io_read, .write = io_write, .max_size = 4 };
 static struct region mmio = {
 	.name = "mmio", .ops = &io_ops, .space = BUS_MMIO, .base = MMIO, .len = 0x1800
 };

@@ -48,10 +48,10 @@ static void mem_write(void *opaque, u64 offset, unsigned size, u64 val)
 }
 
 static const struct region_ops mem_ops[] = {
-	{ mem_read, mem_write, 1 },
-	{ mem_read, mem_write, 2 },
-	{ mem_read, mem_write, 4 },
-	{ mem_read, mem_write, 8 },
+	{ .read = mem_read, .write = mem_write, .max_size = 1 },
+	{ .read = mem_read, .write = mem_write, .max_size = 2 },
+	{ .read = mem_read, .write = mem_write, .max_size = 4 },
+	{ .read = mem_read, .write = mem_write, .max_size = 8 },
 };
 
 static struct mem mem = { .lock = PTHREAD_MUTEX_INITIALIZER };

@@ -66,6 +66,7 @@ static void test_settings(void **state)
 		  "auto",
 		  { .translate = true, .irqchip = IRQCHIP_USER, .warm = 2 } },
 		{ "kvm,irqchip=auto", "kvm", { .translate = true } },
+		{ "kvm,ioeventfd=on", "kvm", { .translate = true, .ioeventfd = true } },
 		{ "", "", { .translate = true } },
 		{ "warp9", "warp9", { .translate = true } }, /* engine_select() knows better */
 		{ "soft,translate=off", "soft", { .translate = false } },
@@ -93,18 +94,18 @@ static void test_settings(void **state)
 		if (conf.translate != rows[i].conf.translate || conf.lockstep != rows[i].conf.lockstep ||
 		    conf.perf_map != rows[i].conf.perf_map || conf.pic != rows[i].conf.pic ||
 		    conf.cache != rows[i].conf.cache || conf.warm != rows[i].conf.warm ||
-		    conf.irqchip != rows[i].conf.irqchip)
-			fail_msg("'%s' gives %d %d %d %d %d %u %u", rows[i].text, conf.irqchip,
-				 conf.translate, conf.lockstep, conf.perf_map, conf.pic, conf.cache,
-				 conf.warm);
+		    conf.irqchip != rows[i].conf.irqchip || conf.ioeventfd != rows[i].conf.ioeventfd)
+			fail_msg("'%s' gives %d %d %d %d %d %d %u %u", rows[i].text, conf.irqchip,
+				 conf.ioeventfd, conf.translate, conf.lockstep, conf.perf_map, conf.pic,
+				 conf.cache, conf.warm);
 	}
 }
 
 static void test_refusals(void **state)
 {
-#define LIST                                                                                                                       \
-	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and irqchip " \
-	"(=auto, user or split) of kvm"
+#define LIST                                                                                                                                 \
+	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and ioeventfd (=on or " \
+	"off) and irqchip (=auto, user or split) of kvm"
 #define NUMBER "; give a number of executions, or 0 for the engine's own choice"
 	static const char *const rows[][2] = {
 		{ "soft,", "unknown engine setting ''" LIST },

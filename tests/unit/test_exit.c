@@ -35,7 +35,7 @@ static bool msr_write(void *opaque, struct vcpu *vcpu, u32 msr, u64 val)
 	return val == 1;
 }
 
-static const struct region_ops port_ops = { port_read, port_write, 4 };
+static const struct region_ops port_ops = { .read = port_read, .write = port_write, .max_size = 4 };
 static const struct msr_ops msr_ops = { msr_read, msr_write };
 static struct region ports = { .name = "t", .ops = &port_ops, .space = BUS_PIO, .base = 0x3f8, .len = 8 };
 static struct region mmio = {

@@ -2,11 +2,15 @@
  * What needs /dev/kvm is skipped where there is none that works. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -298,7 +302,7 @@ static void stop_write(void *opaque, u64 offset, unsigned size, u64 val)
 	vcpu_post(&vcpu, VCPU_REQ_STOP);
 }
 
-static const struct region_ops stop_ops = { stop_read, stop_write, 1 };
+static const struct region_ops stop_ops = { .read = stop_read, .write = stop_write, .max_size = 1 };
 static struct region stop_port = {
 	.name = "stop", .ops = &stop_ops, .space = BUS_PIO, .base = STOP_PORT, .len = 1
 };
@@ -453,6 +457,202 @@ static void test_apic_interrupts(void **state)
 	assert_int_equal(b.rip, DATA + 0x100 + 12);
 	move_apics(false);
 	stop_split_vm();
+}
+
+/* --- writes that come late --- */
+#define LATE_PORT 0x90 /* posted, but the last of its eight */
+#define NR_POSTED 500
+#define BELL      0xd0001000u
+
+static unsigned nr_late, nr_read_at;
+static u64 late_sum;
+
+static u64 late_read(void *opaque, u64 offset, unsigned size)
+{
+	nr_read_at = nr_late;
+	return 0x5a;
+}
+
+static void late_write(void *opaque, u64 offset, unsigned size, u64 val)
+{
+	nr_late++;
+	late_sum = late_sum * 31 + val + offset;
+}
+
+static bool posted(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	*ret_late = (struct bus_late){ .posted = true, .len = 7 };
+	return offset < 7;
+}
+
+static bool bell(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	*ret_late = (struct bus_late){ .at = 4, .val = 1 };
+	return offset == 4;
+}
+
+static const struct region_ops posted_ops = {
+	.read = late_read, .write = late_write, .max_size = 4, .late = posted
+};
+static const struct region_ops bell_ops = {
+	.read = late_read, .write = late_write, .max_size = 4, .late = bell
+};
+static struct region posted_ports = {
+	.name = "posted", .ops = &posted_ops, .space = BUS_PIO, .base = LATE_PORT, .len = 8
+};
+static struct region posted_memory = {
+	.name = "posted", .ops = &posted_ops, .space = BUS_MMIO, .base = HOLE, .len = 8
+};
+static struct region bells = { .name = "bell", .ops = &bell_ops, .space = BUS_MMIO, .base = BELL, .len = 16 };
+
+static bool host_cap(int cap)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	bool offered = fd >= 0 && ioctl(fd, KVM_CHECK_EXTENSION, cap) > 0;
+
+	close(fd);
+	return offered;
+}
+
+static u64 nr_entries(void)
+{
+	struct engine_stat stat[ENGINE_MAX_STATS];
+
+	kvm_engine.stats(&vcpu, stat);
+	return stat[0].value;
+}
+
+static void run_code(const void *code, size_t len)
+{
+	nr_late = nr_read_at = 0;
+	late_sum = 0;
+	memcpy(vm.ram.base + CODE, code, len);
+	protected_mode(&a);
+	set(&a);
+	assert_int_equal(kvm_engine.run(&vcpu), RUN_HLT);
+}
+
+/* More writes than the ring has room for come in order, and before what is read after them. */
+static void test_posted(void **state)
+{
+	static const u8 to_ports[] = {
+		0xb9,
+		NR_POSTED & 0xff,
+		NR_POSTED >> 8,
+		0,
+		0, /* mov $NR_POSTED, %ecx */
+		0x89,
+		0xc8, /* 1: mov %ecx, %eax */
+		0xe6,
+		LATE_PORT + 1, /* out %al */
+		0xe2,
+		0xfa, /* loop 1b */
+		0xe4,
+		LATE_PORT + 7, /* in, %al */
+		0xf4,          /* hlt */
+	};
+	static const u8 to_memory[] = {
+		0xb9,
+		NR_POSTED & 0xff,
+		NR_POSTED >> 8,
+		0,
+		0, /* mov $NR_POSTED, %ecx */
+		0x89,
+		0x0d,
+		0,
+		0,
+		0,
+		0xd0, /* 1: mov %ecx, HOLE */
+		0xe2,
+		0xf8, /* loop 1b */
+		0xf4, /* hlt */
+	};
+	u64 before, sum = 0;
+
+	need_kvm();
+	start_vm(&kvm_engine, 1 * MiB);
+	bus_add(&vm.bus, &posted_ports);
+	bus_add(&vm.bus, &posted_memory);
+	for (u32 i = NR_POSTED; i; i--)
+		sum = sum * 31 + (i & 0xff) + 1;
+	for (unsigned round = 0; round < 2; round++) {
+		before = nr_entries();
+		run_code(to_ports, sizeof(to_ports));
+		assert_int_equal(nr_late, NR_POSTED);
+		assert_int_equal(nr_read_at, NR_POSTED);
+		assert_true(late_sum == sum);
+		print_message("%d writes to a port: %llu entries to the guest\n", NR_POSTED,
+			      (unsigned long long)(nr_entries() - before));
+		if (host_cap(KVM_CAP_COALESCED_PIO))
+			assert_true(nr_entries() - before < NR_POSTED / 50);
+	}
+	assert_int_equal(vcpu.stats.reason[EXIT_IO].count, 2 * (NR_POSTED + 1));
+
+	/* The end of the run brings them, too. */
+	for (unsigned round = 0; round < 2; round++) {
+		before = nr_entries();
+		run_code(to_memory, sizeof(to_memory));
+		assert_int_equal(nr_late, NR_POSTED);
+		print_message("%d writes to memory: %llu entries to the guest\n", NR_POSTED,
+			      (unsigned long long)(nr_entries() - before));
+	}
+
+	/* Nobody is there any more, and it is no other's. */
+	bus_del(&vm.bus, &posted_ports);
+	run_code(to_ports, sizeof(to_ports));
+	assert_int_equal(nr_late, 0);
+	bus_del(&vm.bus, &posted_memory);
+	stop_vm();
+}
+
+static void end_loop(void *opaque)
+{
+	loop_stop(vm.loop, 0);
+}
+
+/* The first one is an exit; the next ones are answered by the main loop, as one, where ioeventfd=on. */
+static void test_doorbell(void **state)
+{
+	static const u8 code[] = {
+		0xa2, 0x04, 0x10, 0x00, 0xd0, /* mov %al, BELL + 4 */
+		0xa3, 0x04, 0x10, 0x00, 0xd0, /* mov %eax, BELL + 4 */
+		0xa3, 0x04, 0x10, 0x00, 0xd0, /* mov %eax, BELL + 4 */
+		0xf4,                         /* hlt */
+	};
+	struct err err = { 0 };
+	struct loop_timer *end;
+
+	need_kvm();
+	for (unsigned on = 0; on < 2; on++) {
+		unsigned here = on && host_cap(KVM_CAP_IOEVENTFD_ANY_LENGTH) ? 1 : 3;
+
+		make_vm(&kvm_engine, 1 * MiB);
+		vm.engine_conf.ioeventfd = on;
+		assert_int_equal(loop_new(&vm.loop, &err), 0);
+		end = loop_timer_new(vm.loop, end_loop, NULL);
+		assert_int_equal(bus_add(&vm.bus, &bells), 0);
+		assert_true(kvm_engine.vm_init(&vm, &err) >= 0 && kvm_engine.vcpu_init(&vcpu, &err) >= 0);
+		run_code(code, sizeof(code));
+		assert_int_equal(nr_late, here);
+		loop_timer_arm(end, os_now_ns() + 20 * 1000000);
+		loop_run(vm.loop);
+		assert_int_equal(nr_late, MAX(here, 1 + on));
+		assert_int_equal(vcpu.stats.reason[EXIT_EPT_VIOLATION].count, here);
+
+		/* Somewhere else: an exit again. */
+		bus_del(&vm.bus, &bells);
+		bells.base += 16;
+		assert_int_equal(bus_add(&vm.bus, &bells), 0);
+		run_code(code, sizeof(code));
+		assert_int_equal(nr_late, 0);
+		bus_del(&vm.bus, &bells);
+		bells.base -= 16;
+		loop_timer_free(end);
+		kvm_engine.vcpu_fini(&vcpu);
+		kvm_engine.vm_fini(&vm);
+		loop_free(vm.loop);
+		free_vm();
+	}
 }
 
 /* --- the host fails --- */
@@ -678,6 +878,8 @@ int main(void)
 		cmocka_unit_test(test_bad_states),
 		cmocka_unit_test(test_tour),
 		cmocka_unit_test(test_triple_fault),
+		cmocka_unit_test(test_posted),
+		cmocka_unit_test(test_doorbell),
 		cmocka_unit_test(test_every_ioctl_fails),
 		cmocka_unit_test(test_probe_fails),
 		cmocka_unit_test(test_apic_round_trip),

@@ -4,6 +4,7 @@
  *   kvm_engine.c  the contract's table: a VM, its memory slots, its vCPUs
  *   kvm_sys.c     the device: what it offers, every ioctl
  *   kvm_memory.c  slots of memory
+ *   kvm_bus.c     writes that the kernel takes
  *   kvm_dirty.c   which of its pages the guest has written
  *   kvm_cpuid.c   the CPU model's features and leaves
  *   kvm_vcpu.c    the run loop: requests, interrupts, exits
@@ -61,6 +62,7 @@ struct kvm_vm {
 	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
 	bool msrs_known;
+	struct kvm_bus *bus;         /* kvm_bus.c's */
 	pthread_mutex_t memory_lock; /* of what follows */
 	struct kvm_slot slot[KVM_MAX_SLOTS];
 	bool memory_laid;        /* the slots are those of: */
@@ -127,6 +129,21 @@ int kvm_memory_follow(struct kvm_vm *kvm, struct err *err);
 
 /* Gives KVM the flags that the slots of RAM are to have now. With memory_lock held. */
 int kvm_memory_set_flags(struct kvm_vm *kvm, struct err *err);
+
+/* --- kvm_bus.c --- */
+/* Before there are vCPUs. */
+int kvm_bus_init(struct kvm_vm *kvm, struct err *err);
+void kvm_bus_fini(struct kvm_vm *kvm); /* accepts a half-built one */
+/* The vCPU's mapping is there, or goes. */
+void kvm_bus_vcpu_init(struct kvm_cpu *k);
+void kvm_bus_vcpu_fini(struct kvm_cpu *k);
+/* Writes that the kernel has kept reach their devices, and are booked under vcpu, whose thread it is; NULL: are not booked, any
+ * thread. */
+void kvm_bus_settle(struct kvm_vm *kvm, struct vcpu *vcpu);
+/* A write to addr has left the guest: the kernel may take the next ones. */
+void kvm_bus_learn(struct kvm_vm *kvm, enum bus_space space, u64 addr);
+/* Before KVM_RUN: the kernel forgets what may not come late any more. */
+void kvm_bus_follow(struct kvm_vm *kvm);
 
 /* --- kvm_dirty.c --- */
 /* Before there are vCPUs. */

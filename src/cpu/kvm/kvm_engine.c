@@ -83,6 +83,8 @@ static int set_up(struct kvm_vm *kvm, int sys_fd, struct err *err)
 	if (r >= 0)
 		r = kvm_dirty_init(kvm, err);
 	if (r >= 0)
+		r = kvm_bus_init(kvm, err);
+	if (r >= 0)
 		r = kvm_memory_follow(kvm, err);
 	return r;
 }
@@ -116,6 +118,7 @@ static void kvm_vm_fini(struct vm *vm)
 	vm->engine_vm = NULL;
 	if (!kvm)
 		return;
+	kvm_bus_fini(kvm);
 	if (kvm->fd >= 0)
 		close(kvm->fd);
 	pthread_mutex_destroy(&kvm->memory_lock);
@@ -136,8 +139,10 @@ static void kvm_vcpu_fini(struct vcpu *vcpu)
 	kvm_dirty_vcpu_fini(k);
 	if (k->carrier)
 		soft_engine.carry_end(k->carrier);
-	if (k->run)
+	if (k->run) {
+		kvm_bus_vcpu_fini(k);
 		munmap(k->run, k->kvm->run_size);
+	}
 	if (k->fd >= 0)
 		close(k->fd);
 	free(k->xsave);
@@ -161,6 +166,7 @@ static int make_vcpu(struct kvm_cpu *k, struct err *err)
 	if (run == MAP_FAILED)
 		return err_sys(err, -errno, "cannot map vCPU %u of the host's KVM", k->vcpu->id);
 	k->run = run;
+	kvm_bus_vcpu_init(k);
 	/* A host that does not know it is told the TSC's value instead. */
 	k->tsc_exact =
 		kvm_sys_ioctl(k->fd, KVM_HAS_DEVICE_ATTR, (void *)&offset, "KVM_HAS_DEVICE_ATTR", NULL) == 0;
@@ -224,6 +230,11 @@ static int dirty_sync(struct vm *vm, struct err *err)
 	return kvm_dirty_sync(vm->engine_vm, err);
 }
 
+static void settle(struct vm *vm)
+{
+	kvm_bus_settle(vm->engine_vm, NULL);
+}
+
 static unsigned stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS])
 {
 	const struct kvm_cpu *k = vcpu->engine;
@@ -266,6 +277,7 @@ const struct engine_ops kvm_engine = {
 	.dirty_set = dirty_set,
 	.dirty_sync = dirty_sync,
 	.apics = kvm_apic_move,
+	.settle = settle,
 	.own_apics = own_apics,
 	.waited = waited,
 	.stats = stats,

@@ -181,6 +181,8 @@ static void exit_io(struct kvm_cpu *k)
 		if (!write)
 			memcpy(data, &exit.data, size);
 	}
+	if (write)
+		kvm_bus_learn(k->kvm, BUS_PIO, run->io.port);
 }
 
 /* The bus knows powers of two; what KVM makes of an access across an edge may be none. */
@@ -203,6 +205,8 @@ static void exit_mmio(struct kvm_cpu *k)
 		if (!exit.write)
 			memcpy(run->mmio.data + at, &exit.data, size);
 	}
+	if (run->mmio.is_write)
+		kvm_bus_learn(k->kvm, BUS_MMIO, run->mmio.phys_addr);
 	k->look = true; /* it may have been the local APIC */
 }
 
@@ -321,6 +325,7 @@ static int enter(struct kvm_cpu *k, struct err *err)
 {
 	int r = kvm_sys_ioctl(k->fd, KVM_RUN, NULL, "KVM_RUN", NULL);
 
+	kvm_bus_settle(k->kvm, k->vcpu);
 	/* EAGAIN: it has been started, or reset, by another processor. */
 	if (r == -EINTR || r == -EAGAIN) {
 		k->nr_interrupted++;
@@ -458,6 +463,7 @@ static enum next prepare(struct kvm_cpu *k, struct err *err)
 		r = offer_interrupt(k, err);
 	if (r < 0)
 		return FAILED;
+	kvm_bus_follow(k->kvm);
 	if (k->kvm->split)
 		return wake_kicked(k, err) < 0 ? FAILED : GO_ON;
 	if (k->activity == X86_HLT) {

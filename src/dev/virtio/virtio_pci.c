@@ -14,7 +14,7 @@
  *
  * Omitted: legacy and transitional devices; queue_notify_data and queue_reset, whose features are not offered.
  *
- * Threads: vCPUs, under the device's lock.
+ * Threads: vCPUs, under the device's lock; notifications on the main thread as well.
  */
 #include "dev/virtio/virtio_pci.h"
 
@@ -289,7 +289,20 @@ static void bar_write(void *opaque, u64 offset, unsigned size, u64 val)
 		virtio_notified(p->v, (u16)val);
 }
 
-static const struct region_ops bar_ops = { .read = bar_read, .write = bar_write, .max_size = 4 };
+/* A notification says no more than where it was written. */
+static bool bar_late(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	const struct virtio_pci *p = opaque;
+
+	if (offset < AT_NOTIFY || offset % NOTIFY_MUL || (offset - AT_NOTIFY) / NOTIFY_MUL >= p->v->nr_queues)
+		return false;
+	*ret_late = (struct bus_late){ .at = offset, .val = (offset - AT_NOTIFY) / NOTIFY_MUL };
+	return true;
+}
+
+static const struct region_ops bar_ops = {
+	.read = bar_read, .write = bar_write, .max_size = 4, .late = bar_late
+};
 
 /* ---- configuration space ---- */
 
