@@ -48,9 +48,14 @@ ifconfig lo 127.0.0.1
 head -c {OPERATIONS["net-in"] * 65536} /dev/zero >/www/{OPERATIONS["net-in"]}
 head -c 67108864 /dev/zero >/disk
 httpd -p 127.0.0.1:8000 -h /www
+# As in tests/system/nested.
+/bothy run --engine kvm --kernel /inner/vmlinuz --memory 96M --net none --serial none --name hold </dev/null >/tmp/hold 2>&1 &
+hold=$!
+until /bothy pause hold >/dev/null 2>&1; do kill -0 $hold || {{ cat /tmp/hold; fail "no machine stands still"; }}; sleep 0.2; done
+held=$(cat /sys/kernel/debug/kvm/exits)
 watch_kvm() {{
 	while sleep 0.2; do
-		n=$(cat /sys/kernel/debug/kvm/exits)
+		n=$(($(cat /sys/kernel/debug/kvm/exits) - held))
 		[ "$n" = 0 ] || echo $n >/tmp/exits
 	done
 }}
@@ -71,13 +76,15 @@ one() {{
 
 
 def libraries(programs):
-    """What the dynamic linker finds for them, and the user network's library, which bothy loads by itself."""
+    """What the dynamic linker finds for them, and the libraries that bothy loads by itself."""
     known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
-    slirp = re.search(r"libslirp\.so\.0 .*=> (\S+)", known)
-    if not slirp:
-        raise Failed("there is no libslirp.so.0; install libslirp0")
-    found = {slirp[1]}
-    for program in (*programs, slirp[1]):
+    found = set()
+    for name, package in (("libslirp.so.0", "libslirp0"), ("libmicrohttpd.so.12", "libmicrohttpd12")):
+        library = re.search(rf"{re.escape(name)} .*=> (\S+)", known)
+        if not library:
+            raise Failed(f"there is no {name}; install {package}")
+        found.add(library[1])
+    for program in (*programs, *found):
         listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         found.update(re.findall(r"(/\S+\.so\S*)", listed))
     return found
@@ -89,6 +96,7 @@ def run(args, bothy, qemu):
     with open(os.path.join(args.folder, "outer-job"), "w", encoding="utf-8") as f:
         f.write(f"limit={args.limit}\n{JOB}")
         f.writelines(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", *args.path] for who in RUN)
+        f.write("kill $hold\n")
     for who, text in RUN.items():
         with open(os.path.join(args.folder, who), "w", encoding="utf-8") as f:
             f.write(text.replace("ENGINE", args.engine))
