@@ -136,8 +136,8 @@ int handover_check(struct vm *vm, const struct engine_ops *to, struct err *err)
 	return err_set(
 		err, -ENOTSUP,
 		"the guest was promised features that the %s engine does not have on this host:%s; a machine "
-		"that is to move needs a CPU model that both offer, as --cpu v1 to v4",
-		to->name, missing);
+		"that is to move begins with --engine %s and a CPU model that both offer, as --cpu v1 to v4",
+		to->name, missing, to->name);
 }
 
 int handover_run(struct vm *vm, const struct engine_ops *to, struct err *err)
