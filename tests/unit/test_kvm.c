@@ -310,7 +310,7 @@ static struct region stop_port = {
 static void make_split_vm(void)
 {
 	need_kvm();
-	if (!kvm_engine.own_apics()) {
+	if (!kvm_engine.own_apics(false)) {
 		print_message("skipped: this host's KVM has no local APICs\n");
 		skip();
 	}
