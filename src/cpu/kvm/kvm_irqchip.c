@@ -199,9 +199,9 @@ int kvm_irqchip_init(struct kvm_vm *kvm, struct err *err)
 	int r;
 
 	if (!kvm_irqchip_offered(kvm->fd))
-		return err_set(err, -ENOTSUP,
-			       "this host's KVM has no interrupt controllers for a guest; use --engine "
-			       "kvm,irqchip=user");
+		return err_set(
+			err, -ENOTSUP,
+			"this host's KVM has no 8259A and I/O APIC for a guest; use --engine kvm,irqchip=auto");
 	r = KVM_CALL(kvm->fd, KVM_CREATE_IRQCHIP, NULL, err);
 	if (r >= 0)
 		r = route(kvm, err);
