@@ -35,11 +35,9 @@
 #define ID_SHIFT        24
 
 /* Redirection entry [82093AA 3.2.4] */
-#define RED_RIRR   BIT(14)
-#define RED_LEVEL  BIT(15)
-#define RED_MASKED BIT(16)
-
-#define CASCADE BIT(2)
+#define RED_NO_LEVEL (BIT(9) | BIT(10)) /* of the delivery mode */
+#define RED_LEVEL    BIT(15)
+#define RED_MASKED   BIT(16)
 
 /* Edge for good, as with the machine's own [PIIX4 ELCR1]. */
 static const u8 elcr_mask[2] = { 0xf8, 0xde };
@@ -91,12 +89,18 @@ static struct pic_state pic_from_kvm(const struct kvm_pic_state *s)
 }
 
 /* --- the I/O APIC --- */
+/* Fixed and lowest priority; the others know no levels, whatever the entry says. */
+static bool is_level(u64 red)
+{
+	return red & RED_LEVEL && !(red & RED_NO_LEVEL);
+}
+
 static u32 to_irr(const struct irq_chips *chips)
 {
 	u32 irr = 0;
 
 	for (unsigned pin = 0; pin < IRQ_NR_GSI; pin++)
-		if (pin != IOAPIC_PIN_8259 && chips->red[pin] & (RED_LEVEL | RED_MASKED))
+		if (pin != IOAPIC_PIN_8259 && (is_level(chips->red[pin]) || chips->red[pin] & RED_MASKED))
 			irr |= chips->lines & (u32)BIT(pin);
 	return irr;
 }
