@@ -612,6 +612,22 @@ static void test_chips_levels(void **state)
 	stop_apic_vm();
 }
 
+static void gate(unsigned vector, u32 at)
+{
+	st64(vm.ram.base + 0x5000 + 8 * vector, at | 8u << 16 | 0x8e00ull << 32);
+}
+
+/* A guest that waits for what has a gate(). */
+static void wait_for_interrupts(void)
+{
+	protected_mode(&a);
+	memcpy(vm.ram.base + CODE, "\xfb\xeb\xfe", 3); /* sti; here: jmp here */
+	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
+	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };
+	st64(vm.ram.base + 0x4008, 0x00cf9b000000ffffull);
+	st64(vm.ram.base + 0x4010, 0x00cf93000000ffffull);
+}
+
 /* One of each of its controllers, taken by a guest. */
 static void test_chips_interrupts(void **state)
 {
@@ -630,14 +646,9 @@ static void test_chips_interrupts(void **state)
 	bool second = false, extint = false;
 
 	start_apic_vm(IRQCHIP_FULL);
-	protected_mode(&a);
-	memcpy(vm.ram.base + CODE, "\xfb\xeb\xfe", 3); /* sti; here: jmp here */
-	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
-	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };
-	st64(vm.ram.base + 0x4008, 0x00cf9b000000ffffull);
-	st64(vm.ram.base + 0x4010, 0x00cf93000000ffffull);
-	st64(vm.ram.base + 0x5000 + 8 * LEVEL, (DATA + 0x100) | 8u << 16 | 0x8e00ull << 32);
-	st64(vm.ram.base + 0x5000 + 8 * 0x21, (DATA + 0x200) | 8u << 16 | 0x8e00ull << 32);
+	wait_for_interrupts();
+	gate(LEVEL, DATA + 0x100);
+	gate(0x21, DATA + 0x200);
 	memcpy(vm.ram.base + DATA + 0x100, eoi_apic, sizeof(eoi_apic));
 	memcpy(vm.ram.base + DATA + 0x200, eoi_pic, sizeof(eoi_pic));
 	set(&a);
@@ -680,16 +691,11 @@ static void test_apic_interrupts(void **state)
 	static const int vector[] = { LEVEL, 0x20 };
 
 	start_apic_vm(IRQCHIP_SPLIT);
-	protected_mode(&a);
-	memcpy(vm.ram.base + CODE, "\xfb\xeb\xfe", 3); /* sti; here: jmp here */
-	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
-	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };
-	st64(vm.ram.base + 0x4008, 0x00cf9b000000ffffull);
-	st64(vm.ram.base + 0x4010, 0x00cf93000000ffffull);
+	wait_for_interrupts();
 	for (unsigned i = 0; i < ARRAY_SIZE(vector); i++) {
 		u8 *code = vm.ram.base + DATA + 0x100 * i;
 
-		st64(vm.ram.base + 0x5000 + 8 * vector[i], (DATA + 0x100 * i) | 8u << 16 | 0x8e00ull << 32);
+		gate((unsigned)vector[i], DATA + 0x100 * i);
 		memcpy(code, handler, sizeof(handler));
 		if (i) /* no EOI */
 			memset(code, 0x90, 10);
