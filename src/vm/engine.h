@@ -60,9 +60,8 @@ struct engine_ops {
 	 * with dirty_set. */
 	int (*dirty_sync)(struct vm *vm, struct err *err);
 	/* An engine may have local APICs of its own, and the other interrupt controllers, too. inside: it takes them from the devices, and
-	 * vm->apics is set; its run() then
-	 * waits for interrupts and start-up IPIs by itself. Else they go back as they are now. vCPUs are parked or have no thread,
-	 * and whatever state they were given last is in the engine. Main thread. NULL: it has none. */
+	 * vm->apics is set; its run() then waits for interrupts and start-up IPIs by itself. Else they go back as they are now. vCPUs
+	 * are parked or have no thread, and whatever state they were given last is in the engine. Main thread. NULL: it has none. */
 	int (*apics)(struct vm *vm, bool inside, struct err *err);
 	/* Writes that the engine may have kept (bus_late()) have reached their devices when it returns. Any thread, without a
 	 * device's lock. NULL: it keeps none. */

@@ -25,7 +25,6 @@
  * All with intc_lock held, but kvm_irqchip_init(): main thread.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "cpu/kvm/kvm.h"
 #include "vm/irq.h"
