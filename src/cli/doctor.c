@@ -112,15 +112,16 @@ static enum verdict look_parameter(const char *intel, const char *amd, char *fou
 
 static enum verdict look_apic(char *found)
 {
-	bool split;
+	bool split, full;
 
 	if (kvm_engine.probe(NULL)) {
 		snprintf(found, FOUND_LEN, "no KVM to ask");
 		return NEVER;
 	}
-	split = kvm_engine.own_apics();
-	snprintf(found, FOUND_LEN, "KVM %s local APICs for a guest (irqchip=%s)", split ? "has" : "has no",
-		 split ? "split" : "user");
+	split = kvm_engine.own_apics(false);
+	full = kvm_engine.own_apics(true);
+	snprintf(found, FOUND_LEN, "KVM %s local APICs for a guest (irqchip=%s)%s", split ? "has" : "has no",
+		 split ? "split" : "user", full ? ", and all interrupt controllers (full)" : "");
 	return split ? YES : NO;
 }
 

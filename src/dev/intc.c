@@ -22,7 +22,6 @@
 #include "vm/vcpu.h"
 #include "vm/vm.h"
 
-#define ISA_LINES   16
 #define PIC_CASCADE 2
 #define EXTINT_PIN  0
 
@@ -49,7 +48,7 @@ static void intc_set_gsi(void *opaque, unsigned gsi, bool level)
 {
 	struct intc *intc = opaque;
 
-	if (gsi >= ISA_LINES) {
+	if (gsi >= IRQ_NR_ISA) {
 		ioapic_set_pin(intc->ioapic, gsi, level);
 		return;
 	}
@@ -121,6 +120,22 @@ static bool intc_route(void *opaque, unsigned gsi, u64 *ret_addr, u32 *ret_data)
 	return true;
 }
 
+static void intc_get_chips(void *opaque, struct irq_chips *ret_chips)
+{
+	struct intc *intc = opaque;
+
+	pic_get_chips(intc->pic, ret_chips);
+	ioapic_get_chips(intc->ioapic, ret_chips);
+}
+
+static void intc_set_chips(void *opaque, const struct irq_chips *chips)
+{
+	struct intc *intc = opaque;
+
+	ioapic_set_chips(intc->ioapic, chips);
+	pic_set_chips(intc->pic, chips); /* whose output is one of its pins */
+}
+
 static void intc_eoi(void *opaque, u8 vector)
 {
 	struct intc *intc = opaque;
@@ -138,6 +153,8 @@ static const struct intc_ops intc_ops = {
 	.get_apic = intc_get_apic,
 	.set_apic = intc_set_apic,
 	.route = intc_route,
+	.get_chips = intc_get_chips,
+	.set_chips = intc_set_chips,
 	.eoi = intc_eoi,
 };
 
@@ -193,7 +210,7 @@ void intc_set_legacy(struct vm *vm, bool on)
 	pthread_mutex_lock(&vm->intc_lock);
 	if (intc->legacy != on) {
 		intc->legacy = on;
-		for (unsigned line = 0; line < ISA_LINES; line++)
+		for (unsigned line = 0; line < IRQ_NR_ISA; line++)
 			if (legacy_line(line))
 				isa_drive(intc, line, !on && intc->isa_level >> line & 1);
 	}
@@ -207,7 +224,7 @@ void intc_set_pic(struct vm *vm, u32 levels)
 	if (!intc)
 		return;
 	pthread_mutex_lock(&vm->intc_lock);
-	for (unsigned line = 0; line < ISA_LINES; line++)
+	for (unsigned line = 0; line < IRQ_NR_ISA; line++)
 		if ((levels ^ intc->pic_level) >> line & 1)
 			pic_set_irq(intc->pic, line, (levels | intc->isa_level) >> line & 1);
 	intc->pic_level = levels;

@@ -19,6 +19,7 @@
 #include "dev/ioapic.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/bits.h"
 #include "dev/lapic.h"
@@ -112,6 +113,10 @@ void ioapic_set_pin(struct device *dev, unsigned pin, bool level)
 	if (pin >= IOAPIC_NR_PINS || (io->lines >> pin & 1) == level)
 		return;
 	io->lines ^= 1u << pin;
+	if (irq_chips_away(dev->vm)) {
+		dev->vm->apics->set_input(dev->vm, pin, level);
+		return;
+	}
 	if (!level)
 		return;
 	if (red_is_level(io->red[pin]))
@@ -128,6 +133,30 @@ void ioapic_eoi(struct device *dev, u8 vector)
 		if (!(io->red[pin] & RED_RIRR) || (u8)io->red[pin] != vector)
 			continue;
 		io->red[pin] &= ~RED_RIRR;
+		service(io, pin);
+	}
+}
+
+void ioapic_get_chips(struct device *dev, struct irq_chips *ret_chips)
+{
+	const struct ioapic *io = container_of(dev, struct ioapic, dev);
+
+	ret_chips->select = io->select;
+	ret_chips->id = io->id;
+	ret_chips->lines = io->lines;
+	memcpy(ret_chips->red, io->red, sizeof(io->red));
+}
+
+void ioapic_set_chips(struct device *dev, const struct irq_chips *chips)
+{
+	struct ioapic *io = container_of(dev, struct ioapic, dev);
+
+	io->select = chips->select;
+	io->id = chips->id & 0x0f000000;
+	for (unsigned pin = 0; pin < IOAPIC_NR_PINS; pin++) {
+		u64 red = chips->red[pin];
+
+		io->red[pin] = red & (RED_WRITABLE | (red_is_level(red) ? RED_RIRR : 0));
 		service(io, pin);
 	}
 }
@@ -171,6 +200,8 @@ static u64 ioapic_read(void *opaque, u64 offset, unsigned size)
 	struct ioapic *io = opaque;
 	u32 v;
 
+	if (irq_chips_away(io->dev.vm))
+		return bits_mask(size);
 	switch (offset & ~3ull) {
 	case IOREGSEL: v = io->select; break;
 	case IOWIN: v = reg_read(io); break;
@@ -184,6 +215,8 @@ static void ioapic_write(void *opaque, u64 offset, unsigned size, u64 val)
 {
 	struct ioapic *io = opaque;
 
+	if (irq_chips_away(io->dev.vm))
+		return;
 	if (offset == IOREGSEL)
 		io->select = (u8)val;
 	else if (offset == IOWIN && size == 4)

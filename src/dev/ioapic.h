@@ -13,9 +13,14 @@
 void ioapic_set_pin(struct device *dev, unsigned pin, bool level);
 
 struct apic_msg;
+struct irq_chips;
 
 /* vm->intc_lock held. What a pin sends, or would if it were not masked; false: there is no such pin. */
 bool ioapic_message(struct device *dev, unsigned pin, struct apic_msg *ret_msg);
+
+/* intc_ops.get_chips() and set_chips(), for this device. */
+void ioapic_get_chips(struct device *dev, struct irq_chips *ret_chips);
+void ioapic_set_chips(struct device *dev, const struct irq_chips *chips);
 
 /* Any thread, vm->intc_lock held. An EOI message from a local APIC. */
 void ioapic_eoi(struct device *dev, u8 vector);

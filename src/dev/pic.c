@@ -148,12 +148,27 @@ static void serve(struct pic *pic, unsigned c, unsigned n)
 		pic->lowest[c] = (u8)n;
 }
 
+/* The engine has the chips: only the pins are ours. */
+static void lead_away(struct pic *pic, unsigned irq, bool level)
+{
+	u8 *lines = &pic->lines[irq >> 3], bit = (u8)(1u << (irq & 7));
+
+	if (!(*lines & bit) == !level)
+		return;
+	*lines ^= bit;
+	pic->dev.vm->apics->set_input(pic->dev.vm, IRQ_INPUT_PIC(irq), level);
+}
+
 void pic_set_irq(struct device *dev, unsigned irq, bool level)
 {
 	struct pic *pic = container_of(dev, struct pic, dev);
 
 	if (irq > 15 || irq == PIC_CASCADE)
 		return;
+	if (irq_chips_away(dev->vm)) {
+		lead_away(pic, irq, level);
+		return;
+	}
 	set_pin(pic, irq >> 3, irq & 7, level);
 	update(pic);
 }
@@ -161,7 +176,7 @@ void pic_set_irq(struct device *dev, unsigned irq, bool level)
 int pic_pending(struct device *dev)
 {
 	const struct pic *pic = container_of(dev, struct pic, dev);
-	int n = presented(pic, 0);
+	int n = irq_chips_away(dev->vm) ? -1 : presented(pic, 0);
 
 	if (n < 0)
 		return -1;
@@ -204,6 +219,59 @@ void pic_set_output(struct device *dev, void (*fn)(void *opaque, bool level), vo
 	pic->output_opaque = opaque;
 	if (fn)
 		fn(opaque, pic->intr);
+}
+
+void pic_get_chips(struct device *dev, struct irq_chips *ret_chips)
+{
+	const struct pic *pic = container_of(dev, struct pic, dev);
+
+	for (unsigned c = 0; c < 2; c++)
+		ret_chips->pic[c] = (struct pic_state){
+			.lines = pic->lines[c],
+			.irr = pic->irr[c],
+			.isr = pic->isr[c],
+			.imr = pic->imr[c],
+			.elcr = pic->elcr[c],
+			.vector = pic->vector[c],
+			.lowest = pic->lowest[c],
+			.icw = pic->icw[c],
+			.icw4_due = pic->icw4_due[c],
+			.aeoi = pic->aeoi[c],
+			.sfnm = pic->sfnm[c],
+			.smm = pic->smm[c],
+			.rotate = pic->rotate[c],
+			.read_isr = pic->read_isr[c],
+			.poll = pic->poll[c],
+		};
+	ret_chips->pic[0].lines &= (u8) ~(1u << PIC_CASCADE);
+}
+
+/* A request of a level input is its pin, whatever it was elsewhere. A single chip is one that no engine knows. */
+void pic_set_chips(struct device *dev, const struct irq_chips *chips)
+{
+	const struct pic_state *chip = chips->pic;
+	struct pic *pic = container_of(dev, struct pic, dev);
+
+	for (unsigned c = 0; c < 2; c++) {
+		pic->elcr[c] = chip[c].elcr & elcr_writable[c];
+		pic->irr[c] = (u8)((chip[c].irr & ~pic->elcr[c]) | (pic->lines[c] & pic->elcr[c]));
+		pic->isr[c] = chip[c].isr;
+		pic->imr[c] = chip[c].imr;
+		pic->vector[c] = chip[c].vector & 0xf8;
+		pic->lowest[c] = chip[c].lowest & 7;
+		pic->icw[c] = chip[c].icw;
+		pic->icw4_due[c] = chip[c].icw4_due;
+		pic->single[c] = false;
+		pic->aeoi[c] = chip[c].aeoi;
+		pic->sfnm[c] = chip[c].sfnm;
+		pic->smm[c] = chip[c].smm;
+		pic->rotate[c] = chip[c].rotate;
+		pic->read_isr[c] = chip[c].read_isr;
+		pic->poll[c] = chip[c].poll;
+	}
+	/* As after an acknowledge: a second one that asks makes a new edge. */
+	set_pin(pic, 0, PIC_CASCADE, false);
+	update(pic);
 }
 
 /* What ICW1 resets, and RESET with it [8259A Initialization Command Word 1]. Pins are not ours. */
@@ -313,6 +381,8 @@ static u64 pic_read(struct pic *pic, unsigned c, u64 offset)
 {
 	u8 val;
 
+	if (irq_chips_away(pic->dev.vm))
+		return 0xff;
 	if (pic->poll[c]) {
 		val = read_poll(pic, c);
 		update(pic);
@@ -325,6 +395,8 @@ static u64 pic_read(struct pic *pic, unsigned c, u64 offset)
 
 static void pic_write(struct pic *pic, unsigned c, u64 offset, u64 val)
 {
+	if (irq_chips_away(pic->dev.vm))
+		return;
 	if (offset)
 		write_odd(pic, c, (u8)val);
 	else
@@ -356,7 +428,7 @@ static u64 elcr_read(void *opaque, u64 offset, unsigned size)
 {
 	const struct pic *pic = opaque;
 
-	return pic->elcr[offset & 1];
+	return irq_chips_away(pic->dev.vm) ? 0xff : pic->elcr[offset & 1];
 }
 
 static void elcr_write(void *opaque, u64 offset, unsigned size, u64 val)
@@ -365,6 +437,8 @@ static void elcr_write(void *opaque, u64 offset, unsigned size, u64 val)
 	unsigned c = offset & 1;
 	u8 old = pic->elcr[c];
 
+	if (irq_chips_away(pic->dev.vm))
+		return;
 	pic->elcr[c] = (u8)val & elcr_writable[c];
 	/* An input that becomes level follows its pin; one that becomes edge starts without a request. */
 	pic->irr[c] = (u8)((pic->irr[c] & (u8) ~(pic->elcr[c] | old)) | (pic->lines[c] & pic->elcr[c]));

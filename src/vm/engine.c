@@ -44,6 +44,7 @@ static bool parse_irqchip(const char *text, size_t len, void *ret_field)
 		[IRQCHIP_AUTO] = "auto",
 		[IRQCHIP_USER] = "user",
 		[IRQCHIP_SPLIT] = "split",
+		[IRQCHIP_FULL] = "full",
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
@@ -71,7 +72,7 @@ static const struct setting {
 	  "a number of executions, or 0 for the engine's own choice" },
 	{ &kvm_engine, "ioeventfd", offsetof(struct engine_conf, ioeventfd), parse_bool, "on or off" },
 	{ &kvm_engine, "irqchip", offsetof(struct engine_conf, irqchip), parse_irqchip,
-	  "auto, user or split" },
+	  "auto, user, split or full" },
 };
 
 /* For a sentence: nobody reads more. */
@@ -104,7 +105,7 @@ static int parse_setting(const char *text, size_t len, const struct engine_ops *
 	return err_set(
 		err, -EINVAL,
 		"unknown engine setting '%.*s'; the settings are translate, lockstep, pic and perf-map (=on or "
-		"=off), cache (=MiB) and warm (=N) of soft, and ioeventfd (=on or off) and irqchip (=auto, user or split) of kvm",
+		"=off), cache (=MiB) and warm (=N) of soft, and ioeventfd (=on or off) and irqchip (=auto, user, split or full) of kvm",
 		shown(key_len), text);
 }
 

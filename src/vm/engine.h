@@ -59,14 +59,15 @@ struct engine_ops {
 	/* Brings what it knows of such pages to ram_mark_dirty(), and notes their next writes anew. vCPUs are paused. Main thread. NULL
 	 * with dirty_set. */
 	int (*dirty_sync)(struct vm *vm, struct err *err);
-	/* An engine may have local APICs of its own. inside: it takes them from the devices, and vm->apics is set; its run() then
-	 * waits for interrupts and start-up IPIs by itself. Else they go back as they are now. vCPUs are parked or have no thread,
-	 * and whatever state they were given last is in the engine. Main thread. NULL: it has none. */
+	/* An engine may have local APICs of its own, and the other interrupt controllers, too. inside: it takes them from the devices, and
+	 * vm->apics is set; its run() then waits for interrupts and start-up IPIs by itself. Else they go back as they are now. vCPUs
+	 * are parked or have no thread, and whatever state they were given last is in the engine. Main thread. NULL: it has none. */
 	int (*apics)(struct vm *vm, bool inside, struct err *err);
 	/* Writes that the engine may have kept (bus_late()) have reached their devices when it returns. Any thread, without a
 	 * device's lock. NULL: it keeps none. */
 	void (*settle)(struct vm *vm);
-	bool (*own_apics)(void); /* would it have them on this host? Any thread. NULL with apics */
+	/* Would it have them on this host, or, all: all interrupt controllers? Any thread. NULL with apics */
+	bool (*own_apics)(bool all);
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
 	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);
@@ -100,6 +101,7 @@ enum engine_irqchip {
 	IRQCHIP_AUTO,  /* split where the host offers it */
 	IRQCHIP_USER,  /* all are the machine's devices */
 	IRQCHIP_SPLIT, /* the local APICs are KVM's */
+	IRQCHIP_FULL,  /* all are */
 };
 
 /* How an engine runs, from `--engine NAME,KEY=VALUE,...`. */

@@ -37,6 +37,11 @@ void irq_msi(struct vm *vm, u64 addr, u32 data)
 	pthread_mutex_unlock(&vm->intc_lock);
 }
 
+bool irq_chips_away(const struct vm *vm)
+{
+	return vm->apics && vm->apics->set_input;
+}
+
 int irq_pending(struct vcpu *vcpu)
 {
 	struct vm *vm = vcpu->vm;

@@ -14,6 +14,12 @@ struct vcpu;
 
 #define IRQ_NR_GSI   24
 #define IRQ_APIC_REG 64
+#define IRQ_NR_ISA   16
+
+/* An input of the controllers below the local APICs: pin n of the I/O APIC is n, this is input n of the 8259A pair. Each has a level of
+ * its own, as the board leads lines to either or both. */
+#define IRQ_INPUT_PIC(n) (IRQ_NR_GSI + (n))
+#define IRQ_NR_INPUTS    IRQ_INPUT_PIC(IRQ_NR_ISA)
 
 /* A local APIC, in one form for the device and for an engine that has its own. */
 struct apic_state {
@@ -25,13 +31,33 @@ struct apic_state {
 	u32 reg[IRQ_APIC_REG];
 };
 
+/* One 8259A. The cascade is no pin of anybody's: where the second one asks, its input of the first has irr. */
+struct pic_state {
+	u8 lines, irr, isr, imr, elcr;
+	u8 vector; /* ICW2 */
+	u8 lowest; /* the input with the lowest priority */
+	u8 icw;    /* the initialization word expected next: 0 none, 2, 3, 4 */
+	bool icw4_due, aeoi, sfnm, smm, rotate, read_isr, poll;
+};
+
+/* The 8259A pair (0: the first) and the I/O APIC, likewise. */
+struct irq_chips {
+	struct pic_state pic[2];
+	u8 select;           /* IOREGSEL */
+	u32 id;              /* IOAPICID */
+	u32 lines;           /* levels of its pins */
+	u64 red[IRQ_NR_GSI]; /* the redirection table, with remote IRR */
+};
+
 /* The local APICs of an engine, which has them instead of the devices while vm->apics is set (engine_ops.apics). The devices of
  * them then hold nothing that is true. All with vm->intc_lock held, any thread. */
 struct apic_ops {
 	/* A message, as MSI has it [SDM3 10.11]; how many took it. */
 	unsigned (*send)(struct vm *vm, u64 addr, u32 data);
-	/* What intc_ops.route() says may have changed. */
+	/* What intc_ops.route() says may have changed. NULL: it has the other controllers as well, */
 	void (*rerouted)(struct vm *vm);
+	/* which then learn by this that an input (0 to IRQ_NR_INPUTS - 1) has another level. NULL: the devices have those. */
+	void (*set_input)(struct vm *vm, unsigned input, bool level);
 };
 
 struct intc_ops {
@@ -51,6 +77,10 @@ struct intc_ops {
 	void (*set_apic)(void *opaque, struct vcpu *vcpu, const struct apic_state *apic);
 	/* The message of a GSI if it is level-triggered, so that the end of its interrupt matters: irq_eoi(). False: it is not. */
 	bool (*route)(void *opaque, unsigned gsi, u64 *ret_addr, u32 *ret_data);
+	/* The other controllers, to and from an engine that has those, too. The levels of their inputs are always the devices', which
+	 * take no others. set goes by what they say now. */
+	void (*get_chips)(void *opaque, struct irq_chips *ret_chips);
+	void (*set_chips)(void *opaque, const struct irq_chips *chips);
 	/* A local APIC of the engine's has ended an interrupt of a vector that is routed so. */
 	void (*eoi)(void *opaque, u8 vector);
 };
@@ -60,6 +90,10 @@ struct intc_ops {
 void irq_set(struct vm *vm, unsigned gsi, bool level);
 void irq_pulse(struct vm *vm, unsigned gsi); /* edge: 0, 1, 0 */
 void irq_msi(struct vm *vm, u64 addr, u32 data);
+
+/* For the devices of 8259A and I/O APIC, with intc_lock held: an engine has what they stand for. They then hold nothing that is true
+ * but the levels of their inputs, and answer to no access: what comes here that the engine has refused. */
+bool irq_chips_away(const struct vm *vm);
 
 /* For engines, on the vCPU's thread, without intc_lock. */
 int irq_pending(struct vcpu *vcpu);

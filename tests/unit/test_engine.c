@@ -61,6 +61,7 @@ static void test_settings(void **state)
 		{ "auto", "auto", { .translate = true } },
 		{ "kvm", "kvm", { .translate = true } },
 		{ "kvm,irqchip=split", "kvm", { .translate = true, .irqchip = IRQCHIP_SPLIT } },
+		{ "kvm,irqchip=full", "kvm", { .translate = true, .irqchip = IRQCHIP_FULL } },
 		{ "kvm,irqchip=split,irqchip=user", "kvm", { .translate = true, .irqchip = IRQCHIP_USER } },
 		{ "auto,irqchip=user,warm=2",
 		  "auto",
@@ -105,7 +106,7 @@ static void test_refusals(void **state)
 {
 #define LIST                                                                                                                                 \
 	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and ioeventfd (=on or " \
-	"off) and irqchip (=auto, user or split) of kvm"
+	"off) and irqchip (=auto, user, split or full) of kvm"
 #define NUMBER "; give a number of executions, or 0 for the engine's own choice"
 	static const char *const rows[][2] = {
 		{ "soft,", "unknown engine setting ''" LIST },
@@ -139,9 +140,9 @@ static void test_refusals(void **state)
 		{ "soft,warm=18446744073709551617", "cannot be '18446744073709551617'" NUMBER },
 		{ "kvm,warm=1", "engine setting 'warm' is for the soft engine only" },
 		{ "soft,irqchip=user", "engine setting 'irqchip' is for the kvm engine only" },
-		{ "kvm,irqchip", "engine setting 'irqchip' needs a value: auto, user or split" },
+		{ "kvm,irqchip", "engine setting 'irqchip' needs a value: auto, user, split or full" },
 		{ "kvm,irqchip=kernel",
-		  "engine setting 'irqchip' cannot be 'kernel'; give auto, user or split" },
+		  "engine setting 'irqchip' cannot be 'kernel'; give auto, user, split or full" },
 		{ "warpnine", "unknown engine 'warpnine'; the engines are auto, soft and kvm" },
 		{ "warpnine,warm=1", "unknown engine 'warpnine'; the engines are" },
 	};

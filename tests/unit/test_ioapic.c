@@ -305,6 +305,102 @@ static void test_legacy_route(void **state)
 	assert_int_equal(irq_pending(cpu(0)), -1);
 }
 
+/* --- an engine that has the controllers --- */
+static struct {
+	unsigned calls, input;
+	bool level;
+} told;
+
+static void engine_set_input(struct vm *vm, unsigned input, bool level)
+{
+	told.calls++;
+	told.input = input;
+	told.level = level;
+}
+
+static unsigned engine_send(struct vm *vm, u64 addr, u32 data)
+{
+	return 1;
+}
+
+static void assert_told(unsigned calls, unsigned input, bool level)
+{
+	assert_int_equal(told.calls, calls);
+	assert_int_equal(told.input, input);
+	assert_int_equal(told.level, level);
+	told.calls = 0;
+}
+
+static void test_away(void **state)
+{
+	static const struct apic_ops ops = { .send = engine_send, .set_input = engine_set_input };
+	struct vm *vm = &fake.b.vm;
+	struct irq_chips chips = { 0 }, again = { 0 };
+
+	redirect(17, 0, LEVEL | 0x61);
+	redirect(5, 0, 0x55);
+	pio_wr(0x21, 1, 0xdf);
+	vm->intc->get_chips(vm->intc_opaque, &chips);
+	assert_int_equal(chips.red[17], LEVEL | 0x61);
+	assert_int_equal(chips.pic[0].imr, 0xdf);
+
+	vm->apics = &ops;
+	told.calls = 0;
+	irq_set(vm, 17, true);
+	assert_told(1, 17, true);
+	irq_set(vm, 17, true); /* no change */
+	assert_int_equal(told.calls, 0);
+	/* One of ISA comes to both, the timer to another pin, one of PCI to where the chip set leads it. */
+	irq_set(vm, 5, true);
+	assert_told(2, 5, true);
+	irq_set(vm, 0, true);
+	assert_told(2, INTC_TIMER_PIN, true);
+	intc_set_pic(vm, BIT(11));
+	assert_told(1, IRQ_INPUT_PIC(11), true);
+	irq_set(vm, 11, true); /* which is high there already */
+	assert_told(1, 11, true);
+	irq_set(vm, 11, false);
+	assert_told(1, 11, false);
+	intc_set_pic(vm, 0);
+	assert_told(1, IRQ_INPUT_PIC(11), false);
+	/* Their registers are nobody's here. */
+	assert_int_equal(rd(0x10 + 34), 0xffffffff);
+	wr(0x10 + 34, 0x99);
+	mmio_wr(IOAPIC_BASE + 0x40, 4, 0x61);
+	assert_int_equal(pio_rd(0x20, 1), 0xff);
+	assert_int_equal(pio_rd(0xa1, 1), 0xff);
+	assert_int_equal(pio_rd(0x4d0, 1), 0xff);
+	pio_wr(0x21, 1, 0);
+	pio_wr(0x4d1, 1, 0xff);
+
+	/* Back, with what came meanwhile: the edge as a request, the level as the pin has it. */
+	vm->apics = NULL;
+	chips.pic[0].irr |= BIT(5);
+	chips.pic[0].elcr = 0xff;
+	chips.pic[1].icw = 0;
+	chips.id = 0xffffffff;
+	chips.red[3] = ~0ull;
+	chips.red[4] = ~0ull & ~(u64)(7 << 8); /* fixed */
+	pthread_mutex_lock(&vm->intc_lock);
+	vm->intc->set_chips(vm->intc_opaque, &chips);
+	vm->intc->get_chips(vm->intc_opaque, &again);
+	pthread_mutex_unlock(&vm->intc_lock);
+	assert_int_equal(told.calls, 0);
+	assert_int_equal(rd(0x10 + 34), LEVEL | RIRR | 0x61);
+	assert_int_equal(ack(0), 0x61);
+	eoi(0);
+	assert_int_equal(rd(0), 0x0f000000);
+	assert_int_equal(rd(0x10 + 6) & RIRR, 0); /* of a mode that knows no levels */
+	assert_int_equal(rd(0x10 + 8) & (RIRR | 0xfffe0000), RIRR);
+	assert_int_equal(again.pic[0].elcr, 0xf8);
+	assert_int_equal(again.pic[0].irr & BIT(5), BIT(5)); /* it is high */
+	assert_int_equal(again.pic[0].lines, BIT(0) | BIT(5));
+	assert_int_equal(again.lines & ~1u, BIT(2) | BIT(5) | BIT(17));
+	irq_set(vm, 5, false);
+	vm->intc->get_chips(vm->intc_opaque, &again);
+	assert_int_equal(again.pic[0].irr & BIT(5), 0);
+}
+
 static void test_state(void **state)
 {
 	redirect(17, 0, LEVEL | 0x61);
@@ -320,7 +416,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
 		T(test_registers),    T(test_edge),       T(test_level),   T(test_modes),
 		T(test_routing),      T(test_extint_pin), T(test_G23_msi), T(test_G41_level_storm),
-		T(test_legacy_route), T(test_state),
+		T(test_legacy_route), T(test_away),       T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

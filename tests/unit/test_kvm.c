@@ -236,14 +236,20 @@ static void test_triple_fault(void **state)
 	stop_vm();
 }
 
-/* --- KVM's own local APICs --- */
+/* --- KVM's own local APICs, and its other interrupt controllers --- */
 #define STOP_PORT 0x81
 #define LEVEL     0x51
 #define APIC_EN   (0xfee00000u | BIT(11) | BIT(8))
 
-/* In the place of a board's controllers: one local APIC as it was last, one level-triggered line. */
+#define RED_RIRR   BIT(14)
+#define RED_LEVEL  BIT(15)
+#define RED_MASKED BIT(16)
+
+/* In the place of a board's controllers: one local APIC as it was last, one level-triggered line; and where those are KVM's too,
+ * the 8259A pair and the I/O APIC, of which the lines are the board's. */
 static struct {
 	struct apic_state apic;
+	struct irq_chips chips;
 	unsigned eois;
 	int extint;
 } board;
@@ -283,6 +289,21 @@ static void board_eoi(void *opaque, u8 vector)
 	board.eois += vector == LEVEL;
 }
 
+static void board_get_chips(void *opaque, struct irq_chips *ret_chips)
+{
+	*ret_chips = board.chips;
+}
+
+static void board_set_chips(void *opaque, const struct irq_chips *chips)
+{
+	const struct irq_chips old = board.chips;
+
+	board.chips = *chips;
+	board.chips.lines = old.lines;
+	for (unsigned i = 0; i < 2; i++)
+		board.chips.pic[i].lines = old.pic[i].lines;
+}
+
 static const struct intc_ops board_ops = {
 	.pending = board_pending,
 	.ack = board_ack,
@@ -290,6 +311,8 @@ static const struct intc_ops board_ops = {
 	.set_apic = board_set_apic,
 	.route = board_route,
 	.eoi = board_eoi,
+	.get_chips = board_get_chips,
+	.set_chips = board_set_chips,
 };
 
 static u64 stop_read(void *opaque, u64 offset, unsigned size)
@@ -297,8 +320,23 @@ static u64 stop_read(void *opaque, u64 offset, unsigned size)
 	return 0;
 }
 
+/* As devices do. */
+static void set_input(unsigned input, bool level)
+{
+	unsigned n = input - IRQ_NR_GSI;
+
+	if (input < IRQ_NR_GSI)
+		board.chips.lines = (board.chips.lines & ~(1u << input)) | (u32)level << input;
+	else
+		board.chips.pic[n / 8].lines =
+			(u8)((board.chips.pic[n / 8].lines & ~(1u << n % 8)) | (unsigned)level << n % 8);
+	if (irq_chips_away(&vm))
+		vm.apics->set_input(&vm, input, level);
+}
+
 static void stop_write(void *opaque, u64 offset, unsigned size, u64 val)
 {
+	set_input(4, val & 1);
 	vcpu_post(&vcpu, VCPU_REQ_STOP);
 }
 
@@ -307,15 +345,15 @@ static struct region stop_port = {
 	.name = "stop", .ops = &stop_ops, .space = BUS_PIO, .base = STOP_PORT, .len = 1
 };
 
-static void make_split_vm(void)
+static void make_apic_vm(enum engine_irqchip irqchip)
 {
 	need_kvm();
-	if (!kvm_engine.own_apics()) {
-		print_message("skipped: this host's KVM has no local APICs\n");
+	if (!kvm_engine.own_apics(irqchip == IRQCHIP_FULL)) {
+		print_message("skipped: this host's KVM has not such interrupt controllers\n");
 		skip();
 	}
 	make_vm(&kvm_engine, 1 * MiB);
-	vm.engine_conf.irqchip = IRQCHIP_SPLIT;
+	vm.engine_conf.irqchip = irqchip;
 	vm.intc = &board_ops;
 	board.extint = -1;
 	board.eois = 0;
@@ -327,22 +365,30 @@ static void make_split_vm(void)
 	for (unsigned i = 0x32; i <= 0x37; i++)
 		board.apic.reg[i] = 0x10000;
 	board.apic.reg[0x35] = 0x700;
+	board.chips = (struct irq_chips){ 0 };
+	for (unsigned i = 0; i < 2; i++) {
+		board.chips.pic[i].imr = 0xff;
+		board.chips.pic[i].vector = (u8)(0x20 + 8 * i);
+		board.chips.pic[i].lowest = 7;
+	}
+	for (unsigned pin = 0; pin < IRQ_NR_GSI; pin++)
+		board.chips.red[pin] = RED_MASKED;
 	stop_port.lock = &vm.intc_lock;
 	assert_int_equal(bus_add(&vm.bus, &stop_port), 0);
 }
 
-static void start_split_vm(void)
+static void start_apic_vm(enum engine_irqchip irqchip)
 {
 	struct err err = { 0 };
 
-	make_split_vm();
+	make_apic_vm(irqchip);
 	if (vm.engine->vm_init(&vm, &err) < 0 || vm.engine->vcpu_init(&vcpu, &err) < 0)
 		fail_msg("%s", err.msg);
 	protected_mode(&a);
 	set(&a);
 }
 
-static void stop_split_vm(void)
+static void stop_apic_vm(void)
 {
 	bus_del(&vm.bus, &stop_port);
 	stop_vm();
@@ -361,7 +407,7 @@ static void test_apic_round_trip(void **state)
 {
 	struct apic_state before;
 
-	start_split_vm();
+	start_apic_vm(IRQCHIP_SPLIT);
 	board.apic.reg[8] = 0x23;          /* TPR */
 	board.apic.reg[0xd] = 0x04000000;  /* LDR */
 	board.apic.reg[0x10 + 3] = BIT(5); /* in service: 65H */
@@ -399,19 +445,239 @@ static void test_apic_round_trip(void **state)
 		assert_int_equal(board.apic.reg[0xd], 1);
 		assert_int_equal(board.apic.reg[0x31], before.reg[0x31]);
 	}
-	stop_split_vm();
+	stop_apic_vm();
 }
 
 static void test_apic_messages(void **state)
 {
-	start_split_vm();
+	start_apic_vm(IRQCHIP_SPLIT);
 	move_apics(true);
 	assert_int_equal(vm.apics->send(&vm, 0xfee00000, 0x61), 1);
 	assert_int_equal(vm.apics->send(&vm, 0xfee05000, 0x62), 0); /* nobody */
 	assert_int_equal(vm.apics->send(&vm, 0xfeeff000, 0x63), 1); /* everybody */
 	move_apics(false);
 	assert_int_equal(board.apic.reg[0x20 + 3], BIT(1) | BIT(3));
-	stop_split_vm();
+	stop_apic_vm();
+}
+
+/* Where KVM has all, edges and levels come to the local APIC, or to the 8259A, once, however often what they came to moves. */
+static bool requested(u8 vector)
+{
+	u32 *irr = &board.apic.reg[0x20 + vector / 32], bit = 1u << vector % 32;
+	bool is = *irr & bit;
+
+	*irr &= ~bit;
+	return is;
+}
+
+static void test_chips_round_trip(void **state)
+{
+	struct irq_chips before;
+
+	start_apic_vm(IRQCHIP_FULL);
+	for (unsigned i = 0; i < 2; i++)
+		board.chips.pic[i] = (struct pic_state){
+			.lines = i ? 0x12 : 0x0a,
+			.irr = i ? 0x16 : 0x8e, /* the second one asks, */
+			.isr = i ? 0x08 : 0x20,
+			.imr = i ? 0xe8 : 0x04, /* and the first one does not listen to that */
+			.elcr = i ? 0x02 : 0x08,
+			.vector = i ? 0x78 : 0x30,
+			.lowest = i ? 3 : 7,
+			.icw = i ? 0 : 4,
+			.icw4_due = !i,
+			.aeoi = i,
+			.sfnm = !i,
+			.smm = i,
+			.rotate = i,
+			.read_isr = !i,
+			.poll = i,
+		};
+	board.chips.select = 0x3f;
+	board.chips.id = 0x05000000;
+	board.chips.lines = BIT(3) | BIT(5) | BIT(9) | BIT(20);
+	board.chips.red[3] = 0x43;                                   /* high, an edge that was sent */
+	board.chips.red[5] = RED_MASKED | 0x45;                      /* and one that was not */
+	board.chips.red[9] = RED_LEVEL | RED_RIRR | BIT(13) | LEVEL; /* in service */
+	board.chips.red[20] = RED_LEVEL | RED_MASKED | 0x0300000000000000 | 0x54; /* waits */
+	board.chips.red[23] = 0xff00000000010900 | 0x57;
+	before = board.chips;
+	for (unsigned i = 0; i < 3; i++) {
+		move_apics(true);
+		memset(&board.chips.select, 0xa5, sizeof(board.chips) - offsetof(struct irq_chips, select));
+		board.chips.lines = before.lines;
+		move_apics(false);
+		assert_memory_equal(board.chips.pic, before.pic, sizeof(before.pic));
+		assert_int_equal(board.chips.select, before.select);
+		assert_int_equal(board.chips.id, before.id);
+		for (unsigned pin = 0; pin < IRQ_NR_GSI; pin++)
+			if (board.chips.red[pin] != before.red[pin])
+				fail_msg("round %u: the entry of pin %u is %#llx, not %#llx", i, pin,
+					 (unsigned long long)board.chips.red[pin],
+					 (unsigned long long)before.red[pin]);
+		for (unsigned v = 0; v < 8; v++)
+			assert_int_equal(board.apic.reg[0x20 + v], 0);
+	}
+	stop_apic_vm();
+}
+
+static void move_out_and_in(void)
+{
+	move_apics(false);
+	move_apics(true);
+}
+
+static void test_chips_edges(void **state)
+{
+	start_apic_vm(IRQCHIP_FULL);
+	board.chips.red[4] = 0x44;
+	board.chips.red[5] = RED_MASKED | 0x45;
+	move_apics(true);
+	set_input(4, true);
+	set_input(5, true);
+	set_input(IRQ_INPUT_PIC(1), true);
+	set_input(IRQ_INPUT_PIC(12), true);
+	set_input(IRQ_INPUT_PIC(12), false);
+	move_out_and_in();
+	move_apics(false);
+	assert_true(requested(0x44));
+	assert_false(requested(0x45));
+	assert_int_equal(board.chips.pic[0].irr & 0xfb, BIT(1));
+	assert_int_equal(board.chips.pic[1].irr, BIT(4));
+	/* Taken, and still high. */
+	board.chips.pic[0].irr = 0;
+	move_apics(true);
+	move_out_and_in();
+	move_apics(false);
+	assert_false(requested(0x44));
+	assert_int_equal(board.chips.pic[0].irr & 0xfb, 0);
+	/* The next ones, one of which comes while the devices have it all: the board's affair. */
+	set_input(4, false);
+	move_apics(true);
+	set_input(4, true);
+	set_input(5, false);
+	set_input(IRQ_INPUT_PIC(1), false);
+	set_input(IRQ_INPUT_PIC(1), true);
+	move_apics(false);
+	assert_true(requested(0x44));
+	assert_false(requested(0x45));
+	assert_int_equal(board.chips.pic[0].irr & 0xfb, BIT(1));
+	/* One that was masked is forgotten. */
+	board.chips.red[5] = 0x45;
+	move_apics(true);
+	set_input(5, true);
+	move_apics(false);
+	assert_true(requested(0x45));
+	stop_apic_vm();
+}
+
+static void test_chips_levels(void **state)
+{
+	start_apic_vm(IRQCHIP_FULL);
+	board.chips.red[16] = RED_LEVEL | 0x46;
+	board.chips.red[17] = RED_LEVEL | 0x47 | RED_MASKED;
+	board.chips.pic[0].elcr = BIT(5);
+	move_apics(true);
+	set_input(16, true);
+	set_input(17, true);
+	set_input(IRQ_INPUT_PIC(5), true);
+	move_out_and_in();
+	move_apics(false);
+	assert_true(requested(0x46));
+	assert_int_equal(board.chips.red[16], RED_LEVEL | RED_RIRR | 0x46);
+	assert_false(requested(0x47));
+	assert_int_equal(board.chips.pic[0].irr, BIT(5));
+	/* In service: not again. After its end, as the line is still high: once. */
+	move_out_and_in();
+	move_apics(false);
+	assert_false(requested(0x46));
+	board.chips.red[16] &= ~RED_RIRR;
+	board.chips.red[17] &= ~RED_MASKED;
+	move_out_and_in();
+	move_apics(false);
+	assert_true(requested(0x46) && requested(0x47));
+	assert_int_equal(board.chips.red[17], RED_LEVEL | RED_RIRR | 0x47);
+	/* The lines have gone low before their ends. */
+	move_apics(true);
+	set_input(16, false);
+	set_input(17, false);
+	set_input(IRQ_INPUT_PIC(5), false);
+	move_apics(false);
+	assert_int_equal(board.chips.pic[0].irr, 0);
+	board.chips.red[16] &= ~RED_RIRR;
+	board.chips.red[17] &= ~RED_RIRR;
+	move_out_and_in();
+	move_apics(false);
+	assert_false(requested(0x46) || requested(0x47));
+	stop_apic_vm();
+}
+
+static void gate(unsigned vector, u32 at)
+{
+	st64(vm.ram.base + 0x5000 + 8 * vector, at | 8u << 16 | 0x8e00ull << 32);
+}
+
+/* A guest that waits for what has a gate(). */
+static void wait_for_interrupts(void)
+{
+	protected_mode(&a);
+	memcpy(vm.ram.base + CODE, "\xfb\xeb\xfe", 3); /* sti; here: jmp here */
+	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
+	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };
+	st64(vm.ram.base + 0x4008, 0x00cf9b000000ffffull);
+	st64(vm.ram.base + 0x4010, 0x00cf93000000ffffull);
+}
+
+/* One of each of its controllers, taken by a guest. */
+static void test_chips_interrupts(void **state)
+{
+	static const u8 eoi_apic[] = {
+		0xc7, 0x05,      0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, /* movl $0, the EOI register */
+		0x31, 0xc0,                                          /* xor %eax, %eax */
+		0xe6, STOP_PORT, /* out %al, $STOP_PORT: its line goes low */
+		0xcf,            /* iret */
+	};
+	static const u8 eoi_pic[] = {
+		0xb0, 0x20,      /* mov $0x20, %al */
+		0xe6, 0x20,      /* out %al, $0x20 */
+		0xe6, STOP_PORT, /* out %al, $STOP_PORT */
+		0xcf,            /* iret */
+	};
+	bool second = false, extint = false;
+
+	start_apic_vm(IRQCHIP_FULL);
+	wait_for_interrupts();
+	gate(LEVEL, DATA + 0x100);
+	gate(0x21, DATA + 0x200);
+	memcpy(vm.ram.base + DATA + 0x100, eoi_apic, sizeof(eoi_apic));
+	memcpy(vm.ram.base + DATA + 0x200, eoi_pic, sizeof(eoi_pic));
+	set(&a);
+	board.chips.red[4] = RED_LEVEL | LEVEL;
+	board.chips.pic[0].imr = 0xfd;
+	move_apics(true);
+	/* The line is still high at the first end, so there is a second interrupt; it is low at the second. */
+	set_input(4, true);
+	assert_int_equal(vm.engine->run(&vcpu), RUN_REQUEST);
+	assert_int_equal(vcpu_take(&vcpu, VCPU_REQ_STOP), VCPU_REQ_STOP);
+	move_out_and_in();
+	get(&b);
+	assert_int_equal(b.rip, DATA + 0x100 + 14);
+	/* And one of the 8259A's, without a word from here. */
+	set_input(IRQ_INPUT_PIC(1), true);
+	move_out_and_in();
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(vm.engine->run(&vcpu), RUN_REQUEST);
+		vcpu_take(&vcpu, VCPU_REQ_STOP);
+		get(&b);
+		second |= b.rip == DATA + 0x100 + 14;
+		extint |= b.rip == DATA + 0x200 + 6;
+	}
+	assert_true(second && extint);
+	move_apics(false);
+	assert_int_equal(board.chips.pic[0].irr | board.chips.pic[0].isr, 0);
+	assert_int_equal(board.chips.red[4] & RED_RIRR, 0);
+	assert_false(requested(LEVEL));
+	stop_apic_vm();
 }
 
 /* A level-triggered interrupt whose end the board hears of, then one of the 8259A's. */
@@ -424,17 +690,12 @@ static void test_apic_interrupts(void **state)
 	};
 	static const int vector[] = { LEVEL, 0x20 };
 
-	start_split_vm();
-	protected_mode(&a);
-	memcpy(vm.ram.base + CODE, "\xfb\xeb\xfe", 3); /* sti; here: jmp here */
-	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };
-	a.gdtr = (struct x86_dtr){ 0x17, 0x4000 };
-	st64(vm.ram.base + 0x4008, 0x00cf9b000000ffffull);
-	st64(vm.ram.base + 0x4010, 0x00cf93000000ffffull);
+	start_apic_vm(IRQCHIP_SPLIT);
+	wait_for_interrupts();
 	for (unsigned i = 0; i < ARRAY_SIZE(vector); i++) {
 		u8 *code = vm.ram.base + DATA + 0x100 * i;
 
-		st64(vm.ram.base + 0x5000 + 8 * vector[i], (DATA + 0x100 * i) | 8u << 16 | 0x8e00ull << 32);
+		gate((unsigned)vector[i], DATA + 0x100 * i);
 		memcpy(code, handler, sizeof(handler));
 		if (i) /* no EOI */
 			memset(code, 0x90, 10);
@@ -456,7 +717,7 @@ static void test_apic_interrupts(void **state)
 	get(&b);
 	assert_int_equal(b.rip, DATA + 0x100 + 12);
 	move_apics(false);
-	stop_split_vm();
+	stop_apic_vm();
 }
 
 /* --- writes that come late --- */
@@ -681,7 +942,7 @@ static bool live(void)
 	if (vm.engine->vm_init(&vm, &err) >= 0 && vm.engine->vcpu_init(&vcpu, &err) >= 0) {
 		protected_mode(&a);
 		if (vm.engine->set_state(&vcpu, &a, &err) >= 0 && vm.engine->apics(&vm, true, &err) >= 0) {
-			failed = vm.engine->run(&vcpu) != end;
+			failed = vm.engine->run(&vcpu) != end || *vm.crash;
 			if (failed)
 				snprintf(err.msg, sizeof(err.msg), "%.900s", vm.crash);
 			else
@@ -726,16 +987,26 @@ static void test_every_ioctl_fails(void **state)
 	free_vm();
 }
 
-static void test_every_split_ioctl_fails(void **state)
+static void every_apic_ioctl_fails(enum engine_irqchip irqchip)
 {
 	static const u8 stop[] = { 0xe6, STOP_PORT, 0xf4 };
 
-	make_split_vm();
+	make_apic_vm(irqchip);
 	memcpy(vm.ram.base + CODE, tour, sizeof(tour) - 1);
 	memcpy(vm.ram.base + CODE + sizeof(tour) - 1, stop, sizeof(stop));
 	fail_each();
 	bus_del(&vm.bus, &stop_port);
 	free_vm();
+}
+
+static void test_every_split_ioctl_fails(void **state)
+{
+	every_apic_ioctl_fails(IRQCHIP_SPLIT);
+}
+
+static void test_every_full_ioctl_fails(void **state)
+{
+	every_apic_ioctl_fails(IRQCHIP_FULL);
 }
 
 /* --- the probe and the trial --- */
@@ -886,6 +1157,11 @@ int main(void)
 		cmocka_unit_test(test_apic_messages),
 		cmocka_unit_test(test_apic_interrupts),
 		cmocka_unit_test(test_every_split_ioctl_fails),
+		cmocka_unit_test(test_chips_round_trip),
+		cmocka_unit_test(test_chips_edges),
+		cmocka_unit_test(test_chips_levels),
+		cmocka_unit_test(test_chips_interrupts),
+		cmocka_unit_test(test_every_full_ioctl_fails),
 	};
 
 	ioctl_shim = fail_one;

@@ -9,15 +9,16 @@
  *   kvm_cpuid.c   the CPU model's features and leaves
  *   kvm_vcpu.c    the run loop: requests, interrupts, exits
  *   kvm_apic.c    KVM's local APICs, where the guest has those
+ *   kvm_irqchip.c its other interrupt controllers, likewise
  *   kvm_state.c   struct x86_state in and out
  *   kvm_msr.c     which MSRs are KVM's, which the machine's, which this engine's
  *   kvm_stats.c   what KVM has counted
  *   kvm_trial.c   how fast this host's KVM is
  *
- * The 8259A pair and the I/O APIC are bothy's own. So are the local APICs with irqchip=user, where a line, a message or a timer takes
- * the same way on both engines, and KVM is told which vector to deliver, once the guest can take it; with
- * irqchip=split (kvm_apic.c) those are KVM's, and timers, ends of interrupts, messages between processors and waiting
- * do not leave the kernel.
+ * Whose interrupt controllers. With irqchip=user all are bothy's own: a line, a message or a timer takes the same way on both engines,
+ * and KVM is told which vector to deliver, once the guest can take it. With irqchip=split (kvm_apic.c) the local APICs are
+ * KVM's, and timers, ends of interrupts, messages between processors and waiting do not leave the kernel. With irqchip=full
+ * (kvm_irqchip.c) so are the 8259A pair and the I/O APIC, and their registers do not, either.
  */
 #pragma once
 
@@ -58,6 +59,7 @@ struct kvm_vm {
 	bool xsave2;    /* there is KVM_GET_XSAVE2 */
 	bool xcrs;      /* there is XCR0 */
 	bool split;     /* the local APICs are KVM's */
+	bool full;      /* and so are the 8259A pair and the I/O APIC */
 	bool steal;     /* and so is the record of stolen time */
 	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
@@ -178,6 +180,18 @@ int kvm_apic_set_activity(struct kvm_cpu *k, struct err *err);
 int kvm_apic_rearm(struct kvm_cpu *k, struct err *err);
 /* A vector of the 8259A pair, which the guest can take now. */
 int kvm_apic_extint(struct kvm_cpu *k, u8 vector, struct err *err);
+
+/* --- kvm_irqchip.c --- */
+/* Before there are vCPUs: makes them KVM's. */
+int kvm_irqchip_init(struct kvm_vm *kvm, struct err *err);
+/* fd: of the device or of a VM. */
+bool kvm_irqchip_offered(int fd);
+/* With intc_lock held, while no vCPU runs. */
+struct irq_chips;
+int kvm_irqchip_set(struct kvm_vm *kvm, const struct irq_chips *chips, struct err *err);
+int kvm_irqchip_get(struct kvm_vm *kvm, struct irq_chips *ret_chips, struct err *err);
+/* For apic_ops. */
+void kvm_irqchip_set_input(struct vm *vm, unsigned input, bool level);
 
 /* --- kvm_state.c --- */
 int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *err);

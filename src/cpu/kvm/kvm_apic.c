@@ -1,7 +1,9 @@
-/* KVM's local APICs for a guest: irqchip=split [KVM api 7.5, KVM_CAP_SPLIT_IRQCHIP].
+/* KVM's local APICs for a guest: irqchip=split [KVM api 7.5, KVM_CAP_SPLIT_IRQCHIP], or with all the others, irqchip=full
+ * (kvm_irqchip.c).
  *
  * With them the kernel answers accesses to the local APIC, delivers its timer and messages between processors, waits in HLT and
- * for start-up IPIs, all without a return from KVM_RUN. 8259A pair and I/O APIC stay the machine's devices.
+ * for start-up IPIs, all without a return from KVM_RUN. With irqchip=split the 8259A pair and the I/O APIC stay the machine's devices;
+ * what is said below of ends of interrupts and of the 8259A's vectors is for that.
  *
  * Whose state. While vCPUs run (vm->apics is set) KVM has the local APICs, else the devices: kvm_apic_move() carries all of
  * them over, with intc_lock held, so that no message falls between. So whoever looks at a machine that stands still (a reset,
@@ -169,13 +171,15 @@ static void rerouted(struct vm *vm)
 		vm_crash(vm, err.msg);
 }
 
-static const struct apic_ops apic_ops = { .send = send, .rerouted = rerouted };
+static const struct apic_ops split_ops = { .send = send, .rerouted = rerouted };
+static const struct apic_ops full_ops = { .send = send, .set_input = kvm_irqchip_set_input };
 
 /* --- to and fro --- */
 static int move_in(struct kvm_vm *kvm, struct err *err)
 {
 	struct vm *vm = kvm->vm;
-	int r = route(kvm, err);
+	struct irq_chips chips = { 0 };
+	int r = kvm->full ? 0 : route(kvm, err);
 
 	for (u32 i = 0; i < vm->nr_vcpus && r >= 0; i++) {
 		struct apic_state apic = { 0 };
@@ -188,11 +192,15 @@ static int move_in(struct kvm_vm *kvm, struct err *err)
 		if (r >= 0)
 			r = set_record(vm->vcpu[i]->engine, err);
 	}
+	if (r >= 0 && kvm->full) { /* after them, to which it sends */
+		vm->intc->get_chips(vm->intc_opaque, &chips);
+		r = kvm_irqchip_set(kvm, &chips, err);
+	}
 	if (r < 0)
 		return r;
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vm->vcpu[i]->timer_tsc = ~0ull;
-	vm->apics = &apic_ops;
+	vm->apics = kvm->full ? &full_ops : &split_ops;
 	return 0;
 }
 
@@ -212,7 +220,8 @@ static int move_out(struct kvm_vm *kvm, struct err *err)
 {
 	struct vm *vm = kvm->vm;
 	u32 busy[8] = { 0 };
-	int r = 0;
+	struct irq_chips chips = { 0 };
+	int r = kvm->full ? kvm_irqchip_get(kvm, &chips, err) : 0;
 
 	vm->apics = NULL;
 	for (u32 i = 0; i < vm->nr_vcpus && r >= 0; i++) {
@@ -226,9 +235,13 @@ static int move_out(struct kvm_vm *kvm, struct err *err)
 		if (r >= 0)
 			r = get_record(vm->vcpu[i]->engine, err);
 	}
-	if (r >= 0)
+	if (r < 0)
+		return r;
+	if (kvm->full)
+		vm->intc->set_chips(vm->intc_opaque, &chips);
+	else
 		report_ends(kvm, busy);
-	return r;
+	return 0;
 }
 
 int kvm_apic_move(struct vm *vm, bool inside, struct err *err)
@@ -270,7 +283,8 @@ int kvm_apic_init(struct kvm_vm *kvm, int sys_fd, struct err *err)
 			       : err_set(err, -ENOTSUP,
 					 "this host's KVM has no local APICs for a guest whose other interrupt controllers "
 					 "it has not; use --engine kvm,irqchip=user");
-	r = KVM_CALL(kvm->fd, KVM_ENABLE_CAP, &cap, err);
+	r = wanted == IRQCHIP_FULL ? kvm_irqchip_init(kvm, err)
+				   : KVM_CALL(kvm->fd, KVM_ENABLE_CAP, &cap, err);
 	kvm->split = r >= 0;
 	kvm->steal = kvm->split && kvm_cpuid_keeps_record(sys_fd);
 	return r;

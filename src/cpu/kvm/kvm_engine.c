@@ -2,7 +2,7 @@
  *
  * What a guest decodes or translates is nobody's business here, so ram->code_written stays NULL.
  *
- * Omitted: KVM's own 8259A, I/O APIC and PIT, which guests of today hardly use.
+ * Omitted: KVM's own PIT, which guests of today hardly use.
  *
  * Main thread, but for what the contract calls on a vCPU's.
  */
@@ -244,10 +244,10 @@ static unsigned stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS
 	return KVM_OWN_STATS + kvm_stats_read(k->stats, ret + KVM_OWN_STATS);
 }
 
-static bool own_apics(void)
+static bool own_apics(bool all)
 {
 	int fd = kvm_sys_open(NULL);
-	bool offered = fd >= 0 && kvm_apic_offered(fd);
+	bool offered = fd >= 0 && (all ? kvm_irqchip_offered(fd) : kvm_apic_offered(fd));
 
 	if (fd >= 0)
 		close(fd);

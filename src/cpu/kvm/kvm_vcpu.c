@@ -8,7 +8,7 @@
  * has said that the guest can take one now; until then KVM is asked to come back as soon as that is so
  * (an interrupt window). CR8 is in the run structure in both directions.
  *
- * With KVM's own local APICs (kvm_apic.c) only vectors of the 8259A pair go that way; HLT and the wait for a start-up IPI are inside of
+ * With KVM's own local APICs (kvm_apic.c) only vectors of the 8259A pair go that way, or none (kvm_irqchip.c); HLT and the wait for a start-up IPI are inside of
  * KVM_RUN, which a request ends as well.
  *
  * Unfinished instructions. KVM completes what has left the guest (a port's value into its register, the step over the
@@ -145,7 +145,7 @@ static int offer_interrupt(struct kvm_cpu *k, struct err *err)
 	int vector, r = 0;
 
 	run->request_interrupt_window = 0;
-	if (!k->look)
+	if (!k->look || k->kvm->full)
 		return 0;
 	if (run->ready_for_interrupt_injection && run->if_flag) {
 		vector = irq_ack(k->vcpu);
