@@ -1,5 +1,7 @@
 /* The FUSE server, request by request, on a folder in /tmp: what Linux's driver relies on, and what a hostile one tries [G39].
  *
+ * All is done twice: by the server's threads, and with leave to answer at once (test_fuse_quick.c is about that alone).
+ *
  * Beside the shared folder lies another one, "outside", which every escape would reach; at the end of each test it must be as
  * it was.
  */
@@ -27,6 +29,7 @@
 #define ROOT FUSE_ROOT_ID
 
 static struct fuseclient c;
+static bool at_once;
 static char base[64]; /* has "share" and "outside" */
 
 /* ---- the folder ---- */
@@ -72,6 +75,7 @@ static void serve(const struct fuse_conf *more)
 	if (fuse_open(&conf, &fs, &err))
 		fail_msg("%s", err.msg);
 	fuseclient_init(&c, fs);
+	c.at_once = at_once;
 	assert_int_equal(fuseclient_start(&c, ~0u, NULL), 0);
 }
 
@@ -1151,6 +1155,7 @@ static void test_proc(void **state)
 	fuseclient_fini(&c);
 	assert_int_equal(fuse_open(&conf, &fs, &err), 0);
 	fuseclient_init(&c, fs);
+	c.at_once = at_once;
 	assert_int_equal(fuseclient_start(&c, ~0u, NULL), 0);
 	proc = lookup(ROOT, "proc");
 	assert_true(proc && entry.attr.flags & FUSE_ATTR_SUBMOUNT);
@@ -1214,5 +1219,8 @@ int main(void)
 		TEST(test_reset),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("by threads", tests, NULL, NULL);
+
+	at_once = true;
+	return failed + cmocka_run_group_tests_name("at once", tests, NULL, NULL);
 }
