@@ -75,7 +75,7 @@ int fuse_dir_fsync(struct fuse_op *op)
 	return rc;
 }
 
-/* The host's next entries. 0: there are some, or it is the end. */
+/* The host's next entries, or it is the end. */
 static int read_lump(struct fuse_handle *h)
 {
 	long n;
@@ -85,32 +85,23 @@ static int read_lump(struct fuse_handle *h)
 		h->entries = malloc(LUMP);
 	if (!h->entries)
 		return -ENOMEM;
-	n = syscall(SYS_getdents64, h->fd, h->entries, LUMP);
-	if (n < 0)
-		return -errno;
-	h->len = (u32)n;
-	/* Was that all? What is wrong with the rest, it will be the next time too. */
-	if (n && LUMP - h->len >= MIN_LUMP) {
+	/* Once more than there are entries, to know the end. */
+	do {
 		n = syscall(SYS_getdents64, h->fd, h->entries + h->len, LUMP - h->len);
 		h->at_end = n == 0;
 		h->len += n > 0 ? (u32)n : 0;
-	}
-	return 0;
+	} while (n > 0 && LUMP - h->len >= MIN_LUMP);
+	/* What is wrong behind some entries is so the next time, too. */
+	return n < 0 && !h->len ? -errno : 0;
 }
 
 /* The entry at the handle's place; NULL: the end, or (*ret_rc) an errno or FUSE_LATER. */
 static const struct entry *current(struct fuse_handle *h, bool at_once, int *ret_rc)
 {
 	*ret_rc = 0;
-	if (h->pos == h->len) {
-		if (h->at_end)
-			h->at_end = false; /* said once: who asks again may find more */
-		else
-			*ret_rc = at_once ? FUSE_LATER : read_lump(h);
-		if (h->pos == h->len || *ret_rc)
-			return NULL;
-	}
-	return (const struct entry *)(h->entries + h->pos);
+	if (h->pos == h->len && !h->at_end)
+		*ret_rc = at_once ? FUSE_LATER : read_lump(h);
+	return h->pos == h->len ? NULL : (const struct entry *)(h->entries + h->pos);
 }
 
 static bool is_dot(const char *name)
@@ -167,6 +158,9 @@ static int fill(struct fuse_op *op, struct fuse_handle *h, u32 size, bool plus)
 		h->next = (u64)e->off;
 		h->pos += e->len;
 	}
+	/* Who asks again at the end may find more. */
+	if (!op->reply_len && !rc)
+		h->at_end = false;
 	/* What came before an error, or before what must wait, is given first. */
 	return op->reply_len ? 0 : rc;
 }
