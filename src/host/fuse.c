@@ -635,7 +635,8 @@ int fuse_open(const struct fuse_conf *conf, struct fs **ret_fs, struct err *err)
 	}
 	if (!rc) {
 		f->at_once = new_op(f);
-		rc = f->at_once ? start_threads(f, err) : err_set(err, -ENOMEM, "no memory for a shared folder");
+		rc = f->at_once ? start_threads(f, err)
+				: err_set(err, -ENOMEM, "no memory for a shared folder");
 	}
 	if (!rc)
 		f->at_once->at_once = true;

@@ -114,7 +114,7 @@ static int look_up(struct fuse_op *op, const struct entry *e, struct fuse_entry_
 {
 	/* "." and ".." are the guest's own to know. */
 	int rc = is_dot(e->name) ? -ENOENT
-		 : op->at_once	 ? fuse_node_lookup_cached(op->f, op->node, e->name, ret)
+		 : op->at_once   ? fuse_node_lookup_cached(op->f, op->node, e->name, ret)
 				 : fuse_node_lookup(op->f, op->node, e->name, ret);
 
 	if (rc < 0)

@@ -25,7 +25,7 @@ struct fuseclient {
 	pthread_cond_t changed;
 	u64 unique;
 	u32 uid, gid;
-	bool at_once; /* submit() may answer */
+	bool at_once;            /* submit() may answer */
 	struct fuseclient_req r; /* of fuseclient_ask() */
 };
 

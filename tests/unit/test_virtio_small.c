@@ -246,9 +246,9 @@ static void test_G22_share_at_once(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_console),         cmocka_unit_test(test_console_no_master),
-		cmocka_unit_test(test_G37_slow_reader), cmocka_unit_test(test_rng),
-		cmocka_unit_test(test_G38_flood),       cmocka_unit_test(test_console_pause),
+		cmocka_unit_test(test_console),           cmocka_unit_test(test_console_no_master),
+		cmocka_unit_test(test_G37_slow_reader),   cmocka_unit_test(test_rng),
+		cmocka_unit_test(test_G38_flood),         cmocka_unit_test(test_console_pause),
 		cmocka_unit_test(test_G22_share_at_once),
 	};
 
