@@ -14,8 +14,8 @@
  * others change too; access lists (fuse_xattr.c); DAX; notifications, which virtio-fs has no queue for.
  *
  * A request that waits for nothing (QUICK, if the host has in memory what it asks for) is answered by the thread that brings it,
- * mostly a vCPU's: half of what a short request costs is waking one thread after the other. Whatever is in the way there (a lock
- * of the session, a length beyond reason, a file system that would have to be asked) leaves it, untouched, to the server's threads.
+ * mostly a vCPU's: to wake one thread after the other would cost more than the request. Whatever is in the way there (a session
+ * that ends, a length beyond reason, a file system that would have to be asked) leaves it, untouched, to the server's threads.
  *
  * Threads: the server's own, FUSE_NR_THREADS. Their umask is 0 and theirs alone: the guest's kernel has applied its programs'.
  */

@@ -165,9 +165,22 @@ static int fill(struct fuse_op *op, struct fuse_handle *h, u32 size, bool plus)
 	return op->reply_len ? 0 : rc;
 }
 
-static bool seeks(const struct fuse_handle *h, const struct fuse_read_in *in)
+/* False: not at once. */
+static bool lock(const struct fuse_op *op, struct fuse_handle *h, u32 size)
 {
-	return in->offset != h->next || !in->offset;
+	if (op->at_once)
+		return size <= MAX_QUICK && pthread_mutex_trylock(&h->lock) == 0;
+	pthread_mutex_lock(&h->lock);
+	return true;
+}
+
+/* Under h->lock. */
+static int seek(struct fuse_handle *h, u64 offset)
+{
+	h->pos = h->len = 0;
+	h->at_end = false;
+	h->next = offset;
+	return lseek(h->fd, (off_t)offset, SEEK_SET) < 0 ? -errno : 0;
 }
 
 static int read_dir(struct fuse_op *op, bool plus)
@@ -182,25 +195,15 @@ static int read_dir(struct fuse_op *op, bool plus)
 		fuse_handle_put(op->f, h);
 		return -EBADF;
 	}
-	if (op->at_once) {
-		rc = in->size > MAX_QUICK || pthread_mutex_trylock(&h->lock) ? FUSE_LATER : 0;
-		if (!rc) {
-			rc = seeks(h, in) ? FUSE_LATER : fill(op, h, MIN(in->size, op->reply_max), plus);
-			pthread_mutex_unlock(&h->lock);
-		}
-		fuse_handle_put(op->f, h);
-		return rc;
+	if (lock(op, h, in->size)) {
+		if (in->offset != h->next || !in->offset)
+			rc = op->at_once ? FUSE_LATER : seek(h, in->offset);
+		if (!rc)
+			rc = fill(op, h, MIN(in->size, op->reply_max), plus);
+		pthread_mutex_unlock(&h->lock);
+	} else {
+		rc = FUSE_LATER;
 	}
-	pthread_mutex_lock(&h->lock);
-	if (seeks(h, in)) {
-		h->pos = h->len = 0;
-		h->at_end = false;
-		h->next = in->offset;
-		rc = lseek(h->fd, (off_t)in->offset, SEEK_SET) < 0 ? -errno : 0;
-	}
-	if (!rc)
-		rc = fill(op, h, MIN(in->size, op->reply_max), plus);
-	pthread_mutex_unlock(&h->lock);
 	fuse_handle_put(op->f, h);
 	return rc;
 }

@@ -4,9 +4,9 @@
  *
  * How it works: a buffer of the driver is one request of the FUSE protocol, and goes as it is to the back end, which reads and
  * writes the guest's memory directly; many are under way at once. The first queue is for what must not wait behind requests
- * (forgets, interrupts). What a request says is the back end's to check. What waits for nothing on the
- * host it may answer at once, on the vCPU's thread; but so only for a while of each run, so that a driver which floods the queue
- * does not hold that thread, and the device's lock, for long.
+ * (forgets, interrupts). What a request says is the back end's to check. What waits for nothing on the host it may answer at
+ * once, on the vCPU's thread; but only for a while of each run, so that a driver which floods the queue does not hold that
+ * thread, and the device's lock, for long.
  *
  * A reset by the driver leaves requests on their way, which are recognised by their epoch and dropped (virtio.h). A new
  * session begins with the driver's INIT, which the back end takes for one.
