@@ -50,11 +50,12 @@ int __wrap_close(int fd);
 
 long __wrap_syscall(long nr, ...)
 {
+	unsigned nr_args = nr == SYS_openat2 ? 4 : nr == SYS_getdents64 ? 3 : 2 /* capget, capset */;
 	va_list ap;
-	long a[6];
+	long a[4] = { 0 };
 
 	va_start(ap, nr);
-	for (unsigned i = 0; i < 6; i++)
+	for (unsigned i = 0; i < nr_args; i++)
 		a[i] = va_arg(ap, long);
 	va_end(ap);
 	if (nr == SYS_openat2) {
@@ -67,7 +68,7 @@ long __wrap_syscall(long nr, ...)
 			return -1;
 		}
 	}
-	return __real_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+	return __real_syscall(nr, a[0], a[1], a[2], a[3]);
 }
 
 int __wrap_fstatfs64(int fd, struct statfs *st)
