@@ -44,7 +44,7 @@ void fuseclient_begin(struct fuseclient *c, struct fuseclient_req *r, u32 opcode
 	struct fuse_in_header h = {
 		.len = (u32)(sizeof(h) + fixed_len + more_len),
 		.opcode = opcode,
-		.unique = ++c->unique,
+		.unique = __atomic_add_fetch(&c->unique, 1, __ATOMIC_RELAXED),
 		.nodeid = node,
 		.uid = c->uid,
 		.gid = c->gid,

@@ -25,44 +25,12 @@
 #include <cmocka.h>
 
 #include "fuseclient.h"
+#include "fusefolder.h"
 
 #define ROOT FUSE_ROOT_ID
 
 static struct fuseclient c;
 static bool at_once;
-static char base[64]; /* has "share" and "outside" */
-
-/* ---- the folder ---- */
-
-static const char *host(const char *name)
-{
-	static char path[4][512];
-	static unsigned i;
-
-	i = (i + 1) % 4;
-	snprintf(path[i], sizeof(path[i]), "%s/%s", base, name);
-	return path[i];
-}
-
-static void put(const char *name, const char *text)
-{
-	FILE *f = fopen(host(name), "w");
-
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-}
-
-static void has(const char *name, const char *text)
-{
-	char got[256] = "";
-	FILE *f = fopen(host(name), "r");
-
-	assert_non_null(f);
-	got[fread(got, 1, sizeof(got) - 1, f)] = 0;
-	fclose(f);
-	assert_string_equal(got, text);
-}
 
 static void serve(const struct fuse_conf *more)
 {
@@ -81,31 +49,15 @@ static void serve(const struct fuse_conf *more)
 
 static int up(void **state)
 {
-	strcpy(base, "/tmp/test-fuse.XXXXXX");
-	assert_non_null(mkdtemp(base));
-	assert_int_equal(mkdir(host("share"), 0755), 0);
-	assert_int_equal(mkdir(host("outside"), 0755), 0);
-	chmod(host("share"), 0755);
-	put("outside/secret", "secret");
+	make_folders();
 	serve(NULL);
 	return 0;
 }
 
 static int down(void **state)
 {
-	char command[128];
-	DIR *d;
-	unsigned n = 0;
-
 	fuseclient_fini(&c);
-	has("outside/secret", "secret");
-	d = opendir(host("outside"));
-	while (readdir(d))
-		n++;
-	closedir(d);
-	assert_int_equal(n, 3);
-	snprintf(command, sizeof(command), "rm -rf %s", base);
-	return system(command);
+	return remove_folders();
 }
 
 /* ---- shorthand ---- */

@@ -24,13 +24,13 @@
 #include <cmocka.h>
 
 #include "fuseclient.h"
+#include "fusefolder.h"
 
 #define ROOT   FUSE_ROOT_ID
 #define FLOODS 4
 #define FILES  300 /* in "big" */
 
 static struct fuseclient c;
-static char base[64]; /* has "share" and "outside" */
 
 /* ---- the host's kernel ---- */
 
@@ -92,25 +92,6 @@ int __wrap_close(int fd)
 
 /* ---- the folder ---- */
 
-static const char *host(const char *name)
-{
-	static __thread char path[4][512];
-	static __thread unsigned i;
-
-	i = (i + 1) % 4;
-	snprintf(path[i], sizeof(path[i]), "%s/%s", base, name);
-	return path[i];
-}
-
-static void put(const char *name, const char *text)
-{
-	FILE *f = fopen(host(name), "w");
-
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-}
-
 static void serve(int cache, s64 kind)
 {
 	struct fuse_conf conf = { .tag = "test", .path = host("share") };
@@ -131,11 +112,7 @@ static int up(void **state)
 {
 	char name[64];
 
-	strcpy(base, "/tmp/test-fuse-quick.XXXXXX");
-	assert_non_null(mkdtemp(base));
-	mkdir(host("share"), 0755);
-	mkdir(host("outside"), 0755);
-	put("outside/secret", "secret");
+	make_folders();
 	put("share/a", "four");
 	assert_int_equal(symlink("../outside/secret", host("share/link")), 0);
 	assert_int_equal(mkdir(host("share/d"), 0755), 0);
@@ -150,10 +127,7 @@ static int up(void **state)
 
 static int down(void **state)
 {
-	char command[128];
-
-	snprintf(command, sizeof(command), "rm -rf %s", base);
-	return system(command);
+	return remove_folders();
 }
 
 /* ---- shorthand ---- */
