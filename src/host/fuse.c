@@ -13,6 +13,10 @@
  * Offered: see OFFERED. Omitted: the writeback cache, since it makes the guest, not the host, keep size and times of files that
  * others change too; access lists (fuse_xattr.c); DAX; notifications, which virtio-fs has no queue for.
  *
+ * A request that waits for nothing (QUICK, if the host has in memory what it asks for) is answered by the thread that brings it,
+ * mostly a vCPU's: to wake one thread after the other would cost more than the request. Whatever is in the way there (a session
+ * that ends, a length beyond reason, a file system that would have to be asked) leaves it, untouched, to the server's threads.
+ *
  * Threads: the server's own, FUSE_NR_THREADS. Their umask is 0 and theirs alone: the guest's kernel has applied its programs'.
  */
 #include "host/fuse.h"
@@ -35,7 +39,8 @@
 
 #define OLDEST_MINOR 27
 #define MAX_PAGES    (FUSE_MAX_WRITE / 4096)
-#define BACKGROUND   64 /* requests of reading ahead and writing behind at once */
+#define MAX_QUICK    1024 /* bytes of a request that is answered at once */
+#define BACKGROUND   64   /* requests of reading ahead and writing behind at once */
 #define RETRY_NS     50000000
 #define ALWAYS_S     86400
 #define OP_STATX     52 /* of 7.39 */
@@ -57,13 +62,14 @@ enum {
 	DATA = BIT(5),    /* what follows the fixed part stays where it is */
 	FREE1 = BIT(6),   /* the first name is none of a file */
 	FREE2 = BIT(7),
+	QUICK = BIT(8), /* may be answered at once */
 };
 
 struct handler {
 	int (*fn)(struct fuse_op *op);
 	u16 fixed;
 	u8 names;
-	u8 how;
+	u16 how;
 };
 
 static int do_init(struct fuse_op *op);
@@ -71,9 +77,9 @@ static int do_destroy(struct fuse_op *op);
 static int do_interrupt(struct fuse_op *op);
 
 static const struct handler handlers[] = {
-	[FUSE_LOOKUP] = { fuse_names_lookup, 0, 1, FOLDER },
+	[FUSE_LOOKUP] = { fuse_names_lookup, 0, 1, FOLDER | QUICK },
 	[FUSE_FORGET] = { fuse_names_forget, sizeof(struct fuse_forget_in), 0, NODELESS | SILENT },
-	[FUSE_GETATTR] = { fuse_attr_get, sizeof(struct fuse_getattr_in), 0, 0 },
+	[FUSE_GETATTR] = { fuse_attr_get, sizeof(struct fuse_getattr_in), 0, QUICK },
 	[FUSE_SETATTR] = { fuse_attr_set, sizeof(struct fuse_setattr_in), 0, CHANGES },
 	[FUSE_READLINK] = { fuse_names_readlink, 0, 0, 0 },
 	[FUSE_SYMLINK] = { fuse_names_symlink, 0, 2, CHANGES | FOLDER | FREE2 },
@@ -96,8 +102,8 @@ static const struct handler handlers[] = {
 	[FUSE_FLUSH] = { fuse_file_flush, sizeof(struct fuse_flush_in), 0, 0 },
 	[FUSE_INIT] = { do_init, INIT_IN_SIZE, 0, NODELESS | SESSION },
 	[FUSE_OPENDIR] = { fuse_dir_open, sizeof(struct fuse_open_in), 0, 0 },
-	[FUSE_READDIR] = { fuse_dir_read, sizeof(struct fuse_read_in), 0, FOLDER },
-	[FUSE_RELEASEDIR] = { fuse_dir_release, sizeof(struct fuse_release_in), 0, 0 },
+	[FUSE_READDIR] = { fuse_dir_read, sizeof(struct fuse_read_in), 0, FOLDER | QUICK },
+	[FUSE_RELEASEDIR] = { fuse_dir_release, sizeof(struct fuse_release_in), 0, QUICK },
 	[FUSE_FSYNCDIR] = { fuse_dir_fsync, sizeof(struct fuse_fsync_in), 0, 0 },
 	[FUSE_GETLK] = { fuse_lock_get, sizeof(struct fuse_lk_in), 0, 0 },
 	[FUSE_SETLK] = { fuse_lock_set, sizeof(struct fuse_lk_in), 0, 0 },
@@ -109,7 +115,7 @@ static const struct handler handlers[] = {
 	[FUSE_BATCH_FORGET] = { fuse_names_batch_forget, sizeof(struct fuse_batch_forget_in), 0,
 				NODELESS | SILENT },
 	[FUSE_FALLOCATE] = { fuse_file_fallocate, sizeof(struct fuse_fallocate_in), 0, CHANGES },
-	[FUSE_READDIRPLUS] = { fuse_dir_readplus, sizeof(struct fuse_read_in), 0, FOLDER },
+	[FUSE_READDIRPLUS] = { fuse_dir_readplus, sizeof(struct fuse_read_in), 0, FOLDER | QUICK },
 	[FUSE_RENAME2] = { fuse_names_rename2, sizeof(struct fuse_rename2_in), 2, CHANGES | FOLDER },
 	[FUSE_LSEEK] = { fuse_file_lseek, sizeof(struct fuse_lseek_in), 0, 0 },
 	[FUSE_COPY_FILE_RANGE] = { fuse_file_copy, sizeof(struct fuse_copy_file_range_in), 0, CHANGES },
@@ -165,8 +171,15 @@ static int do_destroy(struct fuse_op *op)
 
 /* ---- one request ---- */
 
-static void finish(struct fuse *f, struct fs_req *req, u32 written)
+static void finish(struct fuse_op *op, struct fs_req *req, u32 written)
 {
+	struct fuse *f = op->f;
+
+	if (op->at_once) {
+		req->done(req, written);
+		return;
+	}
+	fuse_node_bury(f);
 	pthread_mutex_lock(f->fs.lock);
 	req->done(req, written);
 	pthread_mutex_unlock(f->fs.lock);
@@ -179,7 +192,7 @@ static void answer(struct fuse_op *op, struct fs_req *req, int rc)
 	u64 room = req->in_len;
 
 	if (room < sizeof(oh)) {
-		finish(op->f, req, 0);
+		finish(op, req, 0);
 		return;
 	}
 	if (!rc && op->reply_len > room - sizeof(oh))
@@ -189,7 +202,7 @@ static void answer(struct fuse_op *op, struct fs_req *req, int rc)
 	iov_put(in, req->nr_in, 0, &oh, sizeof(oh));
 	if (!rc && !op->in_place)
 		iov_put(in, req->nr_in, sizeof(oh), op->reply, op->reply_len);
-	finish(op->f, req, oh.len);
+	finish(op, req, oh.len);
 }
 
 static int check_component(const char *name)
@@ -270,22 +283,48 @@ static bool park(struct fuse *f, struct fs_req *req, u64 unique)
 	return parked;
 }
 
+/* False: there is less than a header. */
+static bool begin(struct fuse_op *op, const struct fs_req *req)
+{
+	op->req = req;
+	op->node = NULL;
+	op->reply_len = 0;
+	op->in_place = false;
+	op->reply_max =
+		(u32)MIN(req->in_len - MIN(req->in_len, sizeof(struct fuse_out_header)), FUSE_MAX_REPLY);
+	return iov_get(req->iov, req->nr_out, 0, &op->h, sizeof(op->h)) == sizeof(op->h);
+}
+
+/* On the thread that brings it, fs.lock held; false: nothing has been done. What it says may be another thing the next time. */
+static bool perform_at_once(struct fuse *f, struct fs_req *req)
+{
+	struct fuse_op *op = f->at_once;
+	const struct handler *h;
+	int rc;
+
+	if (!begin(op, req) || op->h.len < sizeof(op->h) || op->h.len > MIN(req->out_len, (u64)MAX_QUICK))
+		return false;
+	h = handler_of(op->h.opcode);
+	if (!h || !(h->how & QUICK) || pthread_rwlock_tryrdlock(&f->session))
+		return false;
+	rc = call(op, h);
+	pthread_rwlock_unlock(&f->session);
+	if (rc == FUSE_LATER)
+		return false;
+	answer(op, req, rc);
+	return true;
+}
+
 static void perform(struct fuse_op *op, struct fs_req *req)
 {
 	struct fuse *f = op->f;
 	const struct handler *h;
 	int rc;
 
-	op->req = req;
-	op->node = NULL;
-	op->reply_len = 0;
-	op->in_place = false;
-	if (iov_get(req->iov, req->nr_out, 0, &op->h, sizeof(op->h)) < sizeof(op->h)) {
-		finish(f, req, 0);
+	if (!begin(op, req)) {
+		finish(op, req, 0);
 		return;
 	}
-	op->reply_max =
-		(u32)MIN(req->in_len - MIN(req->in_len, sizeof(struct fuse_out_header)), FUSE_MAX_REPLY);
 	h = handler_of(op->h.opcode);
 	if (!h) {
 		answer(op, req, -ENOSYS);
@@ -298,7 +337,7 @@ static void perform(struct fuse_op *op, struct fs_req *req)
 	rc = op->h.len < sizeof(op->h) || op->h.len > req->out_len ? -EINVAL : call(op, h);
 	pthread_rwlock_unlock(&f->session);
 	if (h->how & SILENT)
-		finish(f, req, 0);
+		finish(op, req, 0);
 	else if (rc != FUSE_PARKED)
 		answer(op, req, rc);
 	else if (req->interrupted || !park(f, req, op->h.unique))
@@ -411,6 +450,8 @@ static void submit(struct fs *fs, struct fs_req *req)
 {
 	struct fuse *f = fuse_of(fs);
 
+	if (req->at_once && perform_at_once(f, req))
+		return;
 	pthread_mutex_lock(&f->queue);
 	req->interrupted = false;
 	enqueue(f, req);
@@ -472,6 +513,7 @@ static void free_fuse(struct fuse *f)
 		close(f->proc);
 	for (unsigned i = 0; i < FUSE_NR_THREADS; i++)
 		free_op(f->op[i]);
+	free_op(f->at_once);
 	free(f->handles.at);
 	free(f->tag);
 	free(f->path);
@@ -591,8 +633,13 @@ int fuse_open(const struct fuse_conf *conf, struct fs **ret_fs, struct err *err)
 				err_sys(err, rc, "cannot share the folder '%s'", conf->path);
 		}
 	}
+	if (!rc) {
+		f->at_once = new_op(f);
+		rc = f->at_once ? start_threads(f, err)
+				: err_set(err, -ENOMEM, "no memory for a shared folder");
+	}
 	if (!rc)
-		rc = start_threads(f, err);
+		f->at_once->at_once = true;
 	if (rc) {
 		fuse_node_fini(f);
 		free_fuse(f);

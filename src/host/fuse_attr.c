@@ -1,6 +1,6 @@
 /* FUSE requests about attributes.
  *
- * Threads: the server's.
+ * Threads: the server's; to get them also the one that brings the request.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +30,7 @@ static int answer_attr(struct fuse_op *op)
 
 int fuse_attr_get(struct fuse_op *op)
 {
-	return answer_attr(op);
+	return op->at_once && !op->node->local ? FUSE_LATER : answer_attr(op);
 }
 
 /* ---- changing ---- */

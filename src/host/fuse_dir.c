@@ -6,7 +6,10 @@
  *
  * READDIRPLUS looks each entry up, so that the guest need not. An entry that cannot be looked up comes with its name alone.
  *
- * Threads: the server's.
+ * At once goes what has been read already, and that it was all, as far as the host has the entries' attributes in memory: Linux
+ * asks for a page at a time, so that is most of what it asks of a folder.
+ *
+ * Threads: the server's; for what goes at once also the one that brings the request.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,7 +22,9 @@
 #include "base/bits.h"
 #include "host/fuse_int.h"
 
-#define LUMP (32u << 10) /* bytes of the host's entries */
+#define LUMP      (32u << 10) /* bytes of the host's entries */
+#define MIN_LUMP  512u        /* for one entry at least */
+#define MAX_QUICK 4096u       /* bytes of an answer that is made at once */
 
 /* [getdents64(2)], without what follows: the name, and its zero */
 struct entry {
@@ -54,7 +59,7 @@ int fuse_dir_release(struct fuse_op *op)
 {
 	const struct fuse_release_in *in = op->arg;
 
-	return fuse_handle_release(op->f, in->fh, true);
+	return fuse_handle_release(op->f, in->fh, true, op->at_once);
 }
 
 int fuse_dir_fsync(struct fuse_op *op)
@@ -70,28 +75,33 @@ int fuse_dir_fsync(struct fuse_op *op)
 	return rc;
 }
 
-/* The entry at the handle's place; NULL: the end, or (*ret_rc) an errno. */
-static const struct entry *current(struct fuse_handle *h, int *ret_rc)
+/* The host's next entries, or it is the end. */
+static int read_lump(struct fuse_handle *h)
+{
+	long n;
+
+	h->pos = h->len = 0;
+	if (!h->entries)
+		h->entries = malloc(LUMP);
+	if (!h->entries)
+		return -ENOMEM;
+	/* Once more than there are entries, to know the end. */
+	do {
+		n = syscall(SYS_getdents64, h->fd, h->entries + h->len, LUMP - h->len);
+		h->at_end = n == 0;
+		h->len += n > 0 ? (u32)n : 0;
+	} while (n > 0 && LUMP - h->len >= MIN_LUMP);
+	/* What is wrong behind some entries is so the next time, too. */
+	return n < 0 && !h->len ? -errno : 0;
+}
+
+/* The entry at the handle's place; NULL: the end, or (*ret_rc) an errno or FUSE_LATER. */
+static const struct entry *current(struct fuse_handle *h, bool at_once, int *ret_rc)
 {
 	*ret_rc = 0;
-	if (h->pos == h->len) {
-		long n;
-
-		if (!h->entries)
-			h->entries = malloc(LUMP);
-		if (!h->entries) {
-			*ret_rc = -ENOMEM;
-			return NULL;
-		}
-		n = syscall(SYS_getdents64, h->fd, h->entries, LUMP);
-		h->pos = h->len = 0;
-		if (n <= 0) {
-			*ret_rc = n < 0 ? -errno : 0;
-			return NULL;
-		}
-		h->len = (u32)n;
-	}
-	return (const struct entry *)(h->entries + h->pos);
+	if (h->pos == h->len && !h->at_end)
+		*ret_rc = at_once ? FUSE_LATER : read_lump(h);
+	return h->pos == h->len ? NULL : (const struct entry *)(h->entries + h->pos);
 }
 
 static bool is_dot(const char *name)
@@ -99,12 +109,17 @@ static bool is_dot(const char *name)
 	return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
 }
 
-/* The attributes of an entry; without them there is a name only. */
-static void look_up(struct fuse_op *op, const struct entry *e, struct fuse_entry_out *ret)
+/* The attributes of an entry; without them there is a name only. 0, or FUSE_LATER. */
+static int look_up(struct fuse_op *op, const struct entry *e, struct fuse_entry_out *ret)
 {
 	/* "." and ".." are the guest's own to know. */
-	if (is_dot(e->name) || fuse_node_lookup(op->f, op->node, e->name, ret) < 0)
+	int rc = is_dot(e->name) ? -ENOENT
+		 : op->at_once   ? fuse_node_lookup_cached(op->f, op->node, e->name, ret)
+				 : fuse_node_lookup(op->f, op->node, e->name, ret);
+
+	if (rc < 0)
 		*ret = (struct fuse_entry_out){ .attr = { .ino = e->ino, .mode = (u32)e->type << 12 } };
+	return rc == FUSE_LATER ? rc : 0;
 }
 
 static u64 ino_of(const struct fuse_op *op, const struct entry *e)
@@ -122,7 +137,7 @@ static int fill(struct fuse_op *op, struct fuse_handle *h, u32 size, bool plus)
 	const struct entry *e;
 	int rc;
 
-	while ((e = current(h, &rc))) {
+	while ((e = current(h, op->at_once, &rc))) {
 		u32 name_len = (u32)strnlen(e->name, e->len - sizeof(*e));
 		u32 len = ALIGN_UP(head + name_len, 8u);
 		u8 *at = op->reply + op->reply_len;
@@ -136,14 +151,36 @@ static int fill(struct fuse_op *op, struct fuse_handle *h, u32 size, bool plus)
 			.ino = ino_of(op, e), .off = (u64)e->off, .namelen = name_len, .type = e->type
 		};
 		memcpy(d->name, e->name, name_len);
-		if (plus)
-			look_up(op, e, (struct fuse_entry_out *)at);
+		rc = plus ? look_up(op, e, (struct fuse_entry_out *)at) : 0;
+		if (rc)
+			break;
 		op->reply_len += len;
 		h->next = (u64)e->off;
 		h->pos += e->len;
 	}
-	/* What came before an error is given first. */
+	/* Who asks again at the end may find more. */
+	if (!op->reply_len && !rc)
+		h->at_end = false;
+	/* What came before an error, or before what must wait, is given first. */
 	return op->reply_len ? 0 : rc;
+}
+
+/* False: not at once. */
+static bool lock(const struct fuse_op *op, struct fuse_handle *h, u32 size)
+{
+	if (op->at_once)
+		return size <= MAX_QUICK && pthread_mutex_trylock(&h->lock) == 0;
+	pthread_mutex_lock(&h->lock);
+	return true;
+}
+
+/* Under h->lock. */
+static int seek(struct fuse_handle *h, u64 offset)
+{
+	h->pos = h->len = 0;
+	h->at_end = false;
+	h->next = offset;
+	return lseek(h->fd, (off_t)offset, SEEK_SET) < 0 ? -errno : 0;
 }
 
 static int read_dir(struct fuse_op *op, bool plus)
@@ -158,15 +195,15 @@ static int read_dir(struct fuse_op *op, bool plus)
 		fuse_handle_put(op->f, h);
 		return -EBADF;
 	}
-	pthread_mutex_lock(&h->lock);
-	if (in->offset != h->next || !in->offset) {
-		h->pos = h->len = 0;
-		h->next = in->offset;
-		rc = lseek(h->fd, (off_t)in->offset, SEEK_SET) < 0 ? -errno : 0;
+	if (lock(op, h, in->size)) {
+		if (in->offset != h->next || !in->offset)
+			rc = op->at_once ? FUSE_LATER : seek(h, in->offset);
+		if (!rc)
+			rc = fill(op, h, MIN(in->size, op->reply_max), plus);
+		pthread_mutex_unlock(&h->lock);
+	} else {
+		rc = FUSE_LATER;
 	}
-	if (!rc)
-		rc = fill(op, h, MIN(in->size, op->reply_max), plus);
-	pthread_mutex_unlock(&h->lock);
 	fuse_handle_put(op->f, h);
 	return rc;
 }

@@ -128,7 +128,7 @@ int fuse_file_flush(struct fuse_op *op)
 int fuse_file_release(struct fuse_op *op)
 {
 	const struct fuse_release_in *in = op->arg;
-	int rc = fuse_handle_release(op->f, in->fh, false);
+	int rc = fuse_handle_release(op->f, in->fh, false, false);
 
 	/* flock() ends with the file. */
 	fuse_retry_parked(op->f);

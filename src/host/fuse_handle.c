@@ -3,7 +3,7 @@
  * A handle lives from OPEN to RELEASE, and until the requests that use it meanwhile have ended. It keeps its node. When the
  * last one of a file goes, so do all locks on it: nobody is left who could hold one.
  *
- * Threads: the server's.
+ * Threads: the server's; for folders also the one that brings a request.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -73,19 +73,22 @@ void fuse_handle_put(struct fuse *f, struct fuse_handle *h)
 	free(h);
 }
 
-int fuse_handle_release(struct fuse *f, u64 id, bool is_dir)
+int fuse_handle_release(struct fuse *f, u64 id, bool is_dir, bool at_once)
 {
 	struct fuse_handle *h;
+	bool later;
 
 	pthread_mutex_lock(&f->guard);
 	h = fuse_node_table_get(&f->handles, id);
-	if (h && h->is_dir == is_dir)
-		fuse_node_table_del(&f->handles, id);
-	else
+	if (h && h->is_dir != is_dir)
 		h = NULL;
+	/* What was written to a file may have to find its place first. */
+	later = h && at_once && !(is_dir && h->node->local);
+	if (h && !later)
+		fuse_node_table_del(&f->handles, id);
 	pthread_mutex_unlock(&f->guard);
-	if (!h)
-		return -EBADF;
+	if (!h || later)
+		return h ? FUSE_LATER : -EBADF;
 	/* The table's own use. */
 	fuse_handle_put(f, h);
 	return 0;
@@ -97,6 +100,6 @@ void fuse_handle_reset(struct fuse *f)
 		struct fuse_handle *h = f->handles.at[i];
 
 		if (h)
-			fuse_handle_release(f, i, h->is_dir);
+			fuse_handle_release(f, i, h->is_dir, false);
 	}
 }

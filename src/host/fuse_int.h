@@ -1,7 +1,8 @@
 /* What the files of the FUSE server share.
  *
- * A request runs on one of the server's threads from beginning to end. What it needs longer than that is a node or a handle,
- * which stay as long as somebody uses them. guard is a leaf lock and protects both tables.
+ * A request runs on one of the server's threads from beginning to end, or, where it waits for nothing, on the thread that brings
+ * it. What it needs longer than that is a node or a handle, which stay as long as somebody uses them. guard is a leaf lock and
+ * protects both tables; who holds it asks nothing of a file system.
  *
  * Functions that answer a request (fuse_do_*) return 0 with op->reply_len bytes of answer in op->reply, or a negative errno.
  */
@@ -21,6 +22,7 @@
 #define FUSE_MAX_WRITE  (1u << 20)
 #define FUSE_SYNC_FLAGS (O_SYNC | O_DSYNC)
 #define FUSE_PARKED     1 /* instead of an errno: the request waits for the lock of a file */
+#define FUSE_LATER      2 /* the same: it cannot be answered at once, and nothing has been done */
 
 /* A file that the guest knows. Its descriptor (O_PATH) keeps the file's number from being used for another. */
 struct fuse_node {
@@ -31,8 +33,9 @@ struct fuse_node {
 	u32 opens;         /* handles of it as a file */
 	u32 type;          /* S_IFMT; a file never changes that */
 	bool closed;       /* in procfs: nothing in it is the guest's */
+	bool local;        /* its file system has the attributes of a file that is held in memory */
 	int fd;
-	struct fuse_node *next;    /* of the same hash */
+	struct fuse_node *next;    /* of the same hash, or of the dead */
 	struct fuse_owner *owners; /* fuse_lock.c; under f->locks */
 };
 
@@ -47,6 +50,7 @@ struct fuse_handle {
 	pthread_mutex_t lock;
 	u64 next; /* the guest's place in it */
 	u32 len, pos;
+	bool at_end; /* no more comes after that */
 	u8 *entries;
 };
 
@@ -75,6 +79,8 @@ struct fuse {
 	struct fuse_table nodes, handles;
 	struct fuse_node **hash;
 	u32 hash_size, nr_nodes; /* hash_size is a power of two */
+	struct fuse_node *dead;  /* in no table; to be closed */
+	bool no_cached;          /* the kernel cannot look up in its cache alone */
 
 	pthread_mutex_t locks; /* of all owners */
 
@@ -87,9 +93,10 @@ struct fuse {
 	unsigned nr_threads;
 	pthread_t thread[FUSE_NR_THREADS];
 	struct fuse_op *op[FUSE_NR_THREADS];
+	struct fuse_op *at_once; /* under fs.lock */
 };
 
-/* One request under way; each thread has one. */
+/* One request under way; each thread has one, and who answers at once. */
 struct fuse_op {
 	struct fuse *f;
 	const struct fs_req *req;
@@ -102,6 +109,7 @@ struct fuse_op {
 	u8 *reply;
 	u32 reply_len, reply_max;
 	bool in_place; /* reply_len bytes are in the guest's memory already */
+	bool at_once;  /* fs.lock is held: nothing may wait */
 	u64 caps;      /* the thread's */
 	struct iovec iov[FS_MAX_PARTS];
 	u8 *arg_buf;
@@ -118,6 +126,8 @@ int fuse_node_init(struct fuse *f, int root); /* root is the node's then, also w
 void fuse_node_fini(struct fuse *f);
 /* Forgets all but the root; no request under way. */
 void fuse_node_reset(struct fuse *f);
+/* Closes what nobody knows any more, which may take long: the last descriptor of a deleted file makes its blocks free. */
+void fuse_node_bury(struct fuse *f);
 /* NULL: there is none. To be put. */
 struct fuse_node *fuse_node_get(struct fuse *f, u64 id);
 void fuse_node_put(struct fuse *f, struct fuse_node *n);
@@ -125,6 +135,9 @@ void fuse_node_forget(struct fuse *f, u64 id, u64 lookups);
 /* What `name` below `parent` is, with a reference for the guest. */
 int fuse_node_lookup(struct fuse *f, const struct fuse_node *parent, const char *name,
 		     struct fuse_entry_out *ret);
+/* The same as far as the host's kernel has it in memory; else FUSE_LATER. */
+int fuse_node_lookup_cached(struct fuse *f, const struct fuse_node *parent, const char *name,
+			    struct fuse_entry_out *ret);
 /* The same for a file that is open as fd, which stays the caller's. */
 int fuse_node_enter_open(struct fuse *f, const struct fuse_node *parent, int fd, struct fuse_entry_out *ret);
 int fuse_node_statx(int fd, struct statx *ret);
@@ -152,8 +165,8 @@ int fuse_handle_new(struct fuse *f, struct fuse_node *n, int fd, bool is_dir, u6
 /* NULL: there is none of that kind. To be put. */
 struct fuse_handle *fuse_handle_get(struct fuse *f, u64 id, bool is_dir);
 void fuse_handle_put(struct fuse *f, struct fuse_handle *h);
-/* The guest closes it. */
-int fuse_handle_release(struct fuse *f, u64 id, bool is_dir);
+/* The guest closes it. at_once: FUSE_LATER where closing may have to wait. */
+int fuse_handle_release(struct fuse *f, u64 id, bool is_dir, bool at_once);
 void fuse_handle_reset(struct fuse *f);
 
 /* ---- fuse_cred.c ---- */

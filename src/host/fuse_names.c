@@ -7,7 +7,7 @@
  * Device nodes are not made: on the host they would be doors to devices. A whiteout, which overlay file systems use, is
  * a character device that leads nowhere, and allowed.
  *
- * Threads: the server's.
+ * Threads: the server's; lookups also the one that brings the request.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,8 +23,11 @@
 
 static int answer_entry(struct fuse_op *op, const struct fuse_node *parent, const char *name)
 {
-	op->reply_len = sizeof(struct fuse_entry_out);
-	return fuse_node_lookup(op->f, parent, name, (struct fuse_entry_out *)op->reply);
+	struct fuse_entry_out *out = (struct fuse_entry_out *)op->reply;
+
+	op->reply_len = sizeof(*out);
+	return op->at_once ? fuse_node_lookup_cached(op->f, parent, name, out)
+			   : fuse_node_lookup(op->f, parent, name, out);
 }
 
 int fuse_names_lookup(struct fuse_op *op)

@@ -10,15 +10,23 @@
  *
  * A procfs below the folder shows its place and nothing of it: its files are doors to this process (hostile case G39).
  *
- * Threads: the server's.
+ * At once, without a thread that may wait, goes what the host's kernel answers from memory. For a name openat2() with
+ * RESOLVE_CACHED (Linux 5.12) promises that, whatever the file system; the attributes of the file that is then held are in memory
+ * where the file system is one that no other host changes (local). A mount point is left to the threads, so the file is in its
+ * folder's file system. A descriptor is closed on the way only while the file's node holds another: the last one of a deleted
+ * file would wait until its blocks are free. The same rule keeps nodes that die for the threads to bury.
+ *
+ * Threads: the server's; *_cached(), get and put also the one that brings a request.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -181,15 +189,29 @@ int fuse_node_statx(int fd, struct statx *ret)
 		       : 0;
 }
 
-static bool is_proc(int fd)
+/* What a file system says of all its files. */
+struct kind {
+	bool closed, local;
+};
+
+static struct kind kind_of_fs(int fd)
 {
+	/* Those of a network, of a program (FUSE) or on top of others (overlay) may have to ask. */
+	static const s64 local[] = { EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC,
+				     TMPFS_MAGIC };
+	struct kind kind = { .closed = false };
 	struct statfs st;
 
-	return fstatfs(fd, &st) == 0 && st.f_type == PROC_SUPER_MAGIC;
+	if (fstatfs(fd, &st) < 0)
+		return kind;
+	kind.closed = st.f_type == PROC_SUPER_MAGIC;
+	for (unsigned i = 0; i < ARRAY_SIZE(local); i++)
+		kind.local |= st.f_type == local[i];
+	return kind;
 }
 
 /* Under guard. */
-static struct fuse_node *add(struct fuse *f, const struct statx *st, int fd)
+static struct fuse_node *add(struct fuse *f, const struct statx *st, struct kind kind, int fd)
 {
 	struct key k = key_of(st);
 	struct fuse_node *n = calloc(1, sizeof(*n));
@@ -200,6 +222,8 @@ static struct fuse_node *add(struct fuse *f, const struct statx *st, int fd)
 	n->ino = k.ino;
 	n->mnt = k.mnt;
 	n->type = st->stx_mode & S_IFMT;
+	n->closed = kind.closed;
+	n->local = kind.local;
 	n->fd = fd;
 	n->id = fuse_node_table_add(&f->nodes, n);
 	if (!n->id) {
@@ -218,26 +242,58 @@ static void del(struct fuse *f, struct fuse_node *n)
 	unlink_from(f, n);
 	fuse_node_table_del(&f->nodes, n->id);
 	f->nr_nodes--;
-	fuse_node_close_fd(n->fd);
-	free(n);
+	n->next = f->dead;
+	f->dead = n;
+}
+
+void fuse_node_bury(struct fuse *f)
+{
+	struct fuse_node *dead, *next;
+
+	pthread_mutex_lock(&f->guard);
+	dead = f->dead;
+	f->dead = NULL;
+	pthread_mutex_unlock(&f->guard);
+	for (; dead; dead = next) {
+		next = dead->next;
+		fuse_node_close_fd(dead->fd);
+		free(dead);
+	}
+}
+
+/* A descriptor (O_PATH), or a negative errno: -EAGAIN where the kernel would have to ask the file system. */
+static int open_cached(int dir, const char *name)
+{
+	const struct open_how how = {
+		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_CACHED | RESOLVE_NO_XDEV,
+	};
+	int fd = (int)syscall(SYS_openat2, dir, name, &how, sizeof(how));
+
+	return fd < 0 ? -errno : fd;
 }
 
 int fuse_node_init(struct fuse *f, int root)
 {
 	struct statx st;
 	struct fuse_node *n;
-	int rc = fuse_node_statx(root, &st);
+	struct kind kind = kind_of_fs(root);
+	int rc = fuse_node_statx(root, &st), again = open_cached(root, ".");
 
 	f->hash = calloc(FIRST_HASH, sizeof(f->hash[0]));
 	f->hash_size = FIRST_HASH;
 	if (!f->hash && !rc)
 		rc = -ENOMEM;
-	if (!rc && is_proc(root))
+	/* Before Linux 5.12, or forbidden. */
+	f->no_cached = again < 0;
+	if (again >= 0)
+		close(again);
+	if (!rc && kind.closed)
 		rc = -EACCES;
 	if (!rc && !fuse_node_take_fd())
 		rc = -ENFILE;
 	if (!rc) {
-		n = add(f, &st, root);
+		n = add(f, &st, kind, root);
 		if (n) {
 			/* FUSE_ROOT_ID, as it is the first one. It is the server's own. */
 			n->users = 1;
@@ -262,6 +318,7 @@ void fuse_node_reset(struct fuse *f)
 			n->lookups = 0;
 	}
 	pthread_mutex_unlock(&f->guard);
+	fuse_node_bury(f);
 }
 
 void fuse_node_fini(struct fuse *f)
@@ -271,6 +328,7 @@ void fuse_node_fini(struct fuse *f)
 	if (root) {
 		fuse_node_reset(f);
 		del(f, root);
+		fuse_node_bury(f);
 	}
 	free(f->nodes.at);
 	free(f->hash);
@@ -386,9 +444,11 @@ static u64 known(struct fuse *f, const struct statx *st)
 	return id;
 }
 
-/* Takes over path_fd (O_PATH), which is counted. */
-static int enter(struct fuse *f, const struct fuse_node *parent, int path_fd, struct fuse_entry_out *ret)
+/* Takes over path_fd (O_PATH), which is counted; same_mount: it is in its folder's. */
+static int enter(struct fuse *f, const struct fuse_node *parent, int path_fd, bool same_mount,
+		 struct fuse_entry_out *ret)
 {
+	struct kind kind = { parent->closed, parent->local };
 	struct statx st;
 	struct fuse_node *n;
 	struct key k;
@@ -399,18 +459,20 @@ static int enter(struct fuse *f, const struct fuse_node *parent, int path_fd, st
 		return rc;
 	}
 	k = key_of(&st);
+	if (!same_mount && (k.dev != parent->dev || k.mnt != parent->mnt))
+		kind = kind_of_fs(path_fd);
 	pthread_mutex_lock(&f->guard);
 	n = find(f, &k);
 	if (n) {
+		/* Not the last one. */
 		fuse_node_close_fd(path_fd);
 	} else {
-		n = add(f, &st, path_fd);
+		n = add(f, &st, kind, path_fd);
 		if (!n) {
 			pthread_mutex_unlock(&f->guard);
 			fuse_node_close_fd(path_fd);
 			return -ENOMEM;
 		}
-		n->closed = (n->dev != parent->dev || n->mnt != parent->mnt) && is_proc(path_fd);
 	}
 	n->lookups++;
 	tell(f, parent, &st, n->id, ret);
@@ -442,7 +504,21 @@ int fuse_node_lookup(struct fuse *f, const struct fuse_node *parent, const char 
 		fuse_node_give_fd();
 		return -errno;
 	}
-	return enter(f, parent, fd, ret);
+	return enter(f, parent, fd, false, ret);
+}
+
+int fuse_node_lookup_cached(struct fuse *f, const struct fuse_node *parent, const char *name,
+			    struct fuse_entry_out *ret)
+{
+	int fd;
+
+	if (f->no_cached || !parent->local || parent->closed || !fuse_node_take_fd())
+		return FUSE_LATER;
+	fd = open_cached(parent->fd, name);
+	if (fd >= 0)
+		return enter(f, parent, fd, true, ret);
+	fuse_node_give_fd();
+	return fd == -ENOENT ? fd : FUSE_LATER;
 }
 
 /* A number in /proc/self/fd. */
@@ -469,7 +545,7 @@ int fuse_node_enter_open(struct fuse *f, const struct fuse_node *parent, int fd,
 		fuse_node_give_fd();
 		return -errno;
 	}
-	return enter(f, parent, path_fd, ret);
+	return enter(f, parent, path_fd, false, ret);
 }
 
 int fuse_node_reopen(struct fuse *f, const struct fuse_node *n, int flags)

@@ -1,7 +1,8 @@
 /* Shared folders: the contract between a device that carries requests of the FUSE protocol and who answers them on the host.
  *
  * All requests go to the back end at once and come back in any order. The device's lock is the back end's too: whoever calls
- * submit() holds it, and done() runs under it, on a thread of the back end. A back end that is stopped calls nothing.
+ * submit() holds it, and done() runs under it, on a thread of the back end, or before submit() returns where the device allows
+ * that. A back end that is stopped calls nothing.
  */
 #pragma once
 
@@ -19,6 +20,7 @@ struct fs_req {
 	u64 out_len, in_len; /* bytes */
 	/* Once per request; written: bytes of the parts to write, from the first on. The back end does not touch req after. */
 	void (*done)(struct fs_req *req, u32 written);
+	bool at_once; /* submit() may answer it, if that waits for nothing on the host and takes a few microseconds */
 
 	/* The back end's own. */
 	struct fs_req *next;
@@ -33,7 +35,7 @@ struct fs {
 };
 
 struct fs_ops {
-	/* Any thread, *lock held. */
+	/* Any thread, *lock held. Waits for nothing. */
 	void (*submit)(struct fs *fs, struct fs_req *req);
 	/* Main thread, *lock not held: returns when all requests are done; those that wait for a lock of a file are interrupted. */
 	void (*drain)(struct fs *fs);

@@ -222,6 +222,7 @@ static void step(void)
 	if (how >= 250)
 		fixed_len = take(1) % (fixed_len + 1);
 	c.uid = how & 2 ? 1000 : 0;
+	c.at_once = how & 4;
 	fuseclient_begin(&c, &c.r, op, node, fixed, fixed_len, more, more_len,
 			 how >= 245 ? (u32)take(1) : FUSECLIENT_ROOM);
 	/* What waits for a lock is interrupted. */

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ANSWER 16
 
@@ -35,6 +36,9 @@ static void fake_submit(struct fs *fs, struct fs_req *req)
 
 	assert(req->done && req->nr_out + req->nr_in <= FS_MAX_PARTS);
 	f->requests++;
+	f->at_once += req->at_once;
+	if (f->takes_us)
+		usleep(f->takes_us);
 	if (!f->hold) {
 		answer(req);
 		return;

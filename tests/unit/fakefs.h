@@ -7,6 +7,8 @@ struct fake_fs {
 	struct fs fs;
 	bool hold;         /* requests wait for fake_fs_run() */
 	unsigned requests; /* so far */
+	unsigned at_once;  /* of them with leave to be answered at once */
+	unsigned takes_us; /* each */
 	struct fs_req *held;
 	unsigned resets;
 };

@@ -44,7 +44,7 @@ void fuseclient_begin(struct fuseclient *c, struct fuseclient_req *r, u32 opcode
 	struct fuse_in_header h = {
 		.len = (u32)(sizeof(h) + fixed_len + more_len),
 		.opcode = opcode,
-		.unique = ++c->unique,
+		.unique = __atomic_add_fetch(&c->unique, 1, __ATOMIC_RELAXED),
 		.nodeid = node,
 		.uid = c->uid,
 		.gid = c->gid,
@@ -64,12 +64,14 @@ void fuseclient_begin(struct fuseclient *c, struct fuseclient_req *r, u32 opcode
 				  .nr_in = room ? 1 : 0,
 				  .out_len = h.len,
 				  .in_len = room,
-				  .done = done };
+				  .done = done,
+				  .at_once = c->at_once };
 	r->done = false;
 	r->written = 0;
 	pthread_mutex_lock(&c->lock);
 	the_client = c;
 	c->fs->ops->submit(c->fs, &r->req);
+	r->at_once = r->done;
 	pthread_mutex_unlock(&c->lock);
 }
 

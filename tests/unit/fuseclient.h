@@ -16,7 +16,7 @@ struct fuseclient_req {
 	struct iovec iov[2];
 	u8 out[FUSECLIENT_ROOM], in[FUSECLIENT_ROOM];
 	u32 written;
-	bool done;
+	bool done, at_once; /* at_once: when submit() returned, it was done */
 };
 
 struct fuseclient {
@@ -25,6 +25,7 @@ struct fuseclient {
 	pthread_cond_t changed;
 	u64 unique;
 	u32 uid, gid;
+	bool at_once;            /* submit() may answer */
 	struct fuseclient_req r; /* of fuseclient_ask() */
 };
 

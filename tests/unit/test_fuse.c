@@ -1,5 +1,7 @@
 /* The FUSE server, request by request, on a folder in /tmp: what Linux's driver relies on, and what a hostile one tries [G39].
  *
+ * All is done twice: by the server's threads, and with leave to answer at once (test_fuse_quick.c is about that alone).
+ *
  * Beside the shared folder lies another one, "outside", which every escape would reach; at the end of each test it must be as
  * it was.
  */
@@ -23,43 +25,12 @@
 #include <cmocka.h>
 
 #include "fuseclient.h"
+#include "fusefolder.h"
 
 #define ROOT FUSE_ROOT_ID
 
 static struct fuseclient c;
-static char base[64]; /* has "share" and "outside" */
-
-/* ---- the folder ---- */
-
-static const char *host(const char *name)
-{
-	static char path[4][512];
-	static unsigned i;
-
-	i = (i + 1) % 4;
-	snprintf(path[i], sizeof(path[i]), "%s/%s", base, name);
-	return path[i];
-}
-
-static void put(const char *name, const char *text)
-{
-	FILE *f = fopen(host(name), "w");
-
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-}
-
-static void has(const char *name, const char *text)
-{
-	char got[256] = "";
-	FILE *f = fopen(host(name), "r");
-
-	assert_non_null(f);
-	got[fread(got, 1, sizeof(got) - 1, f)] = 0;
-	fclose(f);
-	assert_string_equal(got, text);
-}
+static bool at_once;
 
 static void serve(const struct fuse_conf *more)
 {
@@ -72,36 +43,21 @@ static void serve(const struct fuse_conf *more)
 	if (fuse_open(&conf, &fs, &err))
 		fail_msg("%s", err.msg);
 	fuseclient_init(&c, fs);
+	c.at_once = at_once;
 	assert_int_equal(fuseclient_start(&c, ~0u, NULL), 0);
 }
 
 static int up(void **state)
 {
-	strcpy(base, "/tmp/test-fuse.XXXXXX");
-	assert_non_null(mkdtemp(base));
-	assert_int_equal(mkdir(host("share"), 0755), 0);
-	assert_int_equal(mkdir(host("outside"), 0755), 0);
-	chmod(host("share"), 0755);
-	put("outside/secret", "secret");
+	make_folders();
 	serve(NULL);
 	return 0;
 }
 
 static int down(void **state)
 {
-	char command[128];
-	DIR *d;
-	unsigned n = 0;
-
 	fuseclient_fini(&c);
-	has("outside/secret", "secret");
-	d = opendir(host("outside"));
-	while (readdir(d))
-		n++;
-	closedir(d);
-	assert_int_equal(n, 3);
-	snprintf(command, sizeof(command), "rm -rf %s", base);
-	return system(command);
+	return remove_folders();
 }
 
 /* ---- shorthand ---- */
@@ -1151,6 +1107,7 @@ static void test_proc(void **state)
 	fuseclient_fini(&c);
 	assert_int_equal(fuse_open(&conf, &fs, &err), 0);
 	fuseclient_init(&c, fs);
+	c.at_once = at_once;
 	assert_int_equal(fuseclient_start(&c, ~0u, NULL), 0);
 	proc = lookup(ROOT, "proc");
 	assert_true(proc && entry.attr.flags & FUSE_ATTR_SUBMOUNT);
@@ -1214,5 +1171,8 @@ int main(void)
 		TEST(test_reset),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("by threads", tests, NULL, NULL);
+
+	at_once = true;
+	return failed + cmocka_run_group_tests_name("at once", tests, NULL, NULL);
 }

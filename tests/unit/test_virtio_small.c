@@ -1,4 +1,4 @@
-/* virtio-console and virtio-rng. */
+/* virtio-console, virtio-rng, and how long virtio-fs lets a vCPU work for its folder. */
 #include "fakevm.h"
 
 #include "base/bits.h"
@@ -216,12 +216,40 @@ static void test_G38_flood(void **state)
 	wholeboard_fini(&w);
 }
 
+/* A driver that floods gets answers at once for a while of each run, 200 microseconds, and the threads' after it [G22]. */
+static void test_G22_share_at_once(void **state)
+{
+	const struct vdriver_seg segs[] = { { DATA, 40, false }, { DATA + 0x100, 16, true } };
+	u32 id, len;
+
+	for (unsigned v = 0; v < ARRAY_SIZE(variants); v++) {
+		up(VIRTIO_ID_FS);
+		vdriver_start(&d, variants[v], 64);
+		w.fs.takes_us = 110;
+		for (unsigned run = 0; run < 3; run++) {
+			w.fs.requests = w.fs.at_once = 0;
+			for (unsigned i = 0; i < 20; i++)
+				vdriver_add(&d, 1, segs, 2);
+			vdriver_kick(&d, 1);
+			assert_int_equal(w.fs.requests, 20);
+			assert_in_range(w.fs.at_once, 1, 2);
+			for (unsigned i = 0; i < 20; i++) {
+				assert_true(vdriver_used(&d, 1, &id, &len));
+				assert_int_equal(len, 16);
+			}
+			assert_false(vdriver_used(&d, 1, &id, &len));
+		}
+		wholeboard_fini(&w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_console),         cmocka_unit_test(test_console_no_master),
-		cmocka_unit_test(test_G37_slow_reader), cmocka_unit_test(test_rng),
-		cmocka_unit_test(test_G38_flood),       cmocka_unit_test(test_console_pause),
+		cmocka_unit_test(test_console),           cmocka_unit_test(test_console_no_master),
+		cmocka_unit_test(test_G37_slow_reader),   cmocka_unit_test(test_rng),
+		cmocka_unit_test(test_G38_flood),         cmocka_unit_test(test_console_pause),
+		cmocka_unit_test(test_G22_share_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,27 +4,31 @@
  *
  * How it works: a buffer of the driver is one request of the FUSE protocol, and goes as it is to the back end, which reads and
  * writes the guest's memory directly; many are under way at once. The first queue is for what must not wait behind requests
- * (forgets, interrupts). What a request says is the back end's to check.
+ * (forgets, interrupts). What a request says is the back end's to check. What waits for nothing on the host it may answer at
+ * once, on the vCPU's thread; but only for a while of each run, so that a driver which floods the queue does not hold that
+ * thread, and the device's lock, for long.
  *
  * A reset by the driver leaves requests on their way, which are recognised by their epoch and dropped (virtio.h). A new
  * session begins with the driver's INIT, which the back end takes for one.
  *
  * Omitted: the window for direct access to file contents (DAX), notifications; their features are not offered.
  *
- * Threads: vCPUs (requests) and the back end's (completions), under the device's lock.
+ * Threads: vCPUs (requests, and completions at once) and the back end's (completions), under the device's lock.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/iov.h"
+#include "base/os.h"
 #include "dev/virtio/virtio.h"
 #include "dev/virtio/virtio_pci.h"
 #include "vm/dma.h"
 #include "vm/fs.h"
 #include "vm/vm.h"
 
-#define NR_QUEUES  2 /* high priority, requests */
+#define NR_QUEUES  2      /* high priority, requests */
+#define AT_ONCE_NS 200000 /* of a run: so long requests may be answered in it */
 #define TAG_LEN    36
 #define CLASS_CODE 0x018000 /* mass storage, other */
 
@@ -45,6 +49,8 @@ struct virtio_fs {
 	struct virtio_pci pci;
 	struct fs_config config;
 	struct fs *fs;
+	u64 at_once_until; /* of this run; 0: it has not begun */
+	bool submitting;
 	u64 count[NR_COUNTERS];
 };
 
@@ -81,8 +87,19 @@ static void done(struct fs_req *req, u32 written)
 	count(vfs, C_READ_BYTES, written);
 	count(vfs, C_WRITTEN, req->out_len);
 	complete(vfs, r->queue, r->token, written);
-	virtq_notify(&vfs->v, r->queue);
+	/* A run tells the driver at its end, once. */
+	if (!vfs->submitting)
+		virtq_notify(&vfs->v, r->queue);
 	free(r);
+}
+
+static bool may_at_once(struct virtio_fs *vfs)
+{
+	u64 now = os_now_ns();
+
+	if (!vfs->at_once_until)
+		vfs->at_once_until = now + AT_ONCE_NS;
+	return now < vfs->at_once_until;
 }
 
 static bool request(struct virtio *v, unsigned q, const struct virtq_buf *buf)
@@ -104,18 +121,27 @@ static bool request(struct virtio *v, unsigned q, const struct virtq_buf *buf)
 		.out_len = buf->out_len,
 		.in_len = buf->in_len,
 		.done = done,
+		.at_once = may_at_once(vfs),
 	};
 	r->vfs = vfs;
 	r->token = buf->token;
 	r->queue = (u16)q;
+	vfs->submitting = true;
 	vfs->fs->ops->submit(vfs->fs, &r->req);
+	vfs->submitting = false;
 	return true;
+}
+
+static void taken(struct virtio *v, unsigned q)
+{
+	container_of(v, struct virtio_fs, v)->at_once_until = 0;
 }
 
 static const struct virtio_ops ops = {
 	.id = VIRTIO_ID_FS,
 	.class_code = CLASS_CODE,
 	.request = request,
+	.taken = taken,
 };
 
 /* ---- the device ---- */
