@@ -8,7 +8,9 @@ In there run, one after the other, `bothy run --engine kvm` and `qemu-system-x86
 the paths of `./dev bench exits`. "exits" are those of /sys/kernel/debug/kvm/exits: every return from the guest, also what KVM
 finishes by itself, such as the accesses to its own local APIC that QEMU uses, and the timer interrupts of the machine around. "user"
 are returns from KVM_RUN: what bothy says of its vCPU (entries to the guest), and QEMU's trace point kvm_run_exit. "seconds" is the
-time of the whole run, less that of the guest that does nothing; of "boot", all of it, with three seconds of rest.
+time of the whole run, less that of the guest that does nothing; of "boot", all of it, with three seconds of rest, the better of
+two, as the programs themselves have to be translated by TCG first. The last line is the time of an exit for a port at which nothing is,
+from a ROM that does nothing else.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from exits import APPEND, PATHS, SYSTEM_TESTS, modules_of, prepare, show
 OPERATIONS = {"none": 0, "serial": 8192, "disk": 500, "disk-8": 500, "net-in": 16, "busy": 4, "idle": 4}
 FIRMWARE = ("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/linuxboot_dma.bin", "/usr/share/qemu/kvmvapic.bin")
 MEMORY = "128"
+PORT_EXITS = 20000
 
 # Both get the guest's command line.
 RUN = {
@@ -40,7 +43,13 @@ exec /qemu -L /firmware -accel kvm -cpu host -m {MEMORY} -nodefaults -display no
 	-D /tmp/trace -trace kvm_run_exit
 """,
 }
-# In the machine around. one WHO PATH OPERATIONS.
+# Runs a ROM, whose last write ends the process with status 1.
+RUN_ROM = {
+    "bothy": "/bothy run --engine ENGINE --firmware $1 --device debug-exit --memory 16M --net none --serial none --no-reboot",
+    "qemu": "/qemu -L /firmware -accel kvm -cpu host -m 16 -nodefaults -display none -no-reboot -bios $1 "
+            "-device isa-debug-exit,iobase=0xf4,iosize=4",
+}
+# In the machine around. one WHO PATH OPERATIONS; port WHO.
 JOB = f"""export BOTHY_RUNTIME_DIR=/run
 mkdir -p /run /www
 mount -t debugfs debugfs /sys/kernel/debug
@@ -72,7 +81,26 @@ one() {{
 	grep -q 'job: done' /tmp/log || tail -n 20 /tmp/log /tmp/err
 	say "figures $1 $2 $status $(cat /tmp/exits) $user $before $after $(sed -n 's/^job: frames //p' /tmp/log | tr -d '\\r')"
 }}
+port() {{
+	for exits in 1 {PORT_EXITS}; do
+		read -r before rest </proc/uptime
+		timeout $limit sh /rom-$1 /port-$exits </dev/null >/tmp/log 2>&1
+		status=$?
+		read -r after rest </proc/uptime
+		[ $status = 1 ] || cat /tmp/log
+		say "port $1 $exits $status $before $after"
+	done
+}}
 """
+
+
+def rom(exits):
+    """64 KiB that end at the reset vector: mov $exits, %ecx; 1: out %al, $0x80; dec %ecx; jnz 1b; out %al, $0xf4 of 0."""
+    image = bytearray(b"\xf4" * 65536)
+    code = b"\x66\xb9" + exits.to_bytes(4, "little") + b"\xe6\x80\x66\x49\x75\xfa\xb0\x00\xe6\xf4"
+    image[0:len(code)] = code
+    image[0xfff0:0xfff3] = b"\xe9" + (0x10000 - 0xfff3).to_bytes(2, "little")  # jmp 0
+    return bytes(image)
 
 
 def libraries(programs):
@@ -95,16 +123,23 @@ def run(args, bothy, qemu):
     tree = modules_of(kernel)
     with open(os.path.join(args.folder, "outer-job"), "w", encoding="utf-8") as f:
         f.write(f"limit={args.limit}\n{JOB}")
-        f.writelines(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", *args.path] for who in RUN)
+        f.writelines(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", "none", *args.path] for who in RUN)
+        f.writelines(f"port {who}\n" for who in (*RUN, *RUN))
         f.write("kill $hold\n")
     for who, text in RUN.items():
         with open(os.path.join(args.folder, who), "w", encoding="utf-8") as f:
             f.write(text.replace("ENGINE", args.engine))
+        with open(os.path.join(args.folder, f"rom-{who}"), "w", encoding="utf-8") as f:
+            f.write(RUN_ROM[who].replace("ENGINE", args.engine) + "\n")
+    for exits in (1, PORT_EXITS):
+        with open(os.path.join(args.folder, f"port-{exits}"), "wb") as f:
+            f.write(rom(exits))
     outer = ("irqbypass", "kvm", "kvm-amd")
     with open(os.path.join(args.folder, "modules"), "w", encoding="utf-8") as f:
         f.writelines(f"/m/{name}.ko\n" for name in outer)
     pairs = [f"{bothy}=bothy", f"{qemu}=qemu", f"{args.folder}/outer-job=job-outer", f"{args.folder}/modules=modules",
-             f"{args.folder}/bothy=run-bothy", f"{args.folder}/qemu=run-qemu", f"{inner}=inner/initramfs.gz",
+             *(f"{args.folder}/{who}=run-{who}" for who in RUN), *(f"{args.folder}/rom-{who}=rom-{who}" for who in RUN),
+             *(f"{args.folder}/port-{exits}=port-{exits}" for exits in (1, PORT_EXITS)), f"{inner}=inner/initramfs.gz",
              f"{kernel}=inner/vmlinuz", *(f"{tree[name]}=m/{name}.ko" for name in outer),
              *(f"{f}=firmware/{os.path.basename(f)}" for f in FIRMWARE), *(f"{f}={f}" for f in libraries((bothy, qemu)))]
     initramfs = os.path.join(args.folder, "outer.gz")
@@ -120,13 +155,21 @@ def run(args, bothy, qemu):
         who, path, status, exits, user, before, after, *frames = line.split()
         if status != "0":
             raise Failed(f"{who}, {path}: status {status}\n" + "\n".join(console.splitlines()[-60:]))
-        figures[who, path] = (int(exits), int(user), float(after) - float(before), int(frames[0]))
+        new = (int(exits), int(user), float(after) - float(before), int(frames[0]))
+        if (who, path) not in figures or new[2] < figures[who, path][2]:
+            figures[who, path] = new
+    ports = {}
+    for who, exits, status, before, after in re.findall(r"^job: port (\S+) (\d+) (\d+) (\S+) (\S+)$", console, re.M):
+        if status != "1":
+            raise Failed(f"{who}, ports: status {status}\n" + "\n".join(console.splitlines()[-60:]))
+        ports.setdefault((who, int(exits)), []).append(float(after) - float(before))
     if len(figures) != 2 * (len(args.path) + 1):
         raise Failed("not all runs came to their end:\n" + "\n".join(console.splitlines()[-60:]))
-    return figures
+    us = {who: (min(ports[who, PORT_EXITS]) - min(ports[who, 1])) * 1e6 / PORT_EXITS for who in RUN}
+    return figures, us
 
 
-def print_table(figures, paths):
+def print_table(figures, us, paths):
     print(f"{'':32}" + "".join(f"{who + ' exits':>14}{'user':>10}{'seconds':>10}" for who in ("bothy", "qemu")))
     for path in ["none", *paths]:
         line = f"{'boot' if path == 'none' else PATHS[path][0]:32}"
@@ -139,6 +182,7 @@ def print_table(figures, paths):
                 exits, user, seconds = exits - base[0], user - base[1], seconds - base[2]
             line += f"{show(exits / ops):>14}{show(user / ops):>10}{seconds:10.1f}"
         print(line)
+    print(f"\nexit for a port: bothy {us['bothy']:.0f} us, qemu {us['qemu']:.0f} us")
 
 
 def main():
@@ -158,7 +202,7 @@ def main():
     if not qemu or missing:
         raise Failed(f"{' and '.join(missing) or args.qemu_program} is missing; --install-qemu installs QEMU")
     with tempfile.TemporaryDirectory(prefix="bench-exits.") as args.folder:
-        print_table(run(args, os.path.join(build, "src/cli/bothy"), qemu), args.path)
+        print_table(*run(args, os.path.join(build, "src/cli/bothy"), qemu), args.path)
     return 0
 
 
