@@ -25,7 +25,7 @@ from cpu import Failed, TOP
 from exits import APPEND, PATHS, SYSTEM_TESTS, modules_of, prepare, show
 
 # Operations of one run: everything takes ten times as long in there.
-OPERATIONS = {"none": 0, "serial": 8192, "disk": 500, "disk-8": 500, "net-in": 16, "busy": 4, "idle": 4}
+OPERATIONS = {"none": 0, "serial": 8192, "disk": 4000, "disk-8": 500, "net-in": 256, "busy": 4, "idle": 4}
 FIRMWARE = ("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/linuxboot_dma.bin", "/usr/share/qemu/kvmvapic.bin")
 MEMORY = "128"
 PORT_EXITS = 20000
