@@ -71,7 +71,9 @@ static void check_insn(const struct insn *i, unsigned len)
 	must(i->map <= 3);
 	must(i->rex <= (i->evex ? 31 : 15) && (mode == MODE_64 || !(i->rex & ~REX_W)));
 	must(i->msz <= 108); /* FSAVE; what is larger does not run natively */
-	must((s64)i->disp == (s32)i->disp);
+	/* But for MOV of moffs, where it is an address. */
+	must(i->map == 0 && i->opcode >= 0xa0 && i->opcode <= 0xa3 ? i->disp == (s64)i->imm
+								   : i->disp == (s32)i->disp);
 }
 
 static void decode(const u8 *bytes, unsigned len, const u64 *features)

@@ -102,7 +102,7 @@ struct insn {
 	u8 aux;  /* for the handler: condition code, ... */
 	u64 imm; /* sign-extended immediate or branch displacement; far pointer: selector << 32 | offset; moffs */
 	void *thunk; /* native code for it, see thunk.h */
-	s64 disp;    /* RIP-relative: from the block's start */
+	s64 disp;    /* RIP-relative: from the block's start; moffs: the address */
 };
 #define INSN_END offsetof(struct insn, reg_b)
 
