@@ -61,7 +61,8 @@ long __wrap_syscall(long nr, ...)
 	if (nr == SYS_openat2) {
 		const struct open_how *how = (const struct open_how *)a[2];
 
-		assert_true(how->resolve & RESOLVE_CACHED && how->flags & O_NOFOLLOW && how->flags & O_PATH);
+		assert_true(how && how->resolve & RESOLVE_CACHED && how->flags & O_NOFOLLOW &&
+			    how->flags & O_PATH);
 		__atomic_add_fetch(&nr_cached, 1, __ATOMIC_RELAXED);
 		if (cache_says) {
 			errno = -cache_says;
