@@ -113,9 +113,7 @@ static bool is_dot(const char *name)
 static int look_up(struct fuse_op *op, const struct entry *e, struct fuse_entry_out *ret)
 {
 	/* "." and ".." are the guest's own to know. */
-	int rc = is_dot(e->name) ? -ENOENT
-		 : op->at_once   ? fuse_node_lookup_cached(op->f, op->node, e->name, ret)
-				 : fuse_node_lookup(op->f, op->node, e->name, ret);
+	int rc = is_dot(e->name) ? -ENOENT : fuse_node_lookup(op, op->node, e->name, ret);
 
 	if (rc < 0)
 		*ret = (struct fuse_entry_out){ .attr = { .ino = e->ino, .mode = (u32)e->type << 12 } };

@@ -132,12 +132,10 @@ void fuse_node_bury(struct fuse *f);
 struct fuse_node *fuse_node_get(struct fuse *f, u64 id);
 void fuse_node_put(struct fuse *f, struct fuse_node *n);
 void fuse_node_forget(struct fuse *f, u64 id, u64 lookups);
-/* What `name` below `parent` is, with a reference for the guest. */
-int fuse_node_lookup(struct fuse *f, const struct fuse_node *parent, const char *name,
+/* What `name` below `parent` is, with a reference for the guest. At once: as far as the host's kernel has it in memory, else
+ * FUSE_LATER. */
+int fuse_node_lookup(const struct fuse_op *op, const struct fuse_node *parent, const char *name,
 		     struct fuse_entry_out *ret);
-/* The same as far as the host's kernel has it in memory; else FUSE_LATER. */
-int fuse_node_lookup_cached(struct fuse *f, const struct fuse_node *parent, const char *name,
-			    struct fuse_entry_out *ret);
 /* The same for a file that is open as fd, which stays the caller's. */
 int fuse_node_enter_open(struct fuse *f, const struct fuse_node *parent, int fd, struct fuse_entry_out *ret);
 int fuse_node_statx(int fd, struct statx *ret);

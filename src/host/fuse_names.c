@@ -26,8 +26,7 @@ static int answer_entry(struct fuse_op *op, const struct fuse_node *parent, cons
 	struct fuse_entry_out *out = (struct fuse_entry_out *)op->reply;
 
 	op->reply_len = sizeof(*out);
-	return op->at_once ? fuse_node_lookup_cached(op->f, parent, name, out)
-			   : fuse_node_lookup(op->f, parent, name, out);
+	return fuse_node_lookup(op, parent, name, out);
 }
 
 int fuse_names_lookup(struct fuse_op *op)
@@ -211,7 +210,7 @@ static int open_existing(struct fuse_op *op, u32 flags, u32 open_flags)
 {
 	struct fuse_entry_out *entry = (struct fuse_entry_out *)op->reply;
 	struct fuse_node *n;
-	int rc = fuse_node_lookup(op->f, op->node, op->name[0], entry), fd;
+	int rc = fuse_node_lookup(op, op->node, op->name[0], entry), fd;
 
 	if (rc)
 		return rc;

@@ -16,7 +16,7 @@
  * folder's file system. A descriptor is closed on the way only while the file's node holds another: the last one of a deleted
  * file would wait until its blocks are free. The same rule keeps nodes that die for the threads to bury.
  *
- * Threads: the server's; *_cached(), get and put also the one that brings a request.
+ * Threads: the server's; lookups at once, get and put also the one that brings a request.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -480,8 +480,8 @@ static int enter(struct fuse *f, const struct fuse_node *parent, int path_fd, bo
 	return 0;
 }
 
-int fuse_node_lookup(struct fuse *f, const struct fuse_node *parent, const char *name,
-		     struct fuse_entry_out *ret)
+static int lookup(struct fuse *f, const struct fuse_node *parent, const char *name,
+		  struct fuse_entry_out *ret)
 {
 	struct statx st;
 	u64 id;
@@ -507,8 +507,8 @@ int fuse_node_lookup(struct fuse *f, const struct fuse_node *parent, const char 
 	return enter(f, parent, fd, false, ret);
 }
 
-int fuse_node_lookup_cached(struct fuse *f, const struct fuse_node *parent, const char *name,
-			    struct fuse_entry_out *ret)
+static int lookup_cached(struct fuse *f, const struct fuse_node *parent, const char *name,
+			 struct fuse_entry_out *ret)
 {
 	int fd;
 
@@ -519,6 +519,12 @@ int fuse_node_lookup_cached(struct fuse *f, const struct fuse_node *parent, cons
 		return enter(f, parent, fd, true, ret);
 	fuse_node_give_fd();
 	return fd == -ENOENT ? fd : FUSE_LATER;
+}
+
+int fuse_node_lookup(const struct fuse_op *op, const struct fuse_node *parent, const char *name,
+		     struct fuse_entry_out *ret)
+{
+	return op->at_once ? lookup_cached(op->f, parent, name, ret) : lookup(op->f, parent, name, ret);
 }
 
 /* A number in /proc/self/fd. */

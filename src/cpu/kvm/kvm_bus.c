@@ -26,6 +26,7 @@
 
 #define MAX_LATE   64
 #define MAX_EVENTS 16
+#define NR_ASKED   64
 #define RING_LEN                                                    \
 	((RAM_PAGE_SIZE - sizeof(struct kvm_coalesced_mmio_ring)) / \
 	 sizeof(struct kvm_coalesced_mmio)) /* of which one stays free */
@@ -45,6 +46,8 @@ struct kvm_bus {
 	unsigned ring_page;                   /* of a vCPU's mapping; 0: this KVM has none */
 	bool refused[BUS_NR_SPACES][2]; /* kinds that this KVM does not take: doorbells, posted writes */
 	_Atomic u32 seen;               /* vm->bus.changes, of which all was learnt */
+	/* Addresses of which bus_late() was asked since, plus 1, by their hash: an exit costs no search for what is known. */
+	_Atomic u64 asked[BUS_NR_SPACES][NR_ASKED];
 	unsigned nr;
 	struct late late[MAX_LATE];
 	int epoll;
@@ -61,10 +64,11 @@ static void settle(struct kvm_bus *b, struct vcpu *vcpu)
 	first = ring->first;
 	while (first != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE)) {
 		const struct kvm_coalesced_mmio e = ring->coalesced_mmio[first];
+		u32 len = MIN(e.len, (u32)sizeof(e.data));
 		u64 val = 0;
 
-		memcpy(&val, e.data, MIN(e.len, (u32)sizeof(e.data)));
-		bus_write(&b->kvm->vm->bus, e.pio ? BUS_PIO : BUS_MMIO, e.phys_addr, MIN(e.len, 8u), val);
+		memcpy(&val, e.data, len);
+		bus_write(&b->kvm->vm->bus, e.pio ? BUS_PIO : BUS_MMIO, e.phys_addr, len, val);
 		if (vcpu)
 			exit_account(vcpu, e.pio ? EXIT_IO : EXIT_EPT_VIOLATION, e.phys_addr, 0);
 		first = (first + 1) % RING_LEN;
@@ -156,9 +160,13 @@ static struct late *place(struct kvm_bus *b, enum bus_space space, const struct 
 void kvm_bus_learn(struct kvm_vm *kvm, enum bus_space space, u64 addr)
 {
 	struct kvm_bus *b = kvm->bus;
+	_Atomic u64 *asked = &b->asked[space][addr / 4 % NR_ASKED];
 	struct bus_late what;
 	struct late *l;
 
+	if (atomic_load_explicit(asked, memory_order_relaxed) == addr + 1)
+		return;
+	atomic_store_explicit(asked, addr + 1, memory_order_relaxed);
 	if (!bus_late(&kvm->vm->bus, space, addr, &what) || b->refused[space][what.posted])
 		return;
 	pthread_mutex_lock(&b->lock);
@@ -180,6 +188,8 @@ void kvm_bus_follow(struct kvm_vm *kvm)
 	if (likely(changes == atomic_load_explicit(&b->seen, memory_order_relaxed)))
 		return;
 	atomic_store_explicit(&b->seen, changes, memory_order_relaxed);
+	for (unsigned i = 0; i < BUS_NR_SPACES * NR_ASKED; i++)
+		atomic_store_explicit(&b->asked[i / NR_ASKED][i % NR_ASKED], 0, memory_order_relaxed);
 	pthread_mutex_lock(&b->lock);
 	for (struct late *l = b->late; l < b->late + b->nr; l++) {
 		struct bus_late what;
@@ -220,19 +230,25 @@ int kvm_bus_init(struct kvm_vm *kvm, struct err *err)
 	return loop_fd_add(loop, b->epoll, EPOLLIN, on_rung, b, &b->watch, err);
 }
 
+/* The ring, as the vCPU's mapping shows it. */
+static struct kvm_coalesced_mmio_ring *ring_of(const struct kvm_cpu *k)
+{
+	return (void *)((u8 *)k->run + (size_t)k->kvm->bus->ring_page * RAM_PAGE_SIZE);
+}
+
 void kvm_bus_vcpu_init(struct kvm_cpu *k)
 {
 	struct kvm_bus *b = k->kvm->bus;
 
 	if (b->ring_page && !b->ring)
-		b->ring = (void *)((u8 *)k->run + b->ring_page * (size_t)getpagesize());
+		b->ring = ring_of(k);
 }
 
 void kvm_bus_vcpu_fini(struct kvm_cpu *k)
 {
 	struct kvm_bus *b = k->kvm->bus;
 
-	if ((u8 *)b->ring == (u8 *)k->run + b->ring_page * (size_t)getpagesize())
+	if (b->ring == ring_of(k))
 		b->ring = NULL;
 }
 
