@@ -90,7 +90,8 @@ struct engine_ops {
 	 * state's RIP and leaves in state what comes after it, an exception's delivery included. Devices, exits
 	 * and interrupts are the vCPU's own; the guest's memory may change in any way between two calls. *carrier is
 	 * NULL at the first call, then this engine's. *ret_end: RUN_REQUEST (go on), RUN_HLT or RUN_SHUTDOWN. On
-	 * the vCPU's thread. carry_end frees a carrier. NULL: this engine cannot. */
+	 * the vCPU's thread. Features that the CPU model lacks are no reason for #UD. carry_end frees a carrier. NULL: this engine
+	 * cannot. */
 	int (*carry)(struct vcpu *vcpu, void **carrier, struct x86_state *state, enum run_end *ret_end,
 		     struct err *err);
 	void (*carry_end)(void *carrier);

@@ -1075,6 +1075,15 @@ static void test_carry(void **state)
 	/* No granule is marked: nobody would take the mark away. */
 	assert_false(ram_has_code(&vm.ram, 0, 1 * MiB));
 
+	/* What the model lacks is executed, too: KVM let the guest come so far. */
+	a.rip = CODE;
+	a.rflags |= FL_AC;
+	vm.cpuid.features[X86_FEATURE_SMAP / 64] &= ~BIT(X86_FEATURE_SMAP % 64);
+	put_code("\x0f\x01\xca", 3); /* clac */
+	assert_int_equal(carry(&carrier, &a), RUN_REQUEST);
+	assert_int_equal(a.rip, CODE + 3);
+	assert_int_equal(a.rflags & FL_AC, 0);
+
 	/* An exception is delivered: through a gate to DATA + 0x100. */
 	a.rip = CODE;
 	a.idtr = (struct x86_dtr){ 0x7ff, 0x5000 };

@@ -37,6 +37,7 @@ struct soft_vm {
 	struct vm *vm;
 	/* Of a carrier (soft_engine.c): its one CPU, which executes an instruction of another engine's vCPU now and then. */
 	struct soft_cpu *only;
+	u64 features[4]; /* and what it executes: all that this engine can */
 	struct code_cache *code;
 	struct jit *jit; /* NULL: interpret only */
 	struct thunk_arena *thunks;

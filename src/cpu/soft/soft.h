@@ -341,7 +341,7 @@ struct soft_cpu {
 	bool once;                 /* something happened that cannot be done a second time */
 	bool loaded;               /* vector state went to the host's registers */
 
-	const u64 *features; /* vm->cpuid.features */
+	const u64 *features; /* vm->cpuid.features; a carrier's are svm->features */
 	bool amd;            /* the guest sees an AMD (or Hygon) processor: where the two makers differ */
 	struct ram *ram;
 };

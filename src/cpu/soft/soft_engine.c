@@ -475,6 +475,10 @@ static int new_carrier(struct vcpu *vcpu, void **ret_carrier, struct err *err)
 		return err_set(err, why.code, "the software engine cannot help out: %s", why.msg);
 	}
 	svm->only = c;
+	/* Whatever the model says. What a guest may use beyond that is the other engine's to decide, and some hosts' KVM shows features of
+	 * the host's processor that no model has. */
+	soft_features(&vcpu->vm->engine_conf, svm->features);
+	c->features = svm->features;
 	*ret_carrier = c;
 	return 0;
 }
