@@ -237,14 +237,29 @@ static void compare(struct soft_cpu *c, u64 a, u64 b, unsigned size)
 	c->fl = (u16)ax;
 }
 
+static u64 load_src(struct soft_cpu *c, const struct insn *i)
+{
+	return load(c, i, src_la(c, i, i->osz), i->osz);
+}
+
+static u64 load_dst(struct soft_cpu *c, const struct insn *i)
+{
+	return load(c, i, dst_la(c, i, i->osz, ACC_R), i->osz);
+}
+
+/* Which operand of CMPS is read first, and so faults first, is nowhere said: rSI's on Intel's processors, rDI's on AMD's. */
 static void compare_strings(struct soft_cpu *c, const struct insn *i, bool two)
 {
-	u64 count = count_of(c, i), a, b;
+	bool dst_first = two && c->amd;
+	u64 count = count_of(c, i), a, b = 0;
 	unsigned budget = ELEMENTS;
 
 	while (count) {
-		a = two ? load(c, i, src_la(c, i, i->osz), i->osz) : c->gpr[R_AX] & bits_mask(i->osz);
-		b = load(c, i, dst_la(c, i, i->osz, ACC_R), i->osz);
+		if (dst_first)
+			b = load_dst(c, i);
+		a = two ? load_src(c, i) : c->gpr[R_AX] & bits_mask(i->osz);
+		if (!dst_first)
+			b = load_dst(c, i);
 		advance(c, i, 1, two, true);
 		compare(c, a, b, i->osz);
 		count--;
