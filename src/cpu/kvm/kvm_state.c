@@ -124,15 +124,29 @@ static int set_apic(struct kvm_cpu *k, struct kvm_sregs *sregs, struct err *err)
 	return 0;
 }
 
-static int set_regs(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
+/* What of s KVM has to be told: all, or, where it has `before`, what differs from that. */
+struct change {
+	const struct x86_state *before; /* NULL: it has anything */
+	const struct x86_state *s;
+};
+
+static bool differs(const struct change *c, size_t from, size_t to)
 {
+	return !c->before || memcmp((const char *)c->before + from, (const char *)c->s + from, to - from);
+}
+/* One of the fields from first up to, but not, end. */
+#define DIFFER(c, first, end) differs(c, offsetof(struct x86_state, first), offsetof(struct x86_state, end))
+
+static int set_regs(struct kvm_cpu *k, const struct change *c, struct err *err)
+{
+	const struct x86_state *s = c->s;
 	struct kvm_regs regs = { .rip = s->rip, .rflags = s->rflags };
 	struct kvm_sregs sregs = {
 		.gdt = { .base = s->gdtr.base, .limit = s->gdtr.limit },
 		.idt = { .base = s->idtr.base, .limit = s->idtr.limit },
 	};
 	struct kvm_debugregs debug = { .dr6 = s->dr6, .dr7 = s->dr7 };
-	int r;
+	int r = 0;
 
 #define SET_GENERAL_(nr, name) regs.name = s->gpr[nr];
 #define SET_SEGMENT_(f, name)  sregs.name = to_kvm(&s->f);
@@ -141,14 +155,16 @@ static int set_regs(struct kvm_cpu *k, const struct x86_state *s, struct err *er
 	SEGMENTS(SET_SEGMENT_)
 	CONTROLS(SET_CONTROL_)
 	memcpy(debug.db, s->dr, sizeof(s->dr));
-	r = set_apic(k, &sregs, err);
-	if (r >= 0)
-		r = KVM_CALL(k->fd, KVM_SET_SREGS, &sregs, err);
-	if (r >= 0)
+	if (DIFFER(c, seg, dr) || DIFFER(c, efer, star) || k->apic_off != k->vcpu->apic_off) {
+		r = set_apic(k, &sregs, err);
+		if (r >= 0)
+			r = KVM_CALL(k->fd, KVM_SET_SREGS, &sregs, err);
+		k->apic_off = k->vcpu->apic_off;
+	}
+	if (r >= 0 && DIFFER(c, gpr, seg))
 		r = KVM_CALL(k->fd, KVM_SET_REGS, &regs, err);
-	if (r >= 0)
+	if (r >= 0 && DIFFER(c, dr, efer))
 		r = KVM_CALL(k->fd, KVM_SET_DEBUGREGS, &debug, err);
-	k->apic_off = k->vcpu->apic_off;
 	return r;
 }
 
@@ -353,6 +369,12 @@ int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *er
 
 int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 {
+	return kvm_state_change(k, NULL, s, err);
+}
+
+int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const struct x86_state *s, struct err *err)
+{
+	const struct change c = { before, s };
 	int r = kvm_vcpu_finish(k, err);
 
 	if (r >= 0)
@@ -365,29 +387,32 @@ int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 			"this host's KVM has no TSC for guests but the host's own, and the guest has another one "
 			"already; a machine that began with --engine kvm can move");
 	/* What KVM says there includes signals that have come; none of an earlier life is to start the vCPU. */
-	r = kvm_apic_get_activity(k, err);
+	if (!before)
+		r = kvm_apic_get_activity(k, err);
 	/* Control registers first: they say what the others may be. */
 	if (r >= 0)
-		r = set_regs(k, s, err);
-	if (r >= 0)
+		r = set_regs(k, &c, err);
+	if (r >= 0 && (DIFFER(&c, efer, xcr0) || DIFFER(&c, tsc_adjust, activity)))
 		r = kvm_msr_set(k, s, err);
-	if (r >= 0)
+	if (r >= 0 && DIFFER(&c, xcr0, tsc_offset))
 		r = set_xcr0(k, s, err);
-	if (r >= 0)
+	if (r >= 0 && differs(&c, offsetof(struct x86_state, xsave), sizeof(*s)))
 		r = set_vectors(k, s, err);
-	if (r >= 0)
+	if (r >= 0 && DIFFER(&c, sti_shadow, xsave))
 		r = set_events(k, s, err);
 	if (r < 0)
 		return r;
 	k->vcpu->tsc_offset = (s64)s->tsc_offset;
-	k->activity = s->activity;
-	r = kvm_apic_set_activity(k, err);
-	if (r < 0)
-		return r;
+	if (DIFFER(&c, activity, sti_shadow)) {
+		k->activity = s->activity;
+		r = kvm_apic_set_activity(k, err);
+		if (r < 0)
+			return r;
+	}
 	k->look = true;
 	/* As KVM says it at the end of a run. */
 	k->run->if_flag = !!(s->rflags & FL_IF);
 	k->run->ready_for_interrupt_injection =
 		k->run->if_flag && !s->sti_shadow && !s->movss_shadow && !s->intr_taken && !s->exc_pending;
-	return kvm_state_set_tsc(k, err);
+	return DIFFER(&c, tsc_offset, tsc_adjust) ? kvm_state_set_tsc(k, err) : 0;
 }

@@ -240,16 +240,17 @@ static enum next carry(struct kvm_cpu *k, struct err *err)
 {
 	u64 t0 = vcpu_rdtsc(), rip;
 	enum run_end end = RUN_REQUEST;
-	struct x86_state s;
-	int r = kvm_state_get(k, &s, err);
+	struct x86_state before, s;
+	int r = kvm_state_get(k, &before, err);
 
 	if (r < 0)
 		return FAILED;
+	s = before;
 	rip = s.rip;
 	r = soft_engine.carry(k->vcpu, &k->carrier, &s, &end, err);
 	kvm_sys_thread(k->run); /* the other engine has its own signals */
 	if (r >= 0)
-		r = kvm_state_set(k, &s, err);
+		r = kvm_state_change(k, &before, &s, err);
 	if (r < 0)
 		return FAILED;
 	exit_account(k->vcpu, EXIT_CARRIED, rip, t0);
