@@ -2,7 +2,7 @@
 # Runs one bare-metal test image under bothy: run.sh BOTHY IMAGE [CPUS [processor]]. The last word: skipped where the host's KVM
 # is none or an emulator. With QEMU=1 under QEMU's TCG instead of BOTHY, to see
 # whether a test is right itself. BOTHY_ENGINE is bothy's --engine (soft). Passes when the guest says so (status 1)
-# and at least one check passed.
+# and at least one check passed; is skipped where the guest says that there is nothing to check.
 set -u
 bothy=$1 image=$2 cpus=${3:-1} kvm=${4:-}
 if [ "$kvm" = processor ] && ! "$bothy" doctor | grep -q '^KVM *yes'; then
@@ -24,6 +24,10 @@ status=$?
 
 if grep -q 'the kvm engine cannot run on this host' "$log"; then
 	echo "skipped: $(cat "$log")"
+	exit 77
+fi
+if grep -q '^SKIP ' "$log" && ! grep -qvE '^SKIP |^0 passed, 0 failed|engine runs' "$log"; then
+	grep '^SKIP ' "$log"
 	exit 77
 fi
 tr -d '\r' <"$log" | grep -v '^PASS ' | tail -60
