@@ -398,7 +398,8 @@ int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const st
 		r = set_xcr0(k, s, err);
 	if (r >= 0 && differs(&c, offsetof(struct x86_state, xsave), sizeof(*s)))
 		r = set_vectors(k, s, err);
-	if (r >= 0 && DIFFER(&c, sti_shadow, xsave))
+	/* Always: KVM may have an exception that kvm_state_get() leaves out, since its instruction causes it again. */
+	if (r >= 0)
 		r = set_events(k, s, err);
 	if (r < 0)
 		return r;
