@@ -39,6 +39,10 @@
 #define CPUID_HV_BASE       0x40000000u
 #define CPUID_HV_TSC        0x40000010u
 
+/* As KVM has them for each processor. */
+#define CPUID_SVM_REVISION 1
+#define CPUID_SVM_ASIDS    8
+
 #define CPUID_APIC_BUS_KHZ 1000000u /* the local APIC's timer counts nanoseconds */
 
 #define CPUID_SIG_INTEL 0x000306c3u /* family 6, model 60, stepping 3 */
@@ -115,7 +119,10 @@ static const struct {
 	{ F(AVX512VL), F(AVX512F) }, { F(AVX512IFMA), F(AVX512F) }, { F(AVX512_VBMI), F(AVX512BW) },
 	{ F(AVX512_VBMI2), F(AVX512BW) }, { F(AVX512_VNNI), F(AVX512F) }, { F(AVX512_BITALG), F(AVX512BW) },
 	{ F(AVX512_VPOPCNTDQ), F(AVX512F) }, { F(AVX512_VP2INTERSECT), F(AVX512F) },
-	{ F(AVX512_BF16), F(AVX512BW) },
+	{ F(AVX512_BF16), F(AVX512BW) }, { F(SVM_NPT), F(SVM) }, { F(SVM_NRIPS), F(SVM) },
+	{ F(SVM_TSC_RATE), F(SVM) }, { F(SVM_VMCB_CLEAN), F(SVM) }, { F(SVM_FLUSH_BY_ASID), F(SVM) },
+	{ F(SVM_DECODE_ASSISTS), F(SVM) }, { F(SVM_PAUSE_FILTER), F(SVM) }, { F(SVM_PF_THRESHOLD), F(SVM) },
+	{ F(SVM_VVMLOAD), F(SVM) }, { F(SVM_VGIF), F(SVM) }, { F(SVM_VNMI), F(SVM) }, { F(SVM_ADDR_CHECK), F(SVM) },
 };
 /* clang-format on */
 
@@ -219,6 +226,8 @@ static void cpuid_choose_features(struct cpuid_table *t, const struct cpuid_para
 			on = true;
 		if (f == F(HTT))
 			on = p->nr_vcpus > 1;
+		if (f == (h->amd ? F(VMX) : F(SVM)))
+			on = false;
 		cpuid_set(t->features, f, on);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(cpuid_needs); i++)
@@ -431,6 +440,9 @@ static void cpuid_add_extended(struct cpuid_table *t, const struct cpuid_params 
 	cpuid_add(t, 0x80000006u, 0, 0, 1024u << 16 | 8 << 12 | (h->amd ? 1 << 8 : 0) | 64,
 		  h->amd ? 32u << 18 | 8 << 12 | 1 << 8 | 64 : 0);
 	cpuid_add(t, 0x80000007u, 0, 0, 0, cpuid_word(t, 0x80000007u, 0, REG_EDX));
+	if (cpuid_has(t, F(SVM)))
+		cpuid_add(t, 0x8000000au, CPUID_SVM_REVISION, CPUID_SVM_ASIDS, 0,
+			  cpuid_word(t, 0x8000000au, 0, REG_EDX));
 	cpuid_add(t, 0x80000008u, t->maxphyaddr | 48 << 8, 0,
 		  h->amd ? (p->nr_vcpus - 1) | cpuid_id_bits(p->nr_vcpus) << 12 : 0, 0);
 	if (!h->amd)

@@ -70,7 +70,15 @@ struct cpuid_table {
 	X(LM, 0x80000001, 0, 3, 29, 1) X(INVTSC, 0x80000007, 0, 3, 8, 1)                           \
 	/* Of KVM's interface: those that a guest makes hypercalls for. */                         \
 	X(PV_UNHALT, 0x40000001, 0, 0, 7, 1) X(PV_SEND_IPI, 0x40000001, 0, 0, 11, 1)               \
-	X(PV_SCHED_YIELD, 0x40000001, 0, 0, 13, 1)
+	X(PV_SCHED_YIELD, 0x40000001, 0, 0, 13, 1)                                                 \
+	/* For guests that run guests; from SVM to VMX, cpuid_runs_guests(). */                    \
+	X(SVM, 0x80000001, 0, 2, 2, 1) X(SVM_NPT, 0x8000000a, 0, 3, 0, 1)                          \
+	X(SVM_NRIPS, 0x8000000a, 0, 3, 3, 1) X(SVM_TSC_RATE, 0x8000000a, 0, 3, 4, 1)               \
+	X(SVM_VMCB_CLEAN, 0x8000000a, 0, 3, 5, 1) X(SVM_FLUSH_BY_ASID, 0x8000000a, 0, 3, 6, 1)     \
+	X(SVM_DECODE_ASSISTS, 0x8000000a, 0, 3, 7, 1) X(SVM_PAUSE_FILTER, 0x8000000a, 0, 3, 10, 1) \
+	X(SVM_PF_THRESHOLD, 0x8000000a, 0, 3, 12, 1) X(SVM_VVMLOAD, 0x8000000a, 0, 3, 15, 1)       \
+	X(SVM_VGIF, 0x8000000a, 0, 3, 16, 1) X(SVM_VNMI, 0x8000000a, 0, 3, 25, 1)                  \
+	X(SVM_ADDR_CHECK, 0x8000000a, 0, 3, 28, 1) X(VMX, 1, 0, 2, 5, 1)
 /* clang-format on */
 
 /* clang-format off */
@@ -85,6 +93,12 @@ enum x86_feature {
 static inline bool cpuid_has(const struct cpuid_table *t, enum x86_feature f)
 {
 	return t->features[f / 64] >> (f % 64) & 1;
+}
+
+/* SVM, a part of it, or VMX? An engine offers them where its settings say so. */
+static inline bool cpuid_runs_guests(unsigned feature)
+{
+	return feature >= X86_FEATURE_SVM && feature <= X86_FEATURE_VMX;
 }
 
 struct cpuid_params {

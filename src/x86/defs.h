@@ -113,10 +113,11 @@ enum x86_vector {
 #define SA_UNUSABLE  BIT(16) /* null selector loaded; as in VMX */
 
 /* EFER */
-#define EFER_SCE BIT(0)
-#define EFER_LME BIT(8)
-#define EFER_LMA BIT(10)
-#define EFER_NXE BIT(11)
+#define EFER_SCE  BIT(0)
+#define EFER_LME  BIT(8)
+#define EFER_LMA  BIT(10)
+#define EFER_NXE  BIT(11)
+#define EFER_SVME BIT(12)
 
 /* MSRs [SDM4] */
 #define MSR_TSC                   0x10
@@ -147,6 +148,7 @@ enum x86_vector {
 #define MSR_PAT                   0x277
 #define MSR_MTRR_DEF_TYPE         0x2ff
 #define MSR_MC0_CTL               0x400
+#define MSR_VMX_BASIC             0x480 /* to 491H, IA32_VMX_VMFUNC */
 #define MSR_TSC_DEADLINE          0x6e0
 #define MSR_X2APIC_BASE           0x800
 #define MSR_X2APIC_LAST           0x8ff
@@ -160,6 +162,9 @@ enum x86_vector {
 #define MSR_GS_BASE               0xc0000101
 #define MSR_KERNEL_GS_BASE        0xc0000102
 #define MSR_TSC_AUX               0xc0000103
+#define MSR_TSC_RATIO             0xc0000104
+#define MSR_VM_CR                 0xc0010114
+#define MSR_VM_HSAVE_PA           0xc0010117
 #define MSR_KVM_WALL_CLOCK_NEW    0x4b564d00
 #define MSR_KVM_SYSTEM_TIME_NEW   0x4b564d01
 #define MSR_KVM_STEAL_TIME        0x4b564d03

@@ -23,12 +23,15 @@
 /* IA32_MISC_ENABLE: fast strings; no branch trace store, no PEBS [SDM4 table 2-2]. */
 #define REGS_MISC_ENABLE (BIT(0) | BIT(11) | BIT(12))
 
+#define REGS_TSC_RATIO BIT(32) /* 1.0 [APM2 15.30.5] */
+
 static void x86_state_power_up(struct x86_state *s)
 {
 	memset(s, 0, sizeof(*s));
 	s->pat = REGS_PAT_RESET;
 	s->misc_enable = REGS_MISC_ENABLE;
 	s->xcr0 = XFEATURE_X87;
+	s->virt.tsc_ratio = REGS_TSC_RATIO;
 	st16(s->xsave, REGS_FCW_RESET);
 	s->xsave[4] = REGS_FTW_RESET;
 	st32(s->xsave + 24, REGS_MXCSR_RESET);
@@ -81,6 +84,8 @@ void x86_state_reset(struct x86_state *s, bool init, bool bsp, u32 family_model_
 	s->exc_error = 0;
 	s->intr_taken = false;
 	s->intr_vector = 0;
+	s->virt.nested = NULL;
+	s->virt.nested_size = 0;
 }
 
 int x86_state_check(const struct x86_state *s, struct err *err)

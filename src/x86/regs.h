@@ -46,6 +46,21 @@ struct x86_xsave_layout {
 
 #define X86_NR_MTRR_VAR 8
 
+#define X86_NR_VMX_MSRS 18
+
+/* What a processor that runs guests of its own has beyond the rest, by SVM or by VMX. A processor with neither keeps it as it is after
+ * a reset. */
+struct x86_virt {
+	u64 feature_control;               /* IA32_FEATURE_CONTROL */
+	u64 vm_cr, vm_hsave_pa, tsc_ratio; /* SVM's [APM2 15.30] */
+	u64 vmx[X86_NR_VMX_MSRS];          /* from IA32_VMX_BASIC on: what VMX can; 0: as the engine has it */
+	/* What is in no register (GIF, VMXON, the guest that runs and how), nested_size bytes in a form of the engine's; NULL: nothing, that
+	 * is GIF = 1, no VMX operation, no guest. The engine's, until that vCPU runs, or its state is given, the next time; who keeps
+	 * the state for longer copies it. */
+	const void *nested;
+	u32 nested_size;
+};
+
 struct x86_state {
 	u64 gpr[X86_NR_GPR];
 	u64 rip;
@@ -72,6 +87,7 @@ struct x86_state {
 	u32 exc_error;
 	bool intr_taken; /* an interrupt taken from the controller but not delivered yet */
 	u8 intr_vector;
+	struct x86_virt virt;
 
 	u8 xsave[X86_XSAVE_SIZE] __attribute__((aligned(64)));
 };

@@ -104,6 +104,34 @@ static void check_bits(void)
 #undef CHECK_
 }
 
+/* SVM of AMD's, with its leaf, VMX of others', in any model, if the engine has it. */
+static void test_nested(void **state)
+{
+	u64 less[4] = { ~0ull, ~0ull, ~0ull, ~0ull };
+	char names[400];
+	bool amd = host_is_amd();
+
+	assert_true(try_model("v1"));
+	assert_true(cpuid_has(&table, X86_FEATURE_SVM) == amd);
+	assert_true(cpuid_has(&table, X86_FEATURE_VMX) == !amd);
+	if (amd) {
+		assert_int_equal(query(0x8000000a, 0)[0], 1);
+		assert_true(query(0x8000000a, 0)[1] >= 2);
+		assert_true(query(0x8000000a, 0)[3] & 1);
+	}
+	for (unsigned f = 0; f < X86_NR_FEATURES; f++)
+		if (cpuid_runs_guests(f))
+			less[f / 64] &= ~BIT(f % 64);
+	assert_true(cpuid_missing(&table, less, names, sizeof(names)) > 0);
+	assert_non_null(strstr(names, amd ? " SVM " : " VMX"));
+	/* Without it, no part of it. */
+	less[X86_FEATURE_SVM_NPT / 64] |= BIT(X86_FEATURE_SVM_NPT % 64);
+	assert_int_equal(build("host", 1, 2500000, less, NULL), 0);
+	for (unsigned f = 0; f < X86_NR_FEATURES; f++)
+		assert_false(cpuid_runs_guests(f) && cpuid_has(&table, f));
+	assert_true(zero(query(0x8000000a, 0)));
+}
+
 static void test_levels(void **state)
 {
 	assert_true(try_model("v1"));
@@ -395,6 +423,8 @@ static void test_reset(void **state)
 
 	memset(&s, 0xff, sizeof(s));
 	x86_state_reset(&s, false, true, 0x306c3);
+	assert_int_equal(s.virt.tsc_ratio, BIT(32));
+	assert_null(s.virt.nested);
 	check_common(&s);
 	assert_true(s.cr0 == 0x60000010);
 	assert_true(s.pat == 0x0007040600070406 && s.xcr0 == 1 && s.mtrr_def_type == 0);
@@ -411,7 +441,12 @@ static void test_init(void **state)
 
 	memset(&s, 0x5a, sizeof(s));
 	s.cr0 = CR0_PG | CR0_PE | CR0_WP | CR0_NW;
+	s.virt = (struct x86_virt){ .vm_hsave_pa = 0x1000, .nested = &s, .nested_size = 1 };
 	x86_state_reset(&s, true, false, 0x306c3);
+	/* INIT ends what the processor was in, and keeps MSRs. */
+	assert_null(s.virt.nested);
+	assert_int_equal(s.virt.nested_size, 0);
+	assert_int_equal(s.virt.vm_hsave_pa, 0x1000);
 	check_common(&s);
 	/* CD and NW stay, ET is set. */
 	assert_true(s.cr0 == (CR0_NW | CR0_ET));
@@ -428,13 +463,13 @@ static void test_init(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_models),        cmocka_unit_test(test_levels),
-		cmocka_unit_test(test_avx512),        cmocka_unit_test(test_host),
-		cmocka_unit_test(test_prerequisites), cmocka_unit_test(test_identity),
-		cmocka_unit_test(test_dynamic),       cmocka_unit_test(test_topology),
-		cmocka_unit_test(test_time_leaves),   cmocka_unit_test(test_hypervisor),
-		cmocka_unit_test(test_out_of_range),  cmocka_unit_test(test_reset),
-		cmocka_unit_test(test_init),
+		cmocka_unit_test(test_models),     cmocka_unit_test(test_nested),
+		cmocka_unit_test(test_levels),     cmocka_unit_test(test_avx512),
+		cmocka_unit_test(test_host),       cmocka_unit_test(test_prerequisites),
+		cmocka_unit_test(test_identity),   cmocka_unit_test(test_dynamic),
+		cmocka_unit_test(test_topology),   cmocka_unit_test(test_time_leaves),
+		cmocka_unit_test(test_hypervisor), cmocka_unit_test(test_out_of_range),
+		cmocka_unit_test(test_reset),      cmocka_unit_test(test_init),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,7 +36,8 @@ static void soft_features(const struct engine_conf *conf, u64 ret_features[4])
 	fpu_init();
 	memset(ret_features, 0, 4 * sizeof(u64));
 	for (unsigned f = 0; f < X86_NR_FEATURES; f++)
-		if (f != X86_FEATURE_VME && (f != X86_FEATURE_AVX512F || fpu_has_avx512()))
+		if (f != X86_FEATURE_VME && !cpuid_runs_guests(f) &&
+		    (f != X86_FEATURE_AVX512F || fpu_has_avx512()))
 			ret_features[f / 64] |= BIT(f % 64);
 }
 
@@ -355,6 +356,10 @@ static int soft_check_state(const struct x86_state *s, struct err *err)
 	if (!!(s->efer & EFER_LMA) != (s->cr0 & CR0_PG && s->efer & EFER_LME))
 		return err_set(err, -EINVAL, "the CPU state has EFER = %#llx, which does not fit CR0 = %#llx",
 			       (unsigned long long)s->efer, (unsigned long long)s->cr0);
+	if (s->virt.nested)
+		return err_set(
+			err, -EINVAL,
+			"the CPU state is one of a guest that uses SVM or VMX, which the soft engine does not have");
 	if (s->efer & EFER_LMA && !(s->cr4 & CR4_PAE))
 		return err_set(err, -EINVAL, "the CPU state is in long mode without CR4.PAE");
 	if (s->efer & EFER_LMA && s->seg[SEG_CS].attr & SA_L && bits_sext(s->rip, 48) != s->rip)
