@@ -137,7 +137,22 @@ static enum verdict look_vpid(char *found)
 
 static enum verdict look_nested(char *found)
 {
-	return look_parameter("nested", "nested", found);
+	struct engine_conf conf;
+	const char *name;
+	enum verdict v;
+
+	engine_conf_init(&conf);
+	conf.nested = true;
+	name = kvm_engine.nested(&conf, NULL);
+	if (name) {
+		snprintf(found, FOUND_LEN, "KVM has %s for a guest with nested=on", name);
+		return YES;
+	}
+	v = look_parameter("nested", "nested", found);
+	if (v != YES)
+		return v;
+	snprintf(found, FOUND_LEN, "KVM has neither SVM nor VMX for a guest");
+	return NO;
 }
 
 /* --- memory, devices --- */

@@ -192,6 +192,7 @@ static const struct opt run_opts[] = {
 			"times as many later anew by what was learnt (0, the engine's own choice). For kvm: "
 			"ioeventfd=on|off - what a virtio driver has for its device is taken by the kernel and done by the main "
 			"thread, while the guest goes on (off); "
+			"nested=on|off - the guest's processor has SVM or VMX, as the host's KVM offers it, so that the guest can run guests (off); "
 			"irqchip=auto|user|split|full - whose interrupt controllers the guest has: bothy's (user), the faster local "
 			"APICs of the host's KVM with bothy's 8259A and I/O APIC (split), or all of KVM's (full) (auto, split where the host "
 			"offers it).",

@@ -463,6 +463,9 @@ static int build(struct machine *m, struct err *err)
 	vm->engine = engine_select(engine, m->engine_why, sizeof(m->engine_why), err);
 	if (!vm->engine)
 		return err && err->code ? err->code : -EINVAL;
+	r = engine_conf_check(&vm->engine_conf, vm->engine, m->engine_why, err);
+	if (r < 0)
+		return r;
 	vm->nr_vcpus = c->cpus;
 	os_tsc_begin();
 	r = open_images(m, err);
@@ -642,6 +645,8 @@ static int start(struct machine *m, struct err *err)
 	offset = vm->tsc_fixed ? 0 : (s64)(0 - vcpu_rdtsc());
 	m->boot_state.tsc_offset = (u64)offset;
 	m->ap_state.tsc_offset = (u64)offset;
+	pc_open_virtualization(&m->pc, &m->boot_state);
+	pc_open_virtualization(&m->pc, &m->ap_state);
 	for (u32 i = 0; i < vm->nr_vcpus; i++)
 		vm->vcpu[i]->tsc_offset = offset;
 	pc_tsc_changed(&m->pc);

@@ -277,6 +277,13 @@ void pc_set_memory_types(const struct pc *pc, struct x86_state *s)
 	s->mtrr_mask[1] = (phys_mask & ~(3 * GiB - RAM_LOW_MAX - 1)) | BIT(11);
 }
 
+/* VMXON is allowed, outside of SMX, and that for good [SDM3 23.7]. */
+void pc_open_virtualization(const struct pc *pc, struct x86_state *s)
+{
+	if (cpuid_has(&pc->vm->cpuid, X86_FEATURE_VMX))
+		s->virt.feature_control = BIT(0) | BIT(2);
+}
+
 /* The 8259A pair as a PC's firmware leaves it: vectors 08H and 70H; of the first one only the cascade is
  * open, behind it the lines that nothing drives before a driver asks for it. A kernel of its own
  * programs them anew; a real-mode one may not. */

@@ -50,6 +50,9 @@ int pc_add_devices(struct pc *pc, struct chr *const *serial, unsigned nr_serials
 /* The registers that firmware sets on every processor and no boot protocol mentions: memory types. */
 void pc_set_memory_types(const struct pc *pc, struct x86_state *state);
 
+/* What firmware allows of VMX, in its register. */
+void pc_open_virtualization(const struct pc *pc, struct x86_state *state);
+
 /* Programs the 8259A pair as firmware does. Main thread, after a reset of the devices. */
 void pc_program_pics(struct pc *pc);
 

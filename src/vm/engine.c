@@ -73,6 +73,7 @@ static const struct setting {
 	{ &kvm_engine, "ioeventfd", offsetof(struct engine_conf, ioeventfd), parse_bool, "on or off" },
 	{ &kvm_engine, "irqchip", offsetof(struct engine_conf, irqchip), parse_irqchip,
 	  "auto, user, split or full" },
+	{ &kvm_engine, "nested", offsetof(struct engine_conf, nested), parse_bool, "on or off" },
 };
 
 /* For a sentence: nobody reads more. */
@@ -105,7 +106,7 @@ static int parse_setting(const char *text, size_t len, const struct engine_ops *
 	return err_set(
 		err, -EINVAL,
 		"unknown engine setting '%.*s'; the settings are translate, lockstep, pic and perf-map (=on or "
-		"=off), cache (=MiB) and warm (=N) of soft, and ioeventfd (=on or off) and irqchip (=auto, user, split or full) of kvm",
+		"=off), cache (=MiB) and warm (=N) of soft, and ioeventfd and nested (=on or off), irqchip (=auto, user, split or full) of kvm",
 		shown(key_len), text);
 }
 
@@ -151,6 +152,20 @@ int engine_conf_parse(const char *text, char *ret_name, size_t name_len, struct 
 	ret_name[len] = 0;
 	*ret_conf = conf;
 	return 0;
+}
+
+int engine_conf_check(const struct engine_conf *conf, const struct engine_ops *engine, const char *why,
+		      struct err *err)
+{
+	if (!conf->nested)
+		return 0;
+	if (engine->nested)
+		return engine->nested(conf, err) ? 0 : -ENOTSUP;
+	return err_set(
+		err, -ENOTSUP,
+		"nested=on cannot be had: the %s engine has neither SVM nor VMX for a guest; leave it out, or use "
+		"--engine kvm,nested=on where the host's KVM has one of them%s%s%s",
+		engine->name, *why ? " (" : "", why, *why ? ")" : "");
 }
 
 /* Does it run here? NULL with a sentence if not. */

@@ -68,6 +68,9 @@ struct engine_ops {
 	void (*settle)(struct vm *vm);
 	/* Would it have them on this host, or, all: all interrupt controllers? Any thread. NULL with apics */
 	bool (*own_apics)(bool all);
+	/* What a guest finds with conf's nested=on, to run guests itself: "SVM" or "VMX"; NULL with a sentence if this host has neither for
+	 * it. Any thread. NULL: this engine never has. */
+	const char *(*nested)(const struct engine_conf *conf, struct err *err);
 	/* What the engine counted of its own work on a vCPU: rows for the table of exits; how many. Any thread.
 	 * May be NULL. */
 	unsigned (*stats)(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS]);
@@ -116,6 +119,7 @@ struct engine_conf {
 	enum engine_irqchip irqchip; /* kvm; default auto */
 	/* kvm: doorbells (struct bus_late) are taken by the kernel and answered by the main thread, while the vCPU goes on; default false */
 	bool ioeventfd;
+	bool nested; /* kvm: the guest's processor has SVM or VMX, as KVM offers it; default false */
 	u32 warm; /* soft: executions after which a block is translated; 0: the engine's own choice (default) */
 };
 
@@ -126,6 +130,10 @@ void engine_conf_init(struct engine_conf *ret_conf); /* the defaults */
 /* Takes `NAME` or `NAME,KEY=VALUE,...` apart; of a key given twice the last one stands. Whether there is such an
  * engine is for engine_select() to say. -EINVAL for a key or a value that is not known. */
 int engine_conf_parse(const char *text, char *ret_name, size_t name_len, struct engine_conf *ret_conf,
+		      struct err *err);
+
+/* Has `engine` what conf asks for and a guest would miss? -ENOTSUP with a sentence if not. why: of its choice, by engine_select(). */
+int engine_conf_check(const struct engine_conf *conf, const struct engine_ops *engine, const char *why,
 		      struct err *err);
 
 /* `name`: auto, soft or kvm. The engine, and in ret_why one line on why this one (empty when asked for by

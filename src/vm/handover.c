@@ -127,12 +127,24 @@ static int move(struct vm *vm, const struct seat *old, const struct seat *new, c
 
 int handover_check(struct vm *vm, const struct engine_ops *to, struct err *err)
 {
+	static const struct {
+		enum x86_feature feature;
+		const char *name;
+	} nested[] = { { X86_FEATURE_SVM, "SVM" }, { X86_FEATURE_VMX, "VMX" } };
 	u64 features[4];
 	char missing[400];
 
 	to->features(&vm->engine_conf, features);
 	if (!cpuid_missing(&vm->cpuid, features, missing, sizeof(missing)))
 		return 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(nested); i++)
+		if (cpuid_has(&vm->cpuid, nested[i].feature) &&
+		    !(features[nested[i].feature / 64] >> (nested[i].feature % 64) & 1))
+			return err_set(
+				err, -ENOTSUP,
+				"the guest's processor has %s (nested=on), which the %s engine does not have; a "
+				"machine that is to move begins without nested=on",
+				nested[i].name, to->name);
 	return err_set(
 		err, -ENOTSUP,
 		"the guest was promised features that the %s engine does not have on this host:%s; a machine "

@@ -43,6 +43,9 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	return r < 0 ? -1 : r;
 }
 
+/* The next machine's guest has SVM or VMX. */
+static bool with_nested;
+
 static void need_kvm(void)
 {
 	struct err err = { 0 };
@@ -64,7 +67,9 @@ static void make_vm(const struct engine_ops *engine, u64 ram)
 	memset(&vcpu, 0, sizeof(vcpu));
 	vm.engine = engine;
 	engine_conf_init(&vm.engine_conf);
-	vm.engine_conf.irqchip = IRQCHIP_USER; /* there are no devices to have local APICs from */
+	/* There are no devices to have local APICs from. */
+	vm.engine_conf.irqchip = with_nested ? IRQCHIP_SPLIT : IRQCHIP_USER;
+	vm.engine_conf.nested = with_nested;
 	vm.nr_vcpus = 1;
 	vm.tsc_khz = params.tsc_khz = os_tsc_khz();
 	vm.vcpu[0] = &vcpu;
@@ -73,8 +78,9 @@ static void make_vm(const struct engine_ops *engine, u64 ram)
 	pthread_mutex_init(&vm.intc_lock, NULL);
 	engine->features(&vm.engine_conf, features);
 	soft_engine.features(&vm.engine_conf, soft);
-	for (unsigned i = 0; i < 4; i++)
-		features[i] &= soft[i];
+	for (unsigned f = 0; f < X86_NR_FEATURES; f++)
+		if (!cpuid_runs_guests(f) && !(soft[f / 64] >> (f % 64) & 1))
+			features[f / 64] &= ~BIT(f % 64);
 	if (ram_init(&vm.ram, ram, &err) < 0 || cpuid_build(&vm.cpuid, &params, &err) < 0)
 		fail_msg("%s", err.msg);
 }

@@ -67,6 +67,8 @@ static void test_settings(void **state)
 		  "auto",
 		  { .translate = true, .irqchip = IRQCHIP_USER, .warm = 2 } },
 		{ "kvm,irqchip=auto", "kvm", { .translate = true } },
+		{ "kvm,nested=on", "kvm", { .translate = true, .nested = true } },
+		{ "auto,nested=on,nested=off", "auto", { .translate = true } },
 		{ "kvm,ioeventfd=on", "kvm", { .translate = true, .ioeventfd = true } },
 		{ "", "", { .translate = true } },
 		{ "warp9", "warp9", { .translate = true } }, /* engine_select() knows better */
@@ -95,18 +97,19 @@ static void test_settings(void **state)
 		if (conf.translate != rows[i].conf.translate || conf.lockstep != rows[i].conf.lockstep ||
 		    conf.perf_map != rows[i].conf.perf_map || conf.pic != rows[i].conf.pic ||
 		    conf.cache != rows[i].conf.cache || conf.warm != rows[i].conf.warm ||
-		    conf.irqchip != rows[i].conf.irqchip || conf.ioeventfd != rows[i].conf.ioeventfd)
-			fail_msg("'%s' gives %d %d %d %d %d %d %u %u", rows[i].text, conf.irqchip,
-				 conf.ioeventfd, conf.translate, conf.lockstep, conf.perf_map, conf.pic,
-				 conf.cache, conf.warm);
+		    conf.irqchip != rows[i].conf.irqchip || conf.ioeventfd != rows[i].conf.ioeventfd ||
+		    conf.nested != rows[i].conf.nested)
+			fail_msg("'%s' gives %d %d %d %d %d %d %d %u %u", rows[i].text, conf.irqchip,
+				 conf.ioeventfd, conf.nested, conf.translate, conf.lockstep, conf.perf_map,
+				 conf.pic, conf.cache, conf.warm);
 	}
 }
 
 static void test_refusals(void **state)
 {
-#define LIST                                                                                                                                 \
-	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and ioeventfd (=on or " \
-	"off) and irqchip (=auto, user, split or full) of kvm"
+#define LIST                                                                                                                             \
+	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and ioeventfd and " \
+	"nested (=on or off), irqchip (=auto, user, split or full) of kvm"
 #define NUMBER "; give a number of executions, or 0 for the engine's own choice"
 	static const char *const rows[][2] = {
 		{ "soft,", "unknown engine setting ''" LIST },
@@ -140,6 +143,8 @@ static void test_refusals(void **state)
 		{ "soft,warm=18446744073709551617", "cannot be '18446744073709551617'" NUMBER },
 		{ "kvm,warm=1", "engine setting 'warm' is for the soft engine only" },
 		{ "soft,irqchip=user", "engine setting 'irqchip' is for the kvm engine only" },
+		{ "soft,nested=on", "engine setting 'nested' is for the kvm engine only" },
+		{ "kvm,nested=yes", "engine setting 'nested' cannot be 'yes'; give on or off" },
 		{ "kvm,irqchip", "engine setting 'irqchip' needs a value: auto, user, split or full" },
 		{ "kvm,irqchip=kernel",
 		  "engine setting 'irqchip' cannot be 'kernel'; give auto, user, split or full" },
@@ -162,6 +167,31 @@ static void test_refusals(void **state)
 		assert_int_equal(conf.warm, 77);
 		assert_false(conf.translate);
 	}
+}
+
+/* What a guest would miss is refused before there is one. */
+static void test_nested(void **state)
+{
+	struct engine_conf conf;
+	struct err err = { 0 };
+	const char *name;
+
+	engine_conf_init(&conf);
+	assert_int_equal(engine_conf_check(&conf, &soft_engine, "", &err), 0);
+	assert_int_equal(engine_conf_check(&conf, &kvm_engine, "", &err), 0);
+	conf.nested = true;
+	assert_int_equal(engine_conf_check(&conf, &soft_engine, "for a reason", &err), -ENOTSUP);
+	assert_string_equal(
+		err.msg,
+		"nested=on cannot be had: the soft engine has neither SVM nor VMX for a guest; leave it "
+		"out, or use --engine kvm,nested=on where the host's KVM has one of them (for a reason)");
+	name = kvm_engine.nested(&conf, &err);
+	assert_int_equal(engine_conf_check(&conf, &kvm_engine, "", &err), name ? 0 : -ENOTSUP);
+	if (!name)
+		assert_non_null(strstr(err.msg, "this host's KVM has neither SVM nor VMX for a guest"));
+	conf.irqchip = IRQCHIP_USER;
+	assert_int_equal(engine_conf_check(&conf, &kvm_engine, "", &err), -ENOTSUP);
+	assert_non_null(strstr(err.msg, "use it with irqchip=split or full"));
 }
 
 static void test_long_text(void **state)
@@ -188,7 +218,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_engine_select), cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_settings),      cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_long_text),
+		cmocka_unit_test(test_nested),        cmocka_unit_test(test_long_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

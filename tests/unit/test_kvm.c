@@ -116,6 +116,10 @@ static void same_states(const struct x86_state *x, const struct x86_state *y)
 			    offsetof(struct x86_state, exc_error) - offsetof(struct x86_state, activity));
 	assert_int_equal(x->intr_taken, y->intr_taken);
 	assert_int_equal(x->intr_vector, y->intr_vector);
+	assert_memory_equal(&x->virt, &y->virt, offsetof(struct x86_virt, nested));
+	assert_int_equal(x->virt.nested_size, y->virt.nested_size);
+	if (x->virt.nested)
+		assert_memory_equal(x->virt.nested, y->virt.nested, x->virt.nested_size);
 	assert_memory_equal(x->xsave, y->xsave, sizeof(x->xsave));
 }
 
@@ -1148,6 +1152,250 @@ static void test_taken_interrupt(void **state)
 	stop_vm();
 }
 
+/* --- a guest that runs a guest --- */
+#define VMCB  0x3000
+#define HSAVE 0x4000
+#define PAGES 0x9000
+#define INNER 0x1200
+
+static const u8 outer_code[] = {
+	0xb9, 0x17, 0x01, 0x01,      0xc0, /* mov $VM_HSAVE_PA, %ecx */
+	0xb8, 0x00, 0x40, 0x00,      0x00, /* mov $HSAVE, %eax */
+	0x31, 0xd2,                        /* xor %edx, %edx */
+	0x0f, 0x30,                        /* wrmsr */
+	0xb8, 0x00, 0x30, 0x00,      0x00, /* mov $VMCB, %eax */
+	0x0f, 0x01, 0xd8,                  /* vmrun */
+	0xb0, 0x10, 0xe6, STOP_PORT,       /* out $STOP: GIF = 0 */
+	0x0f, 0x01, 0xdc,                  /* stgi */
+	0xb0, 0x10, 0xe6, STOP_PORT,       /* out $STOP */
+	0xf4,                              /* hlt */
+};
+#define OUTER_LEFT (CODE + 26)
+#define OUTER_END  (CODE + sizeof(outer_code) - 1)
+
+static const u8 inner_code[] = {
+	0xbb, 0x78, 0x56, 0x34,      0x12, /* mov $0x12345678, %ebx */
+	0xb0, 0x10, 0xe6, STOP_PORT,       /* out $STOP, which the outer guest does not intercept */
+	0x43,                              /* inc %ebx */
+	0x0f, 0x01, 0xd9,                  /* vmmcall */
+};
+
+static u8 kept_ram[MiB], kept_nested[16384];
+
+static void vmcb_segment(u8 *at, u16 sel, u16 attr)
+{
+	st16(at, sel);
+	st16(at + 2, attr);
+	st32(at + 4, ~0u);
+}
+
+/* 32-bit code with paging, one to one, in both [APM2 appendix B]. */
+static void make_guests(bool nested_paging)
+{
+	u8 *v = vm.ram.base + VMCB;
+
+	memset(v, 0, 4096);
+	memcpy(vm.ram.base + CODE, outer_code, sizeof(outer_code));
+	memcpy(vm.ram.base + INNER, inner_code, sizeof(inner_code));
+	st32(vm.ram.base + PAGES, 0x87);
+	st32(v + 0x10, 3); /* VMRUN, VMMCALL */
+	st32(v + 0x58, 1); /* ASID */
+	st64(v + 0x90, nested_paging);
+	st64(v + 0xb0, PAGES);
+	vmcb_segment(v + 0x400, 0x10, 0xc93);
+	vmcb_segment(v + 0x410, 0x08, 0xc9b);
+	vmcb_segment(v + 0x420, 0x10, 0xc93);
+	vmcb_segment(v + 0x430, 0x10, 0xc93);
+	st32(v + 0x464, 0x27); /* GDTR */
+	st64(v + 0x468, 0x6000);
+	st64(v + 0x4d0, EFER_SVME);
+	st64(v + 0x548, CR4_PSE);
+	st64(v + 0x550, PAGES);
+	st64(v + 0x558, CR0_PG | CR0_PE | CR0_ET | CR0_NE);
+	st64(v + 0x560, 0x400);
+	st64(v + 0x568, 0xffff0ff0);
+	st64(v + 0x570, FL_RES1 | FL_CF);
+	st64(v + 0x578, INNER);
+	st64(v + 0x5d8, 0x7000);
+	st64(v + 0x668, 0x0007040600070406);
+	protected_mode(&a);
+	a.efer = EFER_SVME;
+	a.cr3 = PAGES;
+	a.cr4 |= CR4_PSE;
+	a.cr0 |= CR0_PG;
+	a.gdtr = (struct x86_dtr){ 0x37, 0x5000 };
+	set(&a);
+}
+
+static void start_nested_vm(void)
+{
+	need_kvm();
+	with_nested = true;
+	make_apic_vm(IRQCHIP_SPLIT);
+	with_nested = false;
+	if (!cpuid_has(&vm.cpuid, X86_FEATURE_SVM)) {
+		bus_del(&vm.bus, &stop_port);
+		free_vm();
+		print_message("skipped: this host's KVM has no SVM for a guest\n");
+		skip();
+	}
+	if (vm.engine->vm_init(&vm, NULL) < 0 || vm.engine->vcpu_init(&vcpu, NULL) < 0)
+		fail_msg("no machine whose guest has SVM");
+}
+
+/* To the next STOP. */
+static void run_to_stop(struct x86_state *s)
+{
+	move_apics(true);
+	assert_int_equal(kvm_engine.run(&vcpu), RUN_REQUEST);
+	assert_int_equal(vcpu_take(&vcpu, VCPU_REQ_STOP), VCPU_REQ_STOP);
+	move_apics(false);
+	get(s);
+}
+
+static void keep(struct x86_state *s)
+{
+	assert_in_range(s->virt.nested_size, 1, sizeof(kept_nested));
+	memcpy(kept_nested, s->virt.nested, s->virt.nested_size);
+	s->virt.nested = kept_nested;
+}
+
+static void round_trips(bool nested_paging)
+{
+	start_nested_vm();
+	make_guests(nested_paging);
+	get(&b);
+	assert_null(b.virt.nested);
+	assert_int_equal(b.virt.tsc_ratio, BIT(32));
+
+	/* The inner guest runs. */
+	run_to_stop(&a);
+	assert_non_null(a.virt.nested);
+	keep(&a);
+	assert_int_equal(a.rip, INNER + 9);
+	assert_int_equal(a.gpr[R_BX], 0x12345678);
+	assert_int_equal(a.gdtr.limit, 0x27);
+	assert_int_equal(a.virt.vm_hsave_pa, HSAVE);
+	for (unsigned i = 0; i < 3; i++) {
+		set(&a);
+		get(&b);
+		same_states(&a, &b);
+	}
+	/* In another machine, where it goes on, and comes back to the outer one: GIF = 0. */
+	memcpy(kept_ram, vm.ram.base, sizeof(kept_ram));
+	stop_apic_vm();
+	start_nested_vm();
+	memcpy(vm.ram.base, kept_ram, sizeof(kept_ram));
+	set(&a);
+	get(&b);
+	assert_int_equal(b.virt.nested_size, a.virt.nested_size);
+	/* But for what is no state in a VMCB's place for the outer one's: as each machine has it. */
+	a.virt.nested = b.virt.nested = NULL;
+	same_states(&a, &b);
+	get(&a);
+	keep(&a);
+	set(&a);
+	get(&b);
+	same_states(&a, &b);
+	run_to_stop(&a);
+	assert_int_equal(a.rip, OUTER_LEFT);
+	assert_int_equal(a.gpr[R_BX], 0x12345679);
+	assert_int_equal(a.gdtr.limit, 0x37);
+	assert_non_null(a.virt.nested);
+	keep(&a);
+	set(&a);
+	get(&b);
+	same_states(&a, &b);
+	run_to_stop(&a);
+	assert_int_equal(a.rip, OUTER_END);
+	assert_null(a.virt.nested);
+	set(&a);
+	get(&b);
+	same_states(&a, &b);
+	stop_apic_vm();
+}
+
+static void test_nested_round_trip(void **state)
+{
+	round_trips(false);
+	round_trips(true);
+}
+
+/* A reset, or INIT, while the inner guest runs. */
+static void test_nested_left(void **state)
+{
+	struct err err = { 0 };
+
+	start_nested_vm();
+	for (unsigned i = 0; i < 2; i++) {
+		make_guests(true);
+		run_to_stop(&a);
+		assert_non_null(a.virt.nested);
+		if (i) {
+			x86_state_reset(&a, true, true, vm.cpuid.signature);
+			assert_int_equal(a.virt.vm_hsave_pa, HSAVE);
+		} else {
+			rich_state(&a);
+			a.activity = X86_ACTIVE;
+		}
+		assert_null(a.virt.nested);
+		set(&a);
+		get(&b);
+		memcpy(a.xsave + 28, b.xsave + 28, 4);
+		same_states(&a, &b);
+	}
+	/* It can run anew, and be refused. */
+	make_guests(false);
+	run_to_stop(&a);
+	assert_int_equal(a.rip, INNER + 9);
+	keep(&a);
+	a.virt.nested_size -= 8;
+	assert_int_equal(kvm_engine.set_state(&vcpu, &a, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "not in KVM's form"));
+	a.virt.nested_size += 8;
+	set(&a);
+	assert_int_equal(handover_check(&vm, &soft_engine, &err), -ENOTSUP);
+	assert_non_null(strstr(err.msg, "has SVM (nested=on), which the soft engine does not have"));
+	stop_apic_vm();
+	/* Those that cannot have it. */
+	b = a;
+	start_apic_vm(IRQCHIP_SPLIT);
+	assert_int_equal(kvm_engine.set_state(&vcpu, &b, &err), -ENOTSUP);
+	assert_non_null(strstr(err.msg, "nested=on"));
+	stop_apic_vm();
+}
+
+static void test_every_nested_ioctl_fails(void **state)
+{
+	with_nested = true;
+	every_apic_ioctl_fails(IRQCHIP_SPLIT);
+	with_nested = false;
+}
+
+/* Without KVM. */
+static void test_nested_soft(void **state)
+{
+	struct err err = { 0 };
+	u64 features[4];
+
+	start_vm(&soft_engine, 1 * MiB);
+	protected_mode(&a);
+	a.virt.nested = kept_nested;
+	a.virt.nested_size = 128;
+	assert_int_equal(soft_engine.set_state(&vcpu, &a, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "the soft engine does not have"));
+	vm.engine_conf.nested = true;
+	soft_engine.features(&vm.engine_conf, features);
+	for (unsigned f = 0; f < X86_NR_FEATURES; f++)
+		assert_false(cpuid_runs_guests(f) && features[f / 64] >> (f % 64) & 1);
+	vm.cpuid.features[X86_FEATURE_VMX / 64] |= BIT(X86_FEATURE_VMX % 64);
+	assert_int_equal(handover_check(&vm, &soft_engine, &err), -ENOTSUP);
+	assert_string_equal(
+		err.msg, "the guest's processor has VMX (nested=on), which the soft engine does not have; a "
+			 "machine that is to move begins without nested=on");
+	stop_vm();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1171,6 +1419,10 @@ int main(void)
 		cmocka_unit_test(test_chips_levels),
 		cmocka_unit_test(test_chips_interrupts),
 		cmocka_unit_test(test_every_full_ioctl_fails),
+		cmocka_unit_test(test_nested_soft),
+		cmocka_unit_test(test_nested_round_trip),
+		cmocka_unit_test(test_nested_left),
+		cmocka_unit_test(test_every_nested_ioctl_fails),
 	};
 
 	ioctl_shim = fail_one;

@@ -12,6 +12,7 @@
  *   kvm_irqchip.c its other interrupt controllers, likewise
  *   kvm_state.c   struct x86_state in and out
  *   kvm_msr.c     which MSRs are KVM's, which the machine's, which this engine's
+ *   kvm_nested.c  a guest that runs guests itself: what of that is in no register
  *   kvm_stats.c   what KVM has counted
  *   kvm_trial.c   how fast this host's KVM is
  *
@@ -32,7 +33,7 @@
 #include "vm/vcpu.h"
 #include "vm/vm.h"
 
-#define KVM_MAX_MSRS 64
+#define KVM_MAX_MSRS 72
 
 /* An argument of an ioctl that ends in a list of up to n entries: head.entries[]. Zeroed by { .room = { 0 } }. */
 #define KVM_ROOM(header, entry, n)                                           \
@@ -61,6 +62,7 @@ struct kvm_vm {
 	bool split;     /* the local APICs are KVM's */
 	bool full;      /* and so are the 8259A pair and the I/O APIC */
 	bool steal;     /* and so is the record of stolen time */
+	u32 nested;     /* the guest has SVM or VMX: bytes of KVM's nested state at most; 0: it has not */
 	u32 nr_msrs;    /* rows of kvm_msr.c that this host's KVM keeps, known with the first vCPU */
 	u8 msr[KVM_MAX_MSRS];
 	bool msrs_known;
@@ -96,6 +98,7 @@ struct kvm_cpu {
 	bool has_timer;
 	u64 armed_tsc;              /* when it will ring; ~0: never */
 	u8 *xsave;                  /* kvm->xsave_size bytes */
+	struct kvm_nested *nested;  /* kvm_nested.c's; NULL: the guest has neither SVM nor VMX */
 	struct kvm_dirty_gfn *ring; /* shared with the kernel; NULL: there is none */
 	u32 ring_at;                /* what is read next; under memory_lock */
 	void *carrier; /* of the other engine, for instructions that KVM cannot execute; NULL: none was needed yet */
@@ -165,6 +168,8 @@ int kvm_cpuid_check(int sys_fd, const struct cpuid_table *t, struct err *err);
 /* Does KVM keep the record of stolen time? */
 bool kvm_cpuid_keeps_record(int sys_fd);
 int kvm_cpuid_set(struct kvm_cpu *k, struct err *err);
+/* For engine_ops. */
+const char *kvm_cpuid_nested(const struct engine_conf *conf, struct err *err);
 
 /* --- kvm_apic.c --- */
 /* Before there are vCPUs: decides who has the local APICs. */
@@ -202,6 +207,23 @@ int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const st
 int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err);
 /* Finds out, on the first vCPU, whether KVM does what it is told there: vm->tsc_fixed. */
 int kvm_state_try_tsc(struct kvm_cpu *k, struct err *err);
+
+/* --- kvm_nested.c --- */
+/* Before there are vCPUs, after kvm_apic_init(). */
+int kvm_nested_init(struct kvm_vm *kvm, struct err *err);
+int kvm_nested_vcpu_init(struct kvm_cpu *k, struct err *err);
+void kvm_nested_vcpu_fini(struct kvm_cpu *k); /* accepts a half-built one */
+/* Fills state->virt.nested; before the vCPU's state is set, leaves what it is in of that; and enters what state is in, once control
+ * registers and MSRs are set. Nothing where the guest has neither SVM nor VMX. */
+int kvm_nested_get(struct kvm_cpu *k, struct x86_state *state, struct err *err);
+int kvm_nested_leave(struct kvm_cpu *k, struct err *err);
+int kvm_nested_set(struct kvm_cpu *k, const struct x86_state *state, struct err *err);
+/* The events in flight of a guest's guest, if state is in one; NULL: it is not. */
+const struct kvm_vcpu_events *kvm_nested_events(const struct x86_state *state);
+/* 1: a guest's guest runs; 0: the guest itself. */
+int kvm_nested_inside(struct kvm_cpu *k, struct err *err);
+/* The guest's guest gets #UD, by what the guest says of that. */
+int kvm_nested_undefined(struct kvm_cpu *k, struct err *err);
 
 /* --- kvm_msr.c --- */
 /* Which accesses leave the guest. */

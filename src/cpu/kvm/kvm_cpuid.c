@@ -106,9 +106,11 @@ void kvm_cpuid_features(const struct engine_conf *conf, u64 ret_features[4])
 	if (!ask(fd, &s, NULL)) {
 		bool split = conf->irqchip != IRQCHIP_USER && kvm_apic_offered(fd);
 		bool calls = kvm_sys_hypercalls(fd);
+		bool nested = conf->nested && split && kvm_sys_cap(fd, KVM_CAP_NESTED_STATE);
 
 		for (unsigned f = 0; f < X86_NR_FEATURES; f++) {
-			bool on = f == X86_FEATURE_VME ? false
+			bool on = f == X86_FEATURE_VME   ? false
+				  : cpuid_runs_guests(f) ? nested && offered(s, &features[f])
 				  : listed(by_hypercall, ARRAY_SIZE(by_hypercall), f)
 					  ? split ? offered(s, &features[f]) : calls
 				  : listed(own, ARRAY_SIZE(own), f) ? true
@@ -120,6 +122,26 @@ void kvm_cpuid_features(const struct engine_conf *conf, u64 ret_features[4])
 	}
 	free(s);
 	close(fd);
+}
+
+const char *kvm_cpuid_nested(const struct engine_conf *conf, struct err *err)
+{
+	u64 f[4];
+
+	kvm_cpuid_features(conf, f);
+	if (f[X86_FEATURE_SVM / 64] >> (X86_FEATURE_SVM % 64) & 1)
+		return "SVM";
+	if (f[X86_FEATURE_VMX / 64] >> (X86_FEATURE_VMX % 64) & 1)
+		return "VMX";
+	if (conf->irqchip == IRQCHIP_USER)
+		err_set(err, -ENOTSUP,
+			"nested=on needs local APICs of KVM's, which know whom an interrupt is for, the guest or the guest "
+			"that it runs; use it with irqchip=split or full");
+	else
+		err_set(err, -ENOTSUP,
+			"this host's KVM has neither SVM nor VMX for a guest, so nested=on cannot be had; load kvm_amd or "
+			"kvm_intel with nested=1, or leave it out");
+	return NULL;
 }
 
 /* Is the component where the model says? */

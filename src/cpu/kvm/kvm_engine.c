@@ -70,6 +70,8 @@ static int set_up(struct kvm_vm *kvm, int sys_fd, struct err *err)
 	r = kvm_cpuid_check(sys_fd, &kvm->vm->cpuid, err);
 	if (r >= 0)
 		r = kvm_apic_init(kvm, sys_fd, err);
+	if (r >= 0)
+		r = kvm_nested_init(kvm, err);
 	if (r >= 0 && kvm_sys_cap(kvm->fd, KVM_CAP_SET_TSS_ADDR))
 		r = kvm_sys_ioctl(kvm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDR, "KVM_SET_TSS_ADDR", err);
 	if (r >= 0 && kvm_sys_cap(kvm->fd, KVM_CAP_SET_IDENTITY_MAP_ADDR))
@@ -145,6 +147,7 @@ static void kvm_vcpu_fini(struct vcpu *vcpu)
 	}
 	if (k->fd >= 0)
 		close(k->fd);
+	kvm_nested_vcpu_fini(k);
 	free(k->xsave);
 	free(k);
 }
@@ -158,6 +161,9 @@ static int make_vcpu(struct kvm_cpu *k, struct err *err)
 	k->xsave = calloc(1, k->kvm->xsave_size);
 	if (!k->xsave)
 		return err_set(err, -ENOMEM, "no memory for vCPU %u", k->vcpu->id);
+	r = kvm_nested_vcpu_init(k, err);
+	if (r < 0)
+		return r;
 	k->fd = kvm_sys_ioctl(k->kvm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)k->vcpu->id, "KVM_CREATE_VCPU",
 			      err);
 	if (k->fd < 0)
@@ -279,6 +285,7 @@ const struct engine_ops kvm_engine = {
 	.apics = kvm_apic_move,
 	.settle = settle,
 	.own_apics = own_apics,
+	.nested = kvm_cpuid_nested,
 	.waited = waited,
 	.stats = stats,
 	.trial = kvm_trial_run,

@@ -19,16 +19,21 @@
 struct row {
 	u32 nr;
 	u16 offset; /* of a u64 in struct x86_state */
+	/* NESTED: for a guest with SVM or VMX only. CONSTANT: and 0 in a state stands for what KVM has. */
+	enum { ALWAYS, NESTED, CONSTANT } kind;
 };
 
-#define FIELD(number, f)                              \
-	{                                             \
-		number, offsetof(struct x86_state, f) \
+#define ROW(number, f, k)                                \
+	{                                                \
+		number, offsetof(struct x86_state, f), k \
 	}
+#define FIELD(number, f) ROW(number, f, ALWAYS)
 #define FIXED(i, number) FIELD(number, mtrr_fixed[i])
 #define VARIABLE(i)                                        \
 	FIELD(MSR_MTRR_PHYSBASE0 + 2 * (i), mtrr_base[i]), \
 		FIELD(MSR_MTRR_PHYSBASE0 + 2 * (i) + 1, mtrr_mask[i])
+
+#define VMX(i) ROW(MSR_VMX_BASIC + (i), virt.vmx[i], CONSTANT)
 
 static const struct row rows[] = {
 	FIELD(MSR_SYSENTER_CS, sysenter_cs),
@@ -65,6 +70,28 @@ static const struct row rows[] = {
 	VARIABLE(5),
 	VARIABLE(6),
 	VARIABLE(7),
+	ROW(MSR_FEATURE_CONTROL, virt.feature_control, NESTED),
+	ROW(MSR_VM_CR, virt.vm_cr, NESTED),
+	ROW(MSR_VM_HSAVE_PA, virt.vm_hsave_pa, NESTED),
+	ROW(MSR_TSC_RATIO, virt.tsc_ratio, NESTED),
+	VMX(0),
+	VMX(1),
+	VMX(2),
+	VMX(3),
+	VMX(4),
+	VMX(5),
+	VMX(6),
+	VMX(7),
+	VMX(8),
+	VMX(9),
+	VMX(10),
+	VMX(11),
+	VMX(12),
+	VMX(13),
+	VMX(14),
+	VMX(15),
+	VMX(16),
+	VMX(17),
 };
 _Static_assert(ARRAY_SIZE(rows) <= KVM_MAX_MSRS, "MSRs");
 
@@ -83,6 +110,8 @@ int kvm_msr_learn(struct kvm_cpu *k, struct err *err)
 		union kvm_msr_args m = { .room = { 0 } };
 		int r;
 
+		if (rows[i].kind != ALWAYS && !kvm->nested)
+			continue;
 		m.head.nmsrs = 1;
 		m.head.entries[0].index = rows[i].nr;
 		r = KVM_CALL(k->fd, KVM_GET_MSRS, &m, err);
@@ -97,12 +126,11 @@ int kvm_msr_learn(struct kvm_cpu *k, struct err *err)
 }
 
 /* KVM says how many it has done, that is up to the first that it refuses. */
-static int all_done(const struct kvm_vm *kvm, const union kvm_msr_args *m, int done, const char *verb,
-		    struct err *err)
+static int all_done(const union kvm_msr_args *m, int done, const char *verb, struct err *err)
 {
 	if (done < 0)
 		return done;
-	if ((u32)done < kvm->nr_msrs)
+	if ((u32)done < m->head.nmsrs)
 		return err_set(err, -EINVAL, "the host's KVM refuses to %s MSR %#x (%#llx)", verb,
 			       m->head.entries[done].index, (unsigned long long)m->head.entries[done].data);
 	return 0;
@@ -119,7 +147,7 @@ int kvm_msr_get(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 		m.head.entries[i].index = rows[kvm->msr[i]].nr;
 	for (u32 i = 0; i < ARRAY_SIZE(rows); i++)
 		*field(s, &rows[i]) = k->msr_given[i];
-	r = all_done(kvm, &m, KVM_CALL(k->fd, KVM_GET_MSRS, &m, err), "read", err);
+	r = all_done(&m, KVM_CALL(k->fd, KVM_GET_MSRS, &m, err), "read", err);
 	for (u32 i = 0; r >= 0 && i < kvm->nr_msrs; i++)
 		*field(s, &rows[kvm->msr[i]]) = m.head.entries[i].data;
 	s->tsc_adjust = k->tsc_adjust;
@@ -131,17 +159,19 @@ int kvm_msr_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 	const struct kvm_vm *kvm = k->kvm;
 	union kvm_msr_args m = { .room = { 0 } };
 
-	m.head.nmsrs = kvm->nr_msrs;
 	for (u32 i = 0; i < kvm->nr_msrs; i++) {
 		const struct row *row = &rows[kvm->msr[i]];
+		u64 val = *field((struct x86_state *)s, row);
 
-		m.head.entries[i].index = row->nr;
-		m.head.entries[i].data = *field((struct x86_state *)s, row);
+		if (row->kind == CONSTANT && !val)
+			continue;
+		m.head.entries[m.head.nmsrs].index = row->nr;
+		m.head.entries[m.head.nmsrs++].data = val;
 	}
 	for (u32 i = 0; i < ARRAY_SIZE(rows); i++)
 		k->msr_given[i] = *field((struct x86_state *)s, &rows[i]);
 	k->tsc_adjust = s->tsc_adjust;
-	return all_done(kvm, &m, KVM_CALL(k->fd, KVM_SET_MSRS, &m, err), "take", err);
+	return all_done(&m, KVM_CALL(k->fd, KVM_SET_MSRS, &m, err), "take", err);
 }
 
 /* --- what leaves the guest --- */

@@ -6,7 +6,8 @@
  * - Events in flight: an interrupt that was taken from the controller and given to KVM, but not delivered because the
  *   run ended before, is in KVM's queue. It goes into the state (intr_taken), since the controller has counted it. An
  *   NMI goes back to "pending". Of exceptions only a debug trap is kept: the instruction
- *   that caused another one, INT n included, is at RIP and causes it again.
+ *   that caused another one, INT n included, is at RIP and causes it again. Those of a guest's guest are with what else there is of
+ *   that (kvm_nested.c).
  *
  * On the vCPU's thread, or while it is stopped.
  */
@@ -25,6 +26,9 @@
 	 XFEATURE_HI16_ZMM)
 
 #define TSC_PATIENCE_MS 20000
+
+#define DR6_TRAPS      15ull
+#define DR6_ACTIVE_LOW 0xffff0ff0ull
 
 #define SHADOW_MOVSS 1
 #define SHADOW_STI   2
@@ -137,31 +141,39 @@ static bool differs(const struct change *c, size_t from, size_t to)
 /* One of the fields from first up to, but not, end. */
 #define DIFFER(c, first, end) differs(c, offsetof(struct x86_state, first), offsetof(struct x86_state, end))
 
-static int set_regs(struct kvm_cpu *k, const struct change *c, struct err *err)
+static int set_controls(struct kvm_cpu *k, const struct change *c, struct err *err)
 {
 	const struct x86_state *s = c->s;
-	struct kvm_regs regs = { .rip = s->rip, .rflags = s->rflags };
 	struct kvm_sregs sregs = {
 		.gdt = { .base = s->gdtr.base, .limit = s->gdtr.limit },
 		.idt = { .base = s->idtr.base, .limit = s->idtr.limit },
 	};
+	int r;
+
+#define SET_SEGMENT_(f, name) sregs.name = to_kvm(&s->f);
+#define SET_CONTROL_(name)    sregs.name = s->name;
+	SEGMENTS(SET_SEGMENT_)
+	CONTROLS(SET_CONTROL_)
+	if (!DIFFER(c, seg, dr) && !DIFFER(c, efer, star) && k->apic_off == k->vcpu->apic_off)
+		return 0;
+	r = set_apic(k, &sregs, err);
+	if (r >= 0)
+		r = KVM_CALL(k->fd, KVM_SET_SREGS, &sregs, err);
+	k->apic_off = k->vcpu->apic_off;
+	return r;
+}
+
+static int set_regs(struct kvm_cpu *k, const struct change *c, struct err *err)
+{
+	const struct x86_state *s = c->s;
+	struct kvm_regs regs = { .rip = s->rip, .rflags = s->rflags };
 	struct kvm_debugregs debug = { .dr6 = s->dr6, .dr7 = s->dr7 };
 	int r = 0;
 
 #define SET_GENERAL_(nr, name) regs.name = s->gpr[nr];
-#define SET_SEGMENT_(f, name)  sregs.name = to_kvm(&s->f);
-#define SET_CONTROL_(name)     sregs.name = s->name;
 	GENERALS(SET_GENERAL_)
-	SEGMENTS(SET_SEGMENT_)
-	CONTROLS(SET_CONTROL_)
 	memcpy(debug.db, s->dr, sizeof(s->dr));
-	if (DIFFER(c, seg, dr) || DIFFER(c, efer, star) || k->apic_off != k->vcpu->apic_off) {
-		r = set_apic(k, &sregs, err);
-		if (r >= 0)
-			r = KVM_CALL(k->fd, KVM_SET_SREGS, &sregs, err);
-		k->apic_off = k->vcpu->apic_off;
-	}
-	if (r >= 0 && DIFFER(c, gpr, seg))
+	if (DIFFER(c, gpr, seg))
 		r = KVM_CALL(k->fd, KVM_SET_REGS, &regs, err);
 	if (r >= 0 && DIFFER(c, dr, efer))
 		r = KVM_CALL(k->fd, KVM_SET_DEBUGREGS, &debug, err);
@@ -255,6 +267,13 @@ static int set_xcr0(struct kvm_cpu *k, const struct x86_state *s, struct err *er
 }
 
 /* --- events --- */
+/* DR6 when a debug trap is delivered that KVM has only just noted: the causes as bits that are 1, those of DR6 that are 0 for it
+ * among them [KVM api 7.13, SDM3 17.2.3]. */
+static u64 with_payload(u64 dr6, u64 payload)
+{
+	return ((dr6 & ~DR6_TRAPS) | DR6_ACTIVE_LOW | (payload & ~BIT(12))) ^ (payload & DR6_ACTIVE_LOW);
+}
+
 static int get_events(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 {
 	struct kvm_vcpu_events e;
@@ -267,8 +286,10 @@ static int get_events(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 	s->nmi_pending =
 		vcpu_nmis(e.nmi.injected ? VCPU_REQ_NMI : 0, e.nmi.pending, e.nmi.masked && !e.nmi.injected);
 	s->nmi_blocked = e.nmi.masked && !e.nmi.injected;
-	s->exc_pending = e.exception.injected && e.exception.nr == EXC_DB;
+	s->exc_pending = (e.exception.injected || e.exception.pending) && e.exception.nr == EXC_DB;
 	s->exc_vector = s->exc_pending ? EXC_DB : 0;
+	if (s->exc_pending && e.exception_has_payload && !kvm_nested_events(s))
+		s->dr6 = with_payload(s->dr6, e.exception_payload);
 	s->intr_taken = e.interrupt.injected && !e.interrupt.soft;
 	s->intr_vector = s->intr_taken ? e.interrupt.nr : 0;
 	return 0;
@@ -276,7 +297,7 @@ static int get_events(struct kvm_cpu *k, struct x86_state *s, struct err *err)
 
 static int set_events(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 {
-	const struct kvm_vcpu_events e = {
+	const struct kvm_vcpu_events own = {
 		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
 		.exception = { .injected = s->exc_pending, .nr = s->exc_vector },
 		.interrupt = { .injected = s->intr_taken,
@@ -284,9 +305,9 @@ static int set_events(struct kvm_cpu *k, const struct x86_state *s, struct err *
 			       .shadow = (u8)((s->sti_shadow ? SHADOW_STI : 0) |
 					      (s->movss_shadow ? SHADOW_MOVSS : 0)) },
 		.nmi = { .pending = s->nmi_pending, .masked = s->nmi_blocked },
-	};
+	}, *inner = kvm_nested_events(s);
 
-	return KVM_CALL(k->fd, KVM_SET_VCPU_EVENTS, &e, err);
+	return KVM_CALL(k->fd, KVM_SET_VCPU_EVENTS, inner ? inner : &own, err);
 }
 
 /* --- the TSC --- */
@@ -353,6 +374,8 @@ int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *er
 	memset(ret_state, 0, sizeof(*ret_state));
 	r = get_regs(k, ret_state, err);
 	if (r >= 0)
+		r = kvm_nested_get(k, ret_state, err);
+	if (r >= 0)
 		r = kvm_msr_get(k, ret_state, err);
 	if (r >= 0)
 		r = get_xcr0(k, ret_state, err);
@@ -372,7 +395,8 @@ int kvm_state_set(struct kvm_cpu *k, const struct x86_state *s, struct err *err)
 	return kvm_state_change(k, NULL, s, err);
 }
 
-int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const struct x86_state *s, struct err *err)
+int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const struct x86_state *s,
+		     struct err *err)
 {
 	const struct change c = { before, s };
 	int r = kvm_vcpu_finish(k, err);
@@ -389,11 +413,17 @@ int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const st
 	/* What KVM says there includes signals that have come; none of an earlier life is to start the vCPU. */
 	if (!before)
 		r = kvm_apic_get_activity(k, err);
+	if (r >= 0 && DIFFER(&c, virt, xsave))
+		r = kvm_nested_leave(k, err);
 	/* Control registers first: they say what the others may be. */
 	if (r >= 0)
-		r = set_regs(k, &c, err);
-	if (r >= 0 && (DIFFER(&c, efer, xcr0) || DIFFER(&c, tsc_adjust, activity)))
+		r = set_controls(k, &c, err);
+	if (r >= 0 && (DIFFER(&c, efer, xcr0) || DIFFER(&c, tsc_adjust, activity) || DIFFER(&c, virt, xsave)))
 		r = kvm_msr_set(k, s, err);
+	if (r >= 0 && DIFFER(&c, virt, xsave))
+		r = kvm_nested_set(k, s, err);
+	if (r >= 0)
+		r = set_regs(k, &c, err);
 	if (r >= 0 && DIFFER(&c, xcr0, tsc_offset))
 		r = set_xcr0(k, s, err);
 	if (r >= 0 && differs(&c, offsetof(struct x86_state, xsave), sizeof(*s)))
@@ -413,7 +443,7 @@ int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const st
 	k->look = true;
 	/* As KVM says it at the end of a run. */
 	k->run->if_flag = !!(s->rflags & FL_IF);
-	k->run->ready_for_interrupt_injection =
-		k->run->if_flag && !s->sti_shadow && !s->movss_shadow && !s->intr_taken && !s->exc_pending;
+	k->run->ready_for_interrupt_injection = k->run->if_flag && !s->sti_shadow && !s->movss_shadow &&
+						!s->intr_taken && !s->exc_pending && !s->virt.nested;
 	return DIFFER(&c, tsc_offset, tsc_adjust) ? kvm_state_set_tsc(k, err) : 0;
 }

@@ -147,12 +147,15 @@ static int offer_interrupt(struct kvm_cpu *k, struct err *err)
 	run->request_interrupt_window = 0;
 	if (!k->look || k->kvm->full)
 		return 0;
-	if (run->ready_for_interrupt_injection && run->if_flag) {
+	/* A guest's guest may have IF = 0, and be left for an interrupt. */
+	if (run->ready_for_interrupt_injection && (run->if_flag || k->nested)) {
 		vector = irq_ack(k->vcpu);
 		if (vector >= 0) {
 			intr.irq = (u32)vector;
-			r = k->kvm->split ? kvm_apic_extint(k, (u8)vector, err)
-					  : KVM_CALL(k->fd, KVM_INTERRUPT, &intr, err);
+			r = kvm_nested_inside(k, err);
+			if (r >= 0)
+				r = k->kvm->split && !r ? kvm_apic_extint(k, (u8)vector, err)
+							: KVM_CALL(k->fd, KVM_INTERRUPT, &intr, err);
 			run->ready_for_interrupt_injection = 0;
 			k->activity = X86_ACTIVE;
 			exit_account(k->vcpu, EXIT_EXTINT, (u64)vector, t0);
@@ -247,7 +250,14 @@ static enum next carry(struct kvm_cpu *k, struct err *err)
 		return FAILED;
 	s = before;
 	rip = s.rip;
+	if (kvm_nested_events(&s)) { /* the other engine would not find the guest's guest's memory */
+		r = kvm_nested_undefined(k, err);
+		exit_account(k->vcpu, EXIT_EXCEPTION, EXC_UD, t0);
+		return r < 0 ? FAILED : GO_ON;
+	}
+	s.virt.nested = NULL; /* which that one has not */
 	r = soft_engine.carry(k->vcpu, &k->carrier, &s, &end, err);
+	s.virt = before.virt;
 	kvm_sys_thread(k->run); /* the other engine has its own signals */
 	if (r >= 0)
 		r = kvm_state_change(k, &before, &s, err);
