@@ -202,7 +202,8 @@ void kvm_irqchip_set_input(struct vm *vm, unsigned input, bool level);
 int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *err);
 int kvm_state_set(struct kvm_cpu *k, const struct x86_state *state, struct err *err);
 /* The same where KVM has `before`, as kvm_state_get() gave it: only what differs is set. */
-int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const struct x86_state *state, struct err *err);
+int kvm_state_change(struct kvm_cpu *k, const struct x86_state *before, const struct x86_state *state,
+		     struct err *err);
 /* Gives KVM the TSC's offset that vcpu has. */
 int kvm_state_set_tsc(struct kvm_cpu *k, struct err *err);
 /* Finds out, on the first vCPU, whether KVM does what it is told there: vm->tsc_fixed. */

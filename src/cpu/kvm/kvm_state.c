@@ -62,9 +62,11 @@ static struct x86_segreg from_kvm(const struct kvm_segment *s)
 		.base = s->base,
 		.limit = s->limit,
 		.sel = s->selector,
-		.attr = (u32)((s->type & SA_TYPE) | (s->s ? SA_S : 0) | (u32)(s->dpl & 3) << SA_DPL_SHIFT |
-			      (s->present ? SA_P : 0) | (s->avl ? SA_AVL : 0) | (s->l ? SA_L : 0) |
-			      (s->db ? SA_DB : 0) | (s->g ? SA_G : 0) | (s->unusable ? SA_UNUSABLE : 0)),
+		/* One that cannot be used has no type; with VMX, KVM gives it back accessed. */
+		.attr = (u32)((s->type & SA_TYPE) | (s->unusable ? 1 : 0) | (s->s ? SA_S : 0) |
+			      (u32)(s->dpl & 3) << SA_DPL_SHIFT | (s->present ? SA_P : 0) |
+			      (s->avl ? SA_AVL : 0) | (s->l ? SA_L : 0) | (s->db ? SA_DB : 0) |
+			      (s->g ? SA_G : 0) | (s->unusable ? SA_UNUSABLE : 0)),
 	};
 }
 
