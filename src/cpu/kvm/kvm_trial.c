@@ -1,8 +1,9 @@
 /* A small guest, run to its exit and timed: does this host's KVM execute guests, and at what speed?
  *
  * The guest is a loop of two instructions in protected mode without paging (every processor with virtualization runs that by
- * itself), and HLT. It runs once for its page to be mapped, once round for the way there and back (long, where this host is a
- * virtual machine itself), and then many times round. Where the processor executes guests an instruction takes a
+ * itself), and HLT. It runs once round for the way there and back (long, where this host is a
+ * virtual machine itself), and many times round; of several tries the best counts, since others map its page, or are interrupted by
+ * what else the host does. Where the processor executes guests an instruction takes a
  * fraction of a nanosecond; some hosts offer a /dev/kvm that interprets, at a hundred and more.
  *
  * Main thread.
@@ -17,6 +18,7 @@
 #include "x86/defs.h"
 
 #define ROUNDS 4000u /* each of two instructions */
+#define TRIES  5
 
 static const u8 guest[] = {
 	0x49,       /* again: dec %ecx */
@@ -66,6 +68,20 @@ static int run(int fd, const struct kvm_run *kr, u32 rounds, u64 *ret_ns, struct
 	return 0;
 }
 
+static int run_best(int fd, const struct kvm_run *kr, u32 rounds, u64 *ret_ns, struct err *err)
+{
+	u64 ns;
+	int r = 0;
+
+	*ret_ns = ~0ull;
+	for (unsigned i = 0; r >= 0 && i < TRIES; i++) {
+		r = run(fd, kr, rounds, &ns, err);
+		if (r >= 0)
+			*ret_ns = MIN(*ret_ns, ns);
+	}
+	return r;
+}
+
 static int run_vcpu(int vm_fd, u32 run_size, u64 *ret_ps, struct err *err)
 {
 	int fd = KVM_CALL(vm_fd, KVM_CREATE_VCPU, NULL, err), r;
@@ -78,11 +94,9 @@ static int run_vcpu(int vm_fd, u32 run_size, u64 *ret_ps, struct err *err)
 	if (kr == MAP_FAILED) {
 		r = err_sys(err, -errno, "cannot map a vCPU of the host's KVM");
 	} else {
-		r = run(fd, kr, 1, &way, err);
+		r = run_best(fd, kr, 1, &way, err);
 		if (r >= 0)
-			r = run(fd, kr, 1, &way, err);
-		if (r >= 0)
-			r = run(fd, kr, ROUNDS, &ns, err);
+			r = run_best(fd, kr, ROUNDS, &ns, err);
 		if (r >= 0)
 			*ret_ps = (ns > way ? ns - way : 0) * 1000 / (2 * (ROUNDS - 1));
 		munmap((void *)kr, run_size);
