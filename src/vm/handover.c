@@ -138,8 +138,7 @@ int handover_check(struct vm *vm, const struct engine_ops *to, struct err *err)
 	if (!cpuid_missing(&vm->cpuid, features, missing, sizeof(missing)))
 		return 0;
 	for (unsigned i = 0; i < ARRAY_SIZE(nested); i++)
-		if (cpuid_has(&vm->cpuid, nested[i].feature) &&
-		    !(features[nested[i].feature / 64] >> (nested[i].feature % 64) & 1))
+		if (cpuid_has(&vm->cpuid, nested[i].feature) && !cpuid_bit(features, nested[i].feature))
 			return err_set(
 				err, -ENOTSUP,
 				"the guest's processor has %s (nested=on), which the %s engine does not have; a "

@@ -165,11 +165,6 @@ static void cpuid_host_read(struct cpuid_host *h)
 		h->phys_bits = h->phys_bits < 36 ? 36 : 48;
 }
 
-static bool cpuid_bit(const u64 *map, unsigned f)
-{
-	return map[f / 64] >> (f % 64) & 1;
-}
-
 static void cpuid_set(u64 *map, unsigned f, bool on)
 {
 	if (on)

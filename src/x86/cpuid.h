@@ -90,9 +90,15 @@ enum x86_feature {
 };
 /* clang-format on */
 
+/* Is f in a bitmap of features, of 4 words? */
+static inline bool cpuid_bit(const u64 *map, unsigned f)
+{
+	return map[f / 64] >> (f % 64) & 1;
+}
+
 static inline bool cpuid_has(const struct cpuid_table *t, enum x86_feature f)
 {
-	return t->features[f / 64] >> (f % 64) & 1;
+	return cpuid_bit(t->features, f);
 }
 
 /* SVM, a part of it, or VMX? An engine offers them where its settings say so. */

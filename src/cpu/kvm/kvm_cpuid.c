@@ -129,9 +129,9 @@ const char *kvm_cpuid_nested(const struct engine_conf *conf, struct err *err)
 	u64 f[4];
 
 	kvm_cpuid_features(conf, f);
-	if (f[X86_FEATURE_SVM / 64] >> (X86_FEATURE_SVM % 64) & 1)
+	if (cpuid_bit(f, X86_FEATURE_SVM))
 		return "SVM";
-	if (f[X86_FEATURE_VMX / 64] >> (X86_FEATURE_VMX % 64) & 1)
+	if (cpuid_bit(f, X86_FEATURE_VMX))
 		return "VMX";
 	if (conf->irqchip == IRQCHIP_USER)
 		err_set(err, -ENOTSUP,

@@ -599,7 +599,7 @@ static void modrm32(struct insn *i, struct cursor *cu, int override, unsigned mo
 
 static bool feature_on(const u64 *features, unsigned f)
 {
-	return !f || (features[f / 64] >> (f % 64) & 1);
+	return !f || cpuid_bit(features, f);
 }
 
 /* VEX: C5 with two, C4 with three bytes [SDM2 2.3.5]. The first byte is consumed. */

@@ -455,7 +455,7 @@ static inline unsigned soft_iopl(const struct soft_cpu *c)
 }
 static inline bool soft_has(const struct soft_cpu *c, unsigned feature)
 {
-	return c->features[feature / 64] >> (feature % 64) & 1;
+	return cpuid_bit(c->features, feature);
 }
 
 /* --- memory ---
