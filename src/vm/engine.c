@@ -178,10 +178,6 @@ static const struct engine_ops *probed(const struct engine_ops *engine, struct e
 	return engine;
 }
 
-/* A processor that runs guests takes a fraction of this, an emulator many times as much; the software engine, when it has
- * translated the code, about a third. */
-#define SLOW_PS 3000u
-
 /* kvm, or NULL and why not. */
 static const struct engine_ops *fast_kvm(char *ret_why, size_t why_len)
 {
@@ -193,10 +189,10 @@ static const struct engine_ops *fast_kvm(char *ret_why, size_t why_len)
 		return NULL;
 	}
 	snprintf(ret_why, why_len, "the %s engine runs: the host's KVM takes %llu.%02llu ns an instruction%s",
-		 ps > SLOW_PS ? soft_engine.name : kvm_engine.name, (unsigned long long)ps / 1000,
+		 ps > ENGINE_SLOW_PS ? soft_engine.name : kvm_engine.name, (unsigned long long)ps / 1000,
 		 (unsigned long long)ps % 1000 / 10,
-		 ps > SLOW_PS ? ", so it is an emulator, and the slower one" : "");
-	return ps > SLOW_PS ? NULL : &kvm_engine;
+		 ps > ENGINE_SLOW_PS ? ", so it is an emulator, and the slower one" : "");
+	return ps > ENGINE_SLOW_PS ? NULL : &kvm_engine;
 }
 
 const struct engine_ops *engine_select(const char *name, char *ret_why, size_t why_len, struct err *err)

@@ -136,6 +136,10 @@ int engine_conf_parse(const char *text, char *ret_name, size_t name_len, struct 
 int engine_conf_check(const struct engine_conf *conf, const struct engine_ops *engine, const char *why,
 		      struct err *err);
 
+/* Does an engine whose trial() finds this take longer than the software engine? A processor that runs guests takes a fraction of it,
+ * an emulator many times as much; the software engine, when it has translated the code, about a third. */
+#define ENGINE_SLOW_PS 3000u
+
 /* `name`: auto, soft or kvm. The engine, and in ret_why one line on why this one (empty when asked for by
  * name). auto takes kvm where its trial says that the host's processor runs guests, else soft. An unknown name, or an
  * engine that this host does not have, is an error. */
