@@ -50,11 +50,11 @@
 #include "vm/pv.h"
 #include "vm/vm.h"
 
+/* The longest is that of KVM's halt_poll_ns: where the host is a virtual machine itself, a wake-up alone takes 50 us and more. */
 #define VCPU_POLL_FIRST_US 10
-#define VCPU_POLL_MAX_US \
-	200 /* as KVM's halt_poll_ns: where the host is a virtual machine itself, a wake-up alone takes 50 and more */
-#define VCPU_NEVER        (~0ull)
-#define VCPU_MAX_SLEEP_NS 60000000000ull /* then look again; keeps the arithmetic far from overflow */
+#define VCPU_POLL_MAX_US   200
+#define VCPU_NEVER         (~0ull)
+#define VCPU_MAX_SLEEP_NS  60000000000ull /* then look again; keeps the arithmetic far from overflow */
 
 static _Thread_local struct vcpu *vcpu_current;
 
