@@ -17,10 +17,10 @@
 #include "cpu/kvm/kvm.h"
 #include "x86/defs.h"
 
-#define ROUNDS      4000u /* each of two instructions */
+#define ROUNDS      4000u /* at first; each of two instructions */
 #define MOST_ROUNDS 400000u
 #define TRIES       5
-#define EMULATOR_PS 100000u
+#define EMULATOR_PS 100000u /* no processor takes this long, however busy */
 
 static const u8 guest[] = {
 	0x49,       /* again: dec %ecx */
@@ -84,6 +84,7 @@ static int run_best(int fd, const struct kvm_run *kr, u32 rounds, u64 *ret_ns, s
 	return r;
 }
 
+/* Picoseconds an instruction; not the way to the guest and back. */
 static int time_insn(int fd, const struct kvm_run *kr, u64 *ret_ps, struct err *err)
 {
 	u64 way, ns; /* there and back; and with the loop */
