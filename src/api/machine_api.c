@@ -271,10 +271,11 @@ static json_t *device_stats(struct vm *vm)
 	return list;
 }
 
-/* From /proc/self/status [proc(5)]: the guest's memory is the only shared memory of any size. */
+/* From /proc/self/status [proc(5)]: the guest's memory is the only shared memory of any size. What of it is private counts
+ * among the process's own there. */
 static json_t *memory_stats(const struct vm *vm)
 {
-	unsigned long long anon = 0, file = 0, shared = 0;
+	unsigned long long anon = 0, file = 0, shared = 0, private = ram_private_resident(&vm->ram), own;
 	FILE *f = fopen("/proc/self/status", "re");
 	char line[128];
 
@@ -285,8 +286,10 @@ static json_t *memory_stats(const struct vm *vm)
 	}
 	if (f)
 		fclose(f);
+	own = (anon + file) * KiB;
+	own -= MIN(own, private);
 	return json_pack("{s:I, s:I, s:I}", "guest_bytes", (json_int_t)vm->ram.size, "guest_resident_bytes",
-			 (json_int_t)(shared * KiB), "own_bytes", (json_int_t)((anon + file) * KiB));
+			 (json_int_t)(shared * KiB + private), "own_bytes", (json_int_t)own);
 }
 
 static int get_stats(const struct api *api, const struct api_args *args, json_t **ret_result, struct err *err)

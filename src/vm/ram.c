@@ -278,6 +278,30 @@ int ram_clear(struct ram *ram)
 						   : r;
 }
 
+/* [gpa, end) is private. mincore(2) says of such memory which pages this process has. */
+static u64 ram_count_resident(const struct ram *ram, gpa_t gpa, gpa_t end)
+{
+	u8 pages[4096];
+	u64 bytes = 0;
+
+	for (u64 len; gpa < end; gpa += len) {
+		len = MIN(end - gpa, sizeof(pages) * RAM_PAGE_SIZE);
+		if (mincore(ram->base + gpa, len, pages) < 0)
+			break;
+		for (u64 i = 0; i < len / RAM_PAGE_SIZE; i++)
+			bytes += (pages[i] & 1) * RAM_PAGE_SIZE;
+	}
+	return bytes;
+}
+
+u64 ram_private_resident(const struct ram *ram)
+{
+	if (!ram->private)
+		return 0;
+	return ram_count_resident(ram, RAM_ALIGN, ram->low_size) +
+	       ram_count_resident(ram, RAM_HOLE_END, ram->end);
+}
+
 int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end)
 {
 	if (start >= end || start % RAM_PAGE_SIZE || end % RAM_PAGE_SIZE || end > ram->low_size)

@@ -117,6 +117,9 @@ static inline unsigned ram_shadow_get(const struct ram *ram, gpa_t gpa)
 int ram_discard(struct ram *ram, gpa_t gpa, u64 len);
 int ram_clear(struct ram *ram);
 
+/* How many bytes of the private part the host has given; those of the memfd are in the process's RssShmem. Any thread. */
+u64 ram_private_resident(const struct ram *ram);
+
 /* The one hole; its RAM stays unused. Main thread, no vCPU running, nothing cached of it. -EINVAL. */
 int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end);
 int ram_add_rom(struct ram *ram, gpa_t start, gpa_t end);

@@ -80,12 +80,18 @@ static void test_large(void **state)
 	u8 c = 1;
 
 	assert_int_equal(ram_init_rom(&ram, 8 * MiB, 0, true, NULL), 0);
+	assert_int_equal(ram_private_resident(&ram), 0);
 	assert_int_equal(write(fd, "0123456789", 10), 10);
 	assert_int_equal(ram_read_file(&ram, 2 * MiB - 5, fd, 0, 10), 0);
 	assert_memory_equal(ram.base + 2 * MiB - 5, "0123456789", 10);
 	ram.base[5 * MiB] = 7;
 	assert_int_equal(pread(ram.fd, &c, 1, 5 * MiB), 1);
 	assert_int_equal(c, ram.private ? 0 : 7);
+	/* At least the two pages that were written, at most all that is private. */
+	if (ram.private)
+		assert_in_range(ram_private_resident(&ram), 2 * 4096, 6 * MiB);
+	else
+		assert_int_equal(ram_private_resident(&ram), 0);
 	/* On both sides of the edge, and no more than that. */
 	ram.base[2 * MiB - 4097] = 8;
 	assert_int_equal(ram_discard(&ram, 2 * MiB - 4096, 8192), 0);
@@ -96,6 +102,7 @@ static void test_large(void **state)
 	assert_int_equal(ram.base[5 * MiB], 0);
 	ram.base[100] = ram.base[8 * MiB - 1] = 9;
 	assert_int_equal(ram_clear(&ram), 0);
+	assert_int_equal(ram_private_resident(&ram), 0);
 	assert_int_equal(ram.base[100] | ram.base[8 * MiB - 1] | ram.base[2 * MiB - 4097], 0);
 	close(fd);
 	ram_fini(&ram);
