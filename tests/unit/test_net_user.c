@@ -20,8 +20,8 @@
 
 static struct net *net;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool refuse; /* the guest has no buffers */
-static unsigned frames, writables;
+static bool refuse;                         /* the guest has no buffers */
+static unsigned frames, answers, writables; /* answers: of ARP */
 static u8 last[NET_MAX_FRAME];
 
 static bool receive(void *opaque, const u8 *frame, size_t len)
@@ -31,6 +31,7 @@ static bool receive(void *opaque, const u8 *frame, size_t len)
 		return false;
 	memcpy(last, frame, len);
 	frames++;
+	answers += len > 21 && frame[12] == 8 && frame[13] == 6 && frame[21] == 2;
 	return true;
 }
 
@@ -67,7 +68,7 @@ static int setup(void **state)
 	net->received = received;
 	net->writable = writable;
 	refuse = false;
-	frames = writables = 0;
+	frames = answers = writables = 0;
 	net->ops->start(net);
 	net->ops->start(net); /* no second thread */
 	return 0;
@@ -259,11 +260,15 @@ static unsigned descriptors(void)
 	return n;
 }
 
-/* When the network's thread has seen all that was sent. */
+/* When the network's thread has seen all that was sent: it answers in order. */
 static unsigned settled(void)
 {
-	unsigned n = descriptors(), same = 0;
+	unsigned n = count(&answers), same = 0;
 
+	while (!ask())
+		usleep(1000);
+	assert_true(wait_for(&answers, n + 1));
+	n = descriptors();
 	for (unsigned i = 0; i < 1000 && same < 30; i++) {
 		unsigned now;
 

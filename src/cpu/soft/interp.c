@@ -402,7 +402,8 @@ static void go_again(struct soft_cpu *c)
 	c->budget = 0;
 }
 
-static enum run_end loop(struct soft_cpu *c)
+/* Not inlined: a compiler may give what it keeps there the places of what interp_run() needs after a fault. */
+static __attribute__((noinline)) enum run_end loop(struct soft_cpu *c)
 {
 	struct vcpu *vcpu = c->vcpu;
 	struct block *b;

@@ -122,6 +122,7 @@ static void free_cpu(struct soft_cpu *c)
 {
 	if (!c)
 		return;
+	thunk_thread_forget(c);
 	jit_fini(c);
 	code_fini(c);
 	mmu_fini(c);

@@ -68,6 +68,8 @@ void thunk_arena_free(struct thunk_arena *a); /* NULL: nothing */
 void thunk_thread_init(struct soft_cpu *c);
 /* Before the thread ends. */
 void thunk_thread_fini(void);
+/* c is about to be freed: this thread does not run it any more, if it did. */
+void thunk_thread_forget(const struct soft_cpu *c);
 /* Where the signal handler goes on. */
 _Noreturn void thunk_recover(struct soft_cpu *c, const struct insn *i, unsigned vector);
 

@@ -251,14 +251,21 @@ void thunk_thread_init(struct soft_cpu *c)
 	}
 }
 
-void thunk_thread_fini(void)
+void thunk_thread_forget(const struct soft_cpu *c)
 {
-	stack_t off = { .ss_flags = SS_DISABLE };
-
+	if (this_cpu != c)
+		return;
 #ifdef ADDRESS_SANITIZER
 	asan_before = NULL;
 #endif
 	this_cpu = NULL;
+}
+
+void thunk_thread_fini(void)
+{
+	stack_t off = { .ss_flags = SS_DISABLE };
+
+	thunk_thread_forget(this_cpu);
 	if (this_stack.ss_sp) {
 		sigaltstack(&off, NULL);
 		munmap(this_stack.ss_sp, this_stack.ss_size);
