@@ -453,8 +453,8 @@ static void test_G28_read_only(void **state)
 /* Lists, tables and buffers in device memory, ROM, holes and beyond; too short; of no kind. */
 static void test_G43_dma(void **state)
 {
-	static const u64 bad[] = { 0xc0000000,     0xd0000000, 0xe0000000,   0xfee00000,
-				   FAKE_RAM - 512, 1ull << 52, ~0ull & ~1ull };
+	static const u64 bad[] = { 0xc0000000,     0xd0000000, 0xe0000000, 0xfee00000,
+				   FAKE_RAM - 512, 1ull << 52, ~0ull };
 	/* or, where it is memory, of no kind */
 	static const LargestIntegralType one_of[] = { HBFS, IFS };
 	struct adriver_prd prd = { DATA, 4096 };
@@ -808,6 +808,23 @@ static void test_cd_identity(void **state)
 	down();
 }
 
+/* FreeDOS reads from a CD-ROM to an odd address, and SeaBIOS lets the drive write there. */
+static void test_cd_reads_to_odd(void **state)
+{
+	static const u8 read[12] = { 0x28, 0, 0, 0, 0, 7, 0, 0, 1 };
+	const struct adriver_prd prd = { DATA + 1, 2048 };
+
+	start_cd();
+	*mem(DATA) = *mem(DATA + 2049) = 0x5a;
+	adriver_packet(&d, 0, read, &prd, 1);
+	adriver_issue(&d, 1);
+	assert_int_equal(events(), DHRS);
+	assert_memory_equal(mem(DATA + 1), disc.data + 7 * 2048, 2048);
+	assert_int_equal(*mem(DATA), 0x5a);
+	assert_int_equal(*mem(DATA + 2049), 0x5a);
+	down();
+}
+
 static void test_cd_reads(void **state)
 {
 	start_cd();
@@ -890,6 +907,7 @@ int main(void)
 		cmocka_unit_test(test_G29_limits),
 		cmocka_unit_test(test_cd_identity),
 		cmocka_unit_test(test_cd_reads),
+		cmocka_unit_test(test_cd_reads_to_odd),
 		cmocka_unit_test(test_cd_drawer),
 	};
 

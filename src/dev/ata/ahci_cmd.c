@@ -211,7 +211,8 @@ static u64 take_parts(struct ahci_port *p, struct ahci_cmd *c, u64 want, unsigne
 			return 0;
 		}
 		dbc = ld32(prd + PRD_DBC);
-		base = ld64(prd) & ~1ull;
+		/* Bit 0 is reserved [AHCI 4.2.3.3], but SeaBIOS hands over an odd buffer of a CD-ROM's reader as it is. */
+		base = ld64(prd);
 		len = (dbc & PRD_MAX & ~1u) + 2ull; /* the last bit is one [AHCI 4.2.3.3] */
 		/* Where an entry has become shorter since the last time, more of the table is skipped. */
 		from = c->moved + got - at.at;
