@@ -10,6 +10,7 @@
  *
  * Traffic before each check puts the devices into states of all kinds; its seeds are fixed.
  */
+#include <assert.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -180,6 +181,7 @@ static void test_round_trip(void **state)
 			if (!dev->ops->state)
 				continue;
 			load_good(dev, saved[n], len[n], "on another board");
+			assert(saved[n]);
 			check_same(dev, saved[n], len[n], "after loading it on another board");
 			free(saved[n++]);
 		}
