@@ -97,7 +97,7 @@ static void test_local(void)
 	nr_order = 0;
 	ipi(SELF | 0x62);
 	ipi(SELF | 0x92);
-	let_in(1000000);
+	wait_for(&nr_order, 2);
 	check(nr_order == 2 && order[0] == 0x92 && order[1] == 0x62,
 	      "the higher priority comes first: %u of them, %x, %x", nr_order, order[0], order[1]);
 

@@ -79,21 +79,27 @@ static inline void apic_enable(void)
 	apic_write(APIC_TPR, 0);
 }
 
-/* Waits with interrupts on until *count >= n; false: not within about two seconds of any host. */
+/* Both of these leave interrupts on while they wait: some hosts' KVM looks for a window only now and then. */
+
+/* Until *count >= n; false: not within about two seconds of any host. */
 static inline bool wait_for(volatile u32 *count, u32 n)
 {
 	u64 start = rdtsc();
 
+	sti();
 	while (*count < n && rdtsc() - start < 8000000000ull)
-		__asm__ volatile("sti; nop; pause; nop; cli" : : : "memory");
+		__asm__ volatile("pause");
+	cli();
 	return *count >= n;
 }
 
-/* Lets interrupts in for that many TSC ticks, and some times at least, for hosts that are slow. */
+/* For that many TSC ticks, and some times at least, for hosts that are slow. */
 static inline void let_in(u64 ticks)
 {
 	u64 start = rdtsc();
 
-	for (u32 n = 0; n < 20 || rdtsc() - start < ticks; n++)
-		__asm__ volatile("sti; nop; pause; nop; cli" : : : "memory");
+	sti();
+	for (u32 n = 0; n < 500 || rdtsc() - start < ticks; n++)
+		__asm__ volatile("pause");
+	cli();
 }
