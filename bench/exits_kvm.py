@@ -4,8 +4,9 @@ that QEMU's TCG emulates (-cpu max offers SVM with nested paging).
 
     ./dev bench exits_kvm [--install-qemu] [OPTIONS]
 
-In there run, one after the other, `bothy run --engine kvm` and `qemu-system-x86_64 -accel kvm`, with the guest, the devices and
-the paths of `./dev bench exits`. "exits" are those of /sys/kernel/debug/kvm/exits: every return from the guest, also what KVM
+In one such machine runs `bothy run --engine kvm`, in another `qemu-system-x86_64 -accel kvm` (TCG is several times slower where
+memory has been another guest's, so neither runs after the other), with the guest, the devices and the paths of `./dev bench
+exits`. "exits" are those of /sys/kernel/debug/kvm/exits: every return from the guest, also what KVM
 finishes by itself, such as the accesses to its own local APIC that QEMU uses, and the timer interrupts of the machine around. "user"
 are returns from KVM_RUN: what bothy says of its vCPU (entries to the guest), and QEMU's trace point kvm_run_exit. "seconds" is the
 time of the whole run, less that of the guest that does nothing; of "boot", all of it, with three seconds of rest, the better of
@@ -121,12 +122,11 @@ def libraries(programs):
 def run(args, bothy, qemu):
     kernel, inner = prepare(args.folder)
     tree = modules_of(kernel)
-    with open(os.path.join(args.folder, "outer-job"), "w", encoding="utf-8") as f:
-        f.write(f"limit={args.limit}\n{JOB}")
-        f.writelines(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", "none", *args.path] for who in RUN)
-        f.writelines(f"port {who}\n" for who in (*RUN, *RUN))
-        f.write("kill $hold\n")
     for who, text in RUN.items():
+        with open(os.path.join(args.folder, f"job-{who}"), "w", encoding="utf-8") as f:
+            f.write(f"limit={args.limit}\n{JOB}")
+            f.writelines(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", "none", *args.path])
+            f.write(f"port {who}\nport {who}\nkill $hold\n")
         with open(os.path.join(args.folder, who), "w", encoding="utf-8") as f:
             f.write(text.replace("ENGINE", args.engine))
         with open(os.path.join(args.folder, f"rom-{who}"), "w", encoding="utf-8") as f:
@@ -137,7 +137,8 @@ def run(args, bothy, qemu):
     outer = ("irqbypass", "kvm", "kvm-amd")
     with open(os.path.join(args.folder, "modules"), "w", encoding="utf-8") as f:
         f.writelines(f"/m/{name}.ko\n" for name in outer)
-    pairs = [f"{bothy}=bothy", f"{qemu}=qemu", f"{args.folder}/outer-job=job-outer", f"{args.folder}/modules=modules",
+    pairs = [f"{bothy}=bothy", f"{qemu}=qemu", f"{args.folder}/modules=modules",
+             *(f"{args.folder}/job-{who}=job-{who}" for who in RUN),
              *(f"{args.folder}/{who}=run-{who}" for who in RUN), *(f"{args.folder}/rom-{who}=rom-{who}" for who in RUN),
              *(f"{args.folder}/port-{exits}=port-{exits}" for exits in (1, PORT_EXITS)), f"{inner}=inner/initramfs.gz",
              f"{kernel}=inner/vmlinuz", *(f"{tree[name]}=m/{name}.ko" for name in outer),
@@ -145,11 +146,7 @@ def run(args, bothy, qemu):
     initramfs = os.path.join(args.folder, "outer.gz")
     subprocess.run([os.path.join(SYSTEM_TESTS, "make-initramfs"), initramfs, os.path.join(SYSTEM_TESTS, "virtio_init"), *pairs],
                    check=True)
-    got = subprocess.run([qemu, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-net",
-                          "none", "-kernel", kernel, "-initrd", initramfs, "-append",
-                          "console=ttyS0 panic=-1 quiet tsc=reliable no_timer_check job=outer"], stdin=subprocess.DEVNULL,
-                         stdout=subprocess.PIPE, timeout=args.timeout, check=False)
-    console = got.stdout.decode("utf-8", "replace").replace("\r", "")
+    console = "".join(run_outer(args, qemu, kernel, initramfs, who) for who in RUN)
     figures = {}
     for line in re.findall(r"^job: figures (.*)$", console, re.M):
         who, path, status, exits, user, before, after, *frames = line.split()
@@ -167,6 +164,15 @@ def run(args, bothy, qemu):
         raise Failed("not all runs came to their end:\n" + "\n".join(console.splitlines()[-60:]))
     us = {who: (min(ports[who, PORT_EXITS]) - min(ports[who, 1])) * 1e6 / PORT_EXITS for who in RUN}
     return figures, us
+
+
+def run_outer(args, qemu, kernel, initramfs, who):
+    """What its console shows."""
+    got = subprocess.run([qemu, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-net",
+                          "none", "-kernel", kernel, "-initrd", initramfs, "-append",
+                          f"console=ttyS0 panic=-1 quiet tsc=reliable no_timer_check job={who}"], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, timeout=args.timeout, check=False)
+    return got.stdout.decode("utf-8", "replace").replace("\r", "")
 
 
 def print_table(figures, us, paths):

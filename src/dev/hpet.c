@@ -189,12 +189,14 @@ static void advance(struct hpet *h, unsigned n, u64 now)
 	h->due[n] = period < BIT(59) ? ticks_after(h->due[n], periods * period) : NEVER;
 }
 
+/* What a match without an interrupt leaves behind is caught up with when somebody looks; kernels leave such timers running. */
 static void arm(struct hpet *h)
 {
 	u64 first = NEVER;
 
 	for (unsigned n = 0; n < HPET_NR_TIMERS; n++)
-		first = MIN(first, h->due[n]);
+		if (h->tconfig[n] & T_INT)
+			first = MIN(first, h->due[n]);
 	if (first == NEVER)
 		clock_timer_cancel(h->timer);
 	else

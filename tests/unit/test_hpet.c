@@ -181,6 +181,31 @@ static void test_periodic(void **state)
 	assert_false(rd(timer(1)) & T_PERIODIC);
 }
 
+/* Nobody is woken for matches that interrupt nobody; who looks finds what they have left. */
+static void test_no_interrupt(void **state)
+{
+	wr(0x10, 1);
+	wr(timer(0), T_INT | T_PERIODIC | T_SET | T_ROUTE(23));
+	u64 first = rd(0xf0) + 100000;
+	wr(timer(0) + 8, first);
+	wr(timer(0) + 8, 100000); /* 1 ms */
+	assert_int_not_equal(board_next_timer(), ~0ull);
+	wr(timer(0), T_PERIODIC | T_ROUTE(23));
+	wr(timer(2), T_LEVEL | T_ROUTE(20));
+	wr(timer(2) + 8, rd(0xf0) + 100);
+	assert_int_equal(board_next_timer(), ~0ull);
+	fake_advance(10500000);
+	assert_int_equal(rd(timer(0) + 8), first + 1000000);
+	assert_int_equal(rd(0x20), 4);
+	assert_int_equal(take(), -1);
+	/* Only what comes from now on. */
+	wr(timer(0), T_INT | T_PERIODIC | T_ROUTE(23));
+	assert_int_equal(take(), -1);
+	fake_advance(500000);
+	assert_int_equal(take(), 0x40 + 23);
+	assert_int_equal(take(), -1);
+}
+
 static void test_legacy_route(void **state)
 {
 	wr(timer(0), T_INT | T_PERIODIC | T_SET);
@@ -272,9 +297,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
-		T(test_registers), T(test_counter),   T(test_one_shot_edge),
-		T(test_level),     T(test_periodic),  T(test_legacy_route),
-		T(test_G40_storm), T(test_G42_storm), T(test_state),
+		T(test_registers), T(test_counter),      T(test_one_shot_edge), T(test_level),
+		T(test_periodic),  T(test_legacy_route), T(test_no_interrupt),  T(test_G40_storm),
+		T(test_G42_storm), T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
