@@ -39,7 +39,7 @@ static bool wait_until(const volatile u32 *what, u32 n)
 {
 	u64 begin = rdtsc();
 
-	while (*what != n && rdtsc() - begin < 8000000000ull)
+	while (*what != n && rdtsc() - begin < PATIENCE)
 		__asm__ volatile("pause");
 	return *what == n;
 }
@@ -107,7 +107,7 @@ static void call_by_hypercall(void)
 
 		got[1] = got[2] = got[3] = 0;
 		wrong += hypercall(HC_SEND_IPI, mask, 0, 1, VECTOR) != want;
-		while (got[1] + got[2] + got[3] != want && rdtsc() - begin < 8000000000ull)
+		while (got[1] + got[2] + got[3] != want && rdtsc() - begin < PATIENCE)
 			__asm__ volatile("pause");
 		for (u32 k = 0; k < 3; k++)
 			wrong += got[k + 1] != (mask >> k & 1);
@@ -150,7 +150,7 @@ static bool reached(const volatile u32 *what, u32 n)
 {
 	u64 begin = rdtsc();
 
-	while ((int)(*what - n) < 0 && rdtsc() - begin < 8000000000ull)
+	while ((int)(*what - n) < 0 && rdtsc() - begin < PATIENCE)
 		__asm__ volatile("pause");
 	return (int)(*what - n) >= 0;
 }

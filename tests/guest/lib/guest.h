@@ -84,7 +84,12 @@ void guest_main(void);
 
 void print(const char *fmt, ...)
 	__attribute__((format(printf, 1, 2))); /* %s %c %d %u %x %lx %llx, width with 0 */
-#define check(ok, ...) check_(!!(ok), __VA_ARGS__)
+/* What is to be true comes first: the figures are those that it leaves. */
+#define check(ok, ...)                    \
+	do {                              \
+		bool ok_ = (ok);          \
+		check_(ok_, __VA_ARGS__); \
+	} while (0)
 void check_(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void skip(const char *why);
 /* For what QEMU's TCG is known to do otherwise than the manual: not checked there, with a line that says so. */

@@ -79,15 +79,18 @@ static inline void apic_enable(void)
 	apic_write(APIC_TPR, 0);
 }
 
+/* TSC ticks, about two seconds of any host: what has not come by then does not come any more. */
+#define PATIENCE 8000000000ull
+
 /* Both of these leave interrupts on while they wait: some hosts' KVM looks for a window only now and then. */
 
-/* Until *count >= n; false: not within about two seconds of any host. */
+/* Until *count >= n; false: not within PATIENCE. */
 static inline bool wait_for(volatile u32 *count, u32 n)
 {
 	u64 start = rdtsc();
 
 	sti();
-	while (*count < n && rdtsc() - start < 8000000000ull)
+	while (*count < n && rdtsc() - start < PATIENCE)
 		__asm__ volatile("pause");
 	cli();
 	return *count >= n;
