@@ -9,9 +9,12 @@ memory has been another guest's, so neither runs after the other), with the gues
 exits`. "exits" are those of /sys/kernel/debug/kvm/exits: every return from the guest, also what KVM
 finishes by itself, such as the accesses to its own local APIC that QEMU uses, and the timer interrupts of the machine around. "user"
 are returns from KVM_RUN: what bothy says of its vCPU (entries to the guest), and QEMU's trace point kvm_run_exit. "seconds" is the
-time of the whole run, less that of the guest that does nothing; of "boot", all of it, with three seconds of rest, the better of
-two, as the programs themselves have to be translated by TCG first. The last line is the time of an exit for a port at which nothing is,
-from a ROM that does nothing else.
+time of the whole run, less that of the guest that does nothing.
+
+In a third machine both take turns, and the best of four counts. The seconds of "boot" are those from the start of the program to
+the first words of the guest's first process; the guests stay there, stopped, so that each gets memory that has been nobody's. QEMU's
+has a VGA as well, since bothy's always has one; --no-vga leaves it out. The last line is the time of an exit for a port at which
+nothing is, from a ROM that does nothing else.
 """
 
 import argparse
@@ -27,30 +30,43 @@ from exits import APPEND, PATHS, SYSTEM_TESTS, modules_of, prepare, show
 
 # Operations of one run: everything takes ten times as long in there.
 OPERATIONS = {"none": 0, "serial": 8192, "disk": 4000, "disk-8": 500, "net-in": 256, "busy": 4, "idle": 4}
-FIRMWARE = ("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/linuxboot_dma.bin", "/usr/share/qemu/kvmvapic.bin")
+FIRMWARE = ("/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/linuxboot_dma.bin",
+            "/usr/share/qemu/kvmvapic.bin")
 MEMORY = "128"
 PORT_EXITS = 20000
+TURNS = 4
 
-# Both get the guest's command line.
+# Both get the guest's command line, the disk, the initramfs, and more options.
 RUN = {
     "bothy": f"""#!/bin/busybox sh
-exec /bothy run --engine ENGINE --memory {MEMORY}M --no-reboot --exits --net user,mtu=1500 --disk /disk --kernel /inner/vmlinuz \\
-	--initrd /inner/initramfs.gz --append "$1"
+append=$1 disk=$2 initrd=$3
+shift 3
+exec /bothy run --engine ENGINE --memory {MEMORY}M --no-reboot --net user,mtu=1500 --disk $disk --kernel /inner/vmlinuz \\
+	--initrd $initrd --append "$append" "$@"
 """,
     "qemu": f"""#!/bin/busybox sh
-exec /qemu -L /firmware -accel kvm -cpu host -m {MEMORY} -nodefaults -display none -no-reboot -serial stdio -kernel /inner/vmlinuz \\
-	-initrd /inner/initramfs.gz -append "$1" -drive file=/disk,if=none,id=d,format=raw \\
-	-device virtio-blk-pci,drive=d,disable-legacy=on -netdev user,id=n -device virtio-net-pci,netdev=n,disable-legacy=on,romfile= \\
-	-D /tmp/trace -trace kvm_run_exit
+append=$1 disk=$2 initrd=$3
+shift 3
+exec /qemu -L /firmware -accel kvm -cpu host -m {MEMORY} -nodefaults VGA -display none -no-reboot -serial stdio \\
+	-kernel /inner/vmlinuz -initrd $initrd -append "$append" -drive file=$disk,if=none,id=d,format=raw \\
+	-device virtio-blk-pci,drive=d,disable-legacy=on -netdev user,id=n -device virtio-net-pci,netdev=n,disable-legacy=on,romfile= "$@"
 """,
 }
+COUNT = {"bothy": "--exits", "qemu": "-D /tmp/trace -trace kvm_run_exit"}
+VGA = "-device VGA"
+# Process 1 of the guests of "boot".
+FIRST = """#!/bin/busybox sh
+busybox mount -t devtmpfs dev /dev
+echo "job: first process" >/dev/console
+exec busybox sleep 10000
+"""
 # Runs a ROM, whose last write ends the process with status 1.
 RUN_ROM = {
     "bothy": "/bothy run --engine ENGINE --firmware $1 --device debug-exit --memory 16M --net none --serial none --no-reboot",
     "qemu": "/qemu -L /firmware -accel kvm -cpu host -m 16 -nodefaults -display none -no-reboot -bios $1 "
             "-device isa-debug-exit,iobase=0xf4,iosize=4",
 }
-# In the machine around. one WHO PATH OPERATIONS; port WHO.
+# In the machine around. one WHO PATH OPERATIONS; port WHO; boot WHO.
 JOB = f"""export BOTHY_RUNTIME_DIR=/run
 mkdir -p /run /www
 mount -t debugfs debugfs /sys/kernel/debug
@@ -74,7 +90,8 @@ one() {{
 	watch_kvm &
 	watch=$!
 	read -r before rest </proc/uptime
-	timeout $limit /run-$1 "{APPEND} job=exits path=$2 n=$3 port=8000 rest=3" </dev/null >/tmp/log 2>/tmp/err
+	timeout $limit /run-$1 "{APPEND} job=exits path=$2 n=$3 port=8000 rest=3" /disk /inner/initramfs.gz $count </dev/null \\
+		>/tmp/log 2>/tmp/err
 	status=$?
 	read -r after rest </proc/uptime
 	kill $watch
@@ -91,6 +108,22 @@ port() {{
 		[ $status = 1 ] || cat /tmp/log
 		say "port $1 $exits $status $before $after"
 	done
+}}
+boots=0 stopped=
+boot() {{
+	boots=$((boots + 1))
+	cp /disk /disk-$boots
+	mkfifo /tmp/console-$boots
+	read -r before rest </proc/uptime
+	/run-$1 "{APPEND}" /disk-$boots /inner/first.gz </dev/null 2>/tmp/err >/tmp/console-$boots &
+	stopped="$stopped $!"
+	grep -q "first process" /tmp/console-$boots || {{
+		cat /tmp/err
+		fail "boot of $1"
+	}}
+	read -r after rest </proc/uptime
+	kill -STOP $!
+	say "boot $1 $before $after"
 }}
 """
 
@@ -122,23 +155,29 @@ def libraries(programs):
 def run(args, bothy, qemu):
     kernel, inner = prepare(args.folder)
     tree = modules_of(kernel)
+
+    def write(name, *text):
+        with open(os.path.join(args.folder, name), "w", encoding="utf-8") as f:
+            f.writelines(text)
+
     for who, text in RUN.items():
-        with open(os.path.join(args.folder, f"job-{who}"), "w", encoding="utf-8") as f:
-            f.write(f"limit={args.limit}\n{JOB}")
-            f.writelines(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", "none", *args.path])
-            f.write(f"port {who}\nport {who}\nkill $hold\n")
-        with open(os.path.join(args.folder, who), "w", encoding="utf-8") as f:
-            f.write(text.replace("ENGINE", args.engine))
-        with open(os.path.join(args.folder, f"rom-{who}"), "w", encoding="utf-8") as f:
-            f.write(RUN_ROM[who].replace("ENGINE", args.engine) + "\n")
+        write(f"job-{who}", f"limit={args.limit} count='{COUNT[who]}'\n{JOB}",
+              *(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", *args.path]),
+              "kill $hold\n")
+        write(who, text.replace("ENGINE", args.engine).replace("VGA", "" if args.no_vga else VGA))
+        write(f"rom-{who}", RUN_ROM[who].replace("ENGINE", args.engine) + "\n")
+    write("job-turns", f"limit={args.limit}\n{JOB}", *(f"{what} {who}\n" for what in ("boot", "port") for _ in range(TURNS)
+                                                       for who in RUN), "kill -KILL $stopped\nkill $hold\n")
+    write("first", FIRST)
+    first = os.path.join(args.folder, "first.gz")
+    subprocess.run([os.path.join(SYSTEM_TESTS, "make-initramfs"), first, os.path.join(args.folder, "first")], check=True)
     for exits in (1, PORT_EXITS):
         with open(os.path.join(args.folder, f"port-{exits}"), "wb") as f:
             f.write(rom(exits))
     outer = ("irqbypass", "kvm", "kvm-amd")
-    with open(os.path.join(args.folder, "modules"), "w", encoding="utf-8") as f:
-        f.writelines(f"/m/{name}.ko\n" for name in outer)
+    write("modules", *(f"/m/{name}.ko\n" for name in outer))
     pairs = [f"{bothy}=bothy", f"{qemu}=qemu", f"{args.folder}/modules=modules",
-             *(f"{args.folder}/job-{who}=job-{who}" for who in RUN),
+             *(f"{args.folder}/job-{job}=job-{job}" for job in (*RUN, "turns")), f"{first}=inner/first.gz",
              *(f"{args.folder}/{who}=run-{who}" for who in RUN), *(f"{args.folder}/rom-{who}=rom-{who}" for who in RUN),
              *(f"{args.folder}/port-{exits}=port-{exits}" for exits in (1, PORT_EXITS)), f"{inner}=inner/initramfs.gz",
              f"{kernel}=inner/vmlinuz", *(f"{tree[name]}=m/{name}.ko" for name in outer),
@@ -146,58 +185,74 @@ def run(args, bothy, qemu):
     initramfs = os.path.join(args.folder, "outer.gz")
     subprocess.run([os.path.join(SYSTEM_TESTS, "make-initramfs"), initramfs, os.path.join(SYSTEM_TESTS, "virtio_init"), *pairs],
                    check=True)
-    figures, us = {}, {}
-    for who in RUN:
-        console = run_outer(args, qemu, kernel, initramfs, who)
+    figures = {}
+    for job in ("turns", *RUN):
+        console = run_outer(args, qemu, kernel, initramfs, job)
         try:
-            us[who] = read_figures(console, who, figures, args.path)
+            if job == "turns":
+                turns = read_turns(console)
+            else:
+                read_figures(console, job, figures, args.path)
         except Failed as e:
-            raise Failed(f"{who}: {e}\n" + "\n".join(console.splitlines()[-60:])) from e
-    return figures, us
+            raise Failed(f"{job}: {e}\n" + "\n".join(console.splitlines()[-60:])) from e
+    return figures, turns
+
+
+def read_turns(console):
+    """The seconds of all boots, and the microseconds of an exit for a port in all runs, by who."""
+    def seconds(pattern):
+        return [float(after) - float(before) for before, after in re.findall(rf"^job: {pattern} (\S+) (\S+)$", console, re.M)]
+
+    boots = {who: seconds(f"boot {who}") for who in RUN}
+    ports = {who: [(many - one) * 1e6 / PORT_EXITS for one, many in
+                   zip(seconds(f"port {who} 1 1"), seconds(f"port {who} {PORT_EXITS} 1"))] for who in RUN}
+    if any(len(s) != TURNS for s in (*boots.values(), *ports.values())):
+        raise Failed("not all guests have come to their first process or, with status 1, to their end")
+    return boots, ports
 
 
 def read_figures(console, who, figures, paths):
-    """Into figures[who, path], the better of two; returns the microseconds of an exit for a port."""
+    """Into figures[who, path]."""
     for line in re.findall(r"^job: figures \S+ (.*)$", console, re.M):
-        path, status, exits, user, before, after, *frames = line.split()
-        if status != "0":
+        path, status, *counts = line.split()
+        if status != "0" or len(counts) != 5:
             raise Failed(f"{path}: status {status}")
-        new = (int(exits), int(user), float(after) - float(before), int(frames[0]))
-        if (who, path) not in figures or new[2] < figures[who, path][2]:
-            figures[who, path] = new
-    ports = {1: [], PORT_EXITS: []}
-    for exits, status, before, after in re.findall(r"^job: port \S+ (\d+) (\d+) (\S+) (\S+)$", console, re.M):
-        if status != "1":
-            raise Failed(f"ports: status {status}")
-        ports[int(exits)].append(float(after) - float(before))
-    if any((who, path) not in figures for path in ["none", *paths]) or not all(ports.values()):
+        exits, user, before, after, frames = counts
+        figures[who, path] = (int(exits), int(user), float(after) - float(before), int(frames))
+    if any((who, path) not in figures for path in ["none", *paths]):
         raise Failed("not all runs came to their end")
-    return (min(ports[PORT_EXITS]) - min(ports[1])) * 1e6 / PORT_EXITS
 
 
 def run_outer(args, qemu, kernel, initramfs, who):
     """What its console shows."""
-    got = subprocess.run([qemu, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1536", "-nographic", "-no-reboot", "-net",
+    got = subprocess.run([qemu, "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "3072", "-nographic", "-no-reboot", "-net",
                           "none", "-kernel", kernel, "-initrd", initramfs, "-append",
                           f"console=ttyS0 panic=-1 quiet tsc=reliable no_timer_check job={who}"], stdin=subprocess.DEVNULL,
                          stdout=subprocess.PIPE, timeout=args.timeout, check=False)
     return got.stdout.decode("utf-8", "replace").replace("\r", "")
 
 
-def print_table(figures, us, paths):
+def print_table(figures, turns, paths):
+    boots, ports = turns
     print(f"{'':32}" + "".join(f"{who + ' exits':>14}{'user':>10}{'seconds':>10}" for who in ("bothy", "qemu")))
     for path in ["none", *paths]:
         line = f"{'boot' if path == 'none' else PATHS[path][0]:32}"
         for who in ("bothy", "qemu"):
             exits, user, seconds, frames = figures[who, path]
             ops = 1
-            if path != "none":
+            if path == "none":
+                seconds = min(boots[who])
+            else:
                 base = figures[who, "none"]
                 ops = max(frames - base[3], 1) if path.startswith("net") else OPERATIONS[path]
                 exits, user, seconds = exits - base[0], user - base[1], seconds - base[2]
             line += f"{show(exits / ops):>14}{show(user / ops):>10}{seconds:10.1f}"
         print(line)
-    print(f"\nexit for a port: bothy {us['bothy']:.0f} us, qemu {us['qemu']:.0f} us")
+    print()
+    for what, unit, measured in (("boot", "s", boots), ("exit for a port", "us", ports)):
+        for who, values in measured.items():
+            print(f"{what}, {who}: " + " ".join(f"{v:.3g}" for v in values) + f" {unit}")
+        print(f"{what}, the best of each: {min(measured['bothy']) / min(measured['qemu']):.2f} of QEMU's")
 
 
 def main():
@@ -206,6 +261,7 @@ def main():
     choices = [p for p in OPERATIONS if p != "none"]
     parser.add_argument("--path", action="append", choices=choices, help="only this one; may be given several times")
     parser.add_argument("--engine", default="kvm", help="bothy's, as in kvm,ioeventfd=on (default kvm)")
+    parser.add_argument("--no-vga", action="store_true", help="QEMU's machine has no VGA")
     parser.add_argument("--limit", type=int, default=200, metavar="S", help="of one guest (default 200)")
     parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="of all (default 1800)")
     parser.add_argument("--qemu-program", default="qemu-system-x86_64")
