@@ -225,10 +225,18 @@ static void ioapic_write(void *opaque, u64 offset, unsigned size, u64 val)
 		ioapic_eoi(&io->dev, (u8)val);
 }
 
+/* The selector: half of all accesses. */
+static bool ioapic_late(void *opaque, u64 offset, struct bus_late *ret_late)
+{
+	*ret_late = (struct bus_late){ .posted = true, .at = IOREGSEL, .len = 4 };
+	return offset == IOREGSEL;
+}
+
 static const struct region_ops ioapic_ops = {
 	.read = ioapic_read,
 	.write = ioapic_write,
 	.max_size = 4,
+	.late = ioapic_late,
 };
 
 static int ioapic_init(struct device *dev, const struct device_conf *conf, struct err *err)

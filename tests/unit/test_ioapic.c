@@ -88,6 +88,19 @@ static void test_registers(void **state)
 	assert_int_equal(mmio_rd(IOAPIC_BASE + 0x20, 4), 0xffffffff);
 }
 
+/* What is selected may come late, since whatever it is for comes behind it. */
+static void test_late(void **state)
+{
+	struct bus_late late;
+
+	assert_true(bus_late(&fake.b.vm.bus, BUS_MMIO, IOAPIC_BASE, &late));
+	assert_true(late.posted);
+	assert_int_equal(late.at, IOAPIC_BASE);
+	assert_int_equal(late.len, 4);
+	assert_false(bus_late(&fake.b.vm.bus, BUS_MMIO, IOAPIC_BASE + 0x10, &late));
+	assert_false(bus_late(&fake.b.vm.bus, BUS_MMIO, IOAPIC_BASE + 0x40, &late));
+}
+
 static void test_edge(void **state)
 {
 	redirect(5, 1, 0x45);
@@ -414,9 +427,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, fake_done)
-		T(test_registers),    T(test_edge),       T(test_level),   T(test_modes),
-		T(test_routing),      T(test_extint_pin), T(test_G23_msi), T(test_G41_level_storm),
-		T(test_legacy_route), T(test_away),       T(test_state),
+		T(test_registers),       T(test_late),         T(test_edge),       T(test_level),
+		T(test_modes),           T(test_routing),      T(test_extint_pin), T(test_G23_msi),
+		T(test_G41_level_storm), T(test_legacy_route), T(test_away),       T(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
