@@ -779,12 +779,17 @@ static bool host_cap(int cap)
 	return offered;
 }
 
-static u64 nr_entries(void)
+static u64 engine_stat(unsigned n)
 {
 	struct engine_stat stat[ENGINE_MAX_STATS];
 
 	kvm_engine.stats(&vcpu, stat);
-	return stat[0].value;
+	return stat[n].value;
+}
+
+static u64 nr_entries(void)
+{
+	return engine_stat(0);
 }
 
 static void run_code(const void *code, size_t len)
@@ -852,6 +857,9 @@ static void test_posted(void **state)
 			assert_true(nr_entries() - before < NR_POSTED / 50);
 	}
 	assert_int_equal(vcpu.stats.reason[EXIT_IO].count, 2 * (NR_POSTED + 1));
+	if (host_cap(KVM_CAP_COALESCED_PIO))
+		assert_true(engine_stat(2) > NR_POSTED && engine_stat(2) < 2 * NR_POSTED);
+	assert_int_equal(engine_stat(3), 0);
 
 	/* The end of the run brings them, too. */
 	for (unsigned round = 0; round < 2; round++) {

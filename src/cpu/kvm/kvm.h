@@ -105,7 +105,8 @@ struct kvm_cpu {
 	u64 looked_tsc;              /* when look_around() last looked */
 	u64 waits;                   /* in the kernel, as look_around() saw them last; ~0: it did not */
 	u64 nr_runs, nr_interrupted; /* statistics */
-	struct kvm_stats *stats;     /* KVM's own; NULL: this one has none */
+	u64 nr_posted[BUS_NR_SPACES];
+	struct kvm_stats *stats; /* KVM's own; NULL: this one has none */
 };
 
 /* --- kvm_sys.c --- */
@@ -244,7 +245,7 @@ int kvm_vcpu_finish(struct kvm_cpu *k, struct err *err);
 void kvm_vcpu_drop_timer(struct kvm_cpu *k);
 
 /* --- kvm_stats.c --- */
-#define KVM_OWN_STATS 2 /* rows in front of KVM's */
+#define KVM_OWN_STATS 4 /* rows in front of KVM's */
 /* NULL where KVM has none. */
 struct kvm_stats *kvm_stats_open(int vcpu_fd);
 void kvm_stats_close(struct kvm_stats *stats); /* NULL is allowed */

@@ -69,8 +69,12 @@ static void settle(struct kvm_bus *b, struct vcpu *vcpu)
 
 		memcpy(&val, e.data, len);
 		bus_write(&b->kvm->vm->bus, e.pio ? BUS_PIO : BUS_MMIO, e.phys_addr, len, val);
-		if (vcpu)
+		if (vcpu) {
+			struct kvm_cpu *k = vcpu->engine;
+
 			exit_account(vcpu, e.pio ? EXIT_IO : EXIT_EPT_VIOLATION, e.phys_addr, 0);
+			k->nr_posted[e.pio ? BUS_PIO : BUS_MMIO]++;
+		}
 		first = (first + 1) % RING_LEN;
 		__atomic_store_n(&ring->first, first, __ATOMIC_RELEASE);
 	}

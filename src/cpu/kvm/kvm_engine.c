@@ -247,6 +247,8 @@ static unsigned stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS
 
 	ret[0] = (struct engine_stat){ "entries_to_the_guest", k->nr_runs };
 	ret[1] = (struct engine_stat){ "ended_by_signals", k->nr_interrupted };
+	ret[2] = (struct engine_stat){ "posted_port_writes", k->nr_posted[BUS_PIO] };
+	ret[3] = (struct engine_stat){ "posted_memory_writes", k->nr_posted[BUS_MMIO] };
 	return KVM_OWN_STATS + kvm_stats_read(k->stats, ret + KVM_OWN_STATS);
 }
 
