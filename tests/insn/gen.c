@@ -388,6 +388,15 @@ static bool is_gather(const ZydisDecodedInstruction *zi)
 	       zi->meta.category == ZYDIS_CATEGORY_SCATTER;
 }
 
+/* A masked move with a short address: where that ends some processors cut the address of each element (AMD's Zen 3), others go on
+ * behind it. */
+static bool may_wrap(const struct gen *g, const ZydisDecodedInstruction *zi)
+{
+	return (zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
+		zi->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || zi->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ) &&
+	       zi->address_width < (is64(g) ? 64 : 32);
+}
+
 /* Gives the registers of a memory operand values, or patches a displacement; false: not with this operand. */
 static bool steer(struct gen *g, u8 *b, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *op)
 {
@@ -407,7 +416,7 @@ static bool steer(struct gen *g, u8 *b, const ZydisDecodedInstruction *zi, const
 	if (m->segment == ZYDIS_REGISTER_GS)
 		t -= INSN_GS_BASE;
 	if (zi->address_width == 16)
-		return chance(g, 20);
+		return !may_wrap(g, zi) && chance(g, 20);
 	if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP) {
 		st32(b + zi->raw.disp.offset, (u32)(t - (INSN_CODE + g->at + zi->length)));
 		return true;
@@ -607,7 +616,7 @@ static bool gen_insn(struct gen *g)
 	/* A gather that faults, a base added to an address that is not canonical, and large operands or those in parts
 	 * over the end of a segment differ between processors. */
 	bool fixed = is_masked_store(&zi) || is_large(&zi) || is_in_parts(&zi, ops) ||
-		     has_prefix(&zi, 0x65) || is_gather(&zi);
+		     has_prefix(&zi, 0x65) || is_gather(&zi) || may_wrap(g, &zi);
 	g->wild = !fixed && chance(g, 1);
 	g->c->loose_cr2 |= is_large(&zi);
 	unsigned field = 0, field_size = 0;
