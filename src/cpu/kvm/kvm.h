@@ -102,11 +102,11 @@ struct kvm_cpu {
 	struct kvm_dirty_gfn *ring; /* shared with the kernel; NULL: there is none */
 	u32 ring_at;                /* what is read next; under memory_lock */
 	void *carrier; /* of the other engine, for instructions that KVM cannot execute; NULL: none was needed yet */
-	u64 looked_tsc;              /* when look_around() last looked */
-	u64 waits;                   /* in the kernel, as look_around() saw them last; ~0: it did not */
-	u64 nr_runs, nr_interrupted; /* statistics */
-	u64 nr_posted[BUS_NR_SPACES];
-	struct kvm_stats *stats; /* KVM's own; NULL: this one has none */
+	u64 looked_tsc;               /* when look_around() last looked */
+	u64 waits;                    /* in the kernel, as look_around() saw them last; ~0: it did not */
+	u64 nr_runs, nr_interrupted;  /* statistics */
+	u64 nr_posted[BUS_NR_SPACES]; /* writes that came with another exit */
+	struct kvm_stats *stats;      /* KVM's own; NULL: this one has none */
 };
 
 /* --- kvm_sys.c --- */

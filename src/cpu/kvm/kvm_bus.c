@@ -64,16 +64,17 @@ static void settle(struct kvm_bus *b, struct vcpu *vcpu)
 	first = ring->first;
 	while (first != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE)) {
 		const struct kvm_coalesced_mmio e = ring->coalesced_mmio[first];
+		enum bus_space space = e.pio ? BUS_PIO : BUS_MMIO;
 		u32 len = MIN(e.len, (u32)sizeof(e.data));
 		u64 val = 0;
 
 		memcpy(&val, e.data, len);
-		bus_write(&b->kvm->vm->bus, e.pio ? BUS_PIO : BUS_MMIO, e.phys_addr, len, val);
+		bus_write(&b->kvm->vm->bus, space, e.phys_addr, len, val);
 		if (vcpu) {
 			struct kvm_cpu *k = vcpu->engine;
 
 			exit_account(vcpu, e.pio ? EXIT_IO : EXIT_EPT_VIOLATION, e.phys_addr, 0);
-			k->nr_posted[e.pio ? BUS_PIO : BUS_MMIO]++;
+			k->nr_posted[space]++;
 		}
 		first = (first + 1) % RING_LEN;
 		__atomic_store_n(&ring->first, first, __ATOMIC_RELEASE);
