@@ -113,7 +113,7 @@ port() {{
 boots=0 stopped=
 boot() {{
 	boots=$((boots + 1))
-	cp /disk /disk-$boots
+	truncate -s 64M /disk-$boots
 	mkfifo /tmp/console-$boots
 	read -r before rest </proc/uptime
 	/run-$1 "{APPEND}" /disk-$boots /inner/first.gz </dev/null 2>/tmp/err >/tmp/console-$boots &
