@@ -380,10 +380,15 @@ static int get_screen(const struct api *api, const struct api_args *args, json_t
 		      struct err *err)
 {
 	struct device *vga = vga_find(machine_vm(machine_of(api)));
-	struct vga_text *look = malloc(sizeof(*look));
+	struct vga_text *look;
 	char *text = NULL;
 	int rc = 0;
 
+	if (!vga)
+		return err_set(err, -ENOENT,
+			       "machine '%s' has no display adapter; it was started with --vga none",
+			       machine_vm(machine_of(api))->name);
+	look = malloc(sizeof(*look));
 	if (look) {
 		vga_screen_look(vga, look);
 		text = screen_text(look);

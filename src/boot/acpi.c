@@ -144,8 +144,8 @@ static void put_fadt(struct acpi_area *a, const struct acpi_board *b, u32 facs, 
 	st16(t + 96, 0xfff); /* C2 and C3 latencies: too long, so absent */
 	st16(t + 98, 0xfff);
 	t[108] = b->century;
-	/* IA-PC boot architecture [ACPI 5.2.9.3]: devices on the old bus, an 8042, no VGA, no ASPM. */
-	st16(t + 109, BIT(0) | BIT(1) | BIT(2) | BIT(4));
+	/* IA-PC boot architecture [ACPI 5.2.9.3]: devices on the old bus, an 8042, no ASPM; a VGA that is not to be looked for. */
+	st16(t + 109, BIT(0) | BIT(1) | BIT(4) | (b->vga ? 0 : BIT(2)));
 	st32(t + 112, flags);
 	put_port(t + 116, b->reset_port, 8, 1);
 	t[128] = b->reset_value;

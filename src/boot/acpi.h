@@ -24,6 +24,7 @@ struct acpi_board {
 	u32 pci_mem; /* PCI devices may be given memory from here on, to MAP_PCI_MEM_LAST, but for what ECAM takes */
 	u64 pci_high, pci_high_end; /* the same above 4 GiB; equal: nothing there */
 	u8 century;                 /* index of the century in the CMOS, 0: none */
+	bool vga;
 };
 
 #define ACPI_FACS_SIZE   64

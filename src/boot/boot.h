@@ -73,7 +73,8 @@ struct boot_target {
 	gpa_t rsdp;
 	bool long_mode;     /* the CPU model has it */
 	u32 signature;      /* of the CPU model */
-	gpa_t frame_buffer; /* where one can be had, 0: nowhere */
+	bool vga;           /* there is one; in text mode, 80 x 25, unless *video says otherwise */
+	gpa_t frame_buffer; /* where one can be had, 0: nowhere; with vga */
 	struct boot_video
 		*video; /* to be filled by a loader that promises one; all zeros; with frame_buffer */
 };

@@ -6,7 +6,7 @@
  * A bzImage is a real-mode setup part, whose header says how to load the rest, and the protected-mode
  * kernel behind it. As a 64-bit loader bothy skips the setup part: it copies the setup header into a page
  * of boot parameters (the "zero page"), adds what the setup code would have asked the firmware for (the
- * memory map, where the ACPI tables are), and enters the protected-mode kernel: at its start in 32-bit
+ * memory map, where the ACPI tables are, the screen's mode), and enters the protected-mode kernel: at its start in 32-bit
  * mode, or 200H behind it in 64-bit mode when the kernel has that entry and the CPU model long mode. The
  * kernel goes to the address it prefers; initrds go behind each other as high as it allows. From protocol
  * 2.09 on the kernel also gets a seed for its random numbers.
@@ -52,8 +52,14 @@ enum {
 	HDR_END = 0x290, /* of the room for it in the zero page */
 };
 
-/* In the zero page only. */
+/* In the zero page only; SI is struct screen_info. */
 enum {
+	ZP_SI_VIDEO_MODE = 0x006,
+	ZP_SI_COLUMNS = 0x007,
+	ZP_SI_EGA_BX = 0x00a,
+	ZP_SI_LINES = 0x00e,
+	ZP_SI_IS_VGA = 0x00f,
+	ZP_SI_POINTS = 0x010,
 	ZP_ACPI_RSDP_ADDR = 0x070,
 	ZP_E820_ENTRIES = 0x1e8,
 	ZP_E820_TABLE = 0x2d0, /* entries of 20 bytes */
@@ -200,6 +206,17 @@ static void fill_e820(u8 *zero_page, const struct boot_map *map)
 	zero_page[ZP_E820_ENTRIES] = (u8)map->nr;
 }
 
+/* What the setup code would have heard from the video BIOS: mode 3. All zeros: there is no screen. */
+static void fill_screen_info(u8 *zero_page)
+{
+	zero_page[ZP_SI_VIDEO_MODE] = 3;
+	zero_page[ZP_SI_COLUMNS] = 80;
+	st16(zero_page + ZP_SI_EGA_BX, 3); /* an EGA or VGA with colours and 256 KiB */
+	zero_page[ZP_SI_LINES] = 25;
+	zero_page[ZP_SI_IS_VGA] = 1;
+	st16(zero_page + ZP_SI_POINTS, 16);
+}
+
 int linux_load(const struct boot_source *src, struct boot_space *space, struct x86_state *ret_state,
 	       struct err *err)
 {
@@ -272,6 +289,8 @@ int linux_load(const struct boot_source *src, struct boot_space *space, struct x
 	st32(zero_page + HDR_CODE32_START, (u32)load);
 	st64(zero_page + ZP_ACPI_RSDP_ADDR, space->tgt->rsdp);
 	fill_e820(zero_page, space->tgt->map);
+	if (space->tgt->vga)
+		fill_screen_info(zero_page);
 	if (boot_alloc(space, 0, 0xa0000, sizeof(zero_page), RAM_PAGE_SIZE, false, &params) < 0)
 		return err_set(err, -ENOMEM, "no guest memory below 640 KiB is left for the boot parameters");
 	boot_copy(space, params, zero_page, sizeof(zero_page));

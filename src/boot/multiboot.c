@@ -138,14 +138,17 @@ void multiboot_write_bios_data(const struct boot_space *space)
 	memcpy(low + BIOS_STUB, refuse, sizeof(refuse));
 	/* [BDA] */
 	st16(data + 0x00, 0x3f8);
-	st16(data + 0x10, 0x0226); /* equipment: one serial port, 80 columns in colour, mouse, coprocessor */
+	st16(data + 0x10, 0x0206); /* equipment: one serial port, mouse, coprocessor */
 	st16(data + 0x13, (u16)(MIN(first->len, 640 * KiB) / KiB));
-	data[0x49] = 3; /* mode */
-	st16(data + 0x4a, 80);
-	st16(data + 0x4c, 0x1000); /* bytes of a page */
-	st16(data + 0x63, 0x3d4);
-	data[0x84] = 24; /* rows less one */
-	st16(data + 0x85, 16);
+	if (space->tgt->vga) {
+		data[0x10] |= 0x20; /* 80 columns in colour */
+		data[0x49] = 3;     /* mode */
+		st16(data + 0x4a, 80);
+		st16(data + 0x4c, 0x1000); /* bytes of a page */
+		st16(data + 0x63, 0x3d4);
+		data[0x84] = 24; /* rows less one */
+		st16(data + 0x85, 16);
+	}
 	boot_copy(space, 0, low, sizeof(low));
 }
 

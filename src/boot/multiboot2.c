@@ -478,7 +478,7 @@ static void add_frame_buffer(struct info *info, const struct wants *w, const str
 	static const u8 rgb[] = { 16, 8, 8, 8, 0, 8 }; /* position and width of red, green, blue */
 	bool pixels = tgt->frame_buffer &&
 		      ((w->frame_buffer && (w->depth || !w->text)) || (w->console && !w->text));
-	u8 *p = add_tag(info, INFO_FRAME_BUFFER, pixels ? 38 : 32);
+	u8 *p = tgt->vga ? add_tag(info, INFO_FRAME_BUFFER, pixels ? 38 : 32) : NULL;
 	u32 width = w->width ? w->width : DEFAULT_WIDTH, height = w->height ? w->height : DEFAULT_HEIGHT;
 
 	if (!p)
@@ -625,6 +625,11 @@ int multiboot2_load(const struct boot_source *src, struct boot_space *space, str
 
 	if (r < 0)
 		return r;
+	if (w.console && !space->tgt->vga)
+		return err_set(
+			err, -ENOTSUP,
+			"kernel %s requires a screen, which this machine does not have; leave out --vga none",
+			k->path);
 	if (w.addresses) {
 		r = load_addressed(k, &w, space, &end, err);
 		base = w.where.load_addr;

@@ -115,6 +115,19 @@ static const char *serial_choice(unsigned i, const char **ret_help)
 	return rows[i][0];
 }
 
+static const char *vga_choice(unsigned i, const char **ret_help)
+{
+	static const char *const rows[][2] = {
+		{ "std", "a VGA with a linear frame buffer, for which every system has a driver" },
+		{ "none", "no display adapter" },
+	};
+
+	if (i >= ARRAY_SIZE(rows))
+		return NULL;
+	*ret_help = rows[i][1];
+	return rows[i][0];
+}
+
 static const char *display_choice(unsigned i, const char **ret_help)
 {
 	static const char *const rows[][2] = {
@@ -315,6 +328,17 @@ static const struct opt run_opts[] = {
 		.max_count = MACHINE_MAX_SERIALS,
 		.offset = offsetof(struct run_options, config.serial),
 		.count_offset = offsetof(struct run_options, config.nr_serials),
+	},
+	{
+		.name = "vga",
+		.kind = OPT_STRING,
+		.arg = "KIND",
+		.help = "The guest's display adapter.",
+		.more = "With none the guest has one device less to look for, and nothing to show: its console is a serial port's or the "
+			"virtio console.",
+		.choice = vga_choice,
+		.default_text = "std",
+		.offset = offsetof(struct run_options, config.vga),
 	},
 	{
 		.name = "display",

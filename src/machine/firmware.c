@@ -373,7 +373,7 @@ int firmware_tell(struct firmware *f, const struct pc *pc, const struct machine_
 	} files[] = {
 		{ "etc/sercon-port", MAP_COM1_PORT },
 		/* The display adapter lost its mode in a sleep, and its ROM can set it again. */
-		{ "etc/s3-resume-vga-init", 1 },
+		{ "etc/s3-resume-vga-init", pc->vga },
 		/* In milliseconds, then the machine is reset; all-ones: never. */
 		{ "etc/boot-fail-wait", config->no_reboot ? 0 : 0xffffffff },
 	};

@@ -208,7 +208,8 @@ static int load(struct machine *m, struct err *err)
 		.map = &m->pc.map,
 		.long_mode = cpuid_has(&vm->cpuid, X86_FEATURE_LM),
 		.signature = vm->cpuid.signature,
-		.frame_buffer = PC_FRAME_BUFFER,
+		.vga = m->pc.vga,
+		.frame_buffer = m->pc.vga ? PC_FRAME_BUFFER : 0,
 		.video = &m->video,
 	};
 	int r;
@@ -248,6 +249,8 @@ static int check_config(struct machine_config *c, struct err *err)
 		c->memory = MACHINE_DEFAULT_MEMORY;
 	if (!c->append)
 		c->append = "";
+	if (!c->vga)
+		c->vga = "std";
 	if (!c->display)
 		c->display = "none";
 	if (!c->nr_serials) {
@@ -257,6 +260,13 @@ static int check_config(struct machine_config *c, struct err *err)
 	}
 	if (strcmp(c->display, "none") != 0 && strcmp(c->display, "text") != 0)
 		return err_set(err, -EINVAL, "unknown display '%s'; use none or text", c->display);
+	if (strcmp(c->vga, "none") != 0 && strcmp(c->vga, "std") != 0)
+		return err_set(err, -EINVAL, "unknown display adapter '%s'; use std or none", c->vga);
+	if (!strcmp(c->vga, "none") && strcmp(c->display, "none") != 0)
+		return err_set(
+			err, -EINVAL,
+			"--display %s shows what a display adapter has, and --vga none leaves it out; leave out one of the two",
+			c->display);
 	if (c->nr_serials > MACHINE_MAX_SERIALS)
 		return err_set(err, -EINVAL, "at most %u serial ports are possible", MACHINE_MAX_SERIALS);
 	if (c->kernel && c->firmware)
@@ -501,6 +511,7 @@ static int build(struct machine *m, struct err *err)
 		return r;
 	if (m->firmware.path)
 		firmware_load(&m->firmware, &vm->ram);
+	m->pc.vga = strcmp(c->vga, "none") != 0;
 	r = pc_init(&m->pc, vm, err);
 	if (r < 0)
 		return r;
@@ -518,7 +529,8 @@ static int build(struct machine *m, struct err *err)
 		r = open_console(m, c->console, "console.sock", &m->console, err);
 	if (r < 0)
 		return r;
-	video_load_rom(&m->pc);
+	if (m->pc.vga)
+		video_load_rom(&m->pc);
 	r = pc_add_devices(&m->pc, m->serial, c->nr_serials, err);
 	if (r == 0 && m->firmware.path)
 		r = firmware_tell(&m->firmware, &m->pc, c, err);
@@ -652,7 +664,8 @@ static int start(struct machine *m, struct err *err)
 	pc_tsc_changed(&m->pc);
 	if (!m->firmware.path) {
 		pc_program_pics(&m->pc);
-		video_start(&m->pc, &m->video);
+		if (m->pc.vga)
+			video_start(&m->pc, &m->video);
 	}
 	r = move_apics(vm, true, err);
 	if (r < 0)

@@ -39,6 +39,7 @@ struct machine_config {
 	/* COM1 on; of the first: "stdio" unless console or display is; as chr_open(): stdio, file:PATH, pty, unix:PATH, none */
 	const char *serial[MACHINE_MAX_SERIALS];
 	unsigned nr_serials;
+	const char *vga;     /* "std"; none: no display adapter */
 	const char *display; /* "none"; text: the screen's text on this terminal */
 	const char *console; /* NULL: no virtio console; as chr_open(). One of the two can be stdio */
 	const char *device[MACHINE_MAX_DEVICES]; /* names for --device */

@@ -81,12 +81,10 @@ static const struct pc_slot devices[] = {
 	{ "hpet", NULL, HPET_BASE, 0, false, 0 },
 	{ "pm", NULL, PM_BASE, PM_SCI_GSI, false, 0 },
 	{ "pci", NULL, 0, 0, false, 0 },
-	{ "vga", NULL, 0, 0, false, 0 },
 };
 
-static const struct pc_slot firmware_devices[] = {
-	{ "fwcfg", NULL, 0, 0, false, 0 },
-};
+static const struct pc_slot vga = { "vga", NULL, 0, 0, false, 0 };
+static const struct pc_slot fwcfg = { "fwcfg", NULL, 0, 0, false, 0 };
 
 /* What dsdt.asl says must be what the devices do. */
 _Static_assert(MAP_SCI_IRQ == PM_SCI_GSI, "SCI");
@@ -166,6 +164,7 @@ void pc_describe(const struct pc *pc, struct acpi_board *ret_board)
 		.pci_high = MAX(PCI_HIGH_BASE, pc->vm->ram.end),
 		.pci_high_end = pci_high_end(pc->vm),
 		.century = RTC_CENTURY,
+		.vga = pc->vga,
 	};
 }
 
@@ -252,11 +251,11 @@ int pc_add_devices(struct pc *pc, struct chr *const *serial, unsigned nr_serials
 		if (r < 0)
 			return r;
 	}
-	for (unsigned i = 0; pc->firmware && i < ARRAY_SIZE(firmware_devices); i++) {
-		r = add_slot(pc, &firmware_devices[i], NULL, err);
-		if (r < 0)
-			return r;
-	}
+	r = pc->vga ? add_slot(pc, &vga, NULL, err) : 0;
+	if (r == 0 && pc->firmware)
+		r = add_slot(pc, &fwcfg, NULL, err);
+	if (r < 0)
+		return r;
 	pc->kvmclock = device_find(pc->vm, "kvmclock");
 	pc->pm = device_find(pc->vm, "pm");
 	rtc_set_alarm(device_find(pc->vm, "rtc"), pm_rtc_alarm, pc->pm);

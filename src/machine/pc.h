@@ -22,6 +22,7 @@ struct pc {
 	struct boot_map map;
 	u32 rsdp;
 	bool firmware; /* it boots by firmware, which makes the map and places the tables */
+	bool vga;      /* it has a display adapter; before pc_init() */
 	struct device *kvmclock, *pm;
 	const u8 *vga_rom; /* the caller's, before pc_add_devices(); NULL: none */
 	size_t vga_rom_len;

@@ -34,9 +34,12 @@ static inline int guest_init(struct guest *g, u64 size)
 			   { 0xe0000, 0x20000, BOOT_MAP_RESERVED },
 			   { MiB, size - MiB, BOOT_MAP_RAM } },
 	};
-	g->target = (struct boot_target){
-		.ram = &g->ram, .map = &g->map, .rsdp = GUEST_RSDP, .long_mode = true, .signature = 0x50654
-	};
+	g->target = (struct boot_target){ .ram = &g->ram,
+					  .map = &g->map,
+					  .rsdp = GUEST_RSDP,
+					  .long_mode = true,
+					  .signature = 0x50654,
+					  .vga = true };
 	g->source.append = "console=ttyS0";
 	return 0;
 }

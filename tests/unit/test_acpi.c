@@ -148,6 +148,7 @@ static void tables_are_found(void **state)
 	assert_true(ld32(t + 112) & BIT(10));  /* RESET_REG_SUP */
 	assert_false(ld32(t + 112) & BIT(4));  /* fixed power button */
 	assert_false(ld32(t + 112) & BIT(20)); /* not hardware-reduced */
+	assert_true(ld16(t + 109) & BIT(2));   /* no VGA to be looked for */
 
 	t = find("HPET");
 	assert_int_equal(ld32(t + 36), 0x8086a201);

@@ -75,6 +75,8 @@ static void loads_64_bit(void **state)
 	assert_int_equal(zp[0x210], 0xff);
 	assert_string_equal((char *)at(&g, ld32(zp + 0x228), 14), "console=ttyS0");
 	assert_int_equal(ld64(zp + 0x70), GUEST_RSDP);
+	/* Mode 3, 80 columns, an EGA or VGA, 25 lines, a VGA, 16 scan lines in a character. */
+	assert_memory_equal(zp, "\0\0\0\0\0\0\3\120\0\0\3\0\0\0\31\1\20\0", 18);
 	assert_int_equal(zp[0x1e8], g.map.nr);
 	for (unsigned i = 0; i < g.map.nr; i++) {
 		assert_int_equal(ld64(zp + 0x2d0 + 20 * i), g.map.entry[i].start);
@@ -98,13 +100,14 @@ static void loads_32_bit(void **state)
 	struct guest g;
 	size_t len = make_bzimage(image, KERNEL_LEN);
 
-	/* A CPU without long mode, then a kernel without the entry. */
+	/* A CPU without long mode, then a kernel without the entry and a board without a VGA. */
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(guest_init(&g, 64 * MiB), 0);
 		if (i == 0)
 			g.target.long_mode = false;
 		else
 			st16(image + 0x236, 0);
+		g.target.vga = i == 0;
 		assert_int_equal(guest_load(&g, image, len), 0);
 		assert_int_equal(g.state.rip, BZ_PREF);
 		assert_int_equal(g.state.cr0 & (CR0_PE | CR0_PG), CR0_PE);
@@ -114,6 +117,7 @@ static void loads_32_bit(void **state)
 		assert_int_equal(g.state.gpr[R_BP] | g.state.gpr[R_DI] | g.state.gpr[R_BX], 0);
 		assert_int_equal(ld64(at(&g, g.state.gdtr.base + 0x10, 8)), 0x00cf9b000000ffff);
 		assert_memory_equal(at(&g, g.state.gpr[R_SI], 4096) + 0x202, "HdrS", 4);
+		assert_int_equal(at(&g, g.state.gpr[R_SI], 4096)[0xf], i == 0); /* orig_video_isVGA */
 		guest_fini(&g);
 	}
 }

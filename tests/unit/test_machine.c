@@ -17,6 +17,7 @@
 #include "dev/lapic.h"
 #include "dev/pci.h"
 #include "dev/pm.h"
+#include "dev/vga.h"
 #include "machine/machine.h"
 #include "vm/clock.h"
 #include "vm/vm.h"
@@ -560,6 +561,24 @@ static void board_answers(void **state)
 	machine_free(m);
 }
 
+static void board_without_vga(void **state)
+{
+	struct machine_config c = config();
+	struct machine *m;
+	struct bus *bus;
+
+	c.vga = "none";
+	m = make(&c);
+	bus = &machine_vm(m)->bus;
+	assert_int_equal(bus_read(bus, BUS_PIO, 0x3cc, 1), 0xff);
+	assert_int_equal(bus_read(bus, BUS_MMIO, 0xb8000, 4), 0xffffffff);
+	assert_null(ram_ptr(&machine_vm(m)->ram, 0xb8000, 1));
+	assert_int_equal(bus_read(bus, BUS_MMIO, PCI_ECAM_BASE + (VGA_PCI_SLOT << 15), 4), 0xffffffff);
+	fake.action = power_off;
+	run(m);
+	machine_free(m);
+}
+
 static void map_has_memory_above_the_hole(void **state)
 {
 	struct machine_config c = config();
@@ -687,6 +706,15 @@ static void same_device(struct machine_config *c)
 	c->device[0] = c->device[1] = "debug-exit";
 	c->nr_devices = 2;
 }
+static void odd_vga(struct machine_config *c)
+{
+	c->vga = "cirrus";
+}
+static void display_of_nothing(struct machine_config *c)
+{
+	c->vga = "none";
+	c->display = "text";
+}
 static void engine_fails(struct machine_config *c)
 {
 	fake.fail_vm = true;
@@ -724,6 +752,8 @@ static void refuses_with_a_sentence(void **state)
 		{ bad_device, "there is no device 'flux' to add; there are debugcon, debug-exit" },
 		{ board_device, "there is no device 'pic' to add" },
 		{ same_device, "debug-exit" },
+		{ odd_vga, "unknown display adapter 'cirrus'" },
+		{ display_of_nothing, "--vga none" },
 		{ engine_fails, "does not want to" },
 		{ vcpu_fails, "no vCPU 2" },
 	};
@@ -796,6 +826,7 @@ int main(void)
 		cmocka_unit_test(vcpus_start_as_they_should),
 		cmocka_unit_test(reset_starts_over),
 		cmocka_unit_test(board_answers),
+		cmocka_unit_test(board_without_vga),
 		cmocka_unit_test(map_has_memory_above_the_hole),
 		cmocka_unit_test(refuses_with_a_sentence),
 		cmocka_unit_test(settings_reach_the_engine),

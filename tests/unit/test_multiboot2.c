@@ -1,5 +1,6 @@
 /* Multiboot 2 images: what is loaded where, each piece of boot information, and headers that ask for what is not there [A11]. */
 #include <setjmp.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -233,6 +234,31 @@ static void gives_a_frame_buffer(void **state)
 	}
 }
 
+static void board_without_a_screen(void **state)
+{
+	/* A kernel that does not insist, and one that does. */
+	for (u32 required = 0; required < 2; required++) {
+		size_t len = make_elf(image, false, PADDR, 0);
+		struct guest g;
+
+		begin((u32)ALIGN_UP(len, 8ul));
+		TAG(4, 0, 2 | required);
+		TAG(5, 0, 800, 600, 32);
+		finish();
+		up(&g);
+		g.target.vga = false;
+		g.target.frame_buffer = 0;
+		assert_int_equal(guest_load(&g, image, header_end), required ? -ENOTSUP : 0);
+		if (required) {
+			assert_non_null(strstr(g.err.msg, "--vga none"));
+		} else {
+			assert_null(info(&g, 8, 0));
+			assert_int_equal(*at(&g, 0x449, 1), 0); /* BIOS data: the mode */
+		}
+		guest_fini(&g);
+	}
+}
+
 /* Symbols, which no segment loads, are loaded and told about. */
 static void loads_sections(void **state)
 {
@@ -365,9 +391,13 @@ static void prefers_the_newer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(loads_elf),         cmocka_unit_test(loads_by_addresses),
-		cmocka_unit_test(relocates),         cmocka_unit_test(gives_a_frame_buffer),
-		cmocka_unit_test(loads_sections),    cmocka_unit_test(refuses_a11),
+		cmocka_unit_test(loads_elf),
+		cmocka_unit_test(loads_by_addresses),
+		cmocka_unit_test(relocates),
+		cmocka_unit_test(gives_a_frame_buffer),
+		cmocka_unit_test(board_without_a_screen),
+		cmocka_unit_test(loads_sections),
+		cmocka_unit_test(refuses_a11),
 		cmocka_unit_test(prefers_the_newer),
 	};
 
