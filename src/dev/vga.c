@@ -183,6 +183,8 @@ static void port_write(struct vga *v, u16 port, u8 val)
 		break;
 	default: break;
 	}
+	if (!vga_is_plain_text(v))
+		vga_text_leave(v);
 }
 
 static const struct {
@@ -354,6 +356,8 @@ static void vga_reset(struct device *dev, enum reset_kind kind)
 {
 	struct vga *v = container_of(dev, struct vga, dev);
 
+	vga_text_leave(v);
+	v->text_accesses = 0;
 	v->misc = v->feature = 0;
 	v->seq_index = v->gfx_index = v->crtc_index = v->attr_index = 0;
 	v->attr_data = v->dac_reading = false;
@@ -390,7 +394,7 @@ static int vga_post_load(struct device *dev, struct err *err)
 {
 	struct vga *v = container_of(dev, struct vga, dev);
 
-	if (v->dac_part > 2 || !dispi_is_possible(v))
+	if (v->dac_part > 2 || !dispi_is_possible(v) || vga_text_post_load(v) < 0)
 		return err_set(err, -EINVAL,
 			       "the state of the display adapter holds a mode that it cannot have");
 	return pci_dev_post_load(&v->pci, err);
@@ -455,17 +459,29 @@ void vga_set_frame_buffer(struct device *dev, u64 addr, u32 width, u32 height)
 }
 
 static const struct state_field vga_state[] = {
-	STATE_U8(vga, misc),          STATE_U8(vga, feature),
-	STATE_U8(vga, seq_index),     STATE_U8(vga, gfx_index),
-	STATE_U8(vga, crtc_index),    STATE_U8(vga, attr_index),
-	STATE_BOOL(vga, attr_data),   STATE_U8S(vga, seq),
-	STATE_U8S(vga, gfx),          STATE_U8S(vga, crtc),
-	STATE_U8S(vga, attr),         STATE_U8S(vga, dac),
-	STATE_U8(vga, dac_mask),      STATE_U8(vga, dac_read),
-	STATE_U8(vga, dac_write),     STATE_U8(vga, dac_part),
-	STATE_BOOL(vga, dac_reading), STATE_U32(vga, latch),
-	STATE_U16(vga, dispi_index),  STATE_U16S(vga, dispi),
-	STATE_U8S(vga, pci.config),   STATE_END,
+	STATE_U8(vga, misc),
+	STATE_U8(vga, feature),
+	STATE_U8(vga, seq_index),
+	STATE_U8(vga, gfx_index),
+	STATE_U8(vga, crtc_index),
+	STATE_U8(vga, attr_index),
+	STATE_BOOL(vga, attr_data),
+	STATE_U8S(vga, seq),
+	STATE_U8S(vga, gfx),
+	STATE_U8S(vga, crtc),
+	STATE_U8S(vga, attr),
+	STATE_U8S(vga, dac),
+	STATE_U8(vga, dac_mask),
+	STATE_U8(vga, dac_read),
+	STATE_U8(vga, dac_write),
+	STATE_U8(vga, dac_part),
+	STATE_BOOL(vga, dac_reading),
+	STATE_U32(vga, latch),
+	STATE_U16(vga, dispi_index),
+	STATE_U16S(vga, dispi),
+	STATE_BOOL(vga, text_in_ram),
+	STATE_U8S(vga, pci.config),
+	STATE_END,
 };
 
 const struct device_ops vga_device = {

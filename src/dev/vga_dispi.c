@@ -39,6 +39,7 @@ static void write_enable(struct vga *v, u16 val)
 	u16 *d = v->dispi;
 
 	if (val & DISPI_ENABLED && !vga_dispi_on(v)) {
+		vga_text_leave(v);
 		d[DISPI_VIRT_WIDTH] = d[DISPI_XRES];
 		d[DISPI_VIRT_HEIGHT] = (u16)virtual_height(v);
 		d[DISPI_X_OFFSET] = 0;

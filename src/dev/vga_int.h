@@ -112,6 +112,8 @@ struct vga {
 	bool dac_reading;
 	u32 latch; /* a byte per plane, plane 0 in the low byte */
 	u16 dispi_index, dispi[DISPI_NR];
+	bool text_in_ram; /* vga_text.c */
+	u32 text_accesses;
 };
 
 /* In a mode of the display interface, and one in which each pixel lies in one piece. */
@@ -135,6 +137,19 @@ static inline u32 vga_dispi_pitch(const struct vga *v)
 
 /* vga_mem.c: the window at A0000H, and the frame buffer. */
 extern const struct region_ops vga_mem_window_ops, vga_mem_frame_ops;
+/* The window has text at B8000H and nothing else, and nothing is made of what is written there. */
+bool vga_is_plain_text(const struct vga *v);
+
+/* vga_text.c. An access to the window, by its offset; true: text is in RAM, and vga_text_read() or vga_text_write() is to do it. */
+bool vga_text_access(struct vga *v);
+u64 vga_text_read(const struct vga *v, u64 offset, unsigned size);
+void vga_text_write(struct vga *v, u64 offset, unsigned size, u64 val);
+/* Before something else is made of the planes, or the registers say so: text is in them. */
+void vga_text_leave(struct vga *v);
+/* The planes' bytes number n, two of which may be in RAM. */
+u32 vga_text_cell(const struct vga *v, u32 n, u32 planes);
+/* -EINVAL: such a state cannot be. */
+int vga_text_post_load(struct vga *v);
 
 /* vga_dispi.c */
 u16 vga_dispi_read(const struct vga *v, unsigned index);

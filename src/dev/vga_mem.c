@@ -148,6 +148,12 @@ static bool is_text(const struct vga *v)
 	       !(v->gfx[GFX_READ_MAP] & 2);
 }
 
+bool vga_is_plain_text(const struct vga *v)
+{
+	return v->misc & MISC_RAM && (v->gfx[GFX_MISC] >> 2 & 3) == 3 && is_plain(v) && is_text(v) &&
+	       !(v->seq[SEQ_MAP_MASK] & 0xc) && !vga_dispi_on(v);
+}
+
 static bool is_chain4(const struct vga *v)
 {
 	return v->seq[SEQ_MEMORY] & SEQ_MEMORY_CHAIN4 && (v->seq[SEQ_MAP_MASK] & 0xf) == 0xf;
@@ -168,6 +174,8 @@ static u64 window_read(void *opaque, u64 offset, unsigned size)
 	u32 addr;
 	u8 *p;
 
+	if (vga_text_access(v))
+		return vga_text_read(v, offset, size);
 	if (!decode(v, offset, &addr))
 		return bits_mask(size);
 	p = straight(v, addr, size);
@@ -194,6 +202,10 @@ static void window_write(void *opaque, u64 offset, unsigned size, u64 val)
 	u32 addr;
 	u8 *p;
 
+	if (vga_text_access(v)) {
+		vga_text_write(v, offset, size, val);
+		return;
+	}
 	if (!decode(v, offset, &addr))
 		return;
 	if (vga_dispi_packed(v) || is_plain(v)) {
@@ -214,17 +226,19 @@ static void window_write(void *opaque, u64 offset, unsigned size, u64 val)
 
 static u64 frame_buffer_read(void *opaque, u64 offset, unsigned size)
 {
-	const struct vga *v = opaque;
+	struct vga *v = opaque;
 	u64 val = 0;
 
+	vga_text_leave(v);
 	memcpy(&val, v->mem + offset, MIN(size, VGA_MEMORY_SIZE - offset));
 	return val;
 }
 
 static void frame_buffer_write(void *opaque, u64 offset, unsigned size, u64 val)
 {
-	const struct vga *v = opaque;
+	struct vga *v = opaque;
 
+	vga_text_leave(v);
 	memcpy(v->mem + offset, &val, MIN(size, VGA_MEMORY_SIZE - offset));
 }
 

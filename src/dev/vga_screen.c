@@ -58,9 +58,8 @@ static u32 row_address(const struct frame *f, u32 line, u32 *ret_in_row)
 /* The four planes' bytes, as they come to the shift registers. */
 static u32 cell(const struct vga *v, u32 n)
 {
-	u32 cells = vga_dispi_on(v) ? VGA_MEMORY_SIZE / 4 : VGA_LEGACY_CELLS;
-
-	return ld32(v->mem + 4 * (size_t)(n % cells));
+	n %= vga_dispi_on(v) ? VGA_MEMORY_SIZE / 4 : VGA_LEGACY_CELLS;
+	return vga_text_cell(v, n, ld32(v->mem + 4 * (size_t)n));
 }
 
 static enum vga_kind kind(const struct vga *v)

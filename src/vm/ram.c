@@ -307,7 +307,17 @@ int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end)
 	if (start >= end || start % RAM_PAGE_SIZE || end % RAM_PAGE_SIZE || end > ram->low_size)
 		return -EINVAL;
 	ram->hole = (struct ram_range){ start, end };
+	atomic_store(&ram->hole_end, end);
 	return 0;
+}
+
+void ram_set_hole_end(struct ram *ram, gpa_t end)
+{
+	u64 old = atomic_exchange(&ram->hole_end, end);
+
+	assert(end >= ram->hole.start && end <= ram->hole.end && end % RAM_PAGE_SIZE == 0);
+	if (end > old)
+		ram_code_written(ram, old, end - old);
 }
 
 int ram_add_rom(struct ram *ram, gpa_t start, gpa_t end)

@@ -64,6 +64,7 @@ struct ram {
 	struct ram_range rom[RAM_MAX_ROMS]; /* page-aligned, inside RAM, not writable by the guest */
 	unsigned nr_roms;
 	struct ram_range hole; /* below low_size, page-aligned: on the bus; 0, 0: none */
+	_Atomic u64 hole_end;  /* of it; what is from here to hole.end is RAM at the moment */
 	_Atomic u64 masked;    /* the address bits that processors cannot set: none, or RAM_A20 */
 	_Atomic u64 *code_map; /* end / 4096 entries */
 	void (*code_written)(void *opaque, gpa_t gpa, u64 len);
@@ -83,7 +84,8 @@ void ram_fini(struct ram *ram);
 static inline void *ram_ptr(const struct ram *ram, gpa_t gpa, u64 len)
 {
 	if (gpa < ram->low_size) {
-		if (unlikely(gpa < ram->hole.end && gpa + len > ram->hole.start))
+		if (unlikely(gpa < ram->hole.end && gpa + len > ram->hole.start) &&
+		    gpa < atomic_load_explicit(&ram->hole_end, memory_order_relaxed))
 			return NULL;
 		return len <= ram->low_size - gpa ? ram->base + gpa : NULL;
 	}
@@ -122,6 +124,8 @@ u64 ram_private_resident(const struct ram *ram);
 
 /* The one hole; its RAM stays unused. Main thread, no vCPU running, nothing cached of it. -EINVAL. */
 int ram_set_hole(struct ram *ram, gpa_t start, gpa_t end);
+/* The hole ends at `end`, page-aligned and within it, from now on. Any one thread at a time; vm_memory_changed() is to follow. */
+void ram_set_hole_end(struct ram *ram, gpa_t end);
 int ram_add_rom(struct ram *ram, gpa_t start, gpa_t end);
 
 /* Any thread. */

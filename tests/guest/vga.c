@@ -97,6 +97,59 @@ static void test_planes(void)
 	set(0x3ce, 6, misc);
 }
 
+/* mov $value, %eax; ret, in the cells from n on. */
+static void put_code(unsigned n, u32 value)
+{
+	TEXT[n] = (u16)(value << 8 | 0xb8);
+	TEXT[n + 1] = (u16)(value >> 8);
+	TEXT[n + 2] = (u16)(0xc300 | value >> 24);
+}
+
+static u32 call_code(unsigned n)
+{
+	return ((u32(*)(void))(uptr)(TEXT + n))();
+}
+
+/* So many writes that text is in RAM by then. The planes have it as soon as they can be looked at, and what is put there is text
+ * again afterwards; code too. */
+static void test_text_in_ram(void)
+{
+	u8 memory = get(0x3c4, 4), map = get(0x3c4, 2), mode = get(0x3ce, 5), misc = get(0x3ce, 6);
+	unsigned bad = 0;
+
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 0x3f00; i++)
+			TEXT[i] = (u16)(i * 7 + round);
+		put_code(0x3f00, 0x12345678 + round);
+		check(call_code(0x3f00) == 0x12345678 + round, "code in text runs: %x", call_code(0x3f00));
+		set(0x3ce, 5, 0);
+		set(0x3ce, 6, 4);
+		set(0x3c4, 4, 6);
+		for (u8 plane = 0; plane < 2; plane++) {
+			set(0x3ce, 4, plane);
+			for (unsigned i = 0; i < 0x3f00; i += 101)
+				bad += PIXELS[i] != (u8)((i * 7 + round) >> 8 * plane);
+		}
+		check(!bad, "%u bytes of the planes are not the text's", bad);
+		set(0x3c4, 2, 1);
+		PIXELS[0x3f01] = 0x77; /* the second byte of the value */
+		PIXELS[100] = 'x';
+		set(0x3ce, 4, 0);
+		set(0x3c4, 2, map);
+		set(0x3c4, 4, memory);
+		set(0x3ce, 5, mode);
+		set(0x3ce, 6, misc);
+		check((u8)TEXT[100] == 'x' && TEXT[101] == (u16)(101 * 7 + round),
+		      "the plane's byte is text: %x", TEXT[100]);
+		for (unsigned i = 0; i < 1000; i++)
+			bad += (u8)TEXT[100] != 'x';
+		check(!bad, "it stays, %u times not", bad);
+		check(call_code(0x3f00) == 0x12347778 + round, "and code: %x", call_code(0x3f00));
+	}
+	for (unsigned i = 0; i < 0x4000; i++)
+		TEXT[i] = 0x0720;
+}
+
 static u32 pci_read(u32 reg)
 {
 	outl(0xcf8, 0x80000000u | 30 << 11 | reg);
@@ -158,6 +211,7 @@ void guest_main(void)
 	test_text();
 	test_registers();
 	test_planes();
+	test_text_in_ram();
 	for (unsigned i = 0; i < 20; i++)
 		cycles = scroll();
 	print("scrolling the text screen: %llu cycles, %llu for each cell\n", cycles, cycles / CELLS);

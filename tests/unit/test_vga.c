@@ -563,6 +563,175 @@ static void option_rom(void **state)
 	assert_int_equal(rd(ROM, 4), 0x2aa55);
 }
 
+/* ---- text in RAM ---- */
+
+/* As a vCPU: where there is RAM, the bus is not asked. */
+static u64 guest_read(u64 addr, unsigned size)
+{
+	const void *p = ram_ptr(&b.vm.ram, addr, size);
+	u64 val = 0;
+
+	if (!p)
+		return rd(addr, size);
+	memcpy(&val, p, size);
+	return val;
+}
+
+static void guest_write(u64 addr, unsigned size, u64 val)
+{
+	void *p = ram_ptr(&b.vm.ram, addr, size);
+
+	if (p)
+		memcpy(p, &val, size);
+	else
+		wr(addr, size, val);
+}
+
+static void text_registers(void)
+{
+	dispi(4, 0);
+	board_outb(&b, 0x3c2, 0x67);
+	set(0x3c4, 2, 3);
+	set(0x3c4, 4, 2);
+	set(0x3ce, 3, 0);
+	set(0x3ce, 4, 0);
+	set(0x3ce, 5, 0x10);
+	set(0x3ce, 6, 0x0e);
+}
+
+/* What text modes are left for. Everything reads before it depends on the latches. */
+static u64 something_else(unsigned what, u32 at, u8 val)
+{
+	u64 sum = 0;
+
+	switch (what) {
+	case 0: /* a font into plane 2, and what is in the others */
+		set(0x3c4, 2, 4);
+		set(0x3c4, 4, 6);
+		set(0x3ce, 5, 0);
+		set(0x3ce, 6, 4);
+		wr(WINDOW + at, 1, val);
+		for (u8 plane = 0; plane < 4; plane++) {
+			set(0x3ce, 4, plane);
+			sum = sum * 31 + rd(WINDOW + at, 1);
+		}
+		break;
+	case 1: /* all planes at once */
+		set(0x3c4, 2, 15);
+		set(0x3c4, 4, 6);
+		set(0x3ce, 5, 1);
+		set(0x3ce, 6, 4);
+		sum = rd(WINDOW + at, 1);
+		wr(WINDOW + (at ^ 0x55), 1, val);
+		break;
+	case 2: /* exclusive or, still at B8000H */
+		set(0x3ce, 3, 0x18);
+		sum = rd(TEXT_BASE + at, 1);
+		wr(TEXT_BASE + at, 1, val);
+		break;
+	case 3: /* no memory at all */
+		board_outb(&b, 0x3c2, 0x65);
+		guest_write(TEXT_BASE + at, 2, 0x1234);
+		sum = guest_read(TEXT_BASE + at, 2);
+		break;
+	case 4: /* the frame buffer, in the middle of text */
+		sum = rd(LFB + 4 * (at & ~3u), 8);
+		wr(LFB + 4 * (at & ~3u), 4, val * 0x01010101u);
+		break;
+	case 5: /* a mode of the display interface, which clears what it shows */
+		dispi(4, 0);
+		dispi(1, 64);
+		dispi(2, 16 + val % 16);
+		dispi(3, 8);
+		dispi(4, 0x41);
+		sum = guest_read(TEXT_BASE + at, 4);
+		wr(WINDOW + at, 2, val);
+		break;
+	case 6: /* from B0000H on, as a monochrome adapter */
+		set(0x3ce, 6, 0x0a);
+		sum = guest_read(TEXT_BASE + at, 2) + guest_read(0xb0000 + at, 2);
+		guest_write(0xb0000 + at, 2, val * 0x101u);
+		break;
+	default: /* fewer planes, or more */
+		set(0x3c4, 2, val & 15);
+		guest_write(TEXT_BASE + at, 2, val * 0x101u);
+		break;
+	}
+	return sum;
+}
+
+static void text_start(void)
+{
+	u64 ecam = PCI_ECAM_BASE + ((u64)PCI_DEVFN(VGA_PCI_SLOT, 0) << 12);
+
+	wr(ecam + PCI_BAR0, 4, LFB);
+	wr(ecam + PCI_COMMAND, 2, PCI_COMMAND_MEM);
+	vga_set_text_mode(vga);
+}
+
+/* Runs the script of that seed; returns what it has seen, and in *ret_shown how often text was in RAM. */
+static u64 text_script(u64 seed, bool ram, unsigned *ret_shown)
+{
+	u64 x = seed * 2 + 1, sum = 0;
+	bool shown = false;
+
+	board_init(&b, 2 * MiB, 0);
+	if (ram)
+		assert_int_equal(ram_set_hole(&b.vm.ram, WINDOW, WINDOW + VGA_WINDOW_SIZE), 0);
+	else
+		assert_int_equal(ram_set_hole(&b.vm.ram, WINDOW, WINDOW + VGA_WINDOW_SIZE + 4096), 0);
+	board_add(&b, "pci", &(const struct device_conf){ 0 });
+	vga = board_add(&b, "vga", &(const struct device_conf){ 0 });
+	text_start();
+	*ret_shown = 0;
+	for (unsigned i = 0; i < 20000; i++) {
+		u32 at;
+		unsigned size;
+
+		x = x * 6364136223846793005ull + 1442695040888963407ull;
+		at = (u32)(x >> 33) % 0x7ff8;
+		size = 1u << (x >> 20 & 3);
+		if ((x >> 48) % 700 == 0) {
+			sum = sum * 31 + something_else((unsigned)(x >> 24 & 7), at, (u8)(x >> 40));
+			text_registers();
+			if ((x >> 28 & 7) == 0) {
+				device_reset_all(&b.vm, RESET_COLD);
+				text_start();
+			}
+		} else if (x >> 60 & 1) {
+			guest_write(TEXT_BASE + at, size, x);
+		} else {
+			sum = sum * 31 + guest_read(TEXT_BASE + at, size);
+		}
+		*ret_shown += !shown && ram_ptr(&b.vm.ram, TEXT_BASE, 0x8000);
+		shown = ram_ptr(&b.vm.ram, TEXT_BASE, 0x8000);
+	}
+	assert_null(ram_ptr(&b.vm.ram, WINDOW, 1));
+	assert_null(ram_ptr(&b.vm.ram, TEXT_BASE - 1, 2));
+	vga_screen_look(vga, &look);
+	for (u32 i = 0; i < look.columns * look.rows; i++)
+		sum = sum * 31 + look.cell[i];
+	for (u32 i = 0; i < 0x40000; i += 8)
+		sum = sum * 31 + rd(LFB + i, 8);
+	board_fini(&b);
+	return sum;
+}
+
+static void text_in_ram(void **state)
+{
+	teardown(state);
+	for (u64 seed = 0; seed < 40; seed++) {
+		unsigned never, shown;
+		u64 planes = text_script(seed, false, &never), ram = text_script(seed, true, &shown);
+
+		assert_int_equal(never, 0);
+		assert_true(shown > 3);
+		if (planes != ram)
+			fail_msg("seed %llu: the guest sees a difference", (unsigned long long)seed);
+	}
+	setup(state);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -571,6 +740,7 @@ int main(void)
 		T(memory_maps),   T(widths_agree),   T(locks_and_masks),    T(palette),
 		T(beam),          T(text_screen),    T(split_screen),       T(text_pixels),
 		T(planar_pixels), T(chained_pixels), T(frame_buffer),       T(option_rom),
+		T(text_in_ram),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

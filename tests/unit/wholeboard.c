@@ -72,6 +72,7 @@ void wholeboard_init(struct wholeboard *w, u64 ram_size, u32 nr_vcpus)
 	fake_net_init(&w->net);
 	fake_fs_init(&w->fs);
 	fake_vsock_init(&w->vsock);
+	w->pc.vga = true;
 	must(pc_init(&w->pc, &w->b.vm, &err) == 0 && pc_add_devices(&w->pc, &chr, 1, &err) == 0, err.msg);
 	board_add(&w->b, "pflash", &(const struct device_conf){ .base = FLASH });
 	must(fwcfg_add_number_file(device_find(&w->b.vm, "fwcfg"), "number", 12345, &err) == 0, err.msg);

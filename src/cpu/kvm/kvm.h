@@ -52,6 +52,12 @@ struct kvm_slot {
 };
 #define KVM_MAX_SLOTS 48 /* sixteen of the shadow, two for each of RAM_MAX_ROMS, and what lies between */
 
+/* What of struct ram changes while the guest runs. */
+struct kvm_layout {
+	u32 shadow;
+	u64 rom_len, hole_end;
+};
+
 struct kvm_vm {
 	struct vm *vm;
 	int fd;
@@ -70,8 +76,7 @@ struct kvm_vm {
 	pthread_mutex_t memory_lock; /* of what follows */
 	struct kvm_slot slot[KVM_MAX_SLOTS];
 	bool memory_laid;        /* the slots are those of: */
-	u32 shadow;              /* ram->shadow */
-	u64 rom_len;             /* ram->rom_len */
+	struct kvm_layout layout;
 	bool dirty_on;           /* RAM's slots are logged */
 	bool rings;              /* by a ring for each vCPU, else by KVM's bitmaps; does not change */
 	union kvm_routes routes; /* as KVM was told last; under intc_lock; last, for its size */

@@ -40,11 +40,12 @@ static const struct ram_range *next_rom(const struct ram *ram, gpa_t gpa)
 }
 
 /* [start, end) is RAM, but for the hole; ROMs lie inside of it or outside. */
-static void add_ram(struct plan *p, const struct ram *ram, gpa_t start, gpa_t end)
+static void add_ram(struct plan *p, const struct ram *ram, gpa_t start, gpa_t end, u64 hole_end)
 {
 	if (start < ram->hole.end && ram->hole.start < end) {
 		if (start < ram->hole.start)
-			add_ram(p, ram, start, ram->hole.start);
+			add_ram(p, ram, start, ram->hole.start, hole_end);
+		add(p, hole_end, ram->hole.end, false); /* by itself: what is behind it keeps its slot */
 		start = ram->hole.end;
 	}
 	while (start < end) {
@@ -60,20 +61,20 @@ static void add_ram(struct plan *p, const struct ram *ram, gpa_t start, gpa_t en
 	}
 }
 
-static void make_plan(struct plan *p, const struct ram *ram, u32 shadow, u64 rom_len)
+static void make_plan(struct plan *p, const struct ram *ram, const struct kvm_layout *l)
 {
 	p->nr = 0;
 	if (ram->rom_size) {
-		add_ram(p, ram, 0, RAM_SHADOW_START);
+		add_ram(p, ram, 0, RAM_SHADOW_START, l->hole_end);
 		for (unsigned i = 0; i < RAM_SHADOW_NR; i++)
 			add(p, RAM_SHADOW_START + i * RAM_SHADOW_SEGMENT,
-			    RAM_SHADOW_START + (i + 1) * RAM_SHADOW_SEGMENT, shadow >> 2 * i & 3);
-		add_ram(p, ram, RAM_SHADOW_END, ram->low_size);
-		add(p, RAM_HOLE_END - rom_len, RAM_HOLE_END, true);
+			    RAM_SHADOW_START + (i + 1) * RAM_SHADOW_SEGMENT, l->shadow >> 2 * i & 3);
+		add_ram(p, ram, RAM_SHADOW_END, ram->low_size, l->hole_end);
+		add(p, RAM_HOLE_END - l->rom_len, RAM_HOLE_END, true);
 	} else {
-		add_ram(p, ram, 0, ram->low_size);
+		add_ram(p, ram, 0, ram->low_size, l->hole_end);
 	}
-	add_ram(p, ram, RAM_HOLE_END, ram->end);
+	add_ram(p, ram, RAM_HOLE_END, ram->end, l->hole_end);
 }
 
 static bool same(const struct kvm_slot *a, const struct kvm_slot *b)
@@ -133,12 +134,12 @@ static int add_slot(struct kvm_vm *kvm, const struct kvm_slot *s, struct err *er
 	return err_set(err, -ENOSPC, "the guest's memory has more parts than the KVM engine has room for");
 }
 
-static int follow(struct kvm_vm *kvm, u32 shadow, u64 rom_len, struct err *err)
+static int follow(struct kvm_vm *kvm, const struct kvm_layout *layout, struct err *err)
 {
 	struct plan plan;
 	int r = 0;
 
-	make_plan(&plan, &kvm->vm->ram, shadow, rom_len);
+	make_plan(&plan, &kvm->vm->ram, layout);
 	for (unsigned nr = 0; nr < KVM_MAX_SLOTS && r >= 0; nr++)
 		if (kvm->slot[nr].start < kvm->slot[nr].end && !listed(plan.part, plan.nr, &kvm->slot[nr]))
 			r = set_slot(kvm, nr, &kvm->slot[nr], 0, err);
@@ -150,20 +151,19 @@ static int follow(struct kvm_vm *kvm, u32 shadow, u64 rom_len, struct err *err)
 
 int kvm_memory_follow(struct kvm_vm *kvm, struct err *err)
 {
-	const struct ram *ram = &kvm->vm->ram;
-	u32 shadow;
-	u64 rom_len;
+	struct ram *ram = &kvm->vm->ram;
+	struct kvm_layout l, *laid = &kvm->layout;
 	int r = 0;
 
 	pthread_mutex_lock(&kvm->memory_lock);
-	shadow = atomic_load(&ram->shadow);
-	rom_len = atomic_load(&ram->rom_len);
-	if (!kvm->memory_laid || kvm->shadow != shadow || kvm->rom_len != rom_len)
-		r = follow(kvm, shadow, rom_len, err);
+	l = (struct kvm_layout){ atomic_load(&ram->shadow), atomic_load(&ram->rom_len),
+				 atomic_load(&ram->hole_end) };
+	if (!kvm->memory_laid || laid->shadow != l.shadow || laid->rom_len != l.rom_len ||
+	    laid->hole_end != l.hole_end)
+		r = follow(kvm, &l, err);
 	if (r >= 0) {
 		kvm->memory_laid = true;
-		kvm->shadow = shadow;
-		kvm->rom_len = rom_len;
+		*laid = l;
 	}
 	pthread_mutex_unlock(&kvm->memory_lock);
 	return r;
