@@ -182,7 +182,7 @@ class Bench:
         what, engine = system.split("-")
         if what == "bothy":
             return [self.bothy, "run", "--engine", engine, "--memory", "256M", "--no-reboot", "--exits=json", "--net", "user,mtu=1500",
-                    "--disk", disk, "--kernel", self.kernel, "--initrd", self.initramfs, "--append", append]
+                    "--vga", "none", "--disk", disk, "--kernel", self.kernel, "--initrd", self.initramfs, "--append", append]
         points = ("kvm_run_exit",) if engine == "kvm" else ("memory_region_ops_read", "memory_region_ops_write")
         return [self.qemu, "-accel", engine, "-cpu", "host" if engine == "kvm" else "max", "-m", "256", "-nodefaults",
                 "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", self.kernel, "-initrd", self.initramfs,

@@ -12,9 +12,9 @@ are returns from KVM_RUN: what bothy says of its vCPU (entries to the guest), an
 time of the whole run, less that of the guest that does nothing (the better of two, since TCG has to translate the programs first).
 
 In a third machine both take turns, six each. The seconds of "boot" are the mean of those from the start of the program to the first
-words of the guest's first process; the guests stay there, stopped, so that each gets memory that has been nobody's. QEMU's has a VGA
-as well, since bothy's always has one; --no-vga leaves it out. The last lines are of an exit for a port at which nothing is, from a
-ROM that does nothing else.
+words of the guest's first process; the guests stay there, stopped, so that each gets memory that has been nobody's. Both have a
+VGA, on which the kernel has its console; --no-vga leaves it out in both. The last lines are of an exit for a port at which nothing
+is, from a ROM that does nothing else.
 """
 
 import argparse
@@ -42,8 +42,8 @@ RUN = {
     "bothy": f"""#!/bin/busybox sh
 append=$1 disk=$2 initrd=$3
 shift 3
-exec /bothy run --engine ENGINE --memory {MEMORY}M --no-reboot --net user,mtu=1500 --disk $disk --kernel /inner/vmlinuz \\
-	--initrd $initrd --append "$append" "$@"
+exec /bothy run --engine ENGINE --memory {MEMORY}M --no-reboot --net user,mtu=1500 --disk $disk VGA \\
+	--kernel /inner/vmlinuz --initrd $initrd --append "$append" "$@"
 """,
     "qemu": f"""#!/bin/busybox sh
 append=$1 disk=$2 initrd=$3
@@ -54,7 +54,8 @@ exec /qemu -L /firmware -accel kvm -cpu host -m {MEMORY} -nodefaults VGA -displa
 """,
 }
 COUNT = {"bothy": "--exits", "qemu": "-D /tmp/trace -trace kvm_run_exit"}
-VGA = "-device VGA"
+VGA = {"bothy": "--vga std", "qemu": "-device VGA"}
+NO_VGA = {"bothy": "--vga none", "qemu": ""}
 # Process 1 of the guests of "boot".
 FIRST = """#!/bin/busybox sh
 busybox mount -t devtmpfs dev /dev
@@ -164,7 +165,7 @@ def run(args, bothy, qemu):
     for who, text in RUN.items():
         write(f"job-{who}", f"limit={args.limit} count='{COUNT[who]}'\n{JOB}",
               *(f"one {who} {path} {OPERATIONS[path]}\n" for path in ["none", "none", *args.path]), "kill $hold\n")
-        write(who, text.replace("ENGINE", args.engine).replace("VGA", "" if args.no_vga else VGA))
+        write(who, text.replace("ENGINE", args.engine).replace("VGA", (NO_VGA if args.no_vga else VGA)[who]))
         write(f"rom-{who}", RUN_ROM[who].replace("ENGINE", args.engine) + "\n")
     write("job-turns", f"limit={args.limit}\n{JOB}", *(f"{what} {who}\n" for what in ("boot", "port") for _ in range(TURNS)
                                                        for who in RUN), "kill -KILL $stopped\nkill $hold\n")
@@ -264,7 +265,7 @@ def main():
     choices = [p for p in OPERATIONS if p != "none"]
     parser.add_argument("--path", action="append", choices=choices, help="only this one; may be given several times")
     parser.add_argument("--engine", default="kvm", help="bothy's, as in kvm,ioeventfd=on (default kvm)")
-    parser.add_argument("--no-vga", action="store_true", help="QEMU's machine has no VGA")
+    parser.add_argument("--no-vga", action="store_true", help="neither machine has a VGA")
     parser.add_argument("--limit", type=int, default=200, metavar="S", help="of one guest (default 200)")
     parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="of all (default 1800)")
     parser.add_argument("--qemu-program", default="qemu-system-x86_64")

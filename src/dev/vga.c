@@ -338,6 +338,7 @@ static int vga_init(struct device *dev, const struct device_conf *conf, struct e
 	if (mem == MAP_FAILED)
 		return err_sys(err, -errno, "no memory for the display adapter");
 	v->mem = mem;
+	madvise(mem, VGA_MEMORY_SIZE, MADV_NOHUGEPAGE); /* text and its font are a few pages */
 	for (unsigned i = 0; i < VGA_NR_PORTS && r == 0; i++) {
 		v->port[i] = (struct region){ ports[i].name, &port_ops[i],  v,           dev->lock,
 					      BUS_PIO,       ports[i].base, ports[i].len };

@@ -55,6 +55,8 @@
 #define VCPU_POLL_MAX_US   200
 #define VCPU_NEVER         (~0ull)
 #define VCPU_MAX_SLEEP_NS  60000000000ull /* then look again; keeps the arithmetic far from overflow */
+/* On hosts that give large pages unasked, one of 8 MiB would have one of those. */
+#define STACK_SIZE (1 * MiB)
 
 static _Thread_local struct vcpu *vcpu_current;
 
@@ -415,6 +417,7 @@ static void vcpu_signal_mask(sigset_t *ret_set)
 int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err)
 {
 	struct vcpu_birth birth = { .vcpu = vcpu, .state = state, .err = err };
+	pthread_attr_t attr;
 	sigset_t mask, old;
 	int rc;
 
@@ -427,7 +430,10 @@ int vcpu_start(struct vcpu *vcpu, const struct x86_state *state, struct err *err
 	/* The mask is inherited, so there is no moment in which the thread could take a signal. */
 	vcpu_signal_mask(&mask);
 	pthread_sigmask(SIG_SETMASK, &mask, &old);
-	rc = -pthread_create(&vcpu->thread, NULL, vcpu_main, &birth);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	rc = -pthread_create(&vcpu->thread, &attr, vcpu_main, &birth);
+	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc) {
 		sem_destroy(&birth.done);
