@@ -138,7 +138,7 @@ static inline u32 vga_dispi_pitch(const struct vga *v)
 /* vga_mem.c: the window at A0000H, and the frame buffer. */
 extern const struct region_ops vga_mem_window_ops, vga_mem_frame_ops;
 /* The window has text at B8000H and nothing else, and nothing is made of what is written there. */
-bool vga_is_plain_text(const struct vga *v);
+bool vga_mem_is_text(const struct vga *v);
 
 /* vga_text.c. An access to the window, by its offset; true: text is in RAM, and vga_text_read() or vga_text_write() is to do it. */
 bool vga_text_access(struct vga *v);

@@ -148,7 +148,7 @@ static bool is_text(const struct vga *v)
 	       !(v->gfx[GFX_READ_MAP] & 2);
 }
 
-bool vga_is_plain_text(const struct vga *v)
+bool vga_mem_is_text(const struct vga *v)
 {
 	return v->misc & MISC_RAM && (v->gfx[GFX_MISC] >> 2 & 3) == 3 && is_plain(v) && is_text(v) &&
 	       !(v->seq[SEQ_MAP_MASK] & 0xc) && !vga_dispi_on(v);

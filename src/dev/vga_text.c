@@ -47,7 +47,7 @@ static void show(struct vga *v, bool in_ram)
 bool vga_text_access(struct vga *v)
 {
 	/* A board may have no RAM there. */
-	if (v->text_in_ram || !vga_is_plain_text(v) || vm_of(v)->ram.hole.end != TEXT_START + TEXT_LEN ||
+	if (v->text_in_ram || !vga_mem_is_text(v) || vm_of(v)->ram.hole.end != TEXT_START + TEXT_LEN ||
 	    ++v->text_accesses < TEXT_ACCESSES)
 		return v->text_in_ram;
 	for (u32 n = 0; n < TEXT_LEN / 2; n++)
@@ -86,7 +86,7 @@ u32 vga_text_cell(const struct vga *v, u32 n, u32 planes)
 
 int vga_text_post_load(struct vga *v)
 {
-	if (v->text_in_ram && (!vga_is_plain_text(v) || vm_of(v)->ram.hole.end != TEXT_START + TEXT_LEN))
+	if (v->text_in_ram && (!vga_mem_is_text(v) || vm_of(v)->ram.hole.end != TEXT_START + TEXT_LEN))
 		return -EINVAL;
 	if (vm_of(v)->ram.hole.end)
 		show(v, v->text_in_ram);

@@ -75,7 +75,7 @@ struct kvm_vm {
 	struct kvm_bus *bus;         /* kvm_bus.c's */
 	pthread_mutex_t memory_lock; /* of what follows */
 	struct kvm_slot slot[KVM_MAX_SLOTS];
-	bool memory_laid;        /* the slots are those of: */
+	bool memory_laid; /* the slots are those of: */
 	struct kvm_layout layout;
 	bool dirty_on;           /* RAM's slots are logged */
 	bool rings;              /* by a ring for each vCPU, else by KVM's bitmaps; does not change */
