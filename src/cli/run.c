@@ -205,6 +205,8 @@ static const struct opt run_opts[] = {
 			"times as many later anew by what was learnt (0, the engine's own choice). For kvm: "
 			"ioeventfd=on|off - what a virtio driver has for its device is taken by the kernel and done by the main "
 			"thread, while the guest goes on (off); "
+			"irqfd=on|off - interrupts that are messages, such as those of virtio, go to the host's KVM by eventfd, where the "
+			"local APICs are its, and not with irqchip=user (off); "
 			"nested=on|off - the guest's processor has SVM or VMX, as the host's KVM offers it, so that the guest can run guests (off); "
 			"irqchip=auto|user|split|full - whose interrupt controllers the guest has: bothy's (user), the faster local "
 			"APICs of the host's KVM with bothy's 8259A and I/O APIC (split), or all of KVM's (full) (auto, split where the host "

@@ -71,6 +71,7 @@ static const struct setting {
 	{ &soft_engine, "warm", offsetof(struct engine_conf, warm), parse_u32,
 	  "a number of executions, or 0 for the engine's own choice" },
 	{ &kvm_engine, "ioeventfd", offsetof(struct engine_conf, ioeventfd), parse_bool, "on or off" },
+	{ &kvm_engine, "irqfd", offsetof(struct engine_conf, irqfd), parse_bool, "on or off" },
 	{ &kvm_engine, "irqchip", offsetof(struct engine_conf, irqchip), parse_irqchip,
 	  "auto, user, split or full" },
 	{ &kvm_engine, "nested", offsetof(struct engine_conf, nested), parse_bool, "on or off" },
@@ -106,7 +107,7 @@ static int parse_setting(const char *text, size_t len, const struct engine_ops *
 	return err_set(
 		err, -EINVAL,
 		"unknown engine setting '%.*s'; the settings are translate, lockstep, pic and perf-map (=on or "
-		"=off), cache (=MiB) and warm (=N) of soft, and ioeventfd and nested (=on or off), irqchip (=auto, user, split or full) of kvm",
+		"=off), cache (=MiB) and warm (=N) of soft, and ioeventfd, irqfd and nested (=on or off), irqchip (=auto, user, split or full) of kvm",
 		shown(key_len), text);
 }
 

@@ -119,6 +119,7 @@ struct engine_conf {
 	enum engine_irqchip irqchip; /* kvm; default auto */
 	/* kvm: doorbells (struct bus_late) are taken by the kernel and answered by the main thread, while the vCPU goes on; default false */
 	bool ioeventfd;
+	bool irqfd; /* kvm: messages go to its local APICs, where the guest has those, by eventfd; default false */
 	bool nested; /* kvm: the guest's processor has SVM or VMX, as KVM offers it; default false */
 	u32 warm; /* soft: executions after which a block is translated; 0: the engine's own choice (default) */
 };

@@ -52,7 +52,7 @@ struct irq_chips {
 /* The local APICs of an engine, which has them instead of the devices while vm->apics is set (engine_ops.apics). The devices of
  * them then hold nothing that is true. All with vm->intc_lock held, any thread. */
 struct apic_ops {
-	/* A message, as MSI has it [SDM3 10.11]; how many took it. */
+	/* A message, as MSI has it [SDM3 10.11]; how many took it. Of an edge-triggered one the engine may not know, and say 1. */
 	unsigned (*send)(struct vm *vm, u64 addr, u32 data);
 	/* What intc_ops.route() says may have changed. NULL: it has the other controllers as well, */
 	void (*rerouted)(struct vm *vm);

@@ -91,7 +91,7 @@ static void free_vm(void)
 	pthread_mutex_destroy(&vm.intc_lock);
 }
 
-static void start_vm(const struct engine_ops *engine, u64 ram)
+static inline void start_vm(const struct engine_ops *engine, u64 ram)
 {
 	struct err err = { 0 };
 

@@ -70,6 +70,8 @@ static void test_settings(void **state)
 		{ "kvm,nested=on", "kvm", { .translate = true, .nested = true } },
 		{ "auto,nested=on,nested=off", "auto", { .translate = true } },
 		{ "kvm,ioeventfd=on", "kvm", { .translate = true, .ioeventfd = true } },
+		{ "kvm,irqfd=on", "kvm", { .translate = true, .irqfd = true } },
+		{ "auto,irqfd=on,ioeventfd=on,irqfd=off", "auto", { .translate = true, .ioeventfd = true } },
 		{ "", "", { .translate = true } },
 		{ "warp9", "warp9", { .translate = true } }, /* engine_select() knows better */
 		{ "soft,translate=off", "soft", { .translate = false } },
@@ -98,17 +100,17 @@ static void test_settings(void **state)
 		    conf.perf_map != rows[i].conf.perf_map || conf.pic != rows[i].conf.pic ||
 		    conf.cache != rows[i].conf.cache || conf.warm != rows[i].conf.warm ||
 		    conf.irqchip != rows[i].conf.irqchip || conf.ioeventfd != rows[i].conf.ioeventfd ||
-		    conf.nested != rows[i].conf.nested)
-			fail_msg("'%s' gives %d %d %d %d %d %d %d %u %u", rows[i].text, conf.irqchip,
-				 conf.ioeventfd, conf.nested, conf.translate, conf.lockstep, conf.perf_map,
-				 conf.pic, conf.cache, conf.warm);
+		    conf.irqfd != rows[i].conf.irqfd || conf.nested != rows[i].conf.nested)
+			fail_msg("'%s' gives %d %d %d %d %d %d %d %d %u %u", rows[i].text, conf.irqchip,
+				 conf.ioeventfd, conf.irqfd, conf.nested, conf.translate, conf.lockstep,
+				 conf.perf_map, conf.pic, conf.cache, conf.warm);
 	}
 }
 
 static void test_refusals(void **state)
 {
-#define LIST                                                                                                                             \
-	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and ioeventfd and " \
+#define LIST                                                                                                                                    \
+	"; the settings are translate, lockstep, pic and perf-map (=on or =off), cache (=MiB) and warm (=N) of soft, and ioeventfd, irqfd and " \
 	"nested (=on or off), irqchip (=auto, user, split or full) of kvm"
 #define NUMBER "; give a number of executions, or 0 for the engine's own choice"
 	static const char *const rows[][2] = {

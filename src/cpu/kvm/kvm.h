@@ -10,6 +10,7 @@
  *   kvm_vcpu.c    the run loop: requests, interrupts, exits
  *   kvm_apic.c    KVM's local APICs, where the guest has those
  *   kvm_irqchip.c its other interrupt controllers, likewise
+ *   kvm_irqfd.c   messages to them by eventfd
  *   kvm_state.c   struct x86_state in and out
  *   kvm_msr.c     which MSRs are KVM's, which the machine's, which this engine's
  *   kvm_nested.c  a guest that runs guests itself: what of that is in no register
@@ -43,7 +44,7 @@
 	}
 union kvm_msr_args KVM_ROOM(kvm_msrs, kvm_msr_entry, KVM_MAX_MSRS);
 
-union kvm_routes KVM_ROOM(kvm_irq_routing, kvm_irq_routing_entry, IRQ_NR_GSI);
+union kvm_routes KVM_ROOM(kvm_irq_routing, kvm_irq_routing_entry, IRQ_NR_INPUTS);
 
 /* A part of memory that KVM knows. */
 struct kvm_slot {
@@ -57,6 +58,14 @@ struct kvm_layout {
 	u32 shadow;
 	u64 rom_len, hole_end;
 };
+
+/* A message that has an eventfd. */
+struct kvm_message {
+	u64 addr;
+	u32 data;
+	int fd;
+};
+#define KVM_MAX_MESSAGES 64
 
 struct kvm_vm {
 	struct vm *vm;
@@ -77,9 +86,14 @@ struct kvm_vm {
 	struct kvm_slot slot[KVM_MAX_SLOTS];
 	bool memory_laid; /* the slots are those of: */
 	struct kvm_layout layout;
-	bool dirty_on;           /* RAM's slots are logged */
-	bool rings;              /* by a ring for each vCPU, else by KVM's bitmaps; does not change */
-	union kvm_routes routes; /* as KVM was told last; under intc_lock; last, for its size */
+	bool dirty_on; /* RAM's slots are logged */
+	bool rings;    /* by a ring for each vCPU, else by KVM's bitmaps; does not change */
+	/* Under intc_lock: */
+	bool learns_messages; /* new ones get an eventfd */
+	u32 nr_messages;
+	u64 nr_rung; /* statistics: of their eventfds */
+	struct kvm_message message[KVM_MAX_MESSAGES];
+	union kvm_routes routes; /* of inputs, as KVM was told last; last, for its size */
 };
 
 struct kvm_cpu {
@@ -204,6 +218,17 @@ int kvm_irqchip_get(struct kvm_vm *kvm, struct irq_chips *ret_chips, struct err 
 /* For apic_ops. */
 void kvm_irqchip_set_input(struct vm *vm, unsigned input, bool level);
 
+/* --- kvm_irqfd.c --- */
+int kvm_irqfd_init(struct kvm_vm *kvm, struct err *err);
+/* A message's row in a table that has room, and was zeroed. */
+void kvm_irqfd_add_route(struct kvm_irq_routing *t, u32 gsi, u64 addr, u32 data);
+/* All with intc_lock held. Gives KVM the table: kvm->routes, and those of messages. */
+int kvm_irqfd_set_routes(const struct kvm_vm *kvm, struct err *err);
+/* False: it does not go by eventfd. */
+bool kvm_irqfd_send(struct kvm_vm *kvm, u64 addr, u32 data);
+/* What was sent is delivered, and there are no eventfds any more; these are closed, whatever KVM says. */
+int kvm_irqfd_drop(struct kvm_vm *kvm, struct err *err);
+
 /* --- kvm_state.c --- */
 int kvm_state_get(struct kvm_cpu *k, struct x86_state *ret_state, struct err *err);
 int kvm_state_set(struct kvm_cpu *k, const struct x86_state *state, struct err *err);
@@ -250,7 +275,7 @@ int kvm_vcpu_finish(struct kvm_cpu *k, struct err *err);
 void kvm_vcpu_drop_timer(struct kvm_cpu *k);
 
 /* --- kvm_stats.c --- */
-#define KVM_OWN_STATS 4 /* rows in front of KVM's */
+#define KVM_OWN_STATS 5 /* rows in front of KVM's */
 /* NULL where KVM has none. */
 struct kvm_stats *kvm_stats_open(int vcpu_fd);
 void kvm_stats_close(struct kvm_stats *stats); /* NULL is allowed */

@@ -11,9 +11,9 @@
  *
  * The record of stolen time goes with them (vm/pv.h).
  *
- * Messages. Whatever sends one (MSI, I/O APIC) comes to send(), and KVM_SIGNAL_MSI has delivered it when it returns. An
- * eventfd in its place (KVM_IRQFD) would be a system call as well, and one whose interrupt may still be under way while
- * the state is read.
+ * Messages. Whatever sends one (MSI, I/O APIC) comes to send(), and KVM_SIGNAL_MSI has delivered it when it returns. With
+ * irqfd=on an eventfd may take its place (kvm_irqfd.c), which is no faster; its interrupt may still be under way then, and is there
+ * before the state is read.
  *
  * Ends of interrupts. The I/O APIC must hear of those of its level-triggered entries. KVM leaves the guest for vectors that
  * are in its table of routes among the first IRQ_NR_GSI, so the table has those entries' messages and no others [KVM api 4.52].
@@ -131,9 +131,9 @@ static int get_apic(struct kvm_cpu *k, struct apic_state *ret_apic, struct err *
 /* --- messages --- */
 static unsigned send(struct vm *vm, u64 addr, u32 data)
 {
-	const struct kvm_vm *kvm = vm->engine_vm;
+	struct kvm_vm *kvm = vm->engine_vm;
 	const struct kvm_msi msi = { .address_lo = (u32)addr, .address_hi = (u32)(addr >> 32), .data = data };
-	int r = KVM_CALL(kvm->fd, KVM_SIGNAL_MSI, &msi, NULL);
+	int r = kvm_irqfd_send(kvm, addr, data) ? 1 : KVM_CALL(kvm->fd, KVM_SIGNAL_MSI, &msi, NULL);
 
 	return r > 0 ? (unsigned)r : 0; /* -1: nobody is addressed */
 }
@@ -145,21 +145,16 @@ static int route(struct kvm_vm *kvm, struct err *err)
 	union kvm_routes *old = &kvm->routes, new = { .room = { 0 } };
 
 	for (unsigned gsi = 0; gsi < IRQ_NR_GSI; gsi++) {
-		struct kvm_irq_routing_entry *e = &new.head.entries[new.head.nr];
 		u64 addr;
+		u32 data;
 
-		if (!vm->intc->route(vm->intc_opaque, gsi, &addr, &e->u.msi.data))
-			continue;
-		e->gsi = gsi;
-		e->type = KVM_IRQ_ROUTING_MSI;
-		e->u.msi.address_lo = (u32)addr;
-		e->u.msi.address_hi = (u32)(addr >> 32);
-		new.head.nr++;
+		if (vm->intc->route(vm->intc_opaque, gsi, &addr, &data))
+			kvm_irqfd_add_route(&new.head, gsi, addr, data);
 	}
 	if (!memcmp(old->room, new.room, sizeof(new.room)))
 		return 0;
 	*old = new;
-	return KVM_CALL(kvm->fd, KVM_SET_GSI_ROUTING, &new.head, err);
+	return kvm_irqfd_set_routes(kvm, err);
 }
 
 static void rerouted(struct vm *vm)
@@ -221,8 +216,10 @@ static int move_out(struct kvm_vm *kvm, struct err *err)
 	struct vm *vm = kvm->vm;
 	u32 busy[8] = { 0 };
 	struct irq_chips chips = { 0 };
-	int r = kvm->full ? kvm_irqchip_get(kvm, &chips, err) : 0;
+	int r = kvm_irqfd_drop(kvm, err);
 
+	if (r >= 0 && kvm->full)
+		r = kvm_irqchip_get(kvm, &chips, err);
 	vm->apics = NULL;
 	for (u32 i = 0; i < vm->nr_vcpus && r >= 0; i++) {
 		struct apic_state apic;
@@ -287,7 +284,7 @@ int kvm_apic_init(struct kvm_vm *kvm, int sys_fd, struct err *err)
 				   : KVM_CALL(kvm->fd, KVM_ENABLE_CAP, &cap, err);
 	kvm->split = r >= 0;
 	kvm->steal = kvm->split && kvm_cpuid_keeps_record(sys_fd);
-	return r;
+	return r < 0 ? r : kvm_irqfd_init(kvm, err);
 }
 
 /* --- a vCPU --- */

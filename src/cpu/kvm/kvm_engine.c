@@ -121,6 +121,7 @@ static void kvm_vm_fini(struct vm *vm)
 	if (!kvm)
 		return;
 	kvm_bus_fini(kvm);
+	kvm_irqfd_drop(kvm, NULL);
 	if (kvm->fd >= 0)
 		close(kvm->fd);
 	pthread_mutex_destroy(&kvm->memory_lock);
@@ -249,6 +250,8 @@ static unsigned stats(struct vcpu *vcpu, struct engine_stat ret[ENGINE_MAX_STATS
 	ret[1] = (struct engine_stat){ "ended_by_signals", k->nr_interrupted };
 	ret[2] = (struct engine_stat){ "posted_port_writes", k->nr_posted[BUS_PIO] };
 	ret[3] = (struct engine_stat){ "posted_memory_writes", k->nr_posted[BUS_MMIO] };
+	/* The machine's, whoever took them. */
+	ret[4] = (struct engine_stat){ "messages_by_eventfd", k->vcpu->id ? 0 : k->kvm->nr_rung };
 	return KVM_OWN_STATS + kvm_stats_read(k->stats, ret + KVM_OWN_STATS);
 }
 

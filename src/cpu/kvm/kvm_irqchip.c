@@ -41,8 +41,6 @@
 /* Edge for good, as with the machine's own [PIIX4 ELCR1]. */
 static const u8 elcr_mask[2] = { 0xf8, 0xde };
 
-union input_routes KVM_ROOM(kvm_irq_routing, kvm_irq_routing_entry, IRQ_NR_INPUTS);
-
 /* --- an 8259A --- */
 static struct kvm_pic_state pic_to_kvm(const struct pic_state *s, unsigned c)
 {
@@ -180,12 +178,12 @@ bool kvm_irqchip_offered(int fd)
 }
 
 /* In the place of the routes that KVM makes, which lead a line to both. */
-static int route(const struct kvm_vm *kvm, struct err *err)
+static int route(struct kvm_vm *kvm, struct err *err)
 {
-	union input_routes t = { .room = { 0 } };
+	struct kvm_irq_routing *t = &kvm->routes.head;
 
 	for (unsigned input = 0; input < IRQ_NR_INPUTS; input++) {
-		struct kvm_irq_routing_entry *e = &t.head.entries[t.head.nr++];
+		struct kvm_irq_routing_entry *e = &t->entries[t->nr++];
 
 		e->gsi = input;
 		e->type = KVM_IRQ_ROUTING_IRQCHIP;
@@ -194,7 +192,7 @@ static int route(const struct kvm_vm *kvm, struct err *err)
 								  : KVM_IRQCHIP_PIC_SLAVE;
 		e->u.irqchip.pin = input < IRQ_NR_GSI ? input : (input - IRQ_NR_GSI) % 8;
 	}
-	return KVM_CALL(kvm->fd, KVM_SET_GSI_ROUTING, &t.head, err);
+	return kvm_irqfd_set_routes(kvm, err);
 }
 
 int kvm_irqchip_init(struct kvm_vm *kvm, struct err *err)
