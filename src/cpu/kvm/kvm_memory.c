@@ -2,8 +2,8 @@
  *
  * An access to a hole, and a store to ROM, leaves the guest as MMIO, and the bus answers. The slots point into the mapping of
  * the memfd, so devices and loaders see what the guest sees, at once; where a segment of the shadow (vm/ram.h) is
- * mapped anew, KVM notices by itself. What it has to be told is which parts are read-only, and which are memory: a chip set or a
- * flash changes that while the guest runs, and vm_memory_changed() brings each vCPU here before it goes on. Parts
+ * mapped anew, KVM notices by itself. What it has to be told is which parts are read-only, and which are memory: a chip set, a
+ * flash or a display adapter changes that while the guest runs, and vm_memory_changed() brings each vCPU here before it goes on. Parts
  * that stay what they are keep their slot. For one that changes there is none for a moment: another vCPU that
  * gets in there then meets the bus, as on a board while its chip set is being set up.
  *
