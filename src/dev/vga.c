@@ -183,7 +183,7 @@ static void port_write(struct vga *v, u16 port, u8 val)
 		break;
 	default: break;
 	}
-	if (!vga_mem_is_text(v))
+	if (v->text_in_ram && !vga_mem_is_text(v))
 		vga_text_leave(v);
 }
 

@@ -110,17 +110,23 @@ static const u8 *find(const char *signature)
 	return NULL;
 }
 
-static void build(u32 nr_cpus)
+static void build_vga(u32 nr_cpus, bool vga)
 {
 	struct acpi_board board = board_template;
 	struct err err;
 	u32 rsdp = 0;
 
 	board.nr_cpus = nr_cpus;
+	board.vga = vga;
 	memset(area, 0x5a, sizeof(area));
 	memset(facs, 0x5a, sizeof(facs));
 	assert_int_equal(acpi_build(&board, area, AREA, AREA_LEN, facs, FACS, &rsdp, NULL, &err), 0);
 	assert_int_equal(rsdp, AREA);
+}
+
+static void build(u32 nr_cpus)
+{
+	build_vga(nr_cpus, false);
 }
 
 static void tables_are_found(void **state)
@@ -161,6 +167,9 @@ static void tables_are_found(void **state)
 	assert_memory_equal(facs, "FACS", 4);
 	assert_int_equal(ld32(facs + 4), 64);
 	assert_int_equal(facs[64], 0x5a);
+
+	build_vga(4, true);
+	assert_false(ld16(find("FACP") + 109) & BIT(2));
 }
 
 static void madt_lists_processors(void **state)
