@@ -2,7 +2,6 @@
  * interrupt controllers, for KVM's to be had from; and a machine's whole life, once for each ioctl that fails in it. */
 #pragma once
 
-#include <dirent.h>
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 
 #include "barevm.h"
 #include "base/bits.h"
+#include "openfiles.h"
 
 #define KVM_IOCTLS 0xae /* the type of KVM's requests */
 #define DATA       0x2000
@@ -265,18 +265,6 @@ static u64 engine_stat(const char *name)
 }
 
 /* --- the host fails --- */
-static unsigned open_files(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
 /* A machine's whole life. True: something failed, and was said. */
 static bool live(void)
 {

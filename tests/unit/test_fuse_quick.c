@@ -4,7 +4,6 @@
  * folder's file system is said to be a local one or not. Everything else is the host's own. Whatever comes at once must be what
  * the threads would have said, and close no descriptor that could be a file's last.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -25,6 +24,7 @@
 
 #include "fuseclient.h"
 #include "fusefolder.h"
+#include "openfiles.h"
 
 #define ROOT   FUSE_ROOT_ID
 #define FLOODS 4
@@ -409,17 +409,6 @@ static void test_not_at_once(void **state)
 
 /* ---- a flood ---- */
 
-static unsigned open_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
 static _Atomic bool racing;
 static _Atomic unsigned answered_at_once, escapes;
 
@@ -517,9 +506,9 @@ static void test_G39_flood(void **state)
 		pthread_join(host_thread, NULL);
 		assert_int_equal(fuseclient_start(&c, ~0u, NULL), 0);
 		if (round == 0)
-			fds = open_fds();
+			fds = open_files();
 	}
-	assert_int_equal(open_fds(), fds);
+	assert_int_equal(open_files(), fds);
 	assert_true(answered_at_once > 500);
 	assert_int_equal(escapes, 0);
 	fuseclient_fini(&c);

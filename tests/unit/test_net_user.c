@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 
 #include "base/os.h"
 #include "host/net_user.h"
+#include "openfiles.h"
 
 static struct net *net;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -248,18 +248,6 @@ static void test_forwards(void **state)
 	net = first;
 }
 
-static unsigned descriptors(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
 /* When the network's thread has seen all that was sent: it answers in order. */
 static unsigned settled(void)
 {
@@ -268,12 +256,12 @@ static unsigned settled(void)
 	while (!ask())
 		usleep(1000);
 	assert_true(wait_for(&answers, n + 1));
-	n = descriptors();
+	n = open_files();
 	for (unsigned i = 0; i < 1000 && same < 30; i++) {
 		unsigned now;
 
 		usleep(10000);
-		now = descriptors();
+		now = open_files();
 		same = now == n ? same + 1 : 0;
 		n = now;
 	}
@@ -344,7 +332,7 @@ static void test_sockets_are_bounded(void **state)
 	assert_int_equal(bind(s, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	assert_int_equal(listen(s, 4096), 0);
 	getsockname(s, (struct sockaddr *)&addr, &len);
-	before = descriptors();
+	before = open_files();
 	for (u16 port = 10000; port < 13000; port++)
 		send_from(port, true, ntohs(addr.sin_port));
 	connections = settled() - before;
@@ -359,7 +347,7 @@ static void test_sockets_are_bounded(void **state)
 	net->ops->stop(net);
 	net->ops->close(net);
 	assert_int_equal(setup(state), 0);
-	assert_true(descriptors() < before + 10);
+	assert_true(open_files() < before + 10);
 }
 
 int main(void)
