@@ -243,7 +243,7 @@ static void all_to_all(void)
 }
 
 /* --- translations --- */
-static volatile u32 version, flushed[CPUS], stale, late_flushes;
+static volatile u32 version, flushed[CPUS], looking[CPUS], stale, late_flushes;
 
 static void on_flush(struct frame *f)
 {
@@ -258,16 +258,31 @@ static void look(void)
 
 	set_up();
 	sti();
+	looking[me] = 1;
 	while (!quit) {
 		u32 before = flushed[me], seen = *(volatile u32 *)WINDOW;
 
 		/* Each version is in the one frame or the other; older than what was flushed may not be seen. */
 		stale += seen < before;
 	}
+	looking[me] = 2;
 	cli();
 }
 
 #define CHANGES 500u
+
+/* Processor k has not flushed version n in time: does it ever, and where was it meanwhile? */
+static void explain(u32 k, u32 n)
+{
+	static const char *const where[] = { "has not come to look", "looks", "has left" };
+	u32 was = looking[k];
+	u64 begin = rdtsc();
+
+	while (flushed[k] != n && rdtsc() - begin < 3 * PATIENCE)
+		__asm__ volatile("pause");
+	check(false, "processor %u, which %s, flushes number %u %s", k, where[was], n,
+	      flushed[k] == n ? "late" : "never");
+}
 
 static void change(void)
 {
@@ -286,7 +301,10 @@ static void change(void)
 			while (flushed[k] != n && rdtsc() - begin < PATIENCE)
 				__asm__ volatile("pause");
 		for (u32 k = 1; k < CPUS; k++)
-			late_flushes += flushed[k] != n;
+			if (flushed[k] != n) {
+				late_flushes++;
+				explain(k, n);
+			}
 		stale += *(volatile u32 *)WINDOW != n;
 	}
 	quit = 1;
@@ -302,6 +320,7 @@ static void shoot_downs(void)
 	guest_pd[WINDOW >> 21] = FRAME_A | 0x83;
 	quit = version = stale = late_flushes = 0;
 	clear(flushed);
+	clear(looking);
 	invlpg((void *)WINDOW);
 	back = ap_together(look, change);
 	check(back && !stale && !late_flushes,
