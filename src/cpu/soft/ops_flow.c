@@ -53,14 +53,18 @@ void int_jmp_rel(struct soft_cpu *c, const struct insn *i)
 	c->rip = relative_target(c, i);
 }
 
-/* The stack is checked before the target, as on processors, and written after it. */
+/* The stack is checked before the target, as on processors, and written after it; on Intel's before it where that is not canonical. */
 static inline void call(struct soft_cpu *c, const struct insn *i, u64 target)
 {
 	u64 ret = soft_next_rip(c, i);
 
 	if (likely(i->osz == 8)) {
-		if (unlikely(bits_sext(target, 48) != target))
-			mmu_probe(c, i, c->gpr[R_SP] - 8, 8, ACC_W);
+		if (unlikely(bits_sext(target, 48) != target)) {
+			if (c->amd)
+				mmu_probe(c, i, c->gpr[R_SP] - 8, 8, ACC_W);
+			else
+				st64_la(c, i, c->gpr[R_SP] - 8, ret);
+		}
 		target = checked_target(c, i, target);
 		st64_la(c, i, c->gpr[R_SP] - 8, ret);
 		c->gpr[R_SP] -= 8;

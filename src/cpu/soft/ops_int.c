@@ -301,11 +301,26 @@ const insn_fn unary_lock_m[4][4] = { SIZES(inc_lock_m), SIZES(dec_lock_m), SIZES
 			: "cc");                                  \
 		(fl) = (u16)ax_;                                  \
 	} while (0)
-#define SHIFT_FORM(n, sfx, op, form, count)                                   \
+/* A rotation of a register by a constant other than 1 leaves OF, which is undefined then, alone on Intel's processors; AMD's set it as
+ * by CL. */
+static inline u16 rotated_by_constant(const struct soft_cpu *c, u16 before, u16 fl, unsigned count,
+				      unsigned bytes)
+{
+	bool keep = !c->amd && (count & (bytes == 8 ? 63 : 31)) != 1;
+
+	return keep ? (u16)((fl & 0xff00) | (before & 0xff)) : fl;
+}
+#define ROTATE_ASM(op, sfx, d, count, fl)                                                   \
+	do {                                                                                \
+		u16 before_ = (fl);                                                         \
+		SHIFT_ASM(op, sfx, d, count, fl);                                           \
+		(fl) = rotated_by_constant(c, before_, (fl), (unsigned)(count), sizeof(d)); \
+	} while (0)
+#define SHIFT_FORM(n, sfx, asm_, op, form, count)                             \
 	static void op##_r##form##n(struct soft_cpu *c, const struct insn *i) \
 	{                                                                     \
 		u##n d = get##n(c, RM##n(i));                                 \
-		SHIFT_ASM(op, sfx, d, count, c->fl);                          \
+		asm_(op, sfx, d, count, c->fl);                               \
 		set##n(c, RM##n(i), d);                                       \
 		NEXT(c, i);                                                   \
 	}                                                                     \
@@ -315,14 +330,16 @@ const insn_fn unary_lock_m[4][4] = { SIZES(inc_lock_m), SIZES(dec_lock_m), SIZES
 		RMW(n, c, i, la, SHIFT_ASM(op, sfx, d, count, c->fl));        \
 		NEXT(c, i);                                                   \
 	}
-#define SHIFT_FORMS(op) FOR_SIZES(SHIFT_FORM, op, i, i->imm) FOR_SIZES(SHIFT_FORM, op, c, c->gpr[R_CX])
-SHIFT_FORMS(rol)
-SHIFT_FORMS(ror)
-SHIFT_FORMS(rcl)
-SHIFT_FORMS(rcr)
-SHIFT_FORMS(shl)
-SHIFT_FORMS(shr)
-SHIFT_FORMS(sar)
+#define SHIFT_FORMS(op, by_constant)                      \
+	FOR_SIZES(SHIFT_FORM, by_constant, op, i, i->imm) \
+	FOR_SIZES(SHIFT_FORM, SHIFT_ASM, op, c, c->gpr[R_CX])
+SHIFT_FORMS(rol, ROTATE_ASM)
+SHIFT_FORMS(ror, ROTATE_ASM)
+SHIFT_FORMS(rcl, SHIFT_ASM)
+SHIFT_FORMS(rcr, SHIFT_ASM)
+SHIFT_FORMS(shl, SHIFT_ASM)
+SHIFT_FORMS(shr, SHIFT_ASM)
+SHIFT_FORMS(sar, SHIFT_ASM)
 #define SHIFT_TABLE(f)                                                                          \
 	{                                                                                       \
 		SIZES(rol_##f), SIZES(ror_##f), SIZES(rcl_##f), SIZES(rcr_##f), SIZES(shl_##f), \

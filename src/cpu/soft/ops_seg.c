@@ -2,7 +2,7 @@
  * interrupts: operands here, the work in seg*.c and excp.c. After the pseudo code of each instruction in
  * [SDM2].
  *
- * PUSH of a segment register writes its whole operand size (zero-extended), which [SDM2 PUSH] allows.
+ * PUSH of a segment register with 32-bit operands writes all of them, zero-extended, on AMD's processors, on Intel's 16 bits [SDM2 PUSH].
  * Threads: the vCPU's own.
  */
 #include "cpu/soft/ops.h"
@@ -99,7 +99,9 @@ void op_mov_rm_sreg(struct soft_cpu *c, const struct insn *i)
 
 void op_push_sreg(struct soft_cpu *c, const struct insn *i)
 {
-	seg_stack_store(c, i, -(s64)i->osz, i->osz, c->seg[i->aux].sel);
+	unsigned size = i->osz == 4 && !c->amd ? 2 : i->osz;
+
+	seg_stack_store(c, i, -(s64)i->osz, size, c->seg[i->aux].sel);
 	soft_set_sp(c, c->gpr[R_SP] - i->osz);
 	NEXT(c, i);
 }

@@ -5,8 +5,8 @@
  * fault or an interrupt in the middle finds them right and the instruction is resumed by executing it
  * again. A long repetition lets events in after a bounded amount of work (CHUNKS pieces).
  *
- * A fault in a repeated CMPS or SCAS leaves the flags of the last comparison that was made: so do
- * processors, whatever [SDM2 REP] says of the flags' being restored. On the vCPU's thread only.
+ * A repeated CMPS or SCAS that faults, or is interrupted, leaves the flags of the last comparison on AMD's processors, on Intel's
+ * those from before the instruction [SDM2 REP]. On the vCPU's thread only.
  */
 #include "cpu/soft/ops.h"
 
@@ -65,11 +65,6 @@ static inline void store(struct soft_cpu *c, const struct insn *i, gva_t la, uns
 		st64(p, v);
 }
 
-static inline u64 count_of(const struct soft_cpu *c, const struct insn *i)
-{
-	return i->pfx & (PFX_F2 | PFX_F3) ? masked(i, c->gpr[R_CX]) : 1;
-}
-
 /* One piece of `n` elements is done: registers forward or backward. */
 static inline void advance(struct soft_cpu *c, const struct insn *i, u64 n, bool src, bool dst)
 {
@@ -83,6 +78,20 @@ static inline void advance(struct soft_cpu *c, const struct insn *i, u64 n, bool
 		set_masked(c, i, R_DI, c->gpr[R_DI] + delta);
 	if (i->pfx & (PFX_F2 | PFX_F3))
 		set_masked(c, i, R_CX, c->gpr[R_CX] - n);
+}
+
+/* How many elements there are to do. For none Intel's processors write RCX back, and the pointers that are named: with 32-bit addresses that clears
+ * their upper halves. */
+static inline u64 count_of(struct soft_cpu *c, const struct insn *i, bool src, bool dst)
+{
+	u64 count;
+
+	if (!(i->pfx & (PFX_F2 | PFX_F3)))
+		return 1;
+	count = masked(i, c->gpr[R_CX]);
+	if (unlikely(!count && !c->amd))
+		advance(c, i, 0, src, dst);
+	return count;
 }
 
 /* After a piece with elements left: may events wait? False: the handler returns, RIP at the instruction. */
@@ -133,7 +142,7 @@ static void native_stos(void *d, u64 v, u64 n, unsigned size)
 
 void op_movs(struct soft_cpu *c, const struct insn *i)
 {
-	u64 count = count_of(c, i), n;
+	u64 count = count_of(c, i, true, true), n;
 	unsigned size = i->osz, chunks = CHUNKS * ELEMENTS;
 
 	while (count) {
@@ -169,7 +178,7 @@ void op_movs(struct soft_cpu *c, const struct insn *i)
 
 void op_stos(struct soft_cpu *c, const struct insn *i)
 {
-	u64 count = count_of(c, i), n;
+	u64 count = count_of(c, i, false, true), n;
 	unsigned size = i->osz, chunks = CHUNKS * ELEMENTS;
 
 	while (count) {
@@ -211,7 +220,7 @@ static void set_accumulator(struct soft_cpu *c, unsigned size, u64 v)
 
 void op_lods(struct soft_cpu *c, const struct insn *i)
 {
-	u64 count = count_of(c, i);
+	u64 count = count_of(c, i, false, false);
 	unsigned budget = ELEMENTS;
 
 	while (count) {
@@ -223,8 +232,8 @@ void op_lods(struct soft_cpu *c, const struct insn *i)
 	NEXT(c, i);
 }
 
-/* Flags of a - b at the operand size. */
-static void compare(struct soft_cpu *c, u64 a, u64 b, unsigned size)
+/* Flags of a - b at the operand size, as in c->fl. */
+static u16 compare(u64 a, u64 b, unsigned size)
 {
 	u32 ax;
 
@@ -234,7 +243,7 @@ static void compare(struct soft_cpu *c, u64 a, u64 b, unsigned size)
 	case 4: __asm__("cmpl %k2, %k1\n\tlahf\n\tseto %%al" : "=&a"(ax) : "r"(a), "r"(b) : "cc"); break;
 	default: __asm__("cmpq %2, %1\n\tlahf\n\tseto %%al" : "=&a"(ax) : "r"(a), "r"(b) : "cc"); break;
 	}
-	c->fl = (u16)ax;
+	return (u16)ax;
 }
 
 static u64 load_src(struct soft_cpu *c, const struct insn *i)
@@ -251,8 +260,9 @@ static u64 load_dst(struct soft_cpu *c, const struct insn *i)
 static void compare_strings(struct soft_cpu *c, const struct insn *i, bool two)
 {
 	bool dst_first = two && c->amd;
-	u64 count = count_of(c, i), a, b = 0;
+	u64 count = count_of(c, i, false, false), a, b = 0;
 	unsigned budget = ELEMENTS;
+	u16 fl = c->fl;
 
 	while (count) {
 		if (dst_first)
@@ -261,7 +271,9 @@ static void compare_strings(struct soft_cpu *c, const struct insn *i, bool two)
 		if (!dst_first)
 			b = load_dst(c, i);
 		advance(c, i, 1, two, true);
-		compare(c, a, b, i->osz);
+		fl = compare(a, b, i->osz);
+		if (c->amd)
+			c->fl = fl;
 		count--;
 		/* REPE goes on while equal, REPNE while not. */
 		if (!count || (i->pfx & PFX_F3 && a != b) || (i->pfx & PFX_F2 && a == b))
@@ -269,6 +281,7 @@ static void compare_strings(struct soft_cpu *c, const struct insn *i, bool two)
 		if (!may_go_on(c, i, &budget))
 			return;
 	}
+	c->fl = fl;
 	NEXT(c, i);
 }
 
