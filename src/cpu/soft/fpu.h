@@ -62,10 +62,11 @@ enum {
 #define FPU_HI16_ZMM_SIZE  1024u
 extern struct x86_xsave_layout fpu_layout;
 
-#define FPU_FSW_ES     BIT(7)
-#define FPU_FSW_B      BIT(15)
-#define FPU_FCW_INIT   0x37f
-#define FPU_MXCSR_INIT 0x1f80u
+#define FPU_FSW_ES        BIT(7)
+#define FPU_FSW_B         BIT(15)
+#define FPU_FSW_TOP_SHIFT 11
+#define FPU_FCW_INIT      0x37f
+#define FPU_MXCSR_INIT    0x1f80u
 
 /* Host code, once (again: nothing): what the host can save. */
 void fpu_init(void);
@@ -89,6 +90,8 @@ void fpu_mode_changed(struct soft_cpu *c);
  * their initial state are written out, so that from here on all bytes are always valid and XSTATE_BV is
  * just XINUSE. */
 void fpu_image_loaded(struct soft_cpu *c);
+/* The x87 registers as MMX instructions see them: TOP = 0 [SDM1 9.2]. Spills. */
+void fpu_top_0(struct soft_cpu *c);
 
 /* Raises what the class's bits say: #UD or #NM. */
 _Noreturn void fpu_raise_off(struct soft_cpu *c, const struct insn *i, unsigned class_bits, bool x87);

@@ -197,6 +197,10 @@ static inline __attribute__((always_inline)) void native(struct soft_cpu *c, con
 		}
 		gva_t la = insn_la(c, i, i->msz, acc);
 		void *mem = acc & ACC_W ? tlb_write(c, la, i->msz) : tlb_read(c, la, i->msz);
+		/* A store that faults has begun on Intel's processors; where it does not, it does this anyway. */
+		if (class == CLASS_MMX && acc == ACC_W && unlikely(!mem) && !c->amd &&
+		    !x87_pending(c, i, class))
+			fpu_top_0(c);
 		if (likely(mem && (!is_vector(class) || c->vec_live)))
 			run(c, i, mem);
 		else
