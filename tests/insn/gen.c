@@ -554,6 +554,10 @@ static bool is_vendor_specific(struct gen *g, const ZydisDecodedInstruction *zi,
 	/* The 16-bit form reads two bytes on Intel, four on AMD. */
 	if (zi->mnemonic == ZYDIS_MNEMONIC_MOVSXD && zi->operand_width == 16)
 		return true;
+	/* With REX.B, F3 90 is XCHG on AMD, PAUSE on Intel. */
+	if (zi->opcode == 0x90 && zi->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && has_prefix(zi, 0xf3) &&
+	    zi->raw.rex.B)
+		return true;
 	/* VEX.W at a 32-bit general register outside 64-bit mode is ignored, or #UD. */
 	if (!is64(g) && zi->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && zi->raw.vex.W &&
 	    (zi->mnemonic == ZYDIS_MNEMONIC_VPINSRD || zi->mnemonic == ZYDIS_MNEMONIC_VPEXTRD))

@@ -200,6 +200,8 @@ void op_simd_gather(struct soft_cpu *c, const struct insn *i)
 		if (!(vec_get(c, v.mask, k, v.size) >> (v.size * 8 - 1)))
 			continue;
 		vec_set(c, i->reg, k, v.size, load(c, i, vsib_la(c, i, &v, k, ACC_R), v.size));
+		if (!c->amd)
+			vec_clear_from(c, i->reg, v.nr * v.size);
 		vec_set(c, v.mask, k, v.size, 0);
 	}
 	vec_clear_from(c, i->reg, v.nr * v.size);
@@ -228,8 +230,8 @@ void op_evex_gather(struct soft_cpu *c, const struct insn *i)
 		if (!(ld64(mask) >> k & 1))
 			continue;
 		vec_set(c, i->reg, k, v.size, load(c, i, vsib_la(c, i, &v, k, ACC_R), v.size));
-		/* Above the result, with each element: an interrupted one has done that too, as on AMD's
-		 * processors (with VEX it has not). */
+		/* Above the result, with each element: an interrupted one has done that too (with VEX on Intel's
+		 * processors only). */
 		vec_clear_from(c, i->reg, v.nr * v.size);
 		st64(mask, ld64(mask) & ~BIT(k));
 	}
