@@ -221,18 +221,19 @@ static void init_component(u8 *x, u64 component)
 	}
 }
 
-/* The image has them by their distance from the top. */
-void fpu_top_0(struct soft_cpu *c)
+void fpu_move_top(u8 *x, unsigned from, unsigned to)
 {
-	u8 *st = c->xsave + FPU_ST, old[8 * 16];
-	unsigned top;
+	u8 old[8][16];
 
-	fpu_spill(c);
-	top = ld16(c->xsave + FPU_FSW) >> FPU_FSW_TOP_SHIFT & 7;
-	soft_copy(old, st, sizeof(old));
+	soft_copy(old, x + FPU_ST, sizeof(old));
 	for (unsigned k = 0; k < 8; k++)
-		soft_copy(st + 16 * ((k + top) & 7), old + 16 * k, 16);
-	st16(c->xsave + FPU_FSW, (u16)(ld16(c->xsave + FPU_FSW) & ~(7u << FPU_FSW_TOP_SHIFT)));
+		soft_copy(x + FPU_ST + 16 * k, old[(to + k - from) & 7], 16);
+}
+
+void fpu_top_0(u8 *x)
+{
+	fpu_move_top(x, fpu_top(x), 0);
+	st16(x + FPU_FSW, ld16(x + FPU_FSW) & ~(7u << FPU_FSW_TOP_SHIFT));
 }
 
 void fpu_image_loaded(struct soft_cpu *c)

@@ -90,8 +90,17 @@ void fpu_mode_changed(struct soft_cpu *c);
  * their initial state are written out, so that from here on all bytes are always valid and XSTATE_BV is
  * just XINUSE. */
 void fpu_image_loaded(struct soft_cpu *c);
-/* The x87 registers as MMX instructions see them: TOP = 0 [SDM1 9.2]. Spills. */
-void fpu_top_0(struct soft_cpu *c);
+
+/* The top of the x87 stack, in an image. */
+static inline unsigned fpu_top(const u8 *x)
+{
+	return ld16(x + FPU_FSW) >> FPU_FSW_TOP_SHIFT & 7;
+}
+/* The image lists the registers from the top of the stack: when the top moves and the registers do not, they change places
+ * there. FSW is the caller's. */
+void fpu_move_top(u8 *x, unsigned from, unsigned to);
+/* The registers in the order of MMX's, and FSW says so [SDM1 9.5]. */
+void fpu_top_0(u8 *x);
 
 /* Raises what the class's bits say: #UD or #NM. */
 _Noreturn void fpu_raise_off(struct soft_cpu *c, const struct insn *i, unsigned class_bits, bool x87);

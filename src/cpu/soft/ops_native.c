@@ -199,8 +199,10 @@ static inline __attribute__((always_inline)) void native(struct soft_cpu *c, con
 		void *mem = acc & ACC_W ? tlb_write(c, la, i->msz) : tlb_read(c, la, i->msz);
 		/* A store that faults has begun on Intel's processors; where it does not, it does this anyway. */
 		if (class == CLASS_MMX && acc == ACC_W && unlikely(!mem) && !c->amd &&
-		    !x87_pending(c, i, class))
-			fpu_top_0(c);
+		    !x87_pending(c, i, class)) {
+			fpu_spill(c);
+			fpu_top_0(c->xsave);
+		}
 		if (likely(mem && (!is_vector(class) || c->vec_live)))
 			run(c, i, mem);
 		else

@@ -200,7 +200,7 @@ void op_simd_gather(struct soft_cpu *c, const struct insn *i)
 		if (!(vec_get(c, v.mask, k, v.size) >> (v.size * 8 - 1)))
 			continue;
 		vec_set(c, i->reg, k, v.size, load(c, i, vsib_la(c, i, &v, k, ACC_R), v.size));
-		if (!c->amd)
+		if (!c->amd) /* an interrupted one has done that, too */
 			vec_clear_from(c, i->reg, v.nr * v.size);
 		vec_set(c, v.mask, k, v.size, 0);
 	}
@@ -230,8 +230,7 @@ void op_evex_gather(struct soft_cpu *c, const struct insn *i)
 		if (!(ld64(mask) >> k & 1))
 			continue;
 		vec_set(c, i->reg, k, v.size, load(c, i, vsib_la(c, i, &v, k, ACC_R), v.size));
-		/* Above the result, with each element: an interrupted one has done that too (with VEX on Intel's
-		 * processors only). */
+		/* Above the result, with each element: an interrupted one has done that too. */
 		vec_clear_from(c, i->reg, v.nr * v.size);
 		st64(mask, ld64(mask) & ~BIT(k));
 	}
@@ -354,25 +353,19 @@ void op_simd_maskmovdqu(struct soft_cpu *c, const struct insn *i)
 
 void op_simd_maskmovq(struct soft_cpu *c, const struct insn *i)
 {
-	u8 data[8] = { 0 }, mask[8] = { 0 }, regs[8][16], *x = c->xsave;
-	unsigned top;
+	u8 data[8] = { 0 }, mask[8] = { 0 }, *x = c->xsave;
 
 	fpu_check(c, i, FPU_CLASS_MMX);
 	fpu_spill(c);
 	if (ld16(x + FPU_FSW) & FPU_FSW_ES)
 		soft_raise(c, i, EXC_MF, NO_ERROR);
-	/* The image is in the order of the stack, MMX registers are the physical ones. */
-	top = ld16(x + FPU_FSW) >> 11 & 7;
-	soft_copy(data, x + FPU_ST + 16 * ((i->reg - top) & 7), 8);
-	soft_copy(mask, x + FPU_ST + 16 * ((i->rm - top) & 7), 8);
 	/* Like every MMX instruction: top of stack 0, nothing empty [SDM1 9.5]. Processors do this
 	 * before they look at the operand. */
-	for (unsigned r = 0; r < 8; r++)
-		soft_copy(regs[r], x + FPU_ST + 16 * ((r - top) & 7), 16);
-	soft_copy(x + FPU_ST, regs, sizeof(regs));
-	st16(x + FPU_FSW, ld16(x + FPU_FSW) & ~(7u << 11));
+	fpu_top_0(x);
 	st16(x + FPU_FTW, 0xff);
 	st64(x + FPU_XSTATE_BV, ld64(x + FPU_XSTATE_BV) | XFEATURE_X87);
+	soft_copy(data, x + FPU_ST + 16 * (i->reg & 7), 8);
+	soft_copy(mask, x + FPU_ST + 16 * (i->rm & 7), 8);
 	store_bytes(c, i, data, mask, 8);
 	NEXT(c, i);
 }

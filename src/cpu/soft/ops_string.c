@@ -80,8 +80,8 @@ static inline void advance(struct soft_cpu *c, const struct insn *i, u64 n, bool
 		set_masked(c, i, R_CX, c->gpr[R_CX] - n);
 }
 
-/* How many elements there are to do. For none Intel's processors write RCX back, and the pointers that are named: with 32-bit addresses that clears
- * their upper halves. */
+/* How many elements there are to do. For none Intel's processors write RCX back, and the pointers that are named: with 32-bit
+ * addresses that clears their upper halves. */
 static inline u64 count_of(struct soft_cpu *c, const struct insn *i, bool src, bool dst)
 {
 	u64 count;

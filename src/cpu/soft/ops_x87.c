@@ -26,14 +26,9 @@ static unsigned tag_of(const u8 *st)
 	return exponent == 0x7fff || !(mantissa >> 63) ? 2 : 0;
 }
 
-static unsigned top_of(const u8 *x)
-{
-	return ld16(x + FPU_FSW) >> 11 & 7;
-}
-
 static u16 full_tags(const u8 *x)
 {
-	unsigned top = top_of(x), tags = 0;
+	unsigned top = fpu_top(x), tags = 0;
 
 	for (unsigned r = 0; r < 8; r++) {
 		unsigned tag = x[FPU_FTW] >> r & 1 ? tag_of(x + FPU_ST + 16 * ((r - top) & 7)) : 3;
@@ -51,17 +46,6 @@ static void set_tags(u8 *x, unsigned full)
 		if ((full >> (2 * r) & 3) != 3)
 			valid |= 1u << r;
 	st16(x + FPU_FTW, (u16)valid);
-}
-
-/* The image lists the registers from the top of the stack: when the top moves and the registers do not,
- * they change places there. */
-static void move_top(u8 *x, unsigned from, unsigned to)
-{
-	u8 old[8][16];
-
-	soft_copy(old, x + FPU_ST, sizeof(old));
-	for (unsigned k = 0; k < 8; k++)
-		soft_copy(x + FPU_ST + 16 * k, old[(to + k - from) & 7], 16);
 }
 
 /* ES and B follow from the flags and masks. */
@@ -149,7 +133,7 @@ static void init_state(struct soft_cpu *c)
 	u8 *x = c->xsave;
 
 	/* The registers keep their contents, tagged empty. */
-	move_top(x, top_of(x), 0);
+	fpu_move_top(x, fpu_top(x), 0);
 	soft_zero(x, FPU_MXCSR);
 	st16(x + FPU_FCW, FPU_FCW_INIT);
 	c->x87_fcs = c->x87_fds = 0;
@@ -189,9 +173,9 @@ void op_x87_ldenv(struct soft_cpu *c, const struct insn *i)
 	fpu_spill(c);
 	wait_check(c, i);
 	mmu_read_buf(c, i, insn_la(c, i, n, ACC_R), env, n);
-	top = top_of(c->xsave);
+	top = fpu_top(c->xsave);
 	take_env(c, i, env);
-	move_top(c->xsave, top, top_of(c->xsave));
+	fpu_move_top(c->xsave, top, fpu_top(c->xsave));
 	NEXT(c, i);
 }
 
