@@ -68,8 +68,9 @@ struct insn_case {
 /* The batch, shared with the child; insn_run() fills .native and .soft of the first n. */
 extern struct insn_case *insn_batch;
 
-/* Starts the child and the VM; exits with a sentence on failure, and with status 77 (skipped) when this host cannot do it. */
-void insn_start(const char *cpu_model);
+/* Starts the child and the VM; exits with a sentence on failure, and with status 77 (skipped) when this host cannot do it.
+ * A case that takes the host longer than patience_ms is INSN_ENDLESS. */
+void insn_start(const char *cpu_model, unsigned patience_ms);
 void insn_stop(void);
 int insn_run(unsigned n);        /* -1, or the case whose code the host does not survive: said on stderr */
 bool insn_has(unsigned feature); /* enum x86_feature, of the VM and the host both */
@@ -126,7 +127,7 @@ void insn_try(struct insn_test *t, const char *text, const u8 *code, unsigned le
 #define I32(text) I_(text, ".code32\n", ".code64\n")
 
 /* --- the two sides --- */
-struct insn_case *native_start(void); /* the batch */
+struct insn_case *native_start(unsigned patience_ms); /* the batch */
 void native_stop(void);
 /* The case that ended the child, or made it hang, or -1. */
 int native_run(unsigned n);

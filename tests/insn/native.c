@@ -31,7 +31,7 @@ static void run_child(int fd)
 	_exit(1);
 }
 
-struct insn_case *native_start(void)
+struct insn_case *native_start(unsigned patience_ms)
 {
 	int fd = memfd_create("insn-cases", 0);
 	u8 *p = fd < 0 || ftruncate(fd, NATIVE_SIZE) < 0
@@ -42,6 +42,7 @@ struct insn_case *native_start(void)
 		exit(1);
 	}
 	shared = (struct native_shared *)p;
+	shared->patience = patience_ms * 1000 / NATIVE_TICK_US;
 	fflush(NULL);
 	child = fork();
 	if (child < 0) {

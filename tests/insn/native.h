@@ -14,10 +14,12 @@ struct native_shared {
 	_Atomic u32 done; /* batches finished */
 	u32 n;
 	_Atomic u32 at; /* the case being run */
+	u32 patience;   /* a case that runs over so many ticks of NATIVE_TICK_US does not end */
 };
 
-#define NATIVE_CASES 4096 /* offset */
-#define NATIVE_SIZE  (NATIVE_CASES + INSN_BATCH * sizeof(struct insn_case))
+#define NATIVE_TICK_US 50000
+#define NATIVE_CASES   4096 /* offset */
+#define NATIVE_SIZE    (NATIVE_CASES + INSN_BATCH * sizeof(struct insn_case))
 
 static inline void native_wait(_Atomic u32 *word, u32 val, unsigned ms)
 {

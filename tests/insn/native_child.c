@@ -21,6 +21,7 @@
 #include "native.h"
 
 static u8 *code_rw, *data_rw;
+static u32 patience;
 
 #define XSAVE_HEADER 512
 #define SW_RESERVED  464 /* the kernel's, inside the legacy part */
@@ -29,7 +30,7 @@ static u8 *code_rw, *data_rw;
 static struct {
 	bool inside;
 	struct insn_case *c;
-	const struct insn_case *at_last_tick;
+	u32 ticks; /* in this case */
 	gregset_t gregs;
 	_Alignas(64) u8 fp[MAX_FRAME];
 } own;
@@ -126,11 +127,10 @@ static void on_signal(int sig, siginfo_t *si, void *context)
 		:
 		: "cc", "memory");
 	if (sig == SIGALRM) {
-		if (own.inside && own.at_last_tick == own.c) {
+		if (own.inside && ++own.ticks >= patience) {
 			leave(uc, own.c);
 			own.c->native.vector = INSN_ENDLESS;
 		}
-		own.at_last_tick = own.c;
 	} else if (own.inside) {
 		leave(uc, own.c);
 	} else if (sig == SIGTRAP) {
@@ -147,7 +147,7 @@ static __attribute__((noinline)) void run_case(struct insn_case *c)
 	memcpy(code_rw, c->code, c->len);
 	memcpy(data_rw, c->in.data, INSN_DATA_SIZE);
 	own.c = c;
-	own.at_last_tick = NULL;
+	own.ticks = 0;
 	__asm__ volatile("int3" ::: "memory", "cc");
 	memcpy(c->native.state.data, data_rw, INSN_DATA_SIZE);
 }
@@ -191,8 +191,9 @@ static _Noreturn void serve(struct native_shared *shared, struct insn_case *case
 	__asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(INSN_DS));
 	if (syscall(SYS_arch_prctl, ARCH_SET_GS, INSN_GS_BASE) < 0)
 		_exit(1);
-	/* Two ticks in one case: it does not end. */
-	const struct itimerval tick = { .it_interval.tv_usec = 50000, .it_value.tv_usec = 50000 };
+	const struct itimerval tick = { .it_interval.tv_usec = NATIVE_TICK_US,
+					.it_value.tv_usec = NATIVE_TICK_US };
+	patience = shared->patience;
 	if (setitimer(ITIMER_REAL, &tick, NULL) < 0)
 		_exit(1);
 	for (u32 served = 0;;) {

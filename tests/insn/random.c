@@ -112,7 +112,7 @@ int main(int argc, char **argv)
 	}
 	printf("seed %" PRIu64 "\n", seed);
 	fflush(stdout);
-	insn_start(model);
+	insn_start(model, 100);
 	gen_init();
 	for (int a = 1; a + 1 < argc; a += 2)
 		if (!strcmp(argv[a], "--without") && !gen_exclude(argv[a + 1])) {

@@ -106,17 +106,14 @@ void op_bound(struct soft_cpu *c, const struct insn *i)
 {
 	unsigned size = i->osz;
 	gva_t la = insn_la(c, i, size * 2, ACC_R);
-	s64 v, lo, hi;
+	s64 v = size == 2 ? (s16)c->gpr[i->reg] : (s32)c->gpr[i->reg];
+	s64 lo = size == 2 ? (s16)ld16_la(c, i, la) : (s32)ld32_la(c, i, la);
+	s64 hi;
 
-	if (size == 2) {
-		v = (s16)c->gpr[i->reg];
-		lo = (s16)ld16_la(c, i, la);
-		hi = (s16)ld16_la(c, i, (u32)(la + 2));
-	} else {
-		v = (s32)c->gpr[i->reg];
-		lo = (s32)ld32_la(c, i, la);
-		hi = (s32)ld32_la(c, i, (u32)(la + 4));
-	}
+	/* Intel's processors do not read the upper bound then. */
+	if (v < lo && !c->amd)
+		soft_raise(c, i, EXC_BR, NO_ERROR);
+	hi = size == 2 ? (s16)ld16_la(c, i, (u32)(la + 2)) : (s32)ld32_la(c, i, (u32)(la + 4));
 	if (v < lo || v > hi)
 		soft_raise(c, i, EXC_BR, NO_ERROR);
 	NEXT(c, i);

@@ -15,6 +15,7 @@
  */
 #include "cpu/soft/fpu.h"
 #include "cpu/soft/ops.h"
+#include "cpu/soft/seg.h"
 #include "cpu/soft/simd.h"
 #include "cpu/soft/thunk.h"
 #include "x86/cpuid.h"
@@ -69,6 +70,35 @@ static bool x87_pending(const struct soft_cpu *c, const struct insn *i, enum nat
 	return fsw & FPU_FSW_ES;
 }
 
+/* Intel's processors begin with some stores before they look at the operand, which may fault: MMX's set TOP to 0, VCVTPS2PH sets the
+ * flags of its numeric exceptions or raises one, and an x87 store whose result an unmasked exception keeps back does not look at all.
+ * True: that was all. To begin twice is the same as once. */
+static bool store_begins(struct soft_cpu *c, const struct insn *i, enum native_class class)
+{
+	u8 *x = c->xsave, before[FPU_X87_SIZE];
+	bool vcvtps2ph = i->pfx & PFX_VEX && i->map == 3 && i->opcode == 0x1d;
+
+	if (c->amd || !(vcvtps2ph || class == CLASS_MMX || class == CLASS_X87))
+		return false;
+	fpu_spill(c);
+	if (class == CLASS_MMX) {
+		fpu_top_0(x);
+		return false;
+	}
+	if (class == CLASS_X87 && !(~ld16(x + FPU_FCW) & FPU_BEFORE_STORE))
+		return false;
+	soft_copy(before, x, sizeof(before));
+	fpu_load(c);
+	run(c, i, c->bounce);
+	fpu_spill(c);
+	if (vcvtps2ph)
+		return false;
+	if (ld16(x + FPU_FSW) & ~ld16(x + FPU_FCW) & FPU_BEFORE_STORE)
+		return true;
+	soft_copy(x, before, sizeof(before));
+	return false;
+}
+
 /* Not straight from RAM. */
 static __attribute__((noinline)) void run_slow(struct soft_cpu *c, const struct insn *i, gva_t la,
 					       unsigned acc, enum native_class class)
@@ -80,13 +110,15 @@ static __attribute__((noinline)) void run_slow(struct soft_cpu *c, const struct 
 
 	if (x87_pending(c, i, class))
 		soft_raise(c, i, EXC_MF, NO_ERROR);
-	if (is_vector(class) && (la & (n - 1)) && simd_aligned(i))
+	if (is_vector(class) && (la & (n - 1)) && simd_aligned(i, c->amd))
 		soft_gp(c, i, 0);
 	if (i->pfx & PFX_LOCK && (mem = mmu_atomic(c, i, la, n, &gpa))) {
 		run(c, i, mem);
 		mmu_atomic_done(c, gpa, n);
 		return;
 	}
+	if (acc == ACC_W && store_begins(c, i, class))
+		return;
 	mmu_probe(c, i, la, n, acc);
 	mem = acc & ACC_W ? tlb_write(c, la, n) : tlb_read(c, la, n);
 	if (!mem) {
@@ -133,8 +165,10 @@ static __attribute__((noinline)) void run_masked(struct soft_cpu *c, const struc
 
 	fpu_spill(c);
 	want = wanted_elements(c, i, &e);
-	if (want && first & (i->msz - 1) && simd_aligned(i))
+	if (want && first & (i->msz - 1) && simd_aligned(i, c->amd))
 		soft_gp(c, i, 0);
+	if (acc == ACC_W)
+		(void)store_begins(c, i, CLASS_MASKED);
 	if (row->evex & EV_ALL)
 		mmu_probe(c, i, element_la(c, i, 0, i->msz, acc), i->msz, acc);
 	if (row->evex & EV_PACKED) {
@@ -188,25 +222,25 @@ static inline __attribute__((always_inline)) void native(struct soft_cpu *c, con
 		else
 			run_masked(c, i, acc);
 	} else if (acc) {
+		bool done = false;
 		if (!i->flat) { /* what comes before the checks of the segment */
 			if (x87_pending(c, i, class))
 				soft_raise(c, i, EXC_MF, NO_ERROR);
-			if (is_vector(class) && simd_aligned(i) &&
+			if (is_vector(class) && simd_aligned(i, c->amd) &&
 			    (insn_ea(c, i) + c->seg[i->seg].base) & (i->msz - 1))
 				soft_gp(c, i, 0);
+			if (acc == ACC_W && is_vector(class) && !soft_mode64(c) &&
+			    unlikely(!seg_range_ok(c, &c->seg[i->seg], insn_ea(c, i), i->msz, acc)))
+				done = store_begins(c, i, class);
 		}
-		gva_t la = insn_la(c, i, i->msz, acc);
-		void *mem = acc & ACC_W ? tlb_write(c, la, i->msz) : tlb_read(c, la, i->msz);
-		/* A store that faults has begun on Intel's processors; where it does not, it does this anyway. */
-		if (class == CLASS_MMX && acc == ACC_W && unlikely(!mem) && !c->amd &&
-		    !x87_pending(c, i, class)) {
-			fpu_spill(c);
-			fpu_top_0(c->xsave);
+		if (likely(!done)) {
+			gva_t la = insn_la(c, i, i->msz, acc);
+			void *mem = acc & ACC_W ? tlb_write(c, la, i->msz) : tlb_read(c, la, i->msz);
+			if (likely(mem && (!is_vector(class) || c->vec_live)))
+				run(c, i, mem);
+			else
+				run_slow(c, i, la, acc, class);
 		}
-		if (likely(mem && (!is_vector(class) || c->vec_live)))
-			run(c, i, mem);
-		else
-			run_slow(c, i, la, acc, class);
 	} else {
 		if (is_vector(class) && unlikely(!c->vec_live))
 			fpu_load(c);

@@ -80,8 +80,8 @@ static inline void advance(struct soft_cpu *c, const struct insn *i, u64 n, bool
 		set_masked(c, i, R_CX, c->gpr[R_CX] - n);
 }
 
-/* How many elements there are to do. For none Intel's processors write RCX back, and the pointers that are named: with 32-bit
- * addresses that clears their upper halves. */
+/* How many elements there are to do. Before the first one, which may fault, Intel's processors write RCX back, and the pointers that
+ * are named: with 32-bit addresses that clears their upper halves. */
 static inline u64 count_of(struct soft_cpu *c, const struct insn *i, bool src, bool dst)
 {
 	u64 count;
@@ -89,7 +89,7 @@ static inline u64 count_of(struct soft_cpu *c, const struct insn *i, bool src, b
 	if (!(i->pfx & (PFX_F2 | PFX_F3)))
 		return 1;
 	count = masked(i, c->gpr[R_CX]);
-	if (unlikely(!count && !c->amd))
+	if (i->asz == 4 && !c->amd)
 		advance(c, i, 0, src, dst);
 	return count;
 }
@@ -256,20 +256,16 @@ static u64 load_dst(struct soft_cpu *c, const struct insn *i)
 	return load(c, i, dst_la(c, i, i->osz, ACC_R), i->osz);
 }
 
-/* Which operand of CMPS is read first, and so faults first, is nowhere said: rSI's on Intel's processors, rDI's on AMD's. */
+/* Which operand of CMPS is read first, and so faults first, is nowhere said: rDI's on the processors of both makers. */
 static void compare_strings(struct soft_cpu *c, const struct insn *i, bool two)
 {
-	bool dst_first = two && c->amd;
-	u64 count = count_of(c, i, false, false), a, b = 0;
+	u64 count = count_of(c, i, false, false), a, b;
 	unsigned budget = ELEMENTS;
 	u16 fl = c->fl;
 
 	while (count) {
-		if (dst_first)
-			b = load_dst(c, i);
+		b = load_dst(c, i);
 		a = two ? load_src(c, i) : c->gpr[R_AX] & bits_mask(i->osz);
-		if (!dst_first)
-			b = load_dst(c, i);
 		advance(c, i, 1, two, true);
 		fl = compare(a, b, i->osz);
 		if (c->amd)

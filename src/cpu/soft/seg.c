@@ -225,7 +225,8 @@ bool seg_range_ok(const struct soft_cpu *c, const struct x86_segreg *s, u64 off,
 	}
 	if ((type & 0xc) == 4) /* expand-down data */
 		return off > s->limit && last <= (s->attr & SA_DB ? 0xffffffffull : 0xffffull);
-	return last <= s->limit;
+	/* Behind 4 GiB there may be an exception or not [SDM3 5.3]: on Intel's processors it goes on at 0. */
+	return last <= s->limit || (s->limit == 0xffffffff && !c->amd);
 }
 
 gva_t seg_linear(struct soft_cpu *c, const struct insn *i, unsigned seg, u64 off, unsigned size, unsigned acc)

@@ -444,7 +444,7 @@ const struct native_row *simd_row(const struct insn *i)
 	return row;
 }
 
-bool simd_aligned(const struct insn *i)
+bool simd_aligned(const struct insn *i, bool amd)
 {
 	enum mandatory pp = mandatory_prefix(i);
 
@@ -456,8 +456,7 @@ bool simd_aligned(const struct insn *i)
 		       (i->opcode == 0x28 || i->opcode == 0x29 || i->opcode == 0x2b || i->opcode == 0xe7 ||
 			(pp == P66 && (i->opcode == 0x6f || i->opcode == 0x7f)));
 	}
-	/* SHA: processors differ, the thunk finds out. */
-	if (i->msz != 16 || (i->map >= 2 && pp == P0))
+	if (i->msz != 16 || (amd && i->map >= 2 && pp == P0))
 		return false;
 	if (i->map == 3)
 		return i->opcode < 0x60 || i->opcode > 0x63;
