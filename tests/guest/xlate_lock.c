@@ -145,11 +145,23 @@ static u64 get(const void *p, unsigned size)
 	return v;
 }
 
+static u64 cycles(void *at)
+{
+	u64 before = rdtsc();
+
+	op_inc(at, 100, 0);
+	return rdtsc() - before;
+}
+
 static void operations(void)
 {
 	static const char *const places[] = { "aligned", "over the end of a line" };
+	u64 rounds = ROUNDS;
 
-	for (unsigned p = 0; p < 2; p++)
+	for (unsigned p = 0; p < 2; p++) {
+		/* Some hosts hold up each access under a bus lock, for 0.1 ms. */
+		if (p && cycles(shared + 124) > 200 * cycles(shared + 128))
+			rounds = ROUNDS / 30;
 		for (unsigned k = 0; k < NR_OPS; k++) {
 			unsigned size = ops[k].size;
 			u8 *at = shared + 128 - (p ? (size + 1) / 2 : 0);
@@ -163,13 +175,14 @@ static void operations(void)
 			memset_(one, 0, 8);
 			/* what one processor makes of as many rounds */
 			for (unsigned n = 0; n < 2; n++)
-				sums += ops[k].fn(one, ROUNDS, 0);
+				sums += ops[k].fn(one, rounds, 0);
 			want = get(one, 8) & mask;
-			bool ended = both(ops[k].fn, at, ROUNDS);
+			bool ended = both(ops[k].fn, at, rounds);
 			bool sum_ok = ops[k].name[0] != 'x' || result[0] + result[1] == sums;
 			check(ended && get(at, size) == want && sum_ok, "%s by two, %s: %llx for %llx",
 			      ops[k].name, places[p], get(at, size), want);
 		}
+	}
 }
 
 static void shared_words(void)

@@ -384,6 +384,9 @@ static bool one_case(void)
 	memcpy(gpr, cpu.gpr, sizeof(gpr));
 	blot_pointers(cpu.xsave);
 	blot_pointers(direct->image);
+	/* An XRSTOR that faults has loaded some of the components on Intel's processors, none on AMD's. */
+	if (i.fn == op_xrstor && vector >= 0 && __builtin_cpu_is("intel"))
+		memcpy(cpu.xsave, direct->image, IMAGE_SIZE);
 	diff = difference(gpr, flags, vector, after);
 	if (diff) {
 		print_error("%s (%s):", diff, fast ? "direct memory" : "copied memory");
