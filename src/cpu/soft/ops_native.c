@@ -93,8 +93,10 @@ static bool store_begins(struct soft_cpu *c, const struct insn *i, enum native_c
 	fpu_spill(c);
 	if (vcvtps2ph)
 		return false;
-	if (ld16(x + FPU_FSW) & ~ld16(x + FPU_FCW) & FPU_BEFORE_STORE)
+	if (ld16(x + FPU_FSW) & ~ld16(x + FPU_FCW) & FPU_BEFORE_STORE) {
+		fpu_load(c); /* as after any other */
 		return true;
+	}
 	soft_copy(x, before, sizeof(before));
 	return false;
 }
