@@ -156,12 +156,13 @@ static bool only_page(const struct insn_case *c)
  * and then 2 bytes for FSTP and FBSTP m80. True: the fault of this case is of such a store. */
 static bool is_m80_store(const struct insn_case *c)
 {
+	static const u8 prefixes[] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf2, 0xf3 };
 	u64 at = c->native.state.rip - INSN_CODE;
 	u8 op, modrm;
 
 	if (!__builtin_cpu_is("intel") || c->native.vector != EXC_PF || at >= c->len)
 		return false;
-	while (at + 2 < c->len && (strchr("\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3", c->code[at]) ||
+	while (at + 2 < c->len && (memchr(prefixes, c->code[at], sizeof(prefixes)) ||
 				   (c->mode == INSN_64 && c->code[at] >> 4 == 4)))
 		at++;
 	if (at + 2 > c->len)
