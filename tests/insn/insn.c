@@ -196,7 +196,7 @@ bool insn_compare(const struct insn_case *c, FILE *out)
 		if ((a->gpr[r] ^ b->gpr[r]) & mask)
 			same = differ(out, reg_names[r], a->gpr[r], b->gpr[r]);
 	same &= compare_xsave(a->xsave, b->xsave, out);
-	/* Of one that begins before the pages that can be written end, 9 bytes may have been. */
+	/* What such a store leaves behind lies right before the page that cannot be written. */
 	unsigned stored = is_m80_store(c) ? 9 : 0;
 	if (memcmp(a->data, b->data, INSN_DATA_RW - stored) ||
 	    memcmp(a->data + INSN_DATA_RW, b->data + INSN_DATA_RW, INSN_DATA_SIZE - INSN_DATA_RW)) {
