@@ -34,7 +34,7 @@ OPERATIONS = {"none": 0, "serial": 8192, "disk": 4000, "disk-8": 500, "net-in": 
 FIRMWARE = ("/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/linuxboot_dma.bin",
             "/usr/share/qemu/kvmvapic.bin")
 MEMORY = "128"
-PORT_EXITS = 20000
+PORT_EXITS = 100000  # ten seconds: the start of a program takes one, give or take a third
 TURNS = 6
 
 # Both get the guest's command line, the disk, the initramfs, and more options.
