@@ -62,7 +62,6 @@ enum {
 #define FPU_HI16_ZMM_SIZE  1024u
 extern struct x86_xsave_layout fpu_layout;
 
-#define FPU_X87_SIZE      160u  /* the part of the image that is x87's, and MXCSR */
 #define FPU_BEFORE_STORE  0x1fu /* exceptions, in FSW and FCW, that keep a result back: all but P [SDM1 8.5] */
 #define FPU_FSW_ES        BIT(7)
 #define FPU_FSW_B         BIT(15)

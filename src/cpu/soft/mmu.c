@@ -323,6 +323,7 @@ static unsigned translate_range(struct soft_cpu *c, const struct insn *i, gva_t 
 	bool narrow = is_narrow(c, implicit);
 	enum tlb_mode mode = implicit ? implicit_mode(c) : current_mode(c);
 	la = check_linear(c, i, la, len, narrow);
+	/* Larger ones are not checked. */
 	if (unlikely(c->align_checks) && !implicit && len <= (c->amd ? 16 : 8) && bits_is_pow2(len) &&
 	    la & (len - 1))
 		soft_raise(c, i, EXC_AC, 0);

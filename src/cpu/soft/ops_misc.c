@@ -102,19 +102,19 @@ void op_aad(struct soft_cpu *c, const struct insn *i)
 	NEXT(c, i);
 }
 
+static s64 load_bound(struct soft_cpu *c, const struct insn *i, gva_t la)
+{
+	return i->osz == 2 ? (s16)ld16_la(c, i, la) : (s32)ld32_la(c, i, la);
+}
+
 void op_bound(struct soft_cpu *c, const struct insn *i)
 {
-	unsigned size = i->osz;
-	gva_t la = insn_la(c, i, size * 2, ACC_R);
-	s64 v = size == 2 ? (s16)c->gpr[i->reg] : (s32)c->gpr[i->reg];
-	s64 lo = size == 2 ? (s16)ld16_la(c, i, la) : (s32)ld32_la(c, i, la);
-	s64 hi;
+	gva_t la = insn_la(c, i, i->osz * 2, ACC_R);
+	s64 v = i->osz == 2 ? (s16)c->gpr[i->reg] : (s32)c->gpr[i->reg];
+	bool below = v < load_bound(c, i, la);
 
 	/* Intel's processors do not read the upper bound then. */
-	if (v < lo && !c->amd)
-		soft_raise(c, i, EXC_BR, NO_ERROR);
-	hi = size == 2 ? (s16)ld16_la(c, i, (u32)(la + 2)) : (s32)ld32_la(c, i, (u32)(la + 4));
-	if (v < lo || v > hi)
+	if ((below && !c->amd) || v > load_bound(c, i, (u32)(la + i->osz)) || below)
 		soft_raise(c, i, EXC_BR, NO_ERROR);
 	NEXT(c, i);
 }

@@ -75,24 +75,26 @@ static bool x87_pending(const struct soft_cpu *c, const struct insn *i, enum nat
  * True: that was all. To begin twice is the same as once. */
 static bool store_begins(struct soft_cpu *c, const struct insn *i, enum native_class class)
 {
-	u8 *x = c->xsave, before[FPU_X87_SIZE];
-	bool vcvtps2ph = i->pfx & PFX_VEX && i->map == 3 && i->opcode == 0x1d;
+	u8 *x = c->xsave, before[FPU_XMM];
 
-	if (c->amd || !(vcvtps2ph || class == CLASS_MMX || class == CLASS_X87))
+	if (c->amd)
+		return false;
+	if (class == CLASS_MMX) {
+		fpu_spill(c);
+		fpu_top_0(x);
+	} else if (i->pfx & PFX_VEX && i->map == 3 && i->opcode == 0x1d) {
+		fpu_load(c);
+		run(c, i, c->bounce);
+	}
+	if (class != CLASS_X87)
 		return false;
 	fpu_spill(c);
-	if (class == CLASS_MMX) {
-		fpu_top_0(x);
-		return false;
-	}
-	if (class == CLASS_X87 && !(~ld16(x + FPU_FCW) & FPU_BEFORE_STORE))
+	if (!(~ld16(x + FPU_FCW) & FPU_BEFORE_STORE))
 		return false;
 	soft_copy(before, x, sizeof(before));
 	fpu_load(c);
 	run(c, i, c->bounce);
 	fpu_spill(c);
-	if (vcvtps2ph)
-		return false;
 	if (ld16(x + FPU_FSW) & ~ld16(x + FPU_FCW) & FPU_BEFORE_STORE) {
 		fpu_load(c); /* as after any other */
 		return true;
@@ -231,7 +233,7 @@ static inline __attribute__((always_inline)) void native(struct soft_cpu *c, con
 			if (is_vector(class) && simd_aligned(i, c->amd) &&
 			    (insn_ea(c, i) + c->seg[i->seg].base) & (i->msz - 1))
 				soft_gp(c, i, 0);
-			if (acc == ACC_W && is_vector(class) && !soft_mode64(c) &&
+			if (acc == ACC_W && is_vector(class) && !c->amd && !soft_mode64(c) &&
 			    unlikely(!seg_range_ok(c, &c->seg[i->seg], insn_ea(c, i), i->msz, acc)))
 				done = store_begins(c, i, class);
 		}
